@@ -1,0 +1,49 @@
+"""The schedules of AdEMAMix."""
+
+import jax.numpy as jnp
+
+from gdjax.schedules.progress import Number, Steps, progress
+from gdjax.value import Decay, schedule
+
+
+@schedule
+def ademamix_alpha(alpha: Number = 5.0, steps: Steps = 0.0):
+    r"""Grow AdEMAMix's share of the slow mean linearly: $\alpha \min(1, t / T)$.
+
+    Source: Pagliardini et al. 2024, section 3 (https://arxiv.org/abs/2409.03137).
+
+    Args:
+      alpha: $\alpha$, any number.
+      steps: $T$, in [0, inf).
+
+    >>> import gdjax as gd
+    >>> print(gd.ademamix_alpha(5.0, 100)(50))
+    2.5
+    """
+    return lambda count: alpha * progress(jnp.asarray(count, float), steps)
+
+
+@schedule
+def ademamix_b3(b1: Decay = 0.9, b3: Decay = 0.9999, steps: Steps = 0.0):
+    r"""Lengthen AdEMAMix's slow mean so that its half-life grows linearly from that of the fast one.
+
+    $\beta_3(t) = \min(\beta_3, \exp(\ln \beta_1 \ln \beta_3 / ((1 - x) \ln \beta_3 + x \ln \beta_1)))$, $x = t / T$.
+
+    Source: Pagliardini et al. 2024, section 3 and appendix A.1 (https://arxiv.org/abs/2409.03137).
+
+    Args:
+      b1: $\beta_1$, where it starts, in (0, 1).
+      b3: $\beta_3$, where it ends, in (0, 1).
+      steps: $T$, in [0, inf).
+
+    >>> import gdjax as gd
+    >>> print(gd.ademamix_b3(0.5, 0.9999, 100)(0), gd.ademamix_b3(0.5, 0.9999, 100)(100))
+    0.5 0.9999
+    """
+
+    def at(count):
+        x = progress(jnp.asarray(count, float), steps)
+        first, last = jnp.log(b1), jnp.log(b3)
+        return jnp.minimum(b3, jnp.exp(first * last / ((1.0 - x) * last + x * first)))
+
+    return at
