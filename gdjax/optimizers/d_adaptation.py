@@ -1,0 +1,178 @@
+"""Optimizers that estimate the distance to the solution from their gradients and take it for their learning rate.
+
+The estimate is one number for all leaves and only grows. What is given as `learning_rate` is a factor of it, 1 or a
+schedule from 1 down, and weighs the gradients in the estimate as well: each of these is one transform, not a chain.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+from optax.contrib import DAdaptAdamWState, ProdigyState
+
+from gdjax import tree
+from gdjax.transforms.distance import copied, divisor, sum_dtype, total, way
+from gdjax.transforms.moments import after, below_one, by_root, correction, mean, mean_squares, means
+from gdjax.value import Decay, NonNegative, Positive, Rate, WeightDecay, transform
+from gdjax.value.diagnose import require_params
+
+
+@transform(flat=True)
+def prodigy(
+    learning_rate: Rate = 1.0,
+    betas: tuple[Decay, Decay] = (0.9, 0.999),
+    beta3: Decay | None = None,
+    eps: NonNegative = 1e-8,
+    estim_lr0: Positive = 1e-6,
+    estim_lr_coef: NonNegative = 1.0,
+    weight_decay: WeightDecay = 0.0,
+    safeguard_warmup: bool = False,
+):
+    r"""Prodigy: AdamW over gradients scaled by an estimate $d$ of the distance to the solution, its learning rate too.
+
+    With $\eta = \gamma d \sqrt{1 - \beta_2^t} / (1 - \beta_1^t)$, $m \leftarrow \beta_1 m + (1 - \beta_1) d g$,
+    $v \leftarrow \beta_2 v + (1 - \beta_2) |d g|^2$,
+    $r \leftarrow \beta_3 r + \eta d \langle g, p_0 - p \rangle / d_0$, $s \leftarrow \beta_3 s + \eta d g / d_0$,
+    $d' = \max(d, c\, r / \lVert s \rVert_1)$ and $p \leftarrow p - \eta (m / (\sqrt v + d' \epsilon) + \lambda p)$.
+
+    State: `ProdigyState(exp_avg, exp_avg_sq, grad_sum, params0, estim_lr, numerator_weighted, count)`, that is
+    $m, v, s, p_0, d, r, t$: 16 bytes a parameter (32 in float64, 14 of one in bfloat16).
+    Source: Mishchenko and Defazio 2023, algorithm 4 (https://arxiv.org/abs/2306.06101). Differs from the paper, as its
+    authors' code and Optax do: Adam's bias correction is in $\eta$, $r$ and $s$ are in another unit, and $\epsilon$ is
+    times the new estimate. Differs from Optax: $d$ stays while $s$ is 0, under zero gradients or a warmup from 0.
+
+    Args:
+      learning_rate: $\gamma$, a number or a schedule of it.
+      betas: $(\beta_1, \beta_2)$, each in [0, 1).
+      beta3: $\beta_3$, in [0, 1); by default $\sqrt{\beta_2}$.
+      eps: $\epsilon$, in [0, inf).
+      estim_lr0: $d_0$, the first $d$, in (0, inf]: smaller than any distance that is to be expected.
+      estim_lr_coef: $c$, in [0, inf).
+      weight_decay: $\lambda$, in [0, inf), or a schedule of it.
+      safeguard_warmup: whether $s$ takes $d$ in the place of $\eta$, so that a warmup does not make $d$ too large.
+
+    Raises:
+      ValueError: if `update` is called without `params`.
+
+    >>> import gdjax as gd
+    >>> tx = gd.prodigy(estim_lr0=0.5)
+    >>> print(tx.update(jnp.array([3.0, -4.0]), tx.init(jnp.zeros(2)), jnp.zeros(2))[0].round(4))
+    [-0.5  0.5]
+    """
+    b1, b2 = betas
+    b3 = below_one(b2) ** 0.5 if beta3 is None else below_one(beta3)
+
+    def init(params):
+        m, v, s = (tree.accumulators(params, 0) for _ in range(3))
+        return ProdigyState(m, v, s, copied(params), *_estimate(estim_lr0, params), jnp.zeros((), jnp.int32))
+
+    def update(updates, state, params=None):
+        require_params("prodigy", params)
+        g, p, old = tree.widen((updates, params, state._replace(count=None)))
+        d = old.estim_lr
+        rate, weight = _rate(d, learning_rate, betas, state.count), d / tree.scalar(estim_lr0, d)
+        dg = jax.tree.map(lambda g: tree.scalar(d, g) * g, g)
+        m, v = means(dg, old.exp_avg, b1), mean_squares(dg, old.exp_avg_sq, b2)
+        r = _added(total(_inner, g, way(p, old.params0)), old.numerator_weighted, b3, weight * rate)
+        ratio = weight * (d if safeguard_warmup else rate)
+        s = jax.tree.map(lambda g, s: _added(g, s, b3, ratio), g, old.grad_sum)
+        d = jnp.maximum(d, tree.scalar(estim_lr_coef, r) * r / divisor(total(jnp.abs, s)))
+        decay, size = _at(weight_decay, state.count), tree.scalar(eps, d) * d
+
+        def step(m, v, p):
+            return -tree.scalar(rate, p) * (by_root(m, v, tree.scalar(size, p)) + tree.scalar(decay, p) * p)
+
+        new = ProdigyState(m, v, s, state.params0, d, r, optax.safe_increment(state.count))
+        return tree.cast_like(jax.tree.map(step, m, v, p), updates), tree.cast_like(new, state)
+
+    return init, update
+
+
+@transform(flat=True)
+def dadapt_adamw(
+    learning_rate: Rate = 1.0,
+    betas: tuple[Decay, Decay] = (0.9, 0.999),
+    eps: NonNegative = 1e-8,
+    estim_lr0: Positive = 1e-6,
+    weight_decay: WeightDecay = 0.0,
+):
+    r"""D-Adaptation of AdamW: its learning rate is an estimate $d$, from below, of the distance to the solution.
+
+    With $\eta = \gamma d \sqrt{1 - \beta_2^t} / (1 - \beta_1^t)$ and $\beta_3 = \sqrt{\beta_2}$,
+    $r \leftarrow \beta_3 r + (1 - \beta_3) \eta \langle g, s / (\sqrt v + \epsilon) \rangle$,
+    $m \leftarrow \beta_1 m + (1 - \beta_1) \eta g$, $v \leftarrow \beta_2 v + (1 - \beta_2) |g|^2$,
+    $s \leftarrow \beta_3 s + (1 - \beta_3) \eta g$, $d \leftarrow \max(d, r / ((1 - \beta_3) \lVert s \rVert_1))$ and
+    $p \leftarrow p - m / (\sqrt v + \epsilon) - \eta \lambda p$.
+
+    State: `DAdaptAdamWState(exp_avg, exp_avg_sq, grad_sum, estim_lr, numerator_weighted, count)`, that is
+    $m, v, s, d, r, t$: 12 bytes a parameter (24 in float64).
+    Source: Defazio and Mishchenko 2023, Adam with D-Adaptation (https://arxiv.org/abs/2301.07733). Differs from the
+    paper, as its authors' code and Optax do: Adam's bias correction is in $\eta$, and $r$ is weighted by the $v$ of
+    before the step. Differs from Optax: $d$ stays while $s$ is 0, under zero gradients or a warmup from 0.
+
+    Args:
+      learning_rate: $\gamma$, a number or a schedule of it.
+      betas: $(\beta_1, \beta_2)$, each in [0, 1).
+      eps: $\epsilon$, in [0, inf).
+      estim_lr0: the first $d$, in (0, inf]: smaller than any distance that is to be expected.
+      weight_decay: $\lambda$, in [0, inf), or a schedule of it.
+
+    Raises:
+      ValueError: if `update` is called without `params`.
+
+    >>> import gdjax as gd
+    >>> tx = gd.dadapt_adamw(estim_lr0=0.5)
+    >>> print(tx.update(jnp.array([3.0, -4.0]), tx.init(jnp.zeros(2)), jnp.zeros(2))[0].round(4))
+    [-0.5  0.5]
+    """
+    b1, b2 = betas
+    b3 = below_one(b2) ** 0.5
+
+    def init(params):
+        m, v, s = (tree.accumulators(params, 0) for _ in range(3))
+        return DAdaptAdamWState(m, v, s, *_estimate(estim_lr0, params), jnp.zeros((), jnp.int32))
+
+    def update(updates, state, params=None):
+        require_params("dadapt_adamw", params)
+        g, p, old = tree.widen((updates, params, state._replace(count=None)))
+        d = old.estim_lr
+        rate = _rate(d, learning_rate, betas, state.count)
+
+        def over_size(x, v):
+            return by_root(x, v, tree.scalar(eps, x))
+
+        inner = jax.tree.map(lambda g, s, v: jnp.sum(_inner(g, over_size(s, v))), g, old.grad_sum, old.exp_avg_sq)
+        g = jax.tree.map(after, g, inner)  # s and v were read: they may be written over
+        r = mean(rate * sum(jax.tree.leaves(inner)), old.numerator_weighted, b3)
+        moved = jax.tree.map(lambda g: tree.scalar(rate, g) * g, g)
+        m, v, s = means(moved, old.exp_avg, b1), mean_squares(g, old.exp_avg_sq, b2), means(moved, old.grad_sum, b3)
+        d = jnp.maximum(d, r / divisor((1.0 - tree.scalar(b3, r)) * total(jnp.abs, s)))
+        pull = rate * tree.scalar(_at(weight_decay, state.count), rate)
+        step = jax.tree.map(lambda m, v, p: -(over_size(m, v) + tree.scalar(pull, p) * p), m, v, tree.cast_like(p, g))
+        new = DAdaptAdamWState(m, v, s, d, r, optax.safe_increment(state.count))
+        return tree.cast_like(step, updates), tree.cast_like(new, state)
+
+    return init, update
+
+
+def _estimate(estim_lr0, params):
+    """The estimate and its numerator before the first step."""
+    dtype = sum_dtype(params)
+    return copied(estim_lr0, dtype), jnp.zeros((), dtype)
+
+
+def _rate(d, learning_rate, betas, count):
+    """The estimate times the factor that is given and Adam's bias correction."""
+    b1, b2 = (correction(beta, optax.safe_increment(count)) for beta in betas)
+    return d * tree.scalar(_at(learning_rate, count), d) * tree.scalar(jnp.sqrt(b2) / b1, d)
+
+
+def _at(number, count):
+    return number(count) if callable(number) else number
+
+
+def _added(x, old, decay, weight):
+    return tree.scalar(decay, old) * old + tree.scalar(weight, old) * x
+
+
+def _inner(x, y):
+    return tree.real_part(jnp.conj(x) * y)

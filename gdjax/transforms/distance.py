@@ -1,0 +1,141 @@
+"""Steps as long as the way that was gone, over the gradients that were met: no learning rate to tune."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from optax.contrib import DoGState, DoWGState
+
+from gdjax import tree
+from gdjax.transforms.scaling import scaled
+from gdjax.value import NonNegative, Positive, transform
+from gdjax.value.diagnose import require_params
+
+
+@transform(flat=True)
+def scale_by_dog(
+    init_step: tuple[Literal["distance", "learning_rate", "heuristic"], Positive],
+    eps: NonNegative = 1e-8,
+):
+    r"""Scale by the largest distance gone over the root of the sum of squares: distance over gradients, DoG.
+
+    $\bar r \leftarrow \max(\bar r, \lVert p - p_0 \rVert)$, $G \leftarrow G + \lVert g \rVert^2$; the update is
+    $\bar r g / \sqrt{G + \epsilon}$. The norms are those of all leaves as one vector.
+
+    State: `DoGState(is_init_step, init_params, max_dist, sum_sq_norm_grads)`, a copy of the parameters and 9 bytes.
+    Source: Ivgi et al. 2023, equation 1 (https://arxiv.org/abs/2302.12022). Differs from Optax: a first step given as a
+    learning rate waits for the first gradient that is not zero; there it is spent on any, and all others are zero.
+
+    Args:
+      init_step: what the first step is made of, a pair of a word and a number in (0, inf]. `"distance"`: the first
+        $\bar r$; `"heuristic"`: the first $\bar r / (1 + \lVert p_0 \rVert)$; `"learning_rate"`: the factor of the
+        first gradient itself, with $\bar r = 0$.
+      eps: $\epsilon$, in [0, inf).
+
+    Raises:
+      ValueError: if `init_step` is no such pair, or `update` is called without `params`.
+
+    >>> import gdjax as gd
+    >>> tx = gd.scale_by_dog(("distance", 0.5))
+    >>> print(tx.update(jnp.array([3.0, 4.0]), tx.init(jnp.zeros(2)), jnp.zeros(2))[0])
+    [0.3 0.4]
+    """
+    kind, size = _pair(init_step)
+
+    def init(params):
+        r = {"distance": size, "learning_rate": 0.0}.get(kind)
+        if r is None:
+            norm = tree.global_norm(params)
+            r = tree.scalar(size, norm) * (1.0 + norm)
+        dtype = sum_dtype(params)
+        return DoGState(jnp.asarray(True), copied(params), copied(r, dtype), jnp.zeros((), dtype))
+
+    def update(updates, state, params=None):
+        require_params("scale_by_dog", params)
+        g, p, r, sum_sq = tree.widen((updates, params, state.max_dist, state.sum_sq_norm_grads))
+        r = jnp.maximum(r, tree.global_norm(way(state.init_params, p)))
+        sum_sq = sum_sq + total(tree.abs_sq, tree.cast_like(g, p))
+        step = r / jnp.sqrt(divisor(sum_sq + tree.scalar(eps, sum_sq)))
+        if kind == "learning_rate":
+            step = jnp.where(state.is_init_step, tree.scalar(size, step), step)
+        first = state.is_init_step & (sum_sq == 0)
+        return scaled(updates, step), tree.cast_like(DoGState(first, state.init_params, r, sum_sq), state)
+
+    return init, update
+
+
+def _pair(init_step):
+    match init_step:
+        case ("distance" | "learning_rate" | "heuristic") as kind, size if not isinstance(size, str):
+            return kind, size
+    raise ValueError(
+        "scale_by_dog: init_step must be a pair of 'distance', 'learning_rate' or 'heuristic' and a number, "
+        f"got {init_step!r}."
+    )
+
+
+@transform(flat=True)
+def scale_by_dowg(init_estim_sq_dist: Positive | None = None, eps: NonNegative = 1e-4):
+    r"""Scale by the square of the largest distance gone over the root of the sum of squares weighted by it: DoWG.
+
+    $\bar r^2 \leftarrow \max(\bar r^2, \lVert p - p_0 \rVert^2)$, $v \leftarrow v + \bar r^2 \lVert g \rVert^2$; the
+    update is $\bar r^2 g / (\sqrt v + \epsilon)$. The norms are those of all leaves as one vector.
+
+    State: `DoWGState(init_params, weighted_sq_norm_grads, estim_sq_dist)`, a copy of the parameters and 8 bytes.
+    Source: Khaled et al. 2023, algorithm 1 (https://arxiv.org/abs/2305.16284). Differs from the paper: $\epsilon$.
+
+    Args:
+      init_estim_sq_dist: the first $\bar r^2$, in (0, inf]; by default `eps`, which must then not be 0.
+      eps: $\epsilon$, in [0, inf).
+
+    Raises:
+      ValueError: if `update` is called without `params`.
+
+    >>> import gdjax as gd
+    >>> tx = gd.scale_by_dowg(0.25, eps=0.0)
+    >>> print(tx.update(jnp.array([3.0, 4.0]), tx.init(jnp.zeros(2)), jnp.zeros(2))[0])
+    [0.3 0.4]
+    """
+
+    def init(params):
+        dtype = sum_dtype(params)
+        sq_dist = copied(eps if init_estim_sq_dist is None else init_estim_sq_dist, dtype)
+        return DoWGState(copied(params), weighted_sq_norm_grads=jnp.zeros((), dtype), estim_sq_dist=sq_dist)
+
+    def update(updates, state, params=None):
+        require_params("scale_by_dowg", params)
+        g, p, v, sq_dist = tree.widen((updates, params, state.weighted_sq_norm_grads, state.estim_sq_dist))
+        sq_dist = jnp.maximum(sq_dist, total(tree.abs_sq, way(state.init_params, p)))
+        v = v + sq_dist * total(tree.abs_sq, tree.cast_like(g, p))
+        step = sq_dist / (jnp.sqrt(divisor(v)) + tree.scalar(eps, v))
+        return scaled(updates, step), tree.cast_like(DoWGState(state.init_params, v, sq_dist), state)
+
+    return init, update
+
+
+def copied(x, dtype=None):
+    """New buffers: a state that is donated must not take the caller's parameters, or hyperparameters, with it."""
+    return jax.tree.map(lambda x: jnp.array(x, dtype or jnp.result_type(x), copy=True), x)
+
+
+def sum_dtype(params):
+    """The dtype of sums over all leaves: the widest real one in which they are accumulated."""
+    found = [jnp.finfo(tree.wide(jnp.result_type(p))).dtype for p in jax.tree.leaves(params)]
+    return max(found, key=lambda dtype: dtype.itemsize, default=np.dtype("float32"))
+
+
+def way(start, end):
+    """The way of every leaf from one tree to another, narrow ones widened before they are subtracted."""
+    start, end = tree.widen((start, end))
+    return jax.tree.map(jnp.subtract, tree.cast_like(end, start), start)
+
+
+def total(f, *trees):
+    """The sum of `f` over all elements of all leaves."""
+    return sum(jax.tree.leaves(jax.tree.map(lambda *leaves: jnp.sum(f(*leaves)), *trees)))
+
+
+def divisor(x):
+    """`x`, or 1 where it is 0: nothing was summed yet, and what is divided by it is 0 as well."""
+    return jnp.where(x == 0, 1.0, x)
