@@ -1,6 +1,7 @@
 """Trees of arrays: the paths of their leaves, accumulators, norms."""
 
 import functools
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -38,6 +39,25 @@ def map_paths(f: Callable[[str], Any], tree: Tree) -> Tree:
         return jax.tree.map(lambda _: f(path(keys)), node)
 
     return jax.tree_util.tree_map_with_path(at, tree, is_leaf=_boxed)
+
+
+def selector(mask: Any) -> Any:
+    """A mask as `optax.masked` takes it: a regular expression over whole paths becomes a function of the parameters."""
+    if not isinstance(mask, str):
+        return mask
+    try:
+        re.compile(mask)
+    except re.error as error:
+        raise ValueError(f"a mask must be a regular expression over whole paths, got {mask!r}: {error}.") from error
+    return functools.partial(_matching, mask)
+
+
+def _matching(pattern: str, params: Tree) -> Tree:
+    matched = map_paths(lambda path: re.fullmatch(pattern, path) is not None, params)
+    if jax.tree.leaves(matched) and not any(jax.tree.leaves(matched)):
+        paths = ", ".join(repr(path) for path, _ in leaves_with_paths(params))
+        raise ValueError(f"a mask must match one path at least, got the pattern {pattern!r}; the paths are {paths}.")
+    return matched
 
 
 def _boxed(node: Any) -> bool:
@@ -80,7 +100,7 @@ def _cast_like(x: Any, like: Any) -> jax.Array:
     return as_dtype(x, jnp.result_type(like))
 
 
-def scalar(number: Any, like: jax.Array) -> Any:
+def scalar(number: Any, like: Any) -> Any:
     """A hyperparameter that promotes nothing: an array in the real dtype of `like`, a Python number as it is."""
     if isinstance(number, float):
         return number
@@ -96,10 +116,32 @@ def real_part(x: jax.Array) -> jax.Array:
 
 
 def accumulators(params: Tree, value: Any, dtype: Any = None) -> Tree:
-    """New buffers of one value, shaped and sharded like the parameters, in `dtype` or that of accumulation."""
+    """New buffers of one value, shaped and sharded like the parameters, in `dtype` or that of accumulation.
+
+    Of complex parameters they are complex, of the precision that is asked for where JAX has it.
+    """
     if dtype is not None and not jnp.issubdtype(dtype, jnp.inexact):
         raise ValueError(f"the dtype of an accumulator must be floating or complex, got {dtype}")
-    return jax.tree.map(lambda p: jnp.full_like(p, value, dtype=dtype or wide(jnp.result_type(p))), params)
+
+    def kept(own):
+        if dtype is None:
+            return wide(own)
+        return jnp.promote_types(dtype, jnp.complex64) if jnp.issubdtype(own, jnp.complexfloating) else dtype
+
+    return jax.tree.map(lambda p: jnp.full_like(p, value, dtype=kept(jnp.result_type(p))), params)
+
+
+def copies(params: Tree, dtype: Any = None) -> Tree:
+    """New buffers of the parameters' values, never the caller's own: these may be donated."""
+    return jax.tree.map(lambda zero, p: zero + as_dtype(p, zero.dtype), accumulators(params, 0, dtype), params)
+
+
+def anew(tree: Tree, number: jax.Array) -> Tree:
+    """The same arrays, NaN where a number is: XLA takes them for others, and computes of them what it has computed.
+
+    What is read twice and dear to compute it would write down, and that is a tree of temporaries.
+    """
+    return jax.tree.map(lambda x: jnp.where(number == number, x, number.astype(x.dtype)), tree)
 
 
 def abs_sq(x: jax.Array) -> jax.Array:

@@ -4,11 +4,11 @@ from collections import OrderedDict
 
 import optax
 
-from gdjax.value import transform
+from gdjax.value import GradientTransform, transform
 from gdjax.value.diagnose import MismatchError
 
 
-@transform
+@transform(flat=True)
 def chain(*transforms: optax.GradientTransformation):
     """Apply transforms in order, the first to the gradients.
 
@@ -37,10 +37,17 @@ def chain(*transforms: optax.GradientTransformation):
             new.append(kept)
         return updates, tuple(new)
 
-    return init, update
+    parts = [part for tx in transforms if isinstance(tx, GradientTransform) and (part := tx.again())]
+
+    def again(updates, state, params=None):
+        for part, kept in zip(parts, state, strict=True):
+            updates = part(updates, kept, params)
+        return updates
+
+    return (init, update, again) if len(parts) == len(transforms) else (init, update)
 
 
-@transform
+@transform(flat=True)
 def named_chain(*transforms: tuple[str, optax.GradientTransformation]):
     """Apply transforms in order, each under a name that finds its state.
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gdjax import tree
 from gdjax.value import stateless, transform
 
 
@@ -17,7 +18,8 @@ def masked(inner: optax.GradientTransformation, mask: Any, *, mask_compatible_ex
 
     Args:
       inner: what is done to them.
-      mask: a tree of booleans like the parameters or a prefix of it, or a function of the parameters that returns one.
+      mask: a regular expression over whole paths (`".*kernel"`), a tree of booleans like the parameters or a prefix of
+        it, or a function of the parameters that returns one.
       mask_compatible_extra_args: whether extra arguments shaped like the parameters are masked too.
 
     >>> import gdjax as gd
@@ -27,7 +29,7 @@ def masked(inner: optax.GradientTransformation, mask: Any, *, mask_compatible_ex
     >>> print(updates["w"], updates["b"])
     10.0 1.0
     """
-    return optax.masked(inner, mask, mask_compatible_extra_args=mask_compatible_extra_args)
+    return optax.masked(inner, tree.selector(mask), mask_compatible_extra_args=mask_compatible_extra_args)
 
 
 @transform(any_dtype=True)

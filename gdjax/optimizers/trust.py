@@ -1,4 +1,4 @@
-"""Steps as long as the weights allow: LAMB, LARS, Fromage, Adafactor."""
+"""Steps as long as the weights allow: LAMB, LARS, Fromage, Adafactor, CAME."""
 
 from typing import Any
 
@@ -11,6 +11,7 @@ from gdjax.transforms import (
     ema,
     scale,
     scale_by_adam,
+    scale_by_came,
     scale_by_factored_rms,
     scale_by_learning_rate,
     scale_by_param_block_rms,
@@ -165,3 +166,36 @@ def adafactor(
     if weight_decay_rate is not None:
         parts.append(add_decayed_weights(weight_decay_rate, weight_decay_mask))
     return chain(*parts, scale(-1.0))
+
+
+@transform
+def came(
+    learning_rate: Rate,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    b3: Decay = 0.9999,
+    eps: Positive = 1e-30,
+    eps_res: Positive = 1e-16,
+    clipping_threshold: Positive = 1.0,
+    weight_decay: WeightDecay = 0.0,
+    mask: Any = None,
+):
+    r"""CAME: $p \leftarrow p - \eta (u + \lambda p)$ with $u$ of `scale_by_came`.
+
+    State: 4 bytes a parameter of a matrix, 8 of a vector (8 and 16 in float64).
+    Source: Luo et al. 2023, algorithm 2 (https://arxiv.org/abs/2307.02047).
+
+    Args:
+      learning_rate: $\eta$, a number or a schedule of it.
+      b1, b2, b3, eps, eps_res, clipping_threshold: as in `scale_by_came`.
+      weight_decay, mask: $\lambda$ and which leaves decay, as in `add_decayed_weights`.
+
+    >>> import gdjax as gd
+    >>> [part.factory.__name__ for part in gd.expand(gd.came(0.1)).transforms]
+    ['scale_by_came', 'add_decayed_weights', 'scale_by_learning_rate']
+    """
+    return chain(
+        scale_by_came(b1, b2, b3, eps, eps_res, clipping_threshold),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )

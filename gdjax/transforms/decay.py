@@ -12,20 +12,20 @@ from gdjax.value import Rate, transform
 from gdjax.value.diagnose import require_params
 
 
-@transform
+@transform(flat=True)
 def add_decayed_weights(
     weight_decay: Rate = 0.0,
     mask: Any = None,
 ):
-    r"""Add $\lambda p$ to the update.
+    r"""Add $\lambda p$ to the update: after what scales the gradient the decay is decoupled, before it it is L2.
 
     State: none, or `WeightDecaySchedule(count)` where $\lambda$ is a schedule, in `MaskedState` where there is a mask.
     Source: Loshchilov and Hutter 2017, algorithm 2, line 12 (https://arxiv.org/abs/1711.05101).
 
     Args:
       weight_decay: $\lambda$, any number (a negative one makes weights grow), or a schedule of it.
-      mask: a tree of booleans like the parameters or a prefix of it, or a function of the parameters that returns one;
-        `True` decays. By default all decay.
+      mask: a regular expression over whole paths (`".*kernel"`), a tree of booleans like the parameters or a prefix of
+        it, or a function of the parameters that returns one; what matches, or is true, decays. By default all decay.
 
     Raises:
       ValueError: if `update` is called without `params`.
@@ -35,18 +35,59 @@ def add_decayed_weights(
     >>> print(tx.update(jnp.zeros(2), tx.init(jnp.ones(2)), jnp.ones(2))[0])
     [0.01 0.01]
     """
+    return _decaying("add_decayed_weights", weight_decay, mask, lambda g, p: p)
+
+
+@transform(flat=True)
+def add_cautious_weight_decay(
+    weight_decay: Rate = 0.0,
+    mask: Any = None,
+):
+    r"""Add $\lambda p$ to the update where both have one sign, so that decay never pulls against the step.
+
+    $u + \lambda p\, 1[u p \ge 0]$.
+
+    State: as of `add_decayed_weights`. Source: Chen et al. 2025, algorithm 1 (https://arxiv.org/abs/2510.12402).
+
+    Args:
+      weight_decay: $\lambda$, any number, or a schedule of it.
+      mask: as in `add_decayed_weights`.
+
+    Raises:
+      ValueError: if `update` is called without `params`.
+
+    >>> import gdjax as gd
+    >>> tx = gd.add_cautious_weight_decay(0.5)
+    >>> print(tx.update(jnp.array([1.0, -1.0]), tx.init(jnp.ones(2)), jnp.ones(2))[0])
+    [ 1.5 -1. ]
+    """
+
+    def where_agreed(g, p):
+        return jnp.where(tree.real_part(g * jnp.conj(p)) >= 0, p, 0)
+
+    return _decaying("add_cautious_weight_decay", weight_decay, mask, where_agreed)
+
+
+def _decaying(who, weight_decay, mask, pull):
+    """The pair `(init, update)` that adds the decay times what `pull` makes of an update and a parameter."""
 
     def init(params):
         return WeightDecaySchedule(count=jnp.zeros((), jnp.int32)) if callable(weight_decay) else optax.EmptyState()
 
     def update(updates, state, params=None):
-        require_params("add_decayed_weights", params)
-        if isinstance(weight_decay, float) and weight_decay == 0.0:
-            return updates, state
-        rate = weight_decay
-        if callable(weight_decay):
-            rate, state = weight_decay(state.count), WeightDecaySchedule(optax.safe_increment(state.count))
-        decayed = jax.tree.map(lambda g, p: g + tree.scalar(rate, p) * p, tree.widen(updates), tree.widen(params))
-        return tree.cast_like(decayed, updates), state
+        require_params(who, params)
+        new = WeightDecaySchedule(optax.safe_increment(state.count)) if callable(weight_decay) else state
+        return again(updates, new, params), new
 
-    return (init, update) if mask is None else optax.masked(optax.GradientTransformation(init, update), mask)
+    def again(updates, state, params=None):
+        if isinstance(weight_decay, float) and weight_decay == 0.0:
+            return updates
+        rate = weight_decay(state.count - 1) if callable(weight_decay) else weight_decay
+        decayed = jax.tree.map(
+            lambda g, p: g + tree.scalar(rate, p) * pull(g, p), tree.widen(updates), tree.widen(params)
+        )
+        return tree.cast_like(decayed, updates)
+
+    if mask is None:
+        return init, update, again
+    return optax.masked(optax.GradientTransformation(init, update), tree.selector(mask))

@@ -54,57 +54,73 @@ def scale_by_factored_rms(
     [[1. 1.]
      [1. 1.]]
     """
-
-    def axes(x):
-        return _two_largest(jnp.shape(x), min_dim_size_to_factor) if factored else None
+    least = min_dim_size_to_factor if factored else None
 
     def init(params):
-        zeros = tree.accumulators(params, 0)
-        trees = [jax.tree.map(lambda z, of=of: _kept(z, axes(z), of), zeros) for of in ("row", "col", "all")]
-        return optax.FactoredState(jnp.zeros((), jnp.int32), *trees)
+        rows, cols, wholes = factors(params, least)
+        return optax.FactoredState(jnp.zeros((), jnp.int32), rows, cols, wholes)
 
     def update(updates, state, params=None):
         decay = decay_rate_fn(state.count.astype(float) - step_offset, decay_rate)
-
-        def moments(g, row, col, whole):
-            square = tree.abs_sq(g) + epsilon
-            b = tree.scalar(decay, square)
-            if (pair := axes(g)) is None:
-                return row, col, mean(square, whole, b)
-            short, long = pair
-            return mean(jnp.mean(square, long), row, b), mean(jnp.mean(square, short), col, b), whole
-
         g = tree.widen(updates)
-        kept = jax.tree.map(moments, g, state.v_row, state.v_col, state.v)
-        rows, cols, wholes = (jax.tree.map(lambda _, three, i=i: three[i], g, kept) for i in range(3))
-        scaled = jax.tree.map(lambda g, *three: _divided(g, axes(g), *three), g, rows, cols, wholes)
-        moved = [tree.cast_like(new, old) for new, old in zip((rows, cols, wholes), state[1:], strict=True)]
-        return tree.cast_like(scaled, updates), optax.FactoredState(optax.safe_increment(state.count), *moved)
+        kept = factored_means(g, (state.v_row, state.v_col, state.v), decay, epsilon, least)
+        scaled = jax.tree.map(lambda g, *of: over_factored_root(g, least, *of), g, *kept)
+        count = optax.safe_increment(state.count)
+        moved = (tree.cast_like(new, old) for new, old in zip(kept, state[1:], strict=True))
+        return tree.cast_like(scaled, updates), optax.FactoredState(count, *moved)
 
     return init, update
 
 
-def _two_largest(shape, least):
-    """The second largest axis and the largest, or nothing where the former is too short to factor."""
-    if len(shape) < 2:
-        return None
-    *_, short, long = np.argsort(shape)
-    return (int(short), int(long)) if shape[short] >= least else None
+def factors(params, least):
+    """Zeros for the means of rows, of columns and of whole leaves, sharded as these are.
+
+    A leaf is factored where the shorter of its two largest axes is `least` long or longer; `None` factors none. What is
+    not kept of a leaf is one zero, as in Optax.
+    """
+
+    def kept(zeros, of):
+        pair = _two_largest(zeros, least)
+        if (pair is None) != (of == "whole"):
+            return jnp.zeros((1,), zeros.dtype)
+        return zeros if pair is None else jnp.sum(zeros, axis=pair[1] if of == "row" else pair[0])
+
+    zeros = tree.accumulators(params, 0)
+    return tuple(jax.tree.map(lambda z, of=of: kept(z, of), zeros) for of in ("row", "col", "whole"))
 
 
-def _kept(zeros, pair, of):
-    """What is kept `of` a leaf, sharded as the leaf is; what is not kept is one zero, as in Optax."""
-    if (pair is None) != (of == "all"):
-        return jnp.zeros((1,), zeros.dtype)
-    if pair is None:
-        return zeros
-    return jnp.sum(zeros, axis=pair[1] if of == "row" else pair[0])
+def factored_means(xs, olds, decay, eps, least):
+    r"""The three trees of means of $|x|^2 + \epsilon$, one step on."""
+
+    def means(x, row, col, whole):
+        square = tree.abs_sq(x)
+        if (pair := _two_largest(x, least)) is None:
+            return row, col, mean(square + eps, whole, decay)
+        short, long = pair
+        by_row, by_col = (jnp.mean(square, axis) + eps for axis in (long, short))
+        return mean(by_row, row, decay), mean(by_col, col, decay), whole
+
+    three = jax.tree.map(means, xs, *olds)
+    return tuple(jax.tree.map(lambda _, of, i=i: of[i], xs, three) for i in range(3))
 
 
-def _divided(g, pair, row, col, whole):
-    if pair is None:
-        return g / jnp.sqrt(tree.real_part(whole))
+def over_factored_root(x, least, row, col, whole):
+    r"""A leaf over the root of the mean its factors stand for: $x / \sqrt{R C / \mathrm{mean}\, R}$ or $x / \sqrt V$.
+
+    It is multiplied by reciprocals: of rows and of columns these are few, and what is left to do at every number is
+    cheap enough for XLA to do it twice, where it is read twice, rather than write it down.
+    """
+    if (pair := _two_largest(x, least)) is None:
+        return x * (1.0 / jnp.sqrt(tree.real_part(whole)))
     short, long = pair
     row, col = tree.real_part(row), tree.real_part(col)
-    relative = row / jnp.mean(row, axis=short - 1 if short > long else short, keepdims=True)
-    return g / (jnp.expand_dims(jnp.sqrt(relative), long) * jnp.expand_dims(jnp.sqrt(col), short))
+    mean_row = jnp.mean(row, axis=short - 1 if short > long else short, keepdims=True)
+    return x * jnp.expand_dims(jnp.sqrt(mean_row) / jnp.sqrt(row), long) * jnp.expand_dims(1.0 / jnp.sqrt(col), short)
+
+
+def _two_largest(x, least):
+    """The second largest axis and the largest, or nothing where the former is too short to factor."""
+    if least is None or jnp.ndim(x) < 2:
+        return None
+    *_, short, long = np.argsort(jnp.shape(x))
+    return (int(short), int(long)) if jnp.shape(x)[short] >= least else None

@@ -10,7 +10,7 @@ from gdjax.transforms.moments import corrected, mean_squares, means
 from gdjax.value import Decay, NonNegative, Positive, transform
 
 
-@transform
+@transform(flat=True)
 def scale_by_rms(
     decay: Decay = 0.9,
     eps: NonNegative = 1e-8,
@@ -47,19 +47,20 @@ def scale_by_rms(
         return optax.ScaleByRmsState(nu=nu)
 
     def update(updates, state, params=None):
-        g = tree.widen(updates)
-        v = v_hat = mean_squares(g, state.nu, decay)
-        new = {"nu": tree.cast_like(v, state.nu)}
+        new = state._replace(nu=tree.cast_like(mean_squares(tree.widen(updates), state.nu, decay), state.nu))
         if bias_correction:
-            new["count"] = optax.safe_increment(state.count)
-            v_hat = corrected(v, decay, new["count"])
-        scaled = jax.tree.map(lambda g, v: rms_scaled(g, v, eps, eps_in_sqrt), g, v_hat)
-        return tree.cast_like(scaled, updates), state._replace(**new)
+            new = new._replace(count=optax.safe_increment(state.count))
+        return again(updates, new), new
 
-    return init, update
+    def again(updates, state, params=None):
+        v = corrected(state.nu, decay, state.count) if bias_correction else state.nu
+        scaled = jax.tree.map(lambda g, v: rms_scaled(g, v, eps, eps_in_sqrt), tree.widen(updates), v)
+        return tree.cast_like(scaled, updates)
+
+    return init, update, again
 
 
-@transform
+@transform(flat=True)
 def scale_by_stddev(
     decay: Decay = 0.9,
     eps: NonNegative = 1e-8,
@@ -115,7 +116,7 @@ def rms_scaled(g, v, eps, eps_in_sqrt):
     return g * jax.lax.rsqrt(v + (eps + jnp.finfo(v.dtype).tiny)) if eps_in_sqrt else g / (tree.root(v) + eps)
 
 
-@transform
+@transform(flat=True)
 def scale_by_rss(initial_accumulator_value: NonNegative = 0.1, eps: NonNegative = 1e-7):
     r"""Divide the gradient by the root of the sum of all past squares: AdaGrad.
 
@@ -152,7 +153,7 @@ def _over_root(g, s, eps):
     return jnp.where(positive, g * jax.lax.rsqrt(jnp.where(positive, s, 1.0) + eps), 0.0)
 
 
-@transform
+@transform(flat=True)
 def scale_by_adadelta(rho: Decay = 0.9, eps: Positive = 1e-6):
     r"""Scale the gradient by the root mean square of past updates over that of past gradients.
 

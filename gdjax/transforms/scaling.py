@@ -10,7 +10,7 @@ from gdjax import tree
 from gdjax.value import Rate, Scalar, stateless, transform
 
 
-@transform(any_dtype=True)
+@transform(any_dtype=True, flat=True)
 def identity():
     """Leave the updates as they are.
 
@@ -23,7 +23,7 @@ def identity():
     return stateless(lambda updates, params: updates)
 
 
-@transform
+@transform(flat=True)
 def scale(step_size: Scalar):
     r"""Multiply by a number: $\alpha g$.
 
@@ -39,7 +39,7 @@ def scale(step_size: Scalar):
     return stateless(lambda updates, params: scaled(updates, step_size))
 
 
-@transform
+@transform(flat=True)
 def scale_by_schedule(step_size_fn: optax.Schedule):
     r"""Multiply by a schedule of the step: $\alpha_t g$, $t = 0, 1, \dots$.
 
@@ -58,13 +58,16 @@ def scale_by_schedule(step_size_fn: optax.Schedule):
         return optax.ScaleByScheduleState(count=jnp.zeros((), jnp.int32))
 
     def update(updates, state, params=None):
-        count = optax.safe_increment(state.count)
-        return scaled(updates, step_size_fn(state.count)), optax.ScaleByScheduleState(count=count)
+        new = optax.ScaleByScheduleState(count=optax.safe_increment(state.count))
+        return scaled(updates, step_size_fn(state.count)), new
 
-    return init, update
+    def again(updates, state, params=None):
+        return scaled(updates, step_size_fn(state.count - 1))
+
+    return init, update, again
 
 
-@transform
+@transform(flat=True)
 def scale_by_learning_rate(learning_rate: Rate | None = None, *, flip_sign: bool = True):
     r"""Multiply by the learning rate and turn downhill: $-\eta g$.
 

@@ -31,10 +31,17 @@ class Factory(Generic[P, V]):
     __name__: str
     __qualname__: str  # pyright: ignore[reportIncompatibleVariableOverride]
 
-    def __init__(self, function: Callable[P, Any], kind: type[V], static: Iterable[str] = (), any_dtype: bool = False):
+    def __init__(
+        self,
+        function: Callable[P, Any],
+        kind: type[V],
+        static: Iterable[str] = (),
+        any_dtype: bool = False,
+        flat: bool = False,
+    ):
         functools.update_wrapper(self, function)
         self.function, self.kind = function, kind
-        self.static, self.any_dtype = frozenset(static), any_dtype
+        self.static, self.any_dtype, self.flat = frozenset(static), any_dtype, flat
 
     @functools.cached_property
     def signature(self) -> inspect.Signature:
@@ -124,23 +131,30 @@ class Factory(Generic[P, V]):
         with contextlib.suppress(AttributeError, KeyError):
             if operator.attrgetter(self.__qualname__)(sys.modules[self.__module__]) is self:
                 return self.__qualname__
-        return Factory, (self.function, self.kind, self.static, self.any_dtype)
+        return Factory, (self.function, self.kind, self.static, self.any_dtype, self.flat)
 
 
 @overload
 def transform(function: Callable[P, Any], /) -> Factory[P, GradientTransform]: ...
 @overload
-def transform(*, any_dtype: bool) -> Callable[[Callable[P, Any]], Factory[P, GradientTransform]]: ...
-def transform(function: Any = None, /, *, any_dtype: bool = False) -> Any:
+def transform(
+    *, any_dtype: bool = False, flat: bool = False
+) -> Callable[[Callable[P, Any]], Factory[P, GradientTransform]]: ...
+def transform(function: Any = None, /, *, any_dtype: bool = False, flat: bool = False) -> Any:
     """Turn a function that returns `(init, update)`, or another transform, into a factory of values.
 
     The parameters annotated as numbers (`float`, `gd.Scalar`, `gd.ScalarOrSchedule`), as transforms or as containers
     of these become the leaves of a pytree; all others are static. A range in the annotation is checked when a value
     is made. The functions may leave out `**extra_args`: they get those that they name.
 
+    A factory may return a third function, `again(updates, state, params)`: the updates, told from the state after them.
+    What needs the updates twice asks it for them, where XLA would write them down.
+
     Args:
       function: a function of hyperparameters.
       any_dtype: whether it also takes parameters that have no gradient (integers, say).
+      flat: whether it takes all leaves for one vector, each number for itself or by norms of the whole, so that leaves
+        may lie side by side in one array (`packed`).
 
     >>> import jax, gdjax as gd
     >>> @gd.transform
@@ -157,7 +171,7 @@ def transform(function: Any = None, /, *, any_dtype: bool = False) -> Any:
     (4.0, ())
     """
     if function is None:
-        return functools.partial(_declared, kind=GradientTransform, any_dtype=any_dtype)
+        return functools.partial(_declared, kind=GradientTransform, any_dtype=any_dtype, flat=flat)
     return _declared(function, GradientTransform)
 
 
@@ -176,9 +190,9 @@ def schedule(function: Callable[P, Callable[[Any], Any]], /) -> Factory[P, Sched
     return _declared(function, Schedule)
 
 
-def _declared(function: Callable[P, Any], kind: type[V], any_dtype: bool = False) -> Factory[P, V]:
+def _declared(function: Callable[P, Any], kind: type[V], any_dtype: bool = False, flat: bool = False) -> Factory[P, V]:
     """A factory whose declaration is checked at once."""
-    factory = Factory(function, kind, any_dtype=any_dtype)
+    factory = Factory(function, kind, any_dtype=any_dtype, flat=flat)
     for name, slot in factory.slots.items():
         if not slot.leaf and isinstance(factory.signature.parameters[name].default, float):
             raise TypeError(f"{factory.__name__}: annotate {name}, float for a leaf or Any for what is static.")

@@ -35,8 +35,19 @@ class GradientTransform(Value, optax.GradientTransformationExtraArgs):
 
     def pair(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """The functions `(init, update)` that the factory returns."""
+        init, update, *_ = self._functions()
+        return init, update
+
+    def again(self) -> Callable[..., Any] | None:
+        """The function `again(updates, state, params)` of one that can tell its updates from the state after them."""
+        body = self._functions()
+        if isinstance(body, GradientTransform):
+            return body.again()
+        return body[2] if len(body) == 3 else None
+
+    def _functions(self) -> tuple[Callable[..., Any], ...]:
         body = self.body()
-        if not (isinstance(body, tuple) and len(body) == 2):
+        if not (isinstance(body, tuple) and len(body) in (2, 3)):
             who = self.factory.__name__
             raise TypeError(f"{who} must return (init, update) or a transform, got {text(body)}.")
         return body

@@ -63,6 +63,8 @@ class Slot:
         """A number as a value keeps it: NumPy's scalars as Python's, whole numbers as floats unless ints are meant."""
         if isinstance(value, np.generic):
             value = value.item()
+        if isinstance(value, bool) and "int" not in self.takes:
+            raise ValueError(f"{self.name} must be a number, got {value}")
         if isinstance(value, complex) and "int" not in self.takes:
             raise ValueError(f"{self.name} must be real, got {value!r}")
         if type(value) is int and "int" not in self.takes:

@@ -1,0 +1,84 @@
+"""One step of many gradients."""
+
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gdjax import tree
+from gdjax.value import Interval, ScalarOrSchedule, transform
+
+
+class AccumulateState(NamedTuple):
+    """What has been summed since the last step, and the state of the transform that takes the steps."""
+
+    mini_step: Any
+    """Gradients in the sum, int32 of shape (), from 0 to `every - 1`."""
+    gradient_step: Any
+    """Steps taken, int32 of shape ()."""
+    inner_state: Any
+    acc_grads: Any
+    """Their sum, shaped like the parameters."""
+
+
+@transform
+def accumulate(
+    inner: optax.GradientTransformation,
+    every: Annotated[ScalarOrSchedule, Interval("[1, inf)")],
+    accumulator_dtype: Any = None,
+):
+    r"""Take one step of the mean of $k$ gradients, and none in between.
+
+    At the first $k - 1$ calls the gradient is summed, the updates are zero and the inner transform does not run; at
+    the next it gets $\frac{1}{k} \sum g$, the parameters, and the extra arguments of this call.
+
+    State: `AccumulateState(mini_step, gradient_step, inner_state, acc_grads)`, 4 bytes a parameter (8 in float64), or
+    those of `accumulator_dtype`, beside the inner one. Differs from `optax.MultiSteps`, which runs the inner transform
+    at every call, and rounds the mean at every call to the dtype it is kept in.
+
+    Args:
+      inner: what takes the steps.
+      every: $k$, in [1, inf), or a schedule of it by steps taken.
+      accumulator_dtype: the dtype of the sum; by default that of the parameters, float32 at least.
+
+    >>> import gdjax as gd
+    >>> tx = gd.accumulate(gd.sgd(1.0), every=2)
+    >>> state = tx.init(0.0)
+    >>> for gradient in (1.0, 3.0):
+    ...     update, state = tx.update(gradient, state)
+    ...     print(update)
+    0.0
+    -2.0
+    """
+
+    def init(params):
+        return AccumulateState(
+            mini_step=jnp.zeros((), jnp.int32),
+            gradient_step=jnp.zeros((), jnp.int32),
+            inner_state=inner.init(params),
+            acc_grads=tree.accumulators(params, 0, accumulator_dtype),
+        )
+
+    def update(updates, state, params=None, **extra_args):
+        count = state.mini_step + 1
+        k = every(state.gradient_step) if callable(every) else every
+        total = tree.cast_like(jax.tree.map(jnp.add, tree.widen(state.acc_grads), tree.widen(updates)), state.acc_grads)
+
+        def step():
+            mean = jax.tree.map(lambda s: s / tree.scalar(count.astype(float), s), tree.widen(total))
+            stepped, kept = inner.update(mean, state.inner_state, params, **extra_args)
+            emptied = jax.tree.map(jnp.zeros_like, total)
+            return tree.cast_like(stepped, updates), AccumulateState(
+                mini_step=jnp.zeros_like(count),
+                gradient_step=optax.safe_increment(state.gradient_step),
+                inner_state=tree.cast_like(kept, state.inner_state),
+                acc_grads=emptied,
+            )
+
+        def wait():
+            return jax.tree.map(jnp.zeros_like, updates), state._replace(mini_step=count, acc_grads=total)
+
+        return jax.lax.cond(count.astype(float) >= k, step, wait)
+
+    return init, update

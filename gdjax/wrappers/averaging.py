@@ -1,0 +1,167 @@
+"""Means of the parameters themselves."""
+
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gdjax import tree
+from gdjax.transforms.moments import below_one, over
+from gdjax.value import Decay, Interval, Scalar, transform
+from gdjax.value.diagnose import require_params
+
+
+class ParamsEmaState(NamedTuple):
+    """The mean of the parameters up to the step before, and what reads it out."""
+
+    inner_state: Any
+    count: Any
+    """Steps taken, int32 of shape ()."""
+    share: jax.Array
+    """$1 - d$, a float of shape (): that of the newest parameters, with which `eval_params` takes them in."""
+    ema: Any
+    """Shaped like the parameters, 0 before the second step."""
+
+
+@transform
+def params_ema(inner: optax.GradientTransformation, decay: Decay = 0.999, accumulator_dtype: Any = None):
+    r"""Average the parameters along the way: $e \leftarrow d e + (1 - d) p$; `eval_params` reads $e / (1 - d^t)$.
+
+    The mean is of the parameters after every step, whatever was done to them, the first ones left out. They are taken
+    in at the next call of `update`, and the newest by `eval_params`: no update is needed twice.
+
+    State: `ParamsEmaState(inner_state, count, share, ema)`, 4 bytes a parameter (8 in float64), or those of
+    `accumulator_dtype`, beside the inner one.
+    Source: Polyak and Juditsky 1992 (https://doi.org/10.1137/0330046), exponential as in Kingma and Ba 2014, section
+    7.2 (https://arxiv.org/abs/1412.6980).
+
+    Args:
+      inner: what moves the parameters.
+      decay: $d$, in [0, 1).
+      accumulator_dtype: the dtype of the mean; by default that of the parameters, float32 at least.
+
+    Raises:
+      ValueError: if `update` is called without `params`.
+
+    >>> import gdjax as gd
+    >>> tx = gd.params_ema(gd.sgd(1.0), decay=0.5)
+    >>> params, state = 0.0, tx.init(0.0)
+    >>> for gradient in (-3.0, -3.0):
+    ...     updates, state = tx.update(gradient, state, params)
+    ...     params = gd.apply_updates(params, updates)
+    >>> print(params, gd.eval_params(tx, state, params))
+    6.0 5.0
+    """
+
+    def init(params):
+        return ParamsEmaState(
+            inner_state=inner.init(params),
+            count=jnp.zeros((), jnp.int32),
+            share=_share(decay),
+            ema=tree.accumulators(params, 0, accumulator_dtype),
+        )
+
+    def update(updates, state, params=None, **extra_args):
+        require_params("params_ema", params)
+        moved, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
+        known = jax.tree.map(lambda p: jnp.where(state.count == 0, 0, p), tree.widen(params))
+        share = _share(decay)
+        ema = jax.tree.map(lambda p, e: _taken_in(p, e, share), known, tree.widen(state.ema))
+        count = optax.safe_increment(state.count)
+        return moved, ParamsEmaState(inner_state, count, share, tree.cast_like(ema, state.ema))
+
+    return init, update
+
+
+def ema_of(p, ema, state):
+    """The mean with the newest parameters taken in; before the first step these alone."""
+    left = jnp.log1p(-jnp.minimum(state.share, 1 - jnp.finfo(state.share.dtype).epsneg))
+    weight = -jnp.expm1(jnp.maximum(state.count, 1).astype(float) * left)
+    return over(_taken_in(p, ema, state.share), weight)
+
+
+def _share(decay):
+    return jnp.asarray(1.0 - below_one(decay), float)
+
+
+def _taken_in(p, ema, share):
+    """The mean one step on, from the share alone: a decay near 1, rounded, would leave it short by a part in 10,000."""
+    return ema + tree.scalar(share, ema) * (p - ema)
+
+
+class SlowState(NamedTuple):
+    """Lookahead's state where the slow parameters are kept in it."""
+
+    fast_state: Any
+    steps_since_sync: jax.Array
+    """int32 of shape ()."""
+    slow: Any
+    """The slow parameters, float32 at least."""
+
+
+@transform
+def lookahead(
+    fast_optimizer: optax.GradientTransformation,
+    sync_period: Annotated[Scalar, Interval("[1, inf)")],
+    slow_step_size: Annotated[Scalar, Interval("[0, 1]")],
+    reset_state: bool = False,
+):
+    r"""Let fast parameters run ahead, and go part of the way after them every $k$ steps.
+
+    $s \leftarrow s + \alpha (p - s)$, $p \leftarrow s$.
+    The slow parameters $s$ are kept in the state, and `eval_params` reads them. Where parameters are given as Optax's
+    `LookaheadParams(fast, slow)`, they are kept there, as in Optax.
+
+    State: `SlowState(fast_state, steps_since_sync, slow)`, 4 bytes a parameter (8 in float64) beside the inner one; of
+    `LookaheadParams` it is `LookaheadState(fast_state, steps_since_sync)`.
+    Source: Zhang et al. 2019, algorithm 1 (https://arxiv.org/abs/1907.08610), with $k = 5$ and $\alpha = 0.5$.
+
+    Args:
+      fast_optimizer: what moves the fast parameters.
+      sync_period: $k$, in [1, inf).
+      slow_step_size: $\alpha$, in [0, 1].
+      reset_state: whether the fast optimizer starts anew after every synchronization.
+
+    Raises:
+      ValueError: if `update` is called without `params`.
+
+    >>> import gdjax as gd
+    >>> tx = gd.lookahead(gd.sgd(1.0), sync_period=2, slow_step_size=0.5)
+    >>> params, state = 0.0, tx.init(0.0)
+    >>> for gradient in (-1.0, -1.0):
+    ...     updates, state = tx.update(gradient, state, params)
+    ...     params = gd.apply_updates(params, updates)
+    ...     print(params)
+    1.0
+    1.0
+    """
+
+    def init(params):
+        count = jnp.zeros((), jnp.int32)
+        if isinstance(params, optax.LookaheadParams):
+            return optax.LookaheadState(fast_optimizer.init(params.fast), count)
+        return SlowState(fast_optimizer.init(params), count, tree.copies(params))
+
+    def update(updates, state, params: Any = None, **extra_args):
+        require_params("lookahead", params)
+        paired = isinstance(state, optax.LookaheadState)
+        fast, slow = (params.fast, params.slow) if paired else (params, state.slow)
+        moved, fast_state = fast_optimizer.update(updates, state.fast_state, fast, **extra_args)
+        count = state.steps_since_sync + 1
+        sync = count.astype(float) >= sync_period
+        p, s, u = tree.widen(fast), tree.widen(slow), tree.widen(moved)
+        after = jax.tree.map(
+            lambda p, s, u: jnp.where(sync, s + tree.scalar(slow_step_size, s) * (p + u - s), s), p, s, u
+        )
+        steps = jax.tree.map(lambda p, s, u: jnp.where(sync, s - p, u), p, after, u)
+        steps = tree.cast_like(steps, fast if paired else updates)
+        if reset_state:
+            fast_state = jax.tree.map(lambda new, old: jnp.where(sync, new, old), fast_optimizer.init(fast), fast_state)
+        count = jnp.where(sync, 0, count)
+        if paired:
+            strides = tree.cast_like(jax.tree.map(jnp.subtract, after, s), slow)
+            return optax.LookaheadParams(steps, strides), optax.LookaheadState(fast_state, count)
+        return steps, SlowState(fast_state, count, tree.cast_like(after, slow))
+
+    return init, update

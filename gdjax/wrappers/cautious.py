@@ -1,0 +1,51 @@
+"""Steps that agree with the gradient, and no others."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gdjax import tree
+from gdjax.value import GradientTransform, transform
+from gdjax.value.hyperparams import hyperparams
+
+
+@transform
+def cautious(inner: optax.GradientTransformation):
+    r"""Leave out the numbers of an update whose sign is not that of the gradient, and lengthen the others.
+
+    $u\, 1[u g > 0]\, n / \max(\#[u g > 0], n / 1000)$, $n$ the size of a leaf. What is wrapped is a direction, as every
+    `scale_by_*` is, not yet turned downhill by a learning rate: decay and learning rate come after it in the chain.
+
+    State: that of the inner transform.
+    Source: Liang et al. 2024, algorithm 1 (https://arxiv.org/abs/2411.16085). Differs from the paper, as its authors'
+    code does: every leaf has a share of its own, at least 1/1000.
+
+    Args:
+      inner: what makes the direction.
+
+    Raises:
+      ValueError: if the inner transform has a learning rate.
+
+    >>> import gdjax as gd
+    >>> tx = gd.cautious(gd.trace(0.5))
+    >>> updates, state = tx.update(jnp.array([2.0, -4.0]), tx.init(jnp.zeros(2)))
+    >>> print(tx.update(jnp.array([2.0, 1.0]), state)[0])
+    [6. 0.]
+    """
+    if isinstance(inner, GradientTransform) and any(way[-1] == "learning_rate" for way in hyperparams(inner)):
+        raise ValueError(
+            f"cautious: inner must be a direction, and {inner.factory.__name__} has a learning rate, which turns it "
+            "downhill: write chain(cautious(scale_by_adam()), scale_by_learning_rate(1e-3))."
+        )
+
+    def update(updates, state, params=None, **extra_args):
+        moved, kept = inner.update(updates, state, params, **extra_args)
+        return tree.cast_like(jax.tree.map(_agreeing, tree.widen(moved), tree.widen(updates)), updates), kept
+
+    return inner.init, update
+
+
+def _agreeing(u, g):
+    agrees = tree.real_part(jnp.sign(u) * jnp.conj(jnp.sign(g))) > 0  # the product of the two may be too small to see
+    share = jnp.maximum(jnp.mean(agrees, dtype=jnp.finfo(u.dtype).dtype), 1e-3)
+    return jnp.where(agrees, u / share, 0)

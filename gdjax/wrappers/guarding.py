@@ -1,0 +1,63 @@
+"""Steps that are not taken."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gdjax import tree
+from gdjax.value import transform
+
+
+@transform
+def apply_if_finite(inner: optax.GradientTransformation, max_consecutive_errors: int):
+    """Skip the steps whose gradient is not finite: the updates are zero, and the inner state stays as it is.
+
+    After more such gradients in a row than are allowed they are let through, so that the run is seen to fail.
+
+    State: `ApplyIfFiniteState(notfinite_count, last_finite, total_notfinite, inner_state)`, 9 bytes in all beside the
+    inner one. Differs from Optax: updates and state keep the types of the gradients and of the state whatever the
+    inner transform returns, where Optax's two branches differ in dtype and raise.
+
+    Args:
+      inner: what takes the steps.
+      max_consecutive_errors: how many steps in a row may be skipped, at least 0.
+
+    Raises:
+      ValueError: if `max_consecutive_errors` is negative.
+
+    >>> import gdjax as gd
+    >>> tx = gd.apply_if_finite(gd.sgd(1.0), max_consecutive_errors=3)
+    >>> state = tx.init(0.0)
+    >>> for gradient in (2.0, jnp.nan):
+    ...     update, state = tx.update(gradient, state)
+    ...     print(update, state.total_notfinite)
+    -2.0 0
+    0.0 1
+    """
+    if max_consecutive_errors < 0:
+        raise ValueError(f"apply_if_finite: max_consecutive_errors must be at least 0, got {max_consecutive_errors}.")
+
+    def init(params):
+        def zero():
+            return jnp.zeros((), jnp.int32)
+
+        return optax.ApplyIfFiniteState(zero(), jnp.ones((), bool), zero(), inner.init(params))
+
+    def update(updates, state, params=None, **extra_args):
+        finite = jnp.asarray(True)
+        for leaf in jax.tree.leaves(updates):
+            finite &= jnp.isfinite(leaf).all()
+        in_a_row = jnp.where(finite, 0, optax.safe_increment(state.notfinite_count))
+        total = jnp.where(finite, state.total_notfinite, optax.safe_increment(state.total_notfinite))
+
+        def step():
+            stepped, kept = inner.update(updates, state.inner_state, params, **extra_args)
+            return tree.cast_like(stepped, updates), tree.cast_like(kept, state.inner_state)
+
+        def skip():
+            return jax.tree.map(jnp.zeros_like, updates), state.inner_state
+
+        stepped, kept = jax.lax.cond(finite | (in_a_row > max_consecutive_errors), step, skip)
+        return stepped, optax.ApplyIfFiniteState(in_a_row, finite, total, kept)
+
+    return init, update

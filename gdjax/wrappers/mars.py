@@ -1,0 +1,64 @@
+"""Gradients with less variance: MARS."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gdjax import tree
+from gdjax.transforms import clip_by_global_norm
+from gdjax.transforms.moments import below_one
+from gdjax.value import Decay, NonNegative, Positive, transform
+
+
+class MarsState(NamedTuple):
+    """The state of the inner transform, and the gradient before."""
+
+    inner_state: Any
+    count: Any
+    """Steps taken, int32 of shape ()."""
+    grads: Any
+    """The last gradient, float32 at least."""
+
+
+@transform
+def mars(inner: optax.GradientTransformation, b1: Decay = 0.95, gamma: NonNegative = 0.025, max_norm: Positive = 1.0):
+    r"""Give a transform gradients from which part of their noise is taken: what the last one and this one share.
+
+    $c = g + \gamma \frac{\beta_1}{1 - \beta_1} (g - g_{old})$, then $c \leftarrow c \min(1, C / \lVert c \rVert)$; the
+    inner transform gets $c$. At the first step $c = g$.
+
+    State: `MarsState(inner_state, count, grads)`, 4 bytes a parameter (8 in float64) beside the inner one.
+    Source: Yuan et al. 2024, algorithm 1, the approximate form of section 3.2 (https://arxiv.org/abs/2411.10438).
+    Differs from the authors' code, as the paper does: the norm is that of all leaves together, vectors among them.
+
+    Args:
+      inner: what gets them, $\beta_1$ its decay of the mean in the paper.
+      b1: $\beta_1$, in [0, 1).
+      gamma: $\gamma$, in [0, inf).
+      max_norm: $C$, in (0, inf].
+
+    >>> import gdjax as gd
+    >>> tx = gd.mars(gd.identity(), b1=0.5, gamma=0.5, max_norm=10.0)
+    >>> update, state = tx.update(1.0, tx.init(0.0))
+    >>> print(tx.update(3.0, state)[0])
+    4.0
+    """
+    clip = clip_by_global_norm(max_norm)
+
+    def init(params):
+        zeros = tree.accumulators(params, 0)
+        return MarsState(inner_state=inner.init(params), count=jnp.zeros((), jnp.int32), grads=zeros)
+
+    def update(updates, state, params=None, **extra_args):
+        g = tree.widen(updates)
+        decay = below_one(b1)
+        lead = jnp.where(state.count == 0, 0, gamma * decay / (1 - decay))
+        ahead = jax.tree.map(lambda g, old: g + tree.scalar(lead, g) * (g - old), g, state.grads)
+        clipped, _ = clip.update(ahead, optax.EmptyState())
+        moved, inner_state = inner.update(tree.cast_like(clipped, updates), state.inner_state, params, **extra_args)
+        count = optax.safe_increment(state.count)
+        return moved, MarsState(inner_state, count, tree.cast_like(g, state.grads))
+
+    return init, update

@@ -1,0 +1,119 @@
+"""Many small leaves as one."""
+
+import collections
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from gdjax import tree
+from gdjax.value import GradientTransform, transform
+from gdjax.value.gradient_transform import require_value
+
+
+@transform
+def packed(inner: optax.GradientTransformation, below: int = 4096):
+    """Keep the state of small leaves side by side, in one buffer for every dtype of accumulation.
+
+    A step over hundreds of small leaves spends its time on dispatching buffers, and its compilation on a loop for each;
+    here there is one for all, and the numbers are the same. Sizes and dtypes alone decide what is packed; leaves that
+    are sharded, as their types say, stay apart.
+
+    State: that of the inner transform, of trees `{"packed": {dtype: buffer}, "apart": [leaves]}`; as many bytes.
+
+    Args:
+      inner: a transform that takes all leaves for one vector: each number for itself, or by norms of the whole. Its
+        factory declares it, `transform(flat=True)`, and a mask by leaves takes it back.
+      below: the size from which on a leaf stays apart, at least 1.
+
+    Raises:
+      ValueError: if the inner transform needs to tell leaves apart, with the part of it that does.
+
+    >>> import gdjax as gd
+    >>> params = {f"bias{i}": jnp.zeros(3) for i in range(100)}
+    >>> len(jax.tree.leaves(gd.adam(0.1).init(params))), len(jax.tree.leaves(gd.packed(gd.adam(0.1)).init(params)))
+    (201, 3)
+    """
+    if below < 1:
+        raise ValueError(f"packed: below must be at least 1, got {below}.")
+    _require_flat(inner)
+
+    def init(params):
+        return inner.init(_pack(params, _layout(params, below)))
+
+    def update(updates, state, params=None, **extra_args):
+        layout = _layout(updates if params is None else params, below)
+        together = None if params is None else _pack(params, layout)
+        moved, state = inner.update(_pack(updates, layout), state, together, **extra_args)
+        return tree.cast_like(_unpack(moved, layout, updates), updates), state
+
+    return init, update
+
+
+def _require_flat(tx: Any) -> None:
+    """Refuse a transform that tells leaves apart, by the name of the part that does."""
+    require_value("packed", tx)
+    body, masked = tx.body(), tx.arguments.get("mask") is not None
+    if tx.factory.flat and not masked:
+        for part in jax.tree.leaves(dict(tx.arguments), is_leaf=_is_value):
+            if _is_value(part):
+                _require_flat(part)
+    elif _is_value(body) and not tx.factory.composes:
+        _require_flat(body)
+    else:
+        raise ValueError(
+            f"packed: inner must take all leaves for one vector, and {tx.factory.__name__} tells them apart"
+            f"{' by its mask' if masked else ''}. Pack the parts of the chain that do not."
+        )
+
+
+def _is_value(node):
+    return isinstance(node, GradientTransform)
+
+
+def _layout(like, below):
+    """Which leaves are packed: for each dtype of accumulation their places in the tree; the others stay apart."""
+    groups = collections.defaultdict(list)
+    for place, leaf in enumerate(jax.tree.leaves(like)):
+        if math.prod(jnp.shape(leaf)) < below and not any(jax.typeof(leaf).sharding.spec):
+            groups[str(tree.wide(jnp.result_type(leaf)))].append(place)
+    return dict(groups)
+
+
+def _pack(whole, layout):
+    leaves = jax.tree.leaves(whole)
+    packed = {
+        dtype: jnp.concatenate([tree.as_dtype(leaves[place], jnp.dtype(dtype)).ravel() for place in places])
+        for dtype, places in layout.items()
+    }
+    taken = {place for places in layout.values() for place in places}
+    return {"packed": packed, "apart": [leaf for place, leaf in enumerate(leaves) if place not in taken]}
+
+
+def _unpack(parts, layout, like):
+    leaves, treedef = jax.tree.flatten(like)
+    found = {}
+    for dtype, places in layout.items():
+        sizes = [math.prod(jnp.shape(leaves[place])) for place in places]
+        for place, size, start in zip(places, sizes, _starts(sizes), strict=True):
+            found[place] = lax.dynamic_slice(parts["packed"][dtype], (start,), (size,)).reshape(
+                jnp.shape(leaves[place])
+            )
+    apart = iter(parts["apart"])
+    return treedef.unflatten([found[place] if place in found else next(apart) for place in range(len(leaves))])
+
+
+def _starts(sizes):
+    """Where each leaf starts.
+
+    On a CPU they are numbers that XLA does not know, the outcome of a branch both of whose sides say the same: a loop
+    whose start is known is compiled for that start alone, hundreds of times, one whose start is not once for a shape.
+    """
+    starts = tuple(np.uint32(start) for start in np.cumsum([0, *sizes[:-1]]))
+    return lax.platform_dependent(
+        cpu=lambda: lax.cond(lax.optimization_barrier(True), lambda: starts, lambda: starts), default=lambda: starts
+    )

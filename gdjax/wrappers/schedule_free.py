@@ -1,0 +1,104 @@
+"""No schedule and no end: a mean of the parameters takes the place of both."""
+
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from optax.contrib import ScheduleFreeState
+
+from gdjax import tree
+from gdjax.value import GradientTransform, Interval, NonNegative, Rate, Scalar, transform
+from gdjax.value.diagnose import require_params
+
+
+@transform
+def schedule_free(
+    base_optimizer: optax.GradientTransformation,
+    learning_rate: Rate,
+    b1: Annotated[Scalar, Interval("(0, 1]")] = 0.9,
+    weight_lr_power: NonNegative = 2.0,
+    state_dtype: Any = None,
+):
+    r"""Descend from points $y$ between where the base optimizer is, $z$, and the mean of where it was, $x$.
+
+    $z \leftarrow z + u$ with $u$ the base optimizer's update at $y$; $x \leftarrow (1 - c) x + c z$ with
+    $c = w / \sum w$, $w = (\max \eta)^r$; $y = (1 - \beta) z + \beta x$. The parameters are $y$, and $x$ is solved for
+    by `eval_params`: train at $y$, evaluate at $x$. The update is $c (z - y) + (1 - c)(1 - \beta) u$, with $u$ what the
+    $z$ that is kept has moved by.
+
+    State: `ScheduleFreeState(b1, weight_sum, step_count, max_lr, base_optimizer_state, z)`, 4 bytes a parameter (8 in
+    float64), or those of `state_dtype`, beside that of the base optimizer.
+    Source: Defazio et al. 2024, algorithm 1 (https://arxiv.org/abs/2405.15682). Differs from the paper, as Optax does:
+    $\eta$ is without Adam's correction of the bias, and $w$ takes a schedule one step ahead of the base optimizer.
+    Differs from Optax: $\sum w$, $\max \eta$ and $\beta$ are float32 at least, where a sum in bfloat16 stops growing at
+    256, and so is $z$.
+
+    Args:
+      base_optimizer: what moves $z$, without momentum of its own.
+      learning_rate: $\eta$, that of the base optimizer, a number or a schedule of it.
+      b1: $\beta$, in (0, 1].
+      weight_lr_power: $r$, in [0, inf).
+      state_dtype: the dtype of $z$; by default that of the parameters, float32 at least.
+
+    Raises:
+      ValueError: if `update` is called without `params`.
+
+    >>> import gdjax as gd
+    >>> tx = gd.schedule_free(gd.sgd(1.0), 1.0, b1=0.5)
+    >>> params, state = 0.0, tx.init(0.0)
+    >>> for gradient in (-1.0, -1.0):
+    ...     updates, state = tx.update(gradient, state, params)
+    ...     params = gd.apply_updates(params, updates)
+    >>> print(params, state.z, gd.eval_params(tx, state, params))
+    1.75 2.0 1.5
+    """
+    again = base_optimizer.again() if isinstance(base_optimizer, GradientTransform) else None
+
+    def init(params):
+        return ScheduleFreeState(
+            b1=jnp.asarray(b1, float),
+            weight_sum=jnp.zeros((), float),
+            step_count=jnp.ones((), jnp.int32),
+            max_lr=jnp.zeros((), float),
+            base_optimizer_state=base_optimizer.init(params),
+            z=tree.copies(params, state_dtype),
+        )
+
+    def update(grads, state, params=None, **extra_args):
+        require_params("schedule_free", params)
+        rate = learning_rate(state.step_count) if callable(learning_rate) else learning_rate
+        max_lr = jnp.maximum(state.max_lr, jnp.asarray(rate, float))
+        weight = max_lr**weight_lr_power
+        weight_sum = state.weight_sum + weight
+        c = jnp.where(weight_sum > 0, weight / jnp.where(weight_sum > 0, weight_sum, 1.0), 0.0)
+        moved, base_state = base_optimizer.update(grads, state.base_optimizer_state, params, **extra_args)
+        old = tree.widen(state.z)
+        kept = tree.cast_like(jax.tree.map(jnp.add, old, tree.widen(moved)), state.z)
+        z, y = tree.widen(kept), tree.widen(params)
+        if again is not None and state_dtype is None:
+            u = tree.widen(again(grads, tree.anew(base_state, c), params))
+        else:
+            u = jax.tree.map(jnp.subtract, z, old)
+
+        def step(z, y, u):
+            share, rest = tree.scalar(c, y), tree.scalar((1 - c) * (1 - b1), y)
+            return share * (z - y) + rest * u
+
+        new = state._replace(
+            b1=jnp.asarray(b1, float),
+            weight_sum=weight_sum,
+            step_count=optax.safe_increment(state.step_count),
+            max_lr=max_lr,
+            base_optimizer_state=base_state,
+            z=kept,
+        )
+        return tree.cast_like(jax.tree.map(step, z, y, u), grads), new
+
+    return init, update
+
+
+def mean_of(y, z, state):
+    """$x$, solved for."""
+    b1 = tree.scalar(state.b1, y)
+    return (y - (1 - b1) * z) / b1

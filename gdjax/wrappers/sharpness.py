@@ -1,0 +1,53 @@
+"""Descend where it is flat: SAM."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gdjax import tree
+from gdjax.value import NonNegative, transform
+from gdjax.value.diagnose import require_params
+
+
+@transform
+def sam(inner: optax.GradientTransformation, rho: NonNegative = 0.05):
+    r"""Step by the gradient at the worst point nearby: $g' = \nabla f(p + \rho\, g / \lVert g \rVert)$.
+
+    The inner transform gets $g'$, the parameters stay what they are, and nothing is kept between steps: one call of
+    `update(grads, state, params, value_fn=f)` is one step, at the cost of one more gradient.
+
+    State: that of the inner transform.
+    Source: Foret et al. 2020, algorithm 1 (https://arxiv.org/abs/2010.01412). Differs from Optax, where the parameters
+    and the state are those of the ascent at every other call, and hold a copy of the true ones.
+
+    Args:
+      inner: what gets the gradient.
+      rho: $\rho$, the radius, in [0, inf).
+
+    Raises:
+      ValueError: if `update` is called without `params` or `value_fn`.
+
+    >>> import gdjax as gd
+    >>> tx = gd.sam(gd.sgd(1.0), rho=0.5)
+    >>> updates, state = tx.update(4.0, tx.init(2.0), 2.0, value_fn=lambda p: p**2)
+    >>> print(updates)
+    -5.0
+    """
+
+    def update(updates, state, params=None, *, value_fn: Callable[[Any], jax.Array] | None = None, **extra_args):
+        require_params("sam", params)
+        if value_fn is None:
+            raise ValueError("sam needs the loss: call update(updates, state, params, value_fn=loss).")
+        norm = tree.global_norm(updates)
+        reach = rho / jnp.where(norm > 0, norm, 1.0)
+        above = jax.tree.map(
+            lambda p, g: p + tree.scalar(reach, p) * g.astype(p.dtype), tree.widen(params), tree.widen(updates)
+        )
+        steepest = jax.tree.map(jnp.conj, jax.grad(value_fn)(tree.cast_like(above, params)))
+        extra_args["value_fn"] = value_fn
+        return inner.update(tree.cast_like(steepest, updates), state, params, **extra_args)
+
+    return inner.init, update

@@ -1,0 +1,247 @@
+"""Means of parameters: schedule-free, running means and lookahead against their papers, and `eval_params`."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gdjax as gd
+from tests.samples import assert_close, tree
+
+STEPS, RATE, B1, B2, EPS, LAMBDA, POWER = 9, 0.2, 0.8, 0.95, 1e-3, 0.03, 1.5
+SLOPE = np.linspace(0.3, 2.0, 3)
+
+
+def gradient(p, t):
+    """That of a bowl whose bottom moves: it is another at y, at x and at z."""
+    return SLOPE * (p - np.cos(t))
+
+
+def descended(tx, dtype=jnp.float64, steps=STEPS, by_hand=0.0):
+    """Parameters and what they are evaluated at, after every step and what was added to them by hand."""
+
+    def step(carry, t):
+        params, state = carry
+        grads = jax.tree.map(lambda p: (jnp.asarray(SLOPE, dtype) * (p - jnp.cos(t))).astype(dtype), params)
+        updates, state = tx.update(grads, state, params)
+        params = jax.tree.map(lambda p: p + by_hand, gd.apply_updates(params, updates))
+        return (params, state), (params, gd.eval_params(tx, state, params))
+
+    start = tree(dtype)
+    times = jnp.arange(1, steps + 1, dtype=dtype)
+    return jax.jit(lambda: jax.lax.scan(step, (start, tx.init(start)), times)[1])()
+
+
+def against(reference, tx, **given):
+    """Hold every step of a run to a reference that yields parameters and mean, in float64 and in float32."""
+    with jax.enable_x64(True):
+        for dtype, rtol, atol in ((jnp.float64, 1e-11, 1e-13), (jnp.float32, 2e-5, 2e-6)):
+            runs = descended(tx, dtype, **given)
+            for name, leaf in tree(jnp.float64).items():
+                for found, expected in zip(runs, zip(*reference(np.asarray(leaf)), strict=True), strict=True):
+                    np.testing.assert_allclose(found[name], expected, rtol=rtol, atol=atol)
+
+
+def schedule_free(p, adam=False, warmup=None, decay=0.0, power=2.0):
+    """Algorithm 1 with x, y and z, its learning rate without Adam's correction of the bias, and late by a step."""
+    x = y = z = p
+    v, total = 0.0, 0.0
+    for t in range(1, STEPS + 1):
+        y = (1 - B1) * z + B1 * x
+        g = gradient(y, t)
+        v = B2 * v + (1 - B2) * g**2
+        u = g / (np.sqrt(v / (1 - B2**t)) + EPS) if adam else g
+        rate, weighed = (RATE * min(1, (t - ahead) / warmup if warmup else 1) for ahead in (1, 0))
+        z = z - rate * (u + decay * y)
+        total += weighed**power
+        x = (1 - weighed**power / total) * x + weighed**power / total * z
+        yield (1 - B1) * z + B1 * x, x
+
+
+@pytest.mark.parametrize("given", [{}, {"warmup": 4}, {"warmup": 4, "decay": LAMBDA, "power": POWER}])
+@pytest.mark.parametrize("adam", [False, True], ids=["sgd", "adamw"])
+def test_schedule_free_trains_at_y_and_is_evaluated_at_x(adam, given):
+    names = {"warmup": "warmup_steps", "decay": "weight_decay", "power": "weight_lr_power"}
+    settings = {names[name]: number for name, number in given.items()} | {"b1": B1}
+    tx = gd.schedule_free_adamw(RATE, b2=B2, eps=EPS, **settings) if adam else gd.schedule_free_sgd(RATE, **settings)
+    against(lambda p: schedule_free(p, adam, **given), tx)
+
+
+def test_a_schedule_is_warmed_up_too():
+    falling = gd.linear_schedule(0.4, 0.1, 6)
+    both = gd.schedule_free_sgd(falling, warmup_steps=3)
+    by_hand = gd.schedule_free_sgd(lambda count: jnp.minimum(count / 3, 1.0) * falling(count))
+    for ours, theirs in zip(*(descended(tx, jnp.float32) for tx in (both, by_hand)), strict=True):
+        assert_close(ours, theirs, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [None, jnp.bfloat16, jnp.float16])
+def test_x_is_the_mean_of_z_as_it_is_kept(dtype):
+    tx, params = gd.schedule_free_sgd(0.01, state_dtype=dtype), tree()
+    state, zs = tx.init(params), []
+    step = jax.jit(tx.update)
+    for t in range(60):
+        updates, state = step(jax.tree.map(lambda p, t=t: jnp.cos(p + t), params), state, params)
+        params = gd.apply_updates(params, updates)
+        zs.append(np.asarray(state.z["w"], np.float64))
+    assert state.z["w"].dtype == (dtype or jnp.float32)
+    np.testing.assert_allclose(gd.eval_params(tx, state, params)["w"], np.mean(zs, 0), rtol=1e-5, atol=1e-6)
+
+
+def weighted_mean(decay, by_hand=0.0):
+    """The mean of p_1 ... p_t, each weighed by the decay for every step since, all divided by the sum of weights."""
+
+    def steps(p):
+        passed = []
+        for t in range(1, STEPS + 1):
+            p = p - RATE * gradient(p, t) + by_hand
+            passed.append(p)
+            weights = decay ** np.arange(t - 1.0, -1, -1)
+            yield p, np.tensordot(weights, passed, 1) / weights.sum()
+
+    return steps
+
+
+@pytest.mark.parametrize("by_hand", [0.0, 0.25])
+@pytest.mark.parametrize("decay", [0.0, 0.7, 0.999])
+def test_params_ema_is_the_weighted_mean_of_the_parameters_however_they_moved(decay, by_hand):
+    against(weighted_mean(decay, by_hand), gd.params_ema(gd.sgd(RATE), decay), by_hand=by_hand)
+
+
+@pytest.mark.parametrize("decay", [0.9, 0.999, 0.9999])
+@pytest.mark.parametrize("traced", [False, True])
+def test_the_weights_of_params_ema_sum_to_one_in_float32(decay, traced):
+    tx, p = gd.params_ema(gd.sgd(0.0), jnp.float32(decay) if traced else decay), jnp.float32(1.5)
+    np.testing.assert_allclose(gd.eval_params(tx, tx.init(p), p), p, rtol=2e-7)
+
+    def step(state, _):
+        state = tx.update(p, state, p)[1]
+        return state, gd.eval_params(tx, state, p)
+
+    _, means = jax.jit(lambda: jax.lax.scan(step, tx.init(p), length=1000))()
+    np.testing.assert_allclose(means, np.full(1000, p), rtol=3e-6)  # by rounded decays it was short by 1.7e-4
+
+
+def lookahead(p, period=4, alpha=0.3):
+    """Algorithm 1: the inner loop of the fast weights, then one step of the slow ones."""
+    slow = fast = p
+    for t in range(1, STEPS + 1):
+        fast = fast - RATE * gradient(fast, t)
+        if t % period == 0:
+            slow = fast = slow + alpha * (fast - slow)
+        yield fast, slow
+
+
+def test_lookahead_is_the_papers_and_is_evaluated_at_the_slow_parameters():
+    against(lookahead, gd.lookahead(gd.sgd(RATE), 4, 0.3))
+
+
+def test_lookahead_starts_the_fast_optimizer_anew_after_every_synchronization():
+    tx, p, g = gd.lookahead(gd.sgd(1.0, momentum=0.5), 2, 1.0, reset_state=True), jnp.zeros(2), jnp.ones(2)
+    state, moved = tx.init(p), []
+    for _ in range(5):
+        updates, state = tx.update(g, state, p)
+        moved.append(float(updates[0]))
+        p = gd.apply_updates(p, updates)
+    assert moved == [-1.0, -1.5, -1.0, -1.5, -1.0]
+
+
+def final_loss(tx):
+    """The loss where the run is evaluated."""
+    _, means = descended(tx, steps=30)
+    return sum(jnp.sum(jnp.asarray(SLOPE) * jnp.square(leaf[-1] - 0.3)) for leaf in jax.tree.leaves(means))
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        gd.schedule_free_adamw(0.05, b1=0.8, b2=0.9, eps=1e-3, weight_decay=0.1),
+        gd.schedule_free_sgd(0.05, warmup_steps=4.5, weight_lr_power=1.0),
+        gd.params_ema(gd.sgd(0.05, momentum=0.8), 0.9),
+        gd.lookahead(gd.sgd(0.05), 4.5, 0.3),
+    ],
+    ids=lambda tx: tx.factory.__name__,
+)
+def test_hypergradients_agree_with_finite_differences(tx):
+    with jax.enable_x64(True):
+        loss, slopes = jax.jit(final_loss), jax.tree.leaves(jax.jit(jax.grad(final_loss))(tx))
+        numbers, treedef = jax.tree.flatten(tx)
+        for i, (number, slope) in enumerate(zip(numbers, slopes, strict=True)):
+            h = 1e-6 * abs(number)
+            up, down = (loss(treedef.unflatten([*numbers[:i], number + s, *numbers[i + 1 :]])) for s in (h, -h))
+            np.testing.assert_allclose(slope, (up - down) / (2 * h), rtol=1e-5, atol=1e-7)
+        assert max(map(abs, slopes)) > 1e-3
+
+
+FREE = gd.schedule_free_adamw(0.1, b1=B1)
+EMA = gd.params_ema(gd.sgd(0.1), 0.7)
+HOLDERS = {
+    "itself": lambda tx: tx,
+    "chain": lambda tx: gd.chain(gd.clip(1e3), tx),
+    "named_chain": lambda tx: gd.named_chain(("clip", gd.clip(1e3)), ("step", tx)),
+    "watch": gd.watch,
+    "masked by a truth": lambda tx: gd.masked(tx, True),
+    "apply_if_finite": lambda tx: gd.apply_if_finite(tx, 2),
+    "accumulate": lambda tx: gd.accumulate(tx, 1),
+    "optax.MultiSteps": lambda tx: optax.MultiSteps(tx, 1),
+    "optax.chain": lambda tx: optax.chain(optax.clip(1e3), tx),
+    "optax.masked": lambda tx: optax.masked(tx, {"b": True, "w": True}),
+    "optax.apply_if_finite": lambda tx: optax.apply_if_finite(tx, 2),
+}
+
+
+@functools.cache
+def alone(tx):
+    return descended(tx, jnp.float32)
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_eval_params_finds_the_mean_wherever_it_stands(holder):
+    for tx in (FREE, EMA):
+        params, found = descended(HOLDERS[holder](tx), jnp.float32)
+        assert_close((params, found), alone(tx), rtol=1e-5, atol=1e-6)
+        assert np.abs(found["w"] - params["w"]).max() > 0.05
+
+
+def test_eval_params_finds_a_mean_in_every_part_and_leaves_the_others():
+    parts = {"b": FREE, "w": EMA}
+    expected = {name: alone(tx)[1][name] for name, tx in parts.items()}
+    for tx in (gd.by_path(parts), optax.partition(parts, {"b": "b", "w": "w"})):
+        assert_close(descended(tx, jnp.float32)[1], expected, rtol=1e-5, atol=1e-6)
+    params, found = descended(gd.masked(EMA, "w"), jnp.float32)
+    np.testing.assert_array_equal(found["b"], params["b"])
+    np.testing.assert_allclose(found["w"], expected["w"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("factory", [gd.schedule_free_adamw, gd.schedule_free_sgd, optax.contrib.schedule_free_adamw])
+def test_eval_params_finds_the_mean_where_hyperparameters_are_injected(factory):
+    tx = optax.inject_hyperparams(factory)(learning_rate=gd.constant(0.1), b1=B1)
+    params, found = descended(tx, jnp.float32)
+    assert_close((params, found), descended(factory(learning_rate=0.1, b1=B1), jnp.float32), rtol=1e-5, atol=1e-5)
+    assert np.abs(found["w"] - params["w"]).max() > 0.05
+
+
+def test_the_outermost_mean_counts():
+    params, found = descended(gd.params_ema(FREE, 0.7), jnp.float32)
+    weights = 0.7 ** np.arange(STEPS - 1.0, -1, -1)
+    np.testing.assert_allclose(found["w"][-1], np.tensordot(weights / weights.sum(), params["w"], 1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("tx", [gd.adamw(0.1), gd.mars_adamw(0.1), gd.accumulate(gd.sgd(0.1), 2), optax.adam(0.1)])
+def test_eval_params_are_the_parameters_of_every_other_optimizer(tx):
+    params = tree()
+    assert gd.eval_params(tx, tx.init(params), params) is params
+
+
+def test_eval_params_keep_their_dtype_and_know_a_foreign_state():
+    narrow = tree(jnp.bfloat16)
+    assert gd.eval_params(FREE, FREE.init(narrow), narrow)["w"].dtype == jnp.bfloat16
+    whose = "eval_params: the state does not belong to these params: at "
+    for tx, other, where in ((FREE, gd.adamw(0.1), "'0/count'"), (gd.adamw(0.1), FREE, "'b1'"), (EMA, FREE, "'b1'")):
+        with pytest.raises(ValueError, match=f"{whose}{where}: .* in the state given, nothing in the one that init"):
+            gd.eval_params(tx, other.init(narrow), narrow)
+    with pytest.raises(ValueError, match=rf"{whose}.*: float32\[2\] in the state given, float32\[4,3\] in the one"):
+        gd.eval_params(EMA, EMA.init({"b": narrow["b"], "w": jnp.ones(2)}), narrow)

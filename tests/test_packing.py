@@ -1,0 +1,133 @@
+"""Packed leaves: the same numbers, in fewer buffers."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gdjax as gd
+from tests.samples import assert_close, sample, update
+
+FLAT = sorted(
+    name
+    for name, factory in gd.factories().items()
+    if factory.flat or factory.__name__ in ("adam", "adamw", "lion", "sgd", "adan", "rmsprop")
+)
+
+
+def model(dtype=jnp.float32, seed=0):
+    """Small leaves and large ones, some without elements, of one dtype."""
+    shapes = {"a": (3,), "b": (), "c": (5, 4), "d": (2, 2, 2), "e": (0, 3), "f": (40, 3)}
+    rng = np.random.default_rng(seed)
+    return {name: jnp.asarray(rng.normal(size=shape), dtype) for name, shape in shapes.items()}
+
+
+def descend(tx, params):
+    @jax.jit
+    def step(params, state, grads):
+        updates, state = update(tx, grads, state, params)
+        return gd.apply_updates(params, updates), state
+
+    state = tx.init(params)
+    for seed in (1, 2):
+        params, state = step(params, state, model(jnp.float64, seed))
+    return params
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_every_flat_transform_takes_the_same_steps_packed(name):
+    with jax.enable_x64(True):
+        params = model(jnp.float64)
+        assert_close(descend(gd.packed(sample(name), 30), params), descend(sample(name), params), rtol=1e-12)
+
+
+@pytest.mark.parametrize("below", [1, 2, 1000])
+def test_none_or_all_may_be_packed(below):
+    with jax.enable_x64(True):
+        params, tx = model(jnp.float64), gd.chain(gd.clip_by_global_norm(0.1), gd.adamw(0.1))
+        assert_close(descend(gd.packed(tx, below), params), descend(tx, params), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("lamb(0.1)", "scale_by_trust_ratio"),
+        ("adafactor(0.1)", "scale_by_factored_rms"),
+        ("chain(clip(1.0), chain(novograd(0.1)))", "scale_by_novograd"),
+        ("adamw(0.1, mask='.*kernel')", "add_decayed_weights tells them apart by its mask"),
+        ("masked(sgd(0.1), True)", "masked"),
+        ("by_path({'.*': sgd(0.1)})", "by_path"),
+        ("muon(0.1)", "muon"),
+    ],
+)
+def test_what_tells_leaves_apart_is_refused_by_name(text, part):
+    with pytest.raises(gd.ParseError, match=f"packed: inner must take all leaves for one vector, and {part}"):
+        gd.parse(f"packed({text})")
+
+
+def test_plain_transformations_and_empty_bounds_are_refused():
+    with pytest.raises(TypeError, match="packed"):
+        gd.packed(gd.transform(lambda inner: inner))
+    with pytest.raises(ValueError, match="below must be at least 1, got 0"):
+        gd.packed(gd.sgd(0.1), below=0)
+
+
+def test_a_buffer_for_every_dtype_of_accumulation():
+    params = {"half": jnp.ones(3, jnp.bfloat16), "single": jnp.ones(4), "complex": jnp.ones(2, jnp.complex64)}
+    tx = gd.packed(gd.adam(0.1))
+    state = tx.init(params)
+    shapes = {dtype: buffer.shape for dtype, buffer in state[0].mu["packed"].items()}
+    assert shapes == {"float32": (7,), "complex64": (2,)}
+    updates, _ = tx.update(params, state, params)
+    assert jax.tree.map(lambda x: x.dtype, updates) == jax.tree.map(lambda x: x.dtype, params)
+    assert_close(updates, gd.adam(0.1).update(params, gd.adam(0.1).init(params), params)[0], rtol=1e-2)
+
+
+def test_an_update_without_params_finds_the_same_layout():
+    grads = model()
+    tx = gd.packed(gd.adam(0.1))
+    assert_close(tx.update(grads, tx.init(grads))[0], tx.update(grads, tx.init(grads), grads)[0])
+
+
+def test_vmap_and_derivatives_see_no_difference():
+    with jax.enable_x64(True):
+        compare_vmapped_and_differentiated(model(jnp.float64), model(jnp.float64, 1))
+
+
+def compare_vmapped_and_differentiated(params, grads):
+    several = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), grads)
+
+    def first_update(tx):
+        return jax.vmap(lambda grads: tx.update(grads, tx.init(params), params)[0])(several)
+
+    def total(tx):
+        return sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(first_update(tx)))
+
+    plain, packed = gd.adam(0.1), gd.packed(gd.adam(0.1))
+    assert_close(first_update(packed), first_update(plain), rtol=1e-12)
+    assert_close(jax.grad(total)(packed).inner, jax.grad(total)(plain), rtol=1e-9, atol=1e-9)
+
+
+def test_hundreds_of_small_leaves_take_few_buffers_and_one_loop():
+    params = {f"layer{i}": {"bias": jnp.zeros(64), "kernel": jnp.zeros((64, 8))} for i in range(60)}
+
+    def compiled(tx):
+        state = jax.eval_shape(tx.init, params)
+        step = jax.jit(lambda params, state, grads: tx.update(grads, state, params), donate_argnums=1)
+        return len(jax.tree.leaves(state)), step.lower(params, state, params).compile().as_text()
+
+    (few, text), (many, plain) = compiled(gd.packed(gd.adam(0.1))), compiled(gd.adam(0.1))
+    assert (few, many) == (3, 241)
+    assert count_roots(text) < count_roots(plain)
+
+
+def count_roots(text):
+    return len(re.findall(r" = f32\[\d+[,\d]*\]\S* sqrt\(", text))
+
+
+def test_what_is_described_is_what_every_leaf_has():
+    packed, plain = (gd.describe(gd.chain(gd.clip(1.0), tx), model()) for tx in (gd.packed(gd.adam(0.1)), gd.adam(0.1)))
+    assert [row.state_bytes for row in packed.rows] == [row.state_bytes for row in plain.rows]
+    assert {row.transform for row in packed.rows} == {"clip + packed(adam)"}
