@@ -89,8 +89,23 @@ def test_ademamix_has_one_default_of_alpha():
     assert alphas(gd) == [5.0, 5.0]
     assert alphas(optax.contrib) == [5.0, 6.0]
     ours, theirs = (updates_of(lib.scale_by_ademamix(), [jnp.ones(1)])[0] for lib in (gd, optax.contrib))
-    np.testing.assert_allclose(ours, 1 + 5 * (1 - 0.9999), rtol=1e-7)
+    np.testing.assert_allclose(ours, 1 + 5 * (1 - float(np.float32(0.9999))), rtol=2**-23)
     np.testing.assert_allclose(theirs, 1 + 6 * (1 - 0.9999), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("decay", "wrong"), [(0.999, 1e-5), (0.9999, 1e-4)])
+def test_the_mean_of_ones_is_one_from_the_first_step_on(decay, wrong):
+    def worst(tx):
+        def step(state, _):
+            update, state = tx.update(jnp.ones(()), state)
+            return state, update
+
+        updates = jax.jit(lambda state: jax.lax.scan(step, state, length=3_000))(tx.init(jnp.ones(())))[1]
+        return np.abs(np.asarray(updates, np.float64) - 1).max()
+
+    ours, theirs = (worst(lib.ema(decay)) for lib in (gd, optax))
+    assert ours < 4e-6
+    assert theirs > wrong
 
 
 def test_adan_follows_the_change_of_the_gradient_by_the_share_that_it_keeps():
@@ -111,3 +126,153 @@ def test_the_first_hundred_steps_of_adam_are_as_precise_as_float32(b2, wrong):
     np.testing.assert_allclose(list(adam(steady, b2=b2)), [[1, -1]] * 100, rtol=1e-12)
     assert np.abs(ours).max() < 1e-6
     assert np.abs(theirs).max() > wrong
+
+
+def free(lib, name, **given):
+    """An optimizer that finds its learning rate."""
+    return getattr(lib.contrib, name)(**given)
+
+
+@pytest.mark.parametrize("name", ["prodigy", "dog", "dowg"])
+def test_parameters_and_a_state_that_keeps_the_first_ones_may_be_donated_together(name):
+    def descended(lib):
+        tx, params = free(lib, name), jnp.ones(3)
+        step = jax.jit(lambda params, state, g: tx.update(g, state, params), donate_argnums=(0, 1))
+        return step(params, tx.init(params), jnp.ones(3))
+
+    updates, state = descended(gd)
+    assert np.isfinite(updates).all()
+    first = next(kept for field in ("params0", "init_params") if (kept := optax.tree.get(state, field)) is not None)
+    np.testing.assert_array_equal(first, np.ones(3))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="donate the same buffer twice"):
+        descended(optax)
+
+
+def test_prodigy_keeps_its_estimate_of_bfloat16_parameters_as_precise_as_float32():
+    d, r, s, b1, b2 = 0.01, 0.0, 0.0, 0.9, 0.999
+    moved, gradients = -(np.arange(1000) // 8) / 128, np.where(np.arange(1000) % 2, -1.0, 2.0)
+    for k, (x, g) in enumerate(zip(moved, gradients, strict=True)):
+        weight = d**2 * np.sqrt(1 - b2 ** (k + 1)) / (1 - b1 ** (k + 1))
+        r, s = b2**0.5 * r + weight * g * (0 - x), b2**0.5 * s + weight * g
+        d = max(d, r / abs(s))
+    narrow = [jnp.asarray(numbers, jnp.bfloat16)[:, None] for numbers in (gradients, moved)]
+    np.testing.assert_array_equal(narrow[1][:, 0], moved)
+
+    def estimate(lib):
+        tx = free(lib, "prodigy", estim_lr0=0.01)
+        step = jax.jit(lambda state, gx: (tx.update(gx[0], state, gx[1])[1], None))
+        return jax.lax.scan(step, tx.init(jnp.zeros(1, jnp.bfloat16)), narrow)[0].estim_lr
+
+    np.testing.assert_allclose(estimate(gd), d, rtol=1e-4)
+    assert estimate(optax) < 0.8 * d
+
+
+@pytest.mark.parametrize(("name", "field"), [("dog", "sum_sq_norm_grads"), ("dowg", "weighted_sq_norm_grads")])
+def test_the_sum_of_bfloat16_squares_goes_on_where_one_no_longer_counts(name, field):
+    def summed(lib):
+        tx, zeros, ones = free(lib, name), jnp.zeros(3, jnp.bfloat16), jnp.ones(3, jnp.bfloat16)
+        step = jax.jit(lambda state, _: (tx.update(ones, state, zeros)[1], None))
+        begun = tx.init(zeros)
+        first = optax.tree.get(step(begun, None)[0], field)
+        return optax.tree.get(jax.lax.scan(step, begun, length=2000)[0], field) / first
+
+    np.testing.assert_allclose(summed(gd), 2000, rtol=1e-4)
+    assert summed(optax) < 500
+
+
+WARMUP = {"learning_rate": optax.linear_schedule(0.0, 1.0, 10)}
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "g"),
+    [
+        ("prodigy", {}, jnp.zeros(3)),
+        ("prodigy", WARMUP, jnp.ones(3)),
+        ("prodigy", {}, jnp.ones(3, jnp.float16)),
+        ("dadapt_adamw", {}, jnp.zeros(3)),
+        ("dadapt_adamw", WARMUP, jnp.ones(3)),
+        ("dadapt_adamw", {}, jnp.ones(3, jnp.float16)),
+        ("dog", {"eps": 0.0}, jnp.zeros(3)),
+        ("dowg", {"eps": 0.0, "init_estim_sq_dist": 1e-4}, jnp.zeros(3)),
+    ],
+)
+def test_what_nothing_was_summed_of_yet_divides_nothing(name, given, g):
+    (ours, state), (theirs, theirs_state) = (updates_of(free(lib, name, **given), [g, g]) for lib in (gd, optax))
+    assert np.isfinite(ours).all()
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+    assert not all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((theirs, theirs_state)))
+    if not g.any():
+        np.testing.assert_array_equal(ours, 0.0)
+
+
+def test_the_weights_of_schedule_free_go_on_where_a_bfloat16_sum_stops_at_256():
+    def descended(lib):
+        tx = lib.contrib.schedule_free_sgd(1.0)
+        params = {"narrow": jnp.zeros((), jnp.bfloat16), "wide": jnp.zeros(())}
+        grads = jax.tree.map(lambda p: jnp.full_like(p, -1 / 64), params)
+
+        def step(carry, _):
+            updates, state = tx.update(grads, carry[1], carry[0])
+            return (optax.apply_updates(carry[0], updates), state), None
+
+        (params, state), _ = jax.lax.scan(step, (params, tx.init(params)), length=1000)
+        return state.weight_sum, params["wide"] - (1 - 0.9) * (state.z["wide"] - params["wide"]) / 0.9
+
+    (ours, x), (theirs, other) = map(descended, (gd, optax))
+    assert (ours, theirs) == (1000, 256)
+    mean = np.mean(np.arange(1, 1001) / 64)
+    np.testing.assert_allclose(x, mean, rtol=1e-5)
+    assert other > 1.3 * mean
+
+
+def test_schedule_free_parameters_are_evaluated_at_the_given_b1_in_bfloat16_too():
+    y, z = jnp.ones(1, jnp.bfloat16), jnp.full(1, 101.0)
+    tx, x = gd.schedule_free_sgd(1.0, b1=0.9), (1 - (1 - 0.9) * 101) / 0.9
+    np.testing.assert_allclose(np.asarray(gd.eval_params(tx, tx.init(y)._replace(z=z), y), float), x, rtol=2**-8)
+    state = optax.contrib.schedule_free_sgd(1.0, b1=0.9).init(y)._replace(z=z)
+    assert abs(optax.contrib.schedule_free_eval_params(state, y)[0] / x - 1) > 0.015
+
+
+def test_apply_if_finite_takes_updates_of_another_dtype():
+    ones = jnp.ones(3, jnp.bfloat16)
+    inner = optax.inject_hyperparams(optax.sgd, hyperparam_dtype=jnp.float32)(learning_rate=0.5)
+    ours, theirs = (lib.apply_if_finite(inner, 1) for lib in (gd, optax))
+    for g, expected in ((ones, -0.5), (ones * jnp.nan, 0.0)):
+        updates, _ = ours.update(g, ours.init(ones), ones)
+        assert updates.dtype == jnp.bfloat16
+        np.testing.assert_array_equal(updates.astype(float), np.full(3, expected))
+    with pytest.raises(TypeError, match="cond"):
+        theirs.update(ones, theirs.init(ones), ones)
+
+
+@pytest.mark.parametrize("drift", [0.0, 1e-5])
+def test_a_negative_loss_that_no_longer_falls_reduces_the_rate(drift):
+    losses = [-1.0 + drift * t for t in range(8)]
+
+    def scales(tx):
+        state = tx.init(jnp.ones(()))
+        for loss in losses:
+            updates, state = tx.update(jnp.ones(()), state, value=loss)
+            yield float(updates)
+
+    ours, theirs = (list(scales(lib.contrib.reduce_on_plateau(0.5, patience=3))) for lib in (gd, optax))
+    assert ours == [1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25]
+    assert theirs == [1] * 8
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_the_accumulated_mean_is_rounded_once(dtype):
+    gradients = np.random.default_rng(5).integers(-16, 17, size=(12, 100))
+    gradients = np.concatenate([gradients, 2 - gradients])  # no sum on the way is above 256
+    exact = jnp.asarray(gradients.mean(0), dtype)
+
+    def last_update(tx):
+        update, state = jax.jit(tx.update), tx.init(exact)
+        for g in jnp.asarray(gradients, dtype):
+            updates, state = update(g, state)
+        return updates
+
+    ours = last_update(gd.accumulate(gd.identity(), len(gradients), dtype))
+    theirs = last_update(optax.MultiSteps(optax.identity(), len(gradients), accumulator_dtype=dtype))
+    np.testing.assert_array_equal(ours, exact)
+    assert np.mean(theirs != exact) > 0.5
