@@ -1,0 +1,72 @@
+"""One row an optimizer: its highest rate on every problem, and how the rate goes from there."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import gdjax as gd
+
+
+def falling(peak, steps):
+    """Half a cosine: a step that does not shrink with the gradient stops at the optimum only if its rate falls."""
+    return gd.warmup_cosine(peak, 0, steps)
+
+
+def halving(peak, steps):
+    """Eighteen halvings, evenly: signs without a mean go down no faster than their rate, and need it for longer."""
+    return gd.exponential_decay(peak, steps, 2.0**-18)
+
+
+def rising(peak, steps):
+    """A schedule-free mean is weighted by the squares of rates: as they rise, the first steps are forgotten."""
+    return gd.linear_schedule(0.0, peak, steps)
+
+
+class Descent(NamedTuple):
+    """What is made of a rate, the rates, and their course: a schedule of the highest and the number of steps."""
+
+    optimizer: Callable[..., gd.GradientTransform]
+    quadratic: float
+    rosenbrock: float
+    digits: float
+    course: Callable = falling
+
+
+DESCENTS = {
+    "adabelief": Descent(gd.adabelief, 0.03, 0.03, 0.025),
+    "adadelta": Descent(gd.adadelta, 5.0, 0.1, 9.0),
+    "adafactor": Descent(partial(gd.adafactor, min_dim_size_to_factor=4), 0.02, 0.014, 0.06),
+    "adagrad": Descent(gd.adagrad, 2.0, 0.4, 0.25),
+    "adam": Descent(gd.adam, 0.03, 0.03, 0.03),
+    "adamax": Descent(gd.adamax, 0.03, 0.03, 0.06),
+    "adamaxw": Descent(gd.adamaxw, 0.03, 0.03, 0.06),
+    "adamw": Descent(gd.adamw, 0.03, 0.015, 0.03),
+    "adan": Descent(gd.adan, 0.03, 0.03, 0.03),
+    "ademamix": Descent(gd.ademamix, 0.03, 0.03, 0.025),
+    "adopt": Descent(gd.adopt, 0.4, 0.3, 0.025),
+    "amsgrad": Descent(gd.amsgrad, 1.0, 0.5, 0.03),
+    "came": Descent(gd.came, 0.03, 0.03, 0.002),
+    "cautious_adamw": Descent(gd.cautious_adamw, 0.03, 0.015, 0.015),
+    "dadapt_adamw": Descent(gd.dadapt_adamw, 1.0, 1.0, 1.0),
+    "dog": Descent(partial(gd.dog, init_step=("heuristic", 0.01)), 1.0, 0.8, 0.8),  # less is lost in bfloat16
+    "dowg": Descent(gd.dowg, 0.6, 0.3, 0.55),
+    "fromage": Descent(gd.fromage, 0.03, 0.05, 0.05),
+    "lamb": Descent(gd.lamb, 0.01, 0.02, 0.013),
+    "laprop": Descent(gd.laprop, 0.03, 0.03, 0.03),
+    "lars": Descent(gd.lars, 10.0, 3.0, 5.0),
+    "lion": Descent(gd.lion, 0.005, 0.01, 0.007),
+    "mars_adamw": Descent(gd.mars_adamw, 0.05, 0.05, 0.045),
+    "nadam": Descent(gd.nadam, 0.03, 0.03, 0.025),
+    "nadamw": Descent(gd.nadamw, 0.03, 0.007, 0.025),
+    "novograd": Descent(gd.novograd, 0.03, 0.03, 0.07),
+    "prodigy": Descent(partial(gd.prodigy, estim_lr0=1e-4), 1.0, 1.0, 1.0),  # less is lost in bfloat16
+    "radam": Descent(gd.radam, 0.03, 0.001, 0.15),
+    "rmsprop": Descent(gd.rmsprop, 0.03, 0.004, 0.02),
+    "schedule_free_adamw": Descent(gd.schedule_free_adamw, 0.2, 0.003, 0.04),
+    "schedule_free_sgd": Descent(gd.schedule_free_sgd, 7.0, 0.01, 2.0, rising),
+    "sgd": Descent(partial(gd.sgd, momentum=0.9), 0.3, 0.0006, 0.2),
+    "sign_sgd": Descent(gd.sign_sgd, 0.003, 0.001, 0.09, halving),
+    "signum": Descent(gd.signum, 0.02, 0.006, 0.007),
+    "yogi": Descent(gd.yogi, 0.5, 0.25, 0.03),
+}
+"""All else is as by default. Rates lie amid those that pass: 0.8 and 1.25 times each of them pass as well."""

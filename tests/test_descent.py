@@ -1,0 +1,88 @@
+"""Every optimizer descends: to the least of a quadratic, to that of Rosenbrock's function, and on digits."""
+
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gdjax as gd
+from gdjax import optimizers, problems
+from tests.descents import DESCENTS
+
+STEPS, EPOCHS, BATCH = 100_000, 20, 64
+
+
+def quadratic():
+    """A condition of 1,000 in 20 rotated dimensions; one leaf of 4 x 5, for those that look at rows and columns."""
+    rng = np.random.default_rng(0)
+    basis, _ = np.linalg.qr(rng.normal(size=(20, 20)))
+    hessian = basis * np.geomspace(1e-3, 1.0, 20) @ basis.T
+    least, start = rng.normal(size=(2, 4, 5))
+
+    def f(x):
+        away = (x - least).ravel()
+        return 0.5 * away @ hessian @ away
+
+    return f, start
+
+
+def rosenbrock():
+    """One leaf of two numbers: a leaf of one number never passes 0 by steps that are less than its own size."""
+    return lambda x: (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2, np.array([-1.2, 1.0])
+
+
+digits = cache(problems.digits)
+
+
+def optimizer(name, problem, steps):
+    row = DESCENTS[name]
+    return row.optimizer(row.course(getattr(row, problem), steps))
+
+
+@partial(jax.jit, static_argnames="f")
+def end(tx, f, start):
+    """The function where a descent ends, as a share of what it is where it starts; its least is 0."""
+
+    def step(carry, _):
+        x, state = carry
+        value, grads = jax.value_and_grad(f)(x)
+        updates, state = tx.update(grads, state, x, value=value, grad=grads)
+        return (gd.apply_updates(x, updates), state), None
+
+    (x, state), _ = jax.lax.scan(step, (start, tx.init(start)), length=STEPS)
+    return f(gd.eval_params(tx, state, x)) / f(start)
+
+
+@jax.jit
+def fit(tx, params, keys, data):
+    """The parameters after an epoch a key."""
+
+    def epoch(carry, key):
+        return problems.epoch(tx, *carry, data, key, BATCH)[:2], None
+
+    (params, state), _ = jax.lax.scan(epoch, (params, tx.init(params)), keys)
+    return gd.eval_params(tx, state, params)
+
+
+def test_every_optimizer_has_a_row():
+    names = {name for name, x in vars(optimizers).items() if isinstance(x, gd.Factory)}
+    assert names == DESCENTS.keys(), f"in tests/descents.py, give or take rows of {names ^ DESCENTS.keys()}"
+
+
+@pytest.mark.parametrize("problem", [quadratic, rosenbrock])
+@pytest.mark.parametrize("name", DESCENTS)
+def test_the_optimum_is_reached(name, problem):
+    f, start = problem()
+    with jax.enable_x64(True):
+        assert end(optimizer(name, problem.__name__, STEPS), f, jnp.asarray(start)) <= 1e-12
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("name", DESCENTS)
+def test_digits_are_told_apart(name, dtype):
+    data, (weights, order) = digits(), jax.random.split(jax.random.key(0))
+    params = jax.tree.map(lambda p: p.astype(dtype), problems.init(weights))
+    tx = optimizer(name, "digits", EPOCHS * (len(data.train[1]) // BATCH))
+    assert problems.accuracy(fit(tx, params, jax.random.split(order, EPOCHS), data.train), data.test) >= 0.95
