@@ -3,8 +3,8 @@
 `python benchmarks/step.py` compiles every optimizer of both libraries for three GPT-like float32 trees, params and
 state donated, runs the peers in turn, and prints and writes `benchmarks/results/step-cpu.md`: medians, ratios, bytes of
 temporaries, bytes moved a parameter (arguments, outputs and temporaries of the compiled program) and the share of the
-measured copy bandwidth that is, trace and compile time, buffers dispatched. `--device gpu` takes larger trees.
-`--only adamw --tree large` measures one cell.
+measured copy bandwidth that is, trace and compile time, buffers dispatched, loops or kernels launched. `--device gpu`
+takes larger trees. `--only adamw --tree large` measures one cell.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import dataclasses
 import math
 import pathlib
 import platform
+import re
 import statistics
 import sys
 import time
@@ -24,6 +25,8 @@ import gdjax as gd
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 ROUNDS = 9
+LAUNCHED = re.compile(r" = \S+ (?!parameter|constant|tuple|get-tuple-element|bitcast)[\w-]+\(")
+"""What the entry of a compiled program starts one after another: loops on a CPU, kernels on a GPU."""
 
 
 def gpt(width, layers, vocabulary, leaves_a_layer=8):
@@ -70,6 +73,12 @@ OPTIMIZERS = {
     "lamb": lambda lib: lib.lamb(1e-3),
     "lars": lambda lib: lib.lars(1e-3),
     "adafactor": lambda lib: lib.adafactor(1e-3),
+    "schedule_free_adamw": lambda lib: lib.contrib.schedule_free_adamw(1e-3),
+    "prodigy": lambda lib: lib.contrib.prodigy(),
+    "dadapt_adamw": lambda lib: lib.contrib.dadapt_adamw(),
+    "dog": lambda lib: lib.contrib.dog(),
+    "packed adamw": lambda lib: gd.packed(lib.adamw(1e-3)) if lib is gd else lib.adamw(1e-3),
+    "packed adamw, below 32768": lambda lib: gd.packed(lib.adamw(1e-3), 32768) if lib is gd else lib.adamw(1e-3),
 }
 
 
@@ -84,6 +93,7 @@ class Compiled:
     temporaries: int
     moved: int
     buffers: int
+    launches: int
 
 
 def compile_step(tx, shapes):
@@ -93,7 +103,7 @@ def compile_step(tx, shapes):
         {name: 0.02 * jax.random.normal(key, shape) for key, (name, shape) in zip(half, shapes.items(), strict=True)}
         for half in (keys[: len(shapes)], keys[len(shapes) :])
     )
-    state = tx.init(params)
+    state = jax.tree.map(jnp.copy, tx.init(params))  # some of Optax's hold the parameters themselves
 
     def step(params, state, grads):
         updates, state = tx.update(grads, state, params)
@@ -107,23 +117,34 @@ def compile_step(tx, shapes):
     moved = memory.argument_size_in_bytes + memory.output_size_in_bytes + 2 * memory.temp_size_in_bytes
     buffers = len(jax.tree.leaves((params, state, grads, params, state)))
     total = time.perf_counter() - start
-    return Compiled(compiled, (params, state, grads), traced, total, memory.temp_size_in_bytes, moved, buffers)
+    temporaries, launches = memory.temp_size_in_bytes, len(LAUNCHED.findall(compiled.as_text().split("\nENTRY ")[1]))
+    return Compiled(compiled, (params, state, grads), traced, total, temporaries, moved, buffers, launches)
 
 
-def measure(steps):
-    """The median seconds of every step, the peers run in turn."""
-    held = {name: step.arguments[:2] for name, step in steps.items()}
-    times = {name: [] for name in steps}
+def runner(step):
+    """A function that takes one step and waits for it."""
+    held = step.arguments[:2]
+
+    def run():
+        nonlocal held
+        held = jax.block_until_ready(step.call(*held, step.arguments[2]))
+
+    return run
+
+
+def measure(runners):
+    """The median seconds of every peer, run in turn."""
+    times = {name: [] for name in runners}
     for _ in range(ROUNDS + 2):
-        for name, step in steps.items():
+        for name, run in runners.items():
             start = time.perf_counter()
-            held[name] = jax.block_until_ready(step.call(*held[name], step.arguments[2]))
+            run()
             times[name].append(time.perf_counter() - start)
     return {name: statistics.median(taken[2:]) for name, taken in times.items()}
 
 
 def torch_adamw(shapes):
-    """Median seconds of torch's AdamW, fused and foreach, or nothing where torch is not installed."""
+    """Steps of torch's AdamW, fused and foreach, or nothing where torch is not installed."""
     try:
         import torch
     except ModuleNotFoundError:
@@ -134,31 +155,25 @@ def torch_adamw(shapes):
         for param in params:
             param.grad = 0.02 * torch.randn(param.shape)
         steps[f"torch {kind}"] = torch.optim.AdamW(params, lr=1e-3, **{kind: True}).step
-    times = {name: [] for name in steps}
-    for _ in range(ROUNDS + 2):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(taken[2:]) for name, taken in times.items()}
+    return steps
 
 
 def bandwidth():
-    """Bytes a second of a copy of 256 MB, read and written."""
+    """Bytes a second of 256 MB that are read, and written where they were."""
     x = jnp.ones(64 * 2**20, jnp.float32)
-    copy = jax.jit(lambda x: x + 1.0)
-    jax.block_until_ready(copy(x))
+    bytes_moved, add = 2 * x.nbytes, jax.jit(lambda x: x + 1.0, donate_argnums=0)
     times = []
-    for _ in range(ROUNDS):
+    for _ in range(ROUNDS + 2):
         start = time.perf_counter()
-        jax.block_until_ready(copy(x))
+        x = jax.block_until_ready(add(x))
         times.append(time.perf_counter() - start)
-    return 2 * x.nbytes / statistics.median(times)
+    return bytes_moved / statistics.median(times[2:])
 
 
 HEADER = (
     "| optimizer | Optax, ms | gdjax, ms | ratio | temporaries, MB: Optax | gdjax | bytes a parameter: Optax | gdjax "
-    "| share of copy bandwidth | trace + compile, s: Optax | gdjax | ratio | buffers: Optax | gdjax |"
+    "| share of copy bandwidth | trace + compile, s: Optax | gdjax | ratio | buffers: Optax | gdjax "
+    "| launches: Optax | gdjax |"
 )
 
 
@@ -169,11 +184,15 @@ def table(shapes, speed, only):
     yield ""
     yield HEADER
     yield "|" + "---|" * (HEADER.count("|") - 1)
+    torch_seconds, ours = {}, None
     for name, make in OPTIMIZERS.items():
         if only and name not in only:
             continue
         steps = {lib.__name__: compile_step(make(lib), shapes) for lib in (optax, gd)}
-        seconds = measure(steps)
+        theirs = torch_adamw(shapes) if name == "adamw" and jax.default_backend() == "cpu" else {}
+        seconds = measure({lib: runner(step) for lib, step in steps.items()} | theirs)
+        if theirs:
+            torch_seconds, ours = {peer: seconds[peer] for peer in theirs}, seconds["gdjax"]
         a, b = steps["optax"], steps["gdjax"]
         cells = [
             name,
@@ -185,14 +204,14 @@ def table(shapes, speed, only):
             *(f"{step.compiled:.2f}" for step in (a, b)),
             f"{b.compiled / a.compiled:.2f}",
             *(str(step.buffers) for step in (a, b)),
+            *(str(step.launches) for step in (a, b)),
         ]
         line = "| " + " | ".join(cells) + " |"
         print(line, file=sys.stderr, flush=True)
         yield line
     yield ""
-    if not only or "adamw" in only:
-        for name, seconds in torch_adamw(shapes).items():
-            yield f"{name} AdamW: {1e3 * seconds:.2f} ms.\n"
+    for peer, taken in torch_seconds.items():
+        yield f"{peer} AdamW, in turn with adamw: {1e3 * taken:.2f} ms; gdjax's adamw is {ours / taken:.2f} of it.\n"
 
 
 def main():

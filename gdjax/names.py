@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gdjax import compose, lifted, optimizers, schedules, transforms, value
+from gdjax import compose, lifted, optimizers, schedules, transforms, value, wrappers
 from gdjax.value import Factory
 
 
@@ -10,10 +10,10 @@ def factories() -> dict[str, Factory[..., Any]]:
     """The factories of the package, those written here before the lifted ones of the same name.
 
     >>> sorted(factories())[:3]
-    ['acprop', 'adabelief', 'adadelta']
+    ['accumulate', 'acprop', 'adabelief']
     """
     found: dict[str, Factory[..., Any]] = {}
-    for module in (lifted, schedules, transforms, compose, optimizers):
+    for module in (lifted, schedules, transforms, compose, wrappers, optimizers):
         made = {name: x for name, x in vars(module).items() if isinstance(x, Factory) and not name.startswith("_")}
         found |= made
     return found

@@ -7,20 +7,40 @@ import numpy as np
 import gdjax as gd
 
 REQUIRED = {
+    "base_optimizer": gd.sgd(0.1, momentum=0.9),
+    "boundaries": [3],
     "clipping": 0.5,
+    "cosine_kwargs": [{"init_value": 0.0, "peak_value": 0.1, "warmup_steps": 2, "decay_steps": 5}] * 2,
+    "cycle_steps": 3,
     "decay": 0.9,
+    "decay_rate": 0.9,
+    "decay_steps": 3,
+    "end_value": 0.01,
+    "every": 2,
+    "factor": 0.5,
+    "fast_optimizer": gd.sgd(0.1, momentum=0.9),
+    "init_step": ("learning_rate", 0.1),
+    "init_value": 0.1,
     "inner": gd.sgd(0.1, momentum=0.9),
+    "interpolate_type": "cosine",
     "learning_rate": 0.1,
     "mask": True,
+    "max_consecutive_errors": 2,
     "max_delta": 0.5,
     "max_norm": 0.5,
     "peak": 0.1,
+    "peak_value": 0.1,
+    "power": 2.0,
+    "schedule": gd.warmup_cosine(0.1, 2, 10),
+    "schedules": [gd.constant(0.1), gd.warmup_cosine(0.1, 2, 10)],
+    "slow_step_size": 0.5,
     "stable_steps": 3,
-    "decay_steps": 3,
     "step_size": -0.5,
     "step_size_fn": gd.warmup_cosine(0.1, 2, 10),
+    "sync_period": 2,
     "threshold": 0.5,
     "total_steps": 10,
+    "transition_steps": 5,
     "value": 0.1,
     "warmup_steps": 2,
 }
@@ -28,10 +48,30 @@ REQUIRED = {
 
 SPECIAL = {
     "by_path": lambda: gd.by_path({"w": gd.adam(0.1), ".*": gd.frozen()}),
+    "cautious": lambda: gd.cautious(gd.scale_by_adam()),
     "chain": lambda: gd.chain(gd.clip_by_global_norm(1.0), gd.adamw(gd.warmup_cosine(0.1, 2, 10))),
     "named_chain": lambda: gd.named_chain(("clip", gd.clip(0.5)), ("step", gd.sgd(0.1, momentum=0.9, nesterov=True))),
 }
 """Values of the factories whose arguments are not told apart by name."""
+
+
+VARIANTS = [
+    "accumulate(adamw(0.1), every=1)",
+    "adafactor(0.1, min_dim_size_to_factor=2, momentum=0.9, weight_decay_rate=0.1)",
+    "adam(0.1, eps=0.0, nesterov=True)",
+    "adamw(warmup_cosine(0.1, 2, 10), weight_decay=constant(0.1), mask='w')",
+    "adopt(0.1, nesterov=True)",
+    "chain(clip_by_global_norm(1.0), lion(0.1, mu_dtype=float32))",
+    "dog(init_step=('learning_rate', 0.1), weight_decay=0.1)",
+    "lookahead(adam(0.1), 2, 0.5, reset_state=True)",
+    "packed(chain(clip_by_global_norm(1.0), adamw(0.1)), below=6)",
+    "prodigy(safeguard_warmup=True, weight_decay=0.1)",
+    "rmsprop(0.1, centered=True, momentum=0.9, nesterov=True)",
+    "rmsprop(0.1, momentum=0.9, bias_correction=True)",
+    "schedule_free_adamw(0.1, warmup_steps=2, weight_decay=0.1)",
+    "schedule_free(adam(0.1), 0.1, b1=1.0)",
+]
+"""Values whose arguments lead down branches that the defaults do not."""
 
 
 def sample(name):
@@ -63,12 +103,22 @@ def tree(dtype=jnp.float32, seed=0):
     return {"b": leaf(3), "w": leaf(4, 3)}
 
 
+def loss(params):
+    """A loss of the tree, real."""
+    return sum(jnp.sum(jnp.abs(leaf - 0.3) ** 2).astype(float) for leaf in jax.tree.leaves(params))
+
+
+def update(tx, grads, state, params, **extra_args):
+    """One update, with the extra arguments that some transforms need."""
+    return tx.update(grads, state, params, value=1.0, value_fn=loss, **extra_args)
+
+
 def run(tx, params, steps=3, dtype=None, seed=1):
     """Parameters and state after some steps down seeded gradients."""
     state = tx.init(params)
     for step in range(steps):
         grads = tree(dtype or params["w"].dtype, seed + step)
-        updates, state = tx.update(grads, state, params)
+        updates, state = update(tx, grads, state, params)
         params = gd.apply_updates(params, updates)
     return params, state
 
@@ -78,7 +128,7 @@ def assert_close(ours, theirs, rtol=1e-6, atol=0.0):
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         assert np.isfinite(np.asarray(a).astype(complex)).all()
-        wide = np.complex128 if jnp.iscomplexobj(a) else np.float64
+        wide = np.complex128 if jnp.iscomplexobj(a) or jnp.iscomplexobj(b) else np.float64
         np.testing.assert_allclose(np.asarray(a).astype(wide), np.asarray(b).astype(wide), rtol=rtol, atol=atol)
 
 

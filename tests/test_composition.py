@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import gdjax as gd
-from tests.samples import assert_close, run, tree
+from tests.samples import assert_close, names, run, sample, tree
 
 MODEL = {
     "encoder": {"layers": [{"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)} for _ in range(2)]},
@@ -189,3 +189,25 @@ def test_low_precision_norms_are_watched_in_float32():
     tx = gd.watch(gd.sgd(0.1))
     _, state = tx.update(params, tx.init(params), params)
     np.testing.assert_allclose(gd.metrics(state)["grad_norm"], np.sqrt(3003), rtol=1e-6)
+
+
+AGAIN = [name for name in names(gd.GradientTransform) if sample(name).again() is not None]
+
+
+@pytest.mark.parametrize("name", [*AGAIN, "a chain of them"])
+def test_what_is_told_again_from_the_state_after_it_is_the_same(name):
+    if name in AGAIN:
+        tx = sample(name)
+    else:
+        rate = gd.warmup_cosine(0.1, 2, 10)
+        tx = gd.chain(gd.clip(0.5), gd.scale_by_rms(bias_correction=True), gd.add_decayed_weights(rate), gd.sgd(rate))
+    params, state = tree(), tx.init(tree())
+    for seed in (1, 2, 3):
+        grads = tree(seed=seed)
+        updates, state = tx.update(grads, state, params)
+    assert_close(tx.again()(grads, state, params), updates, rtol=0)
+
+
+def test_a_chain_with_one_that_cannot_tell_cannot():
+    assert gd.chain(gd.clip(0.5), gd.scale_by_adam()).again() is None
+    assert gd.chain(gd.clip(0.5), optax.scale(0.1)).again() is None

@@ -19,7 +19,6 @@ OWN_WARNINGS = 'Specifying a key|"seed" is deprecated|`optimistic_adam` is depre
 pytestmark = pytest.mark.filterwarnings(f"ignore:({OWN_WARNINGS})")
 
 LIFTED = {f.__name__: f for _, f in sorted(gd.factories().items()) if not f.function.__module__.startswith("gdjax")}
-SCHEDULES = [name for name, f in LIFTED.items() if f.kind is gd.Schedule]
 STATIC = [(name, parameter) for name, f in LIFTED.items() for parameter in sorted(f.static)]
 PACKAGES = [m.name for m in pkgutil.iter_modules(optax.__path__) if m.ispkg and not m.name.startswith("_")]
 
@@ -27,44 +26,40 @@ HELPERS = {"inject_hyperparams", "inject_stateful_hyperparams", "schedule_free_e
 """Annotated as factories in Optax, but called with a factory, a transform or a state."""
 UNANNOTATED = {"dog", "dowg", "hutchinson_estimator_diag_hessian", "monitor", "scale_by_factored_rms", "sgdr_schedule"}
 """Factories in Optax that are not annotated as such."""
+OTHERWISE = {
+    "sam",  # Optax's hides the parameters in its state, and asks for two optimizers
+    "scale_by_ademamix",  # alpha is 6 there, 5 in ademamix and in the paper
+}
+"""Factories whose signature is not Optax's."""
 OF_FUNCTIONS = {"conditionally_mask", "conditionally_transform", "measure_with_ema", "monitor"}
 OF_FUNCTIONS |= {"snapshot", "stateless", "stateless_with_tree_map"}
 """Factories that cannot do without a Python function, which has no text."""
 
-CYCLE = {"init_value": 0.1, "peak_value": 1.0, "warmup_steps": 2, "decay_steps": 10}
 REQUIRED = {
     **dict.fromkeys(("adv_optimizer", "base_optimizer", "fast_optimizer", "inner", "optimizer"), gd.sgd(0.1)),
-    **dict.fromkeys(("max_backtracking_steps", "max_linesearch_steps", "warmup_steps"), 5),
+    **dict.fromkeys(("max_backtracking_steps", "max_linesearch_steps"), 5),
     **dict.fromkeys(("max_consecutive_errors", "sync_period"), 2),
-    **dict.fromkeys(("decay_steps", "transition_steps"), 50),
-    **dict.fromkeys(("clipping", "end_value", "learning_rate", "noise_multiplier"), 0.1),
-    **dict.fromkeys(("eta", "gamma", "init_value", "slow_step_size", "threshold", "value"), 0.5),
-    **dict.fromkeys(("decay", "decay_rate"), 0.9),
-    **dict.fromkeys(("l2_norm_clip", "peak_value"), 1.0),
-    "boundaries": [5],
-    "cosine_kwargs": [CYCLE, CYCLE],
+    **dict.fromkeys(("clipping", "learning_rate", "noise_multiplier"), 0.1),
+    **dict.fromkeys(("eta", "gamma", "slow_step_size", "threshold"), 0.5),
+    "decay": 0.9,
+    "l2_norm_clip": 1.0,
     "f": lambda updates, params: jax.tree.map(jnp.negative, updates),
     "freeze_mask": {"b": False, "w": True},
-    "interpolate_type": "cosine",
     "mask": {"b": False, "w": True},
     "measure": optax.tree.norm,
     "measure_name": "norm",
     "measures": {"norm": optax.tree.norm},
     "param_labels": {"b": "slow", "w": "fast"},
-    "power": 2.0,
-    "schedules": [gd.constant(1.0), gd.warmup_cosine(0.5, 5, 50)],
     "seed": 0,
     "should_transform_fn": lambda step: step < 2,
     "transforms": {"fast": gd.sgd(0.1, momentum=0.9), "slow": gd.sgd(0.01)},
 }
 """An argument for every parameter that has no default."""
 OPTIONAL = {
-    **dict.fromkeys(("b2", "beta3", "momentum"), 0.9),  # with 0.999, 1 - b2**count has but four digits in Optax
-    **dict.fromkeys(("adam_learning_rate", "end_value", "init_estim_sq_dist", "learning_rate", "optimism"), 0.1),
+    **dict.fromkeys(("b2", "momentum"), 0.9),  # with 0.999, 1 - b2**count has but four digits in Optax
+    **dict.fromkeys(("adam_learning_rate", "learning_rate", "optimism"), 0.1),
     **dict.fromkeys(("consistent_rms", "max_learning_rate", "weight_decay", "weight_decay_rate"), 0.2),
     "base_optimizer": gd.adam(0.1),
-    "betas": (0.9, 0.9),
-    "boundaries_and_scales": {5: 0.5, 10: 0.1},
     "key": 1,
     "linesearch": gd.scale_by_backtracking_linesearch(5),
     "ns_coeffs": ((3.4, -4.8, 2.0),) * 5,
@@ -80,9 +75,7 @@ def arguments(factory, optional):
 
 
 def run(name, made):
-    """What a transform makes of three steps and its last state, called as it wants to be; or what a schedule says."""
-    if name in SCHEDULES:
-        return [jnp.asarray(made(jnp.asarray(count))) for count in (0, 7, 100)]
+    """What a transform makes of three steps and its last state, called as it wants to be."""
     tx = optax.with_extra_args_support(made)
     state = tx.init(shaped(name, tree()))
     seen = []
@@ -148,7 +141,7 @@ def test_every_name_of_optax_is_here_and_every_factory_makes_values(package):
     factories = {name: pair for name, pair in known.items() if makes_values(name, pair[0])}
     assert [name for name, (_, ours) in factories.items() if not isinstance(ours, gd.Factory)] == []
     for name, (theirs, ours) in factories.items():
-        if name != "scale_by_ademamix":  # alpha is 6 there, 5 in ademamix and in the paper
+        if name not in OTHERWISE:
             assert parameters(ours) == parameters(theirs)
 
 
@@ -192,14 +185,30 @@ def test_what_is_static_cannot_be_traced(name, parameter):
         jax.eval_shape(functools.partial(run, name), value)
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
-def test_a_lifted_schedule_is_a_tree_and_a_function_of_the_step(name):
-    given = arguments(LIFTED[name], optional=True)
-    schedule, theirs = LIFTED[name](**given), LIFTED[name].function(**given)
+@pytest.mark.parametrize(
+    ("lifted", "given"),
+    [
+        (gd.lift(optax.linear_schedule), (0.5, 0.1, 50)),
+        (gd.lift(optax.exponential_decay, static=["decay_rate"]), (0.5, 50, 0.9)),
+        (gd.lift(optax.join_schedules), ([gd.constant(1.0), optax.constant_schedule(0.5)], [5])),
+    ],
+    ids=lambda x: getattr(x, "__name__", ""),
+)
+def test_a_lifted_schedule_is_a_tree_and_a_function_of_the_step(lifted, given):
+    schedule, theirs = lifted(*given), lifted.function(*given)
+    assert isinstance(schedule, gd.Schedule)
     assert all(isinstance(leaf, float) for leaf in jax.tree.leaves(schedule))
+    at = jax.jit(lambda schedule, count: schedule(count))
     for count in (0, 1, 7, 100):
         assert schedule(count).shape == ()
         np.testing.assert_allclose(schedule(count), theirs(count), rtol=1e-6)
+        np.testing.assert_allclose(at(schedule, count), theirs(count), rtol=1e-6)
+
+
+def test_a_lifted_schedule_names_what_must_be_static():
+    schedule = gd.lift(optax.exponential_decay)(0.5, 50, 0.9)
+    with pytest.raises(TypeError, match=r"^exponential_decay needs the number that decay_rate stands for"):
+        jax.jit(lambda schedule: schedule(0))(schedule)
 
 
 def branches_when_made(threshold: float, rate: float = 0.5):

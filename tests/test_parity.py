@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import gdjax as gd
-from tests.samples import assert_close, run, tree
+from tests.samples import assert_close, loss, run, tree, update
 
 MASK = {"b": False, "w": True}
 CALLS = {
@@ -40,7 +40,7 @@ CALLS = {
     "smooth lion": lambda lib: lib.chain(lib.scale_by_lion(mode="smooth", smooth_beta=2.0), lib.scale(-0.1)),
     "refined lion": lambda lib: lib.chain(lib.scale_by_lion(mode="refined"), lib.scale(-0.1)),
     "amsgrad": lambda lib: lib.amsgrad(0.1),
-    "biased amsgrad": lambda lib: lib.amsgrad(0.1, bias_correction_mu=False, bias_correction_nu=False),
+    "biased amsgrad": lambda lib: lib.amsgrad(0.1, 0.875, 0.96875, bias_correction_mu=False, bias_correction_nu=False),
     "adamax": lambda lib: lib.adamax(0.1),
     "adamaxw": lambda lib: lib.adamaxw(0.1, weight_decay=0.1),
     "radam": lambda lib: lib.radam(0.1, b2=0.9, threshold=4.0, nesterov=True),
@@ -60,6 +60,25 @@ CALLS = {
     "lars": lambda lib: lib.lars(0.1, weight_decay=0.1, trust_coefficient=0.1),
     "fromage": lambda lib: lib.fromage(0.1),
     "scheduled fromage": lambda lib: lib.fromage(optax.constant_schedule(0.1)),
+    "prodigy": lambda lib: lib.contrib.prodigy(estim_lr0=0.1, weight_decay=0.1),
+    "scheduled prodigy": lambda lib: lib.contrib.prodigy(
+        optax.linear_schedule(1.0, 0.1, 3), (0.8, 0.9), 0.7, 1e-6, 0.1, 2.0, safeguard_warmup=True
+    ),
+    "dadapt_adamw": lambda lib: lib.contrib.dadapt_adamw(betas=(0.9, 0.9), estim_lr0=0.1, weight_decay=0.1),
+    "scheduled dadapt_adamw": lambda lib: lib.contrib.dadapt_adamw(
+        optax.linear_schedule(1.0, 0.1, 3), (0.8, 0.9), 1e-6, 0.1
+    ),
+    "dog": lambda lib: lib.contrib.dog(0.5, ("heuristic", 0.1), weight_decay=0.1),
+    "masked dog": lambda lib: lib.contrib.dog(1.0, ("learning_rate", 0.1), 1e-6, 0.1, MASK),
+    "scheduled dog": lambda lib: lib.contrib.dog(optax.linear_schedule(1.0, 0.1, 3), ("distance", 0.1)),
+    "dowg": lambda lib: lib.contrib.dowg(0.5, weight_decay=0.1),
+    "scheduled dowg": lambda lib: lib.contrib.dowg(optax.linear_schedule(1.0, 0.1, 3), 0.1, 1e-6),
+    "schedule_free_sgd": lambda lib: lib.contrib.schedule_free_sgd(0.1, weight_decay=0.1),
+    "warmed up schedule_free_sgd": lambda lib: lib.contrib.schedule_free_sgd(0.1, 2, 0.8, weight_lr_power=1.0),
+    "schedule_free_adamw": lambda lib: lib.contrib.schedule_free_adamw(0.1, b2=0.9, weight_decay=0.1),
+    "warmed up schedule_free_adamw": lambda lib: lib.contrib.schedule_free_adamw(0.1, 2, 0.8, 0.9, weight_decay=0.1),
+    "apply_if_finite": lambda lib: lib.apply_if_finite(lib.adam(0.1), 2),
+    "reduce_on_plateau": lambda lib: lib.chain(lib.contrib.reduce_on_plateau(0.5, 1), lib.scale(-0.1)),
     "block norm": lambda lib: lib.chain(lib.scale_by_param_block_norm(), lib.scale(-0.1)),
     "named chain": lambda lib: lib.named_chain(("clip", lib.clip(0.5)), ("adam", lib.adam(0.1))),
     "masked": lambda lib: lib.masked(lib.adam(0.1), MASK),
@@ -70,9 +89,15 @@ CALLS = {
 NO_COMPLEX = {
     *("clip", "named chain", "rmsprop centered", "adopt"),  # Optax orders complex numbers
     "adadelta",  # it squares them without their absolute value
+    *("prodigy", "scheduled prodigy", "dadapt_adamw", "scheduled dadapt_adamw"),  # and these
     "adafactor",  # its momentum is real
+    *("schedule_free_sgd", "schedule_free_adamw"),  # its learning rate is complex, and ordered
+    *("warmed up schedule_free_sgd", "warmed up schedule_free_adamw", "reduce_on_plateau"),
 }
-NO_FLOAT64 = {"adafactor", "unfactored adafactor"}  # Optax's decay is float32
+NO_FLOAT64 = {
+    *("adafactor", "unfactored adafactor"),  # Optax's decay is float32
+    *("scheduled", "warmed up schedule_free_sgd", "warmed up schedule_free_adamw"),  # and its schedules
+}
 CASES = [pytest.param(call, id=name) for name, call in CALLS.items()]
 NARROW = [
     pytest.param(lambda lib: lib.sgd(0.1, 0.9, accumulator_dtype=jnp.bfloat16), id="bfloat16 momentum"),
@@ -80,22 +105,27 @@ NARROW = [
 ]
 
 
+def theirs_of(call):
+    """Optax's, that takes extra arguments where it has no use for them."""
+    return optax.with_extra_args_support(call(optax))
+
+
 @pytest.mark.parametrize("call", CASES)
 def test_float32_descends_as_optax_does(call):
-    ours, theirs = run(call(gd), tree()), run(call(optax), tree())
+    ours, theirs = run(call(gd), tree()), run(theirs_of(call), tree())
     assert_close(ours, theirs, rtol=5e-5, atol=1e-6)  # Optax's own bias correction is 1e-5 off at first
 
 
 @pytest.mark.parametrize("call", [case for case in CASES if case.id not in NO_FLOAT64])
 def test_float64_descends_as_optax_does(call):
     with jax.enable_x64(True):
-        ours, theirs = run(call(gd), tree(jnp.float64)), run(call(optax), tree(jnp.float64))
+        ours, theirs = run(call(gd), tree(jnp.float64)), run(theirs_of(call), tree(jnp.float64))
         assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("call", [case for case in CASES if case.id not in NO_COMPLEX])
 def test_complex_descends_as_optax_does(call):
-    ours, theirs = run(call(gd), tree(jnp.complex64)), run(call(optax), tree(jnp.complex64))
+    ours, theirs = run(call(gd), tree(jnp.complex64)), run(theirs_of(call), tree(jnp.complex64))
     assert_close(ours, theirs, rtol=5e-5, atol=2e-6)
 
 
@@ -103,20 +133,30 @@ def test_complex_descends_as_optax_does(call):
 def test_bfloat16_gives_the_float32_updates_rounded_at_every_transform(call):
     params, grads = tree(jnp.bfloat16), tree(jnp.bfloat16, seed=1)
     wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), (params, grads))
-    ours, _ = call(gd).update(grads, call(gd).init(params), params)
-    theirs, _ = call(optax).update(wide[1], call(optax).init(wide[0]), wide[0])
+    ours, _ = update(call(gd), grads, call(gd).init(params), params)
+    theirs, _ = update(theirs_of(call), wide[1], call(optax).init(wide[0]), wide[0])
     transforms = len(getattr(gd.expand(call(gd)), "arguments", {}).get("transforms", ())) or 1
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         assert a.dtype == jnp.bfloat16
         np.testing.assert_allclose(np.asarray(a, np.float32), b, rtol=(1 + transforms) * 2**-8, atol=1e-6)
 
 
-@pytest.mark.parametrize("call", CASES + NARROW)
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.complex64])
-def test_the_state_is_optaxs_own(call, dtype):
+STATES = [(jnp.float32, case) for case in CASES + NARROW]
+STATES += [(jnp.complex64, case) for case in CASES if case.id != "adafactor"]
+"""Where the dtype of a moment is asked for, that of complex numbers is real in Optax, which forgets half of them."""
+STATES = [pytest.param(dtype, *case.values, id=f"{dtype.__name__}, {case.id}") for dtype, case in STATES]
+
+
+@pytest.mark.parametrize(("dtype", "call"), STATES)
+def test_the_state_is_optaxs_own(dtype, call):
     ours, theirs = call(gd).init(tree(dtype)), call(optax).init(tree(dtype))
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), ours) == jax.tree.map(lambda x: (x.shape, x.dtype), theirs)
+    assert jax.tree.map(kind, ours) == jax.tree.map(kind, theirs)
+
+
+def kind(x):
+    """Shape and dtype; of a number the real one, since Optax's estimates of the distance are complex if a leaf is."""
+    return x.shape, x.dtype if x.ndim else jnp.real(x).dtype
 
 
 def test_a_run_goes_on_from_either_to_the_other():
@@ -126,3 +166,60 @@ def test_a_run_goes_on_from_either_to_the_other():
         there, _ = second.adamw(0.1).update(grads, state, begun)
         here, _ = first.adamw(0.1).update(grads, state, begun)
         assert_close(there, here, rtol=5e-5)
+
+
+def descended(tx, params, spoiled=(), steps=9):
+    """Parameters and state after every step down the gradients of a loss, some of them NaN, as arrays of steps."""
+
+    def step(carry, number):
+        params, state = carry
+        at = params.fast if isinstance(params, optax.LookaheadParams) else params
+        bad = jnp.isin(number, jnp.asarray(spoiled, int))
+        grads = jax.tree.map(lambda g: jnp.where(bad, jnp.nan, g * (1 + number)), jax.grad(loss)(at))
+        updates, state = tx.update(grads, state, params)
+        carry = optax.apply_updates(params, updates), state
+        return carry, carry
+
+    return jax.lax.scan(step, (params, tx.init(params)), jnp.arange(steps))[1]
+
+
+def test_apply_if_finite_skips_and_counts_as_optax_does():
+    with jax.enable_x64(True):
+        wrapped = (lib.apply_if_finite(lib.adam(0.1), 2) for lib in (gd, optax))
+        ours, theirs = (descended(tx, tree(jnp.float64), spoiled=(1, 3, 4, 6)) for tx in wrapped)
+        assert_close(ours, theirs, rtol=1e-10)
+        np.testing.assert_array_equal(ours[1].total_notfinite, [0, 1, 1, 2, 3, 3, 4, 4, 4])
+
+
+@pytest.mark.parametrize("reset_state", [False, True])
+def test_lookahead_is_optaxs_where_the_parameters_are_pairs(reset_state):
+    with jax.enable_x64(True):
+        wrapped = [lib.lookahead(lib.adam(0.1), 3, 0.4, reset_state) for lib in (gd, optax)]
+        ours, theirs = (descended(tx, optax.LookaheadParams.init_synced(tree(jnp.float64))) for tx in wrapped)
+        assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+        assert_close(descended(wrapped[0], tree(jnp.float64))[0], ours[0].fast, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("every", [1, 3, lambda step: 1 + step], ids=["1", "3", "a schedule"])
+def test_accumulate_takes_the_steps_of_multi_steps(every):
+    with jax.enable_x64(True):
+        ours = descended(gd.accumulate(gd.adamw(0.1), every), tree(jnp.float64), steps=12)
+        multi = optax.MultiSteps(optax.adamw(0.1), every, accumulator_dtype=jnp.float64)
+        theirs = descended(multi, tree(jnp.float64), steps=12)
+        assert_close(ours[0], theirs[0], rtol=1e-10, atol=1e-12)
+        assert_close(ours[1][:2], theirs[1][:2], rtol=0)
+
+
+@pytest.mark.parametrize("given", [(0.5, 4, 1e-2), (0.7, 3, 0.0, 0.05, 5), (0.3, 2, 1e-2, 0.01, 2, 4, 0.05)], ids=str)
+def test_reduce_on_plateau_is_optaxs_on_positive_losses(given):
+    noise = jax.random.normal(jax.random.key(3), (400,))
+    losses = 1 + 3 * jnp.exp(-jnp.arange(400) / 40) + 0.2 * noise
+
+    def states(tx):
+        return jax.lax.scan(lambda state, f: (tx.update(f, state, value=f)[1],) * 2, tx.init(losses[0]), losses)[1]
+
+    ours, theirs = (states(lib.contrib.reduce_on_plateau(*given)) for lib in (gd, optax))
+    assert losses.min() > 0.1
+    assert ours.scale[-1] < 0.5
+    assert_close(ours._replace(best_value=0.0), theirs._replace(best_value=0.0), rtol=1e-6)
+    np.testing.assert_allclose(ours.best_value, theirs.best_value, rtol=1e-6)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 import gdjax as gd
 from tests.samples import run, tree
@@ -134,6 +135,35 @@ def adafactor(t, p, g, r=0, c=0, v=0, m=0, *, factored=True, momentum=0, offset=
     return p - (m + decay * p), r, c, v, m
 
 
+def came(t, p, g, m=0, r=0, c=0, v=0, rest_r=0, rest_c=0):
+    square, matrix = g**2 + EPS, g.ndim == 2
+    if matrix:
+        r, c = mean(B2, r, square.sum(1)), mean(B2, c, square.sum(0))
+    else:
+        v = mean(B2, v, square)
+    u = g / np.sqrt(np.outer(r, c) / r.sum() if matrix else v)
+    u = u / max(1, rms(u) / 0.9)
+    m = mean(B1, m, u)
+    rest = (u - m) ** 2 + ROOT
+    if matrix:
+        rest_r, rest_c = mean(B3, rest_r, rest.sum(1)), mean(B3, rest_c, rest.sum(0))
+    step = m / np.sqrt(np.outer(rest_r, rest_c) / rest_r.sum()) if matrix else m
+    return p - RATE * (step + LAMBDA * p), m, r, c, v, rest_r, rest_c
+
+
+def cautious_adamw(t, p, g, m=0, v=0):
+    m, v = mean(B1, m, g), mean(B2, v, g**2)
+    u = hat(B1, m, t) / (np.sqrt(hat(B2, v, t)) + EPS)
+    agrees = u * g > 0
+    return p - RATE * (u * agrees * g.size / agrees.sum() + LAMBDA * p), m, v
+
+
+def cautious_weight_decay(t, p, g, m=0, v=0):
+    m, v = mean(B1, m, g), mean(B2, v, g**2)
+    u = hat(B1, m, t) / (np.sqrt(hat(B2, v, t)) + EPS)
+    return p - RATE * (u + LAMBDA * p * (u * p >= 0)), m, v
+
+
 def lamb(t, p, g, m=0, v=0):
     m, v = mean(B1, m, g), mean(B2, v, g**2)
     u = hat(B1, m, t) / (np.sqrt(hat(B2, v, t)) + EPS) + LAMBDA * p
@@ -189,6 +219,12 @@ CASES = {
     "adafactor unfactored": (partial(adafactor, factored=False), MATRIX(factored=False)),
     "adafactor with momentum": (partial(adafactor, momentum=B1, decay=LAMBDA), HEAVY),
     "adafactor with an offset": (partial(adafactor, offset=2), MATRIX(decay_offset=2)),
+    "came": (came, gd.came(RATE, B1, B2, B3, EPS, ROOT, 0.9, LAMBDA)),
+    "cautious_adamw": (cautious_adamw, gd.cautious_adamw(*ADAM, LAMBDA)),
+    "cautious weight decay": (
+        cautious_weight_decay,
+        gd.chain(gd.scale_by_adam(*ADAM[1:]), gd.add_cautious_weight_decay(LAMBDA), DOWN),
+    ),
     "lamb": (lamb, gd.lamb(*ADAM, weight_decay=LAMBDA)),
     "lars": (lars, LARS.replace(weight_decay=0.0)),
     "lars with decay as in Optax": (partial(lars, decay=LAMBDA, size=lambda g, pull: norm(g + pull)), LARS),
@@ -236,3 +272,65 @@ def test_the_trust_ratio_is_one_where_the_weights_or_the_updates_of_a_leaf_are_z
         np.testing.assert_allclose(updates["b"], 0.5 * norm(weights) / (norm(moves) + EPS) * moves, rtol=rtol)
         np.testing.assert_array_equal(updates["w"], g["w"])
         np.testing.assert_array_equal(tx.update({**g, "w": zero}, (), p)[0]["w"], zero)
+
+
+def test_mars_adamw_clips_what_it_corrects_by_the_norm_of_all_leaves_together():
+    tx = gd.mars_adamw(*ADAM, gamma=0.5, max_norm=6.0, weight_decay=LAMBDA)
+    with jax.enable_x64(True):
+        (p, *gs), m, v, clipped = (np.asarray(ravel_pytree(tree(jnp.float64, t))[0]) for t in range(1 + STEPS)), 0, 0, 0
+        for t, (g, old) in enumerate(zip(gs, [gs[0], *gs], strict=False), 1):
+            c = g + 0.5 * B1 / (1 - B1) * (g - old)
+            clipped += norm(c) > 6
+            c = c / max(1, norm(c) / 6)
+            m, v = mean(B1, m, c), mean(B2, v, c**2)
+            p = p - RATE * (hat(B1, m, t) / (np.sqrt(hat(B2, v, t)) + EPS) + LAMBDA * p)
+        assert 0 < clipped < STEPS
+        for dtype, rtol, atol in ((jnp.float64, 1e-11, 0), (jnp.float32, 2e-5, 2e-6)):
+            np.testing.assert_allclose(ravel_pytree(run(tx, tree(dtype), STEPS)[0])[0], p, rtol=rtol, atol=atol)
+
+
+def plateaus(losses, factor, patience, rtol, atol, cooldown, accumulation_size, min_scale):
+    """The scale after every loss, with the memory of a person at a desk."""
+    scale, best, waited, resting, heard = 1.0, None, 0, 0, []
+    for loss in losses:
+        heard.append(loss)
+        if len(heard) == accumulation_size:
+            value, heard = sum(heard) / len(heard), []
+            improved = best is None or value < best - rtol * abs(best) - atol
+            best, waited = (value, 0) if improved else (best, waited + 1)
+            if resting:
+                resting, waited = resting - 1, 0
+            elif waited == patience:
+                scale, waited, resting = max(scale * factor, min_scale), 0, cooldown
+        yield scale
+
+
+PLATEAUS = {
+    "patience": (0.5, 4, 1e-2, 0.0, 0, 1, 0.0),
+    "cooldown": (0.5, 3, 0.0, 0.05, 5, 1, 0.0),
+    "accumulation": (0.7, 2, 1e-2, 0.01, 2, 4, 0.0),
+    "least scale": (0.3, 1, 1e-2, 0.0, 4, 3, 0.05),
+}
+
+
+@pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32])
+@pytest.mark.parametrize("given", PLATEAUS.values(), ids=PLATEAUS)
+def test_the_scale_falls_where_the_loss_has_not_improved_for_long_enough(given, dtype):
+    noise = np.random.default_rng(3).normal(size=400)
+    losses = (3 * np.exp(-np.arange(400) / 40) - 1.5 + 0.2 * noise).astype(np.float32)  # from above 0 to below it
+    expected = list(plateaus(losses.astype(float), *given))
+    assert 1 > expected[200] > expected[-1] or expected[-1] == given[-1] > 0
+    with jax.enable_x64(dtype == jnp.float64):
+        tx, g = gd.reduce_on_plateau(*given), jnp.ones((), dtype)
+
+        def step(state, loss):
+            return tx.update(g, state, value=loss)[::-1]
+
+        _, scales = jax.lax.scan(step, tx.init(g), jnp.asarray(losses))
+        np.testing.assert_allclose(scales, expected, rtol=1e-11 if dtype == jnp.float64 else 2e-5)
+
+
+def test_cautious_weight_decay_pulls_where_there_is_no_step_too():
+    tx, p = gd.add_cautious_weight_decay(0.5), jnp.asarray([2.0, -2.0, 2.0])
+    updates, _ = tx.update(jnp.asarray([0.0, 0.0, -1.0]), tx.init(p), p)
+    np.testing.assert_array_equal(updates, [1.0, -1.0, -1.0])

@@ -174,8 +174,8 @@ def test_the_callers_arrays_and_dicts_stay_the_callers():
 
 
 def test_a_lifted_value_is_pickled():
-    tx = gd.lift(optax.contrib.prodigy)(learning_rate=1.0)
-    assert pickle.loads(pickle.dumps(tx)) == tx == gd.prodigy(1.0)
+    tx = gd.lift(optax.contrib.momo)(learning_rate=1.0)
+    assert pickle.loads(pickle.dumps(tx)) == tx == gd.momo(1.0)
     own = gd.lift(optax.rprop, static=["eta_plus"])(0.1)
     assert pickle.loads(pickle.dumps(own)) == own != gd.rprop(0.1)
 

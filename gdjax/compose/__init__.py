@@ -3,8 +3,6 @@
 from gdjax.compose.by_path import by_path as by_path
 from gdjax.compose.chain import chain as chain
 from gdjax.compose.chain import named_chain as named_chain
-from gdjax.compose.describing import Description as Description
-from gdjax.compose.describing import describe as describe
 from gdjax.compose.masking import frozen as frozen
 from gdjax.compose.masking import masked as masked
 from gdjax.compose.updating import apply_updates as apply_updates

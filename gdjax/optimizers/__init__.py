@@ -1,4 +1,4 @@
-"""Named optimizers: each is one chain; `gd.expand` shows it."""
+"""Named optimizers: each is one chain, which `gd.expand` shows; those of `d_adaptation` are one transform each."""
 
 from gdjax.optimizers.adam import adam as adam
 from gdjax.optimizers.adam import adamax as adamax
@@ -8,6 +8,10 @@ from gdjax.optimizers.adam import amsgrad as amsgrad
 from gdjax.optimizers.adam import nadam as nadam
 from gdjax.optimizers.adam import nadamw as nadamw
 from gdjax.optimizers.adam import radam as radam
+from gdjax.optimizers.d_adaptation import dadapt_adamw as dadapt_adamw
+from gdjax.optimizers.d_adaptation import prodigy as prodigy
+from gdjax.optimizers.learning_rate_free import dog as dog
+from gdjax.optimizers.learning_rate_free import dowg as dowg
 from gdjax.optimizers.moments import adabelief as adabelief
 from gdjax.optimizers.moments import adan as adan
 from gdjax.optimizers.moments import ademamix as ademamix
@@ -23,6 +27,11 @@ from gdjax.optimizers.sign import sgd as sgd
 from gdjax.optimizers.sign import sign_sgd as sign_sgd
 from gdjax.optimizers.sign import signum as signum
 from gdjax.optimizers.trust import adafactor as adafactor
+from gdjax.optimizers.trust import came as came
 from gdjax.optimizers.trust import fromage as fromage
 from gdjax.optimizers.trust import lamb as lamb
 from gdjax.optimizers.trust import lars as lars
+from gdjax.optimizers.wrapped import cautious_adamw as cautious_adamw
+from gdjax.optimizers.wrapped import mars_adamw as mars_adamw
+from gdjax.optimizers.wrapped import schedule_free_adamw as schedule_free_adamw
+from gdjax.optimizers.wrapped import schedule_free_sgd as schedule_free_sgd

@@ -9,11 +9,15 @@ from gdjax.transforms.adam import scale_by_amsgrad as scale_by_amsgrad
 from gdjax.transforms.adam import scale_by_radam as scale_by_radam
 from gdjax.transforms.adan import scale_by_adan as scale_by_adan
 from gdjax.transforms.ademamix import scale_by_ademamix as scale_by_ademamix
+from gdjax.transforms.came import scale_by_came as scale_by_came
 from gdjax.transforms.clipping import adaptive_grad_clip as adaptive_grad_clip
 from gdjax.transforms.clipping import clip as clip
 from gdjax.transforms.clipping import clip_by_block_rms as clip_by_block_rms
 from gdjax.transforms.clipping import clip_by_global_norm as clip_by_global_norm
+from gdjax.transforms.decay import add_cautious_weight_decay as add_cautious_weight_decay
 from gdjax.transforms.decay import add_decayed_weights as add_decayed_weights
+from gdjax.transforms.distance import scale_by_dog as scale_by_dog
+from gdjax.transforms.distance import scale_by_dowg as scale_by_dowg
 from gdjax.transforms.factored import scale_by_factored_rms as scale_by_factored_rms
 from gdjax.transforms.momentum import ema as ema
 from gdjax.transforms.momentum import trace as trace
@@ -22,6 +26,7 @@ from gdjax.transforms.normalized_first import scale_by_laprop as scale_by_laprop
 from gdjax.transforms.normalizing import centralize as centralize
 from gdjax.transforms.normalizing import normalize_by_update_norm as normalize_by_update_norm
 from gdjax.transforms.normalizing import zero_nans as zero_nans
+from gdjax.transforms.plateau import reduce_on_plateau as reduce_on_plateau
 from gdjax.transforms.rms import scale_by_adadelta as scale_by_adadelta
 from gdjax.transforms.rms import scale_by_rms as scale_by_rms
 from gdjax.transforms.rms import scale_by_rss as scale_by_rss

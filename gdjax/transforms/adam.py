@@ -11,7 +11,7 @@ from gdjax.transforms.moments import adam_state, by_root, corrected, correction,
 from gdjax.value import Decay, Interval, NonNegative, Positive, Scalar, transform
 
 
-@transform
+@transform(flat=True)
 def scale_by_adam(
     b1: Decay = 0.9,
     b2: Decay = 0.999,
@@ -44,7 +44,7 @@ def scale_by_adam(
 
     >>> import gdjax as gd
     >>> tx = gd.scale_by_adam()
-    >>> print(tx.update(jnp.array([0.3, -5.0]), tx.init(jnp.zeros(2)))[0])
+    >>> print(tx.update(jnp.array([0.3, -5.0]), tx.init(jnp.zeros(2)))[0].round(5))
     [ 1. -1.]
     """
 
@@ -60,7 +60,7 @@ def scale_by_adam(
     return lambda params: adam_state(params, mu_dtype), update
 
 
-@transform
+@transform(flat=True)
 def scale_by_amsgrad(
     b1: Decay = 0.9,
     b2: Decay = 0.999,
@@ -114,7 +114,7 @@ def scale_by_amsgrad(
     return init, update
 
 
-@transform
+@transform(flat=True)
 def scale_by_adamax(b1: Decay = 0.9, b2: Decay = 0.999, eps: Positive = 1e-8):
     r"""Divide the mean of past gradients by the largest of them, older ones discounted.
 
@@ -147,7 +147,7 @@ def scale_by_adamax(b1: Decay = 0.9, b2: Decay = 0.999, eps: Positive = 1e-8):
     return lambda params: adam_state(params), update
 
 
-@transform
+@transform(flat=True)
 def scale_by_radam(
     b1: Decay = 0.9,
     b2: Decay = 0.999,

@@ -8,7 +8,7 @@ from gdjax.value import NonNegative, Positive, stateless, transform
 from gdjax.value.diagnose import require_params
 
 
-@transform
+@transform(flat=True)
 def clip(max_delta: Positive):
     r"""Clip every element to $[-\delta, \delta]$, the parts of a complex one each for itself.
 
@@ -35,7 +35,7 @@ def _clipped(g, bound):
     return jnp.clip(g, -bound, bound)
 
 
-@transform
+@transform(flat=True)
 def clip_by_global_norm(max_norm: Positive):
     r"""Scale the gradient down where its norm is larger than a bound: $g \min(1, c / \lVert g \rVert)$.
 

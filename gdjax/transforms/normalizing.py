@@ -8,7 +8,7 @@ from gdjax import tree
 from gdjax.value import Positive, Scalar, stateless, transform
 
 
-@transform
+@transform(flat=True)
 def normalize_by_update_norm(scale_factor: Scalar = 1.0, eps: Positive = 1e-6):
     r"""Give the gradient one norm: $c\, g / (\lVert g \rVert + \epsilon)$, the norm that of all leaves as one vector.
 

@@ -16,6 +16,7 @@ from gdjax.compose.masking import masked
 from gdjax.compose.watching import watch
 from gdjax.value import GradientTransform
 from gdjax.value.gradient_transform import require_value
+from gdjax.wrappers import packed
 
 _SHARED = "(shared)"
 _HEADER = ("path", "shape", "dtype", "state bytes", "transform")
@@ -94,6 +95,7 @@ def describe(tx: GradientTransform, params: Any) -> Description:
     leaves = dict(tree.leaves_with_paths(params))
     assigned = _assigned(tx, params)
     kept = dict.fromkeys([_SHARED, *leaves], 0)
+    tx = _unpacked(tx)
     state = jax.eval_shape(tx.init, params)
     for owner, leaf in zip(_owners(tx, state, params), jax.tree.leaves(state), strict=True):
         kept[owner] += math.prod(leaf.shape) * leaf.dtype.itemsize
@@ -102,6 +104,15 @@ def describe(tx: GradientTransform, params: Any) -> Description:
         for path, leaf in leaves.items()
     )
     return Description(rows, shared_bytes=kept[_SHARED])
+
+
+def _unpacked(tx: GradientTransform) -> GradientTransform:
+    """The same without `packed`, which keeps as many bytes in fewer buffers."""
+
+    def is_packed(node):
+        return isinstance(node, GradientTransform) and node.factory is packed
+
+    return jax.tree.map(lambda node: node.inner if is_packed(node) else node, tx, is_leaf=is_packed)
 
 
 def _owners(tx: GradientTransform, state: Any, params: Any) -> list[str]:
@@ -131,11 +142,15 @@ def _assigned(tx: GradientTransform, params: Any) -> dict[str, str]:
         each = [_assigned(part, _masked(params, chosen, own)) for own, part in tx.transforms.items()]
         return {path: one[path] for one in each for path in one}
     if factory is masked:
-        mask = tx.mask(params) if callable(tx.mask) else tx.mask
+        mask = tree.selector(tx.mask)
+        mask = mask(params) if callable(mask) else mask
         whole = jax.tree.map(lambda keep, part: jax.tree.map(lambda _: bool(keep), part), mask, params)
         return dict.fromkeys(paths, "") | _assigned(tx.inner, _masked(params, whole, True))
     if factory is watch:
         return _assigned(tx.inner, params)
+    inner = [part for part in tx.arguments.values() if isinstance(part, GradientTransform)]
+    if len(inner) == 1:
+        return {path: f"{factory.__name__}({name})" for path, name in _assigned(inner[0], params).items()}
     return {path: factory.__name__ for path in paths}
 
 
