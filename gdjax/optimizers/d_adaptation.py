@@ -40,6 +40,8 @@ def prodigy(
     authors' code and Optax do: Adam's bias correction is in $\eta$, $r$ and $s$ are in another unit, and $\epsilon$ is
     times the new estimate. Differs from Optax: $d$ stays while $s$ is 0, under zero gradients or a warmup from 0.
 
+    In bfloat16 steps of the default $d_0$ may be rounded away, and then $d$ never grows: take one of 0.01.
+
     Args:
       learning_rate: $\gamma$, a number or a schedule of it.
       betas: $(\beta_1, \beta_2)$, each in [0, 1).

@@ -18,7 +18,8 @@ def dog(
     r"""DoG: $p \leftarrow p - \eta\, u$ with $u$ of `scale_by_dog`, of the gradient and $\lambda p$.
 
     State: a copy of the parameters and 9 bytes. Source: Ivgi et al. 2023, equation 1 (https://arxiv.org/abs/2302.12022);
-    they take a mean of the parameters over the steps as the result.
+    they take a mean of the parameters over the steps as the result. In bfloat16 the default first step may be rounded
+    away, and then no way is ever gone: take one of `("heuristic", 0.01)`.
 
     Args:
       learning_rate: $\eta$, a number or a schedule of it.
