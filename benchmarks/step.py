@@ -182,7 +182,7 @@ NOTES = """\
   lion's two, five times in adan's five.
 - **schedule_free_adamw** (0.5 wanted): none left; the base optimizer's update is computed twice, from the state after
   it (`again`), rather than written down for the two that read it.
-- **lamb** (0.6 wanted), **adadelta**, **dadapt_adamw**: an update that is dear to compute is read by its norm, or by a
+- **lamb** (0.6 wanted) and **dadapt_adamw**: an update that is dear to compute is read by its norm, or by a
   mean, and by the step, and is written down in between. Computing it again from the moments leaves two trees in the
   place of one: XLA:CPU gives sums to YNNPACK, whose operands, scalars spread over a leaf included, are whole arrays.
   Leaf after leaf, in an order that data force, has the same temporaries: all leaves are in flight at once.

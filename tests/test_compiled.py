@@ -23,6 +23,12 @@ CHAINS = {
     "laprop": gd.laprop(0.1),
     "adopt": gd.adopt(0.1),
     "adagrad": gd.adagrad(0.1),
+    "adadelta": gd.adadelta(0.1),
+    "centred rmsprop": gd.rmsprop(0.1, centered=True),
+    "cooled": gd.chain(gd.reduce_on_plateau(), gd.adam(0.1)),
+    "lookahead": gd.lookahead(gd.adamw(0.1), 5, 0.5),
+    "schedule_free_adamw": gd.schedule_free_adamw(0.1, warmup_steps=10, weight_decay=0.1),
+    "schedule_free_sgd": gd.schedule_free_sgd(0.1),
     "signum": gd.signum(0.1),
     "lion": gd.lion(0.1),
     "clip": gd.chain(gd.clip(1.0), gd.sgd(0.1, momentum=0.9)),
@@ -36,7 +42,7 @@ def test_a_step_writes_no_temporary_trees(tx):
     state = jax.eval_shape(tx.init, params)
 
     def step(params, state, grads):
-        updates, state = tx.update(grads, state, params)
+        updates, state = tx.update(grads, state, params, value=1.0)
         return gd.apply_updates(params, updates), state
 
     compiled = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, params).compile()

@@ -52,12 +52,19 @@ def scale_by_adam(
         count = optax.safe_increment(state.count)
         g = tree.widen(updates)
         m, v = means(g, state.mu, b1), mean_squares(g, state.nu, b2)
-        m_hat = looking_ahead(g, m, b1, count) if nesterov else corrected(m, b1, count)
-        scaled = jax.tree.map(lambda m, v: by_root(m, v, eps, eps_root), m_hat, corrected(v, b2, count))
         mu, nu = tree.cast_like(m, state.mu), tree.cast_like(v, state.nu)
-        return tree.cast_like(scaled, updates), optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
+        return again(updates, state._replace(count=count, mu=m, nu=v)), optax.ScaleByAdamState(count, mu, nu)
 
-    return lambda params: adam_state(params, mu_dtype), update
+    def again(updates, state, params=None):
+        m, v, count = state.mu, state.nu, state.count
+        m_hat = looking_ahead(tree.widen(updates), m, b1, count) if nesterov else corrected(m, b1, count)
+        scaled = jax.tree.map(lambda m, v: by_root(m, v, eps, eps_root), m_hat, corrected(v, b2, count))
+        return tree.cast_like(scaled, updates)
+
+    def init(params):
+        return adam_state(params, mu_dtype)
+
+    return (init, update, again) if mu_dtype is None else (init, update)  # what is kept narrow is no more what it was
 
 
 @transform(flat=True)

@@ -6,7 +6,7 @@ import optax
 from optax._src.transform import ScaleByRmsWithCountState, ScaleByRStdDevWithCountState  # they have no public names
 
 from gdjax import tree
-from gdjax.transforms.moments import corrected, mean_squares, means
+from gdjax.transforms.moments import after, corrected, mean_squares, means
 from gdjax.value import Decay, NonNegative, Positive, transform
 
 
@@ -180,9 +180,8 @@ def scale_by_adadelta(rho: Decay = 0.9, eps: Positive = 1e-6):
     def update(updates, state, params=None):
         g = tree.widen(updates)
         v = mean_squares(g, state.e_g, rho)
-        r = jax.tree.map(lambda g, v: tree.abs_sq(g) / (tree.real_part(v) + eps), g, v)
-        x = jax.tree.map(lambda r, x: rho * x + (1 - rho) * r * (x + eps), r, state.e_x)
-        u = jax.tree.map(lambda g, v, r, x: g * _step(tree.real_part(v), r, tree.real_part(x), rho, eps), g, v, r, x)
+        x = jax.tree.map(lambda g, v, x: rho * x + (1 - rho) * _ratio(g, v, eps) * (x + eps), g, v, state.e_x)
+        u = jax.tree.map(lambda g, v, x: g * _step(g, after(v, x), tree.real_part(x), rho, eps), g, v, x)
         new = {"e_g": v, "e_x": x}
         kept = {name: tree.cast_like(moment, getattr(state, name)) for name, moment in new.items()}
         return tree.cast_like(u, updates), optax.ScaleByAdaDeltaState(**kept)
@@ -190,7 +189,11 @@ def scale_by_adadelta(rho: Decay = 0.9, eps: Positive = 1e-6):
     return init, update
 
 
-def _step(v, r, x, rho, eps):
+def _ratio(g, v, eps):
+    return tree.abs_sq(g) / (tree.real_part(v) + eps)
+
+
+def _step(g, v, x, rho, eps):
     """`sqrt((x_old + eps) / (v + eps))` of the new `x`, so that the old one can be written over."""
     tiny = jnp.finfo(x.dtype).tiny
-    return jnp.sqrt((x + rho * eps) / ((rho + (1 - rho) * r + tiny) * (v + eps)))
+    return jnp.sqrt((x + rho * eps) / ((rho + (1 - rho) * _ratio(g, v, eps) + tiny) * (tree.real_part(v) + eps)))

@@ -63,21 +63,23 @@ def accumulate(
     def update(updates, state, params=None, **extra_args):
         count = state.mini_step + 1
         k = every(state.gradient_step) if callable(every) else every
-        total = tree.cast_like(jax.tree.map(jnp.add, tree.widen(state.acc_grads), tree.widen(updates)), state.acc_grads)
+
+        def total():
+            both = jax.tree.map(jnp.add, tree.widen(state.acc_grads), tree.widen(updates))
+            return tree.cast_like(both, state.acc_grads)
 
         def step():
-            mean = jax.tree.map(lambda s: s / tree.scalar(count.astype(float), s), tree.widen(total))
+            mean = jax.tree.map(lambda s: s / tree.scalar(count.astype(float), s), tree.widen(total()))
             stepped, kept = inner.update(mean, state.inner_state, params, **extra_args)
-            emptied = jax.tree.map(jnp.zeros_like, total)
             return tree.cast_like(stepped, updates), AccumulateState(
                 mini_step=jnp.zeros_like(count),
                 gradient_step=optax.safe_increment(state.gradient_step),
                 inner_state=tree.cast_like(kept, state.inner_state),
-                acc_grads=emptied,
+                acc_grads=jax.tree.map(jnp.zeros_like, state.acc_grads),
             )
 
         def wait():
-            return jax.tree.map(jnp.zeros_like, updates), state._replace(mini_step=count, acc_grads=total)
+            return jax.tree.map(jnp.zeros_like, updates), state._replace(mini_step=count, acc_grads=total())
 
         return jax.lax.cond(count.astype(float) >= k, step, wait)
 

@@ -8,7 +8,7 @@ import optax
 
 from gdjax import tree
 from gdjax.transforms.moments import below_one, over
-from gdjax.value import Decay, Interval, Scalar, transform
+from gdjax.value import Decay, GradientTransform, Interval, Scalar, transform
 from gdjax.value.diagnose import require_params
 
 
@@ -137,6 +137,8 @@ def lookahead(
     1.0
     """
 
+    again = fast_optimizer.again() if isinstance(fast_optimizer, GradientTransform) else None
+
     def init(params):
         count = jnp.zeros((), jnp.int32)
         if isinstance(params, optax.LookaheadParams):
@@ -154,6 +156,8 @@ def lookahead(
         after = jax.tree.map(
             lambda p, s, u: jnp.where(sync, s + tree.scalar(slow_step_size, s) * (p + u - s), s), p, s, u
         )
+        if again is not None:
+            u = tree.widen(again(updates, tree.anew(fast_state, sync.astype(float)), fast))
         steps = jax.tree.map(lambda p, s, u: jnp.where(sync, s - p, u), p, after, u)
         steps = tree.cast_like(steps, fast if paired else updates)
         if reset_state:
