@@ -7,8 +7,9 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from gdjax import names, problems
+from gdjax import names, problems, tree
 from gdjax.value import GradientTransform, ParseError
+from gdjax.wrappers import eval_params
 
 try:
     import typer
@@ -42,14 +43,14 @@ def train(
     weights, order = jax.random.split(jax.random.key(seed))
     params = problems.init(weights)
     try:
-        state = tx.init(params)
-        jax.eval_shape(lambda: tx.update(params, state, params, value=jnp.zeros(()), grad=params))
+        state = tree.fresh(tx.init(params))  # that of a lifted one may hold the parameters, and both are donated
+        jax.eval_shape(functools.partial(problems.epoch, batch_size=batch_size), tx, params, state, data.train, order)
     except (TypeError, ValueError) as error:
         raise typer.BadParameter(str(error), param_hint="--optimizer") from error
     descend = jax.jit(functools.partial(problems.epoch, batch_size=batch_size), donate_argnums=(1, 2))
     for epoch in range(1, epochs + 1):
         params, state, loss = descend(tx, params, state, data.train, jax.random.fold_in(order, epoch))
-        accuracy = problems.accuracy(params, data.test)
+        accuracy = problems.accuracy(eval_params(tx, state, params), data.test)
         print(f"epoch {epoch:3d}  loss {loss:.4f}  held-out accuracy {accuracy:.4f}", flush=True)
         if not jnp.isfinite(loss):
             print(f"gdjax: the loss is {loss} after epoch {epoch}; try a smaller learning rate", file=sys.stderr)

@@ -116,7 +116,15 @@ def _unpacked(tx: GradientTransform) -> GradientTransform:
 
 
 def _owners(tx: GradientTransform, state: Any, params: Any) -> list[str]:
-    """The path of the parameter that each leaf of the state belongs to."""
+    """The path of the parameter that each leaf of the state belongs to; shared where Optax cannot tell (`lbfgs`)."""
+    try:
+        found = _told_apart(tx, state, params)
+    except Exception:  # whatever an init makes of what stands for parameters
+        return [_SHARED] * len(jax.tree.leaves(state))
+    return found
+
+
+def _told_apart(tx: GradientTransform, state: Any, params: Any) -> list[str]:
     return jax.tree.leaves(
         optax.tree.map_params(
             tx,
@@ -142,7 +150,7 @@ def _assigned(tx: GradientTransform, params: Any) -> dict[str, str]:
         each = [_assigned(part, _masked(params, chosen, own)) for own, part in tx.transforms.items()]
         return {path: one[path] for one in each for path in one}
     if factory is masked:
-        mask = tree.selector(tx.mask)
+        mask = tree.selector("masked", tx.mask)
         mask = mask(params) if callable(mask) else mask
         whole = jax.tree.map(lambda keep, part: jax.tree.map(lambda _: bool(keep), part), mask, params)
         return dict.fromkeys(paths, "") | _assigned(tx.inner, _masked(params, whole, True))

@@ -1,5 +1,6 @@
 """What there is to descend on: scikit-learn's handwritten digits."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -69,8 +70,9 @@ def epoch(tx: Any, params: Params, state: Any, data: tuple[jax.Array, jax.Array]
 
     def step(carry, rows):
         params, state = carry
-        value, grads = jax.value_and_grad(loss)(params, (data[0][rows], data[1][rows]))
-        updates, state = tx.update(grads, state, params, value=value, grad=grads)
+        of_params = functools.partial(loss, batch=(data[0][rows], data[1][rows]))
+        value, grads = jax.value_and_grad(of_params)(params)
+        updates, state = tx.update(grads, state, params, value=value, grad=grads, value_fn=of_params)
         return (apply_updates(params, updates), state), value
 
     (params, state), losses = jax.lax.scan(step, (params, state), batches)

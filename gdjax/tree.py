@@ -41,22 +41,27 @@ def map_paths(f: Callable[[str], Any], tree: Tree) -> Tree:
     return jax.tree_util.tree_map_with_path(at, tree, is_leaf=_boxed)
 
 
-def selector(mask: Any) -> Any:
+def selector(who: str, mask: Any) -> Any:
     """A mask as `optax.masked` takes it: a regular expression over whole paths becomes a function of the parameters."""
     if not isinstance(mask, str):
+        odd = [] if callable(mask) else [x for x in jax.tree.leaves(mask) if isinstance(x, (str, int, float))]
+        if odd and not all(isinstance(x, bool) for x in odd):
+            raise ValueError(f"{who}: mask must be a pattern, or a tree or a function of booleans, got {mask!r}.")
         return mask
     try:
         re.compile(mask)
     except re.error as error:
-        raise ValueError(f"a mask must be a regular expression over whole paths, got {mask!r}: {error}.") from error
-    return functools.partial(_matching, mask)
+        must = "must be a regular expression over whole paths"
+        raise ValueError(f"{who}: mask {must}, got {mask!r}: {error}.") from error
+    return functools.partial(_matching, who, mask)
 
 
-def _matching(pattern: str, params: Tree) -> Tree:
+def _matching(who: str, pattern: str, params: Tree) -> Tree:
     matched = map_paths(lambda path: re.fullmatch(pattern, path) is not None, params)
     if jax.tree.leaves(matched) and not any(jax.tree.leaves(matched)):
-        paths = ", ".join(repr(path) for path, _ in leaves_with_paths(params))
-        raise ValueError(f"a mask must match one path at least, got the pattern {pattern!r}; the paths are {paths}.")
+        paths = listed([path for path, _ in leaves_with_paths(params)])
+        must = "must match one path at least"
+        raise ValueError(f"{who}: mask {must}, got the pattern {pattern!r}; the paths are {paths}.")
     return matched
 
 
@@ -95,9 +100,24 @@ def cast_like(tree: Tree, like: Tree) -> Tree:
 
 
 def _cast_like(x: Any, like: Any) -> jax.Array:
+    _require_same_shape(x, like)
+    return as_dtype(x, jnp.result_type(like))
+
+
+def require_same_shapes(tree: Tree, like: Tree) -> None:
+    """Refuse leaves whose shapes are not those of their counterparts."""
+    jax.tree.map(_require_same_shape, tree, like)
+
+
+def _require_same_shape(x: Any, like: Any) -> None:
     if jnp.shape(x) != jnp.shape(like):
         raise ValueError(f"shape {jnp.shape(x)} came of shape {jnp.shape(like)}")
-    return as_dtype(x, jnp.result_type(like))
+
+
+def listed(names: list[str]) -> str:
+    """Names for an error, 20 of them at most."""
+    shown = ", ".join(map(repr, names[:20]))
+    return shown + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
 def scalar(number: Any, like: Any) -> Any:
@@ -129,6 +149,11 @@ def accumulators(params: Tree, value: Any, dtype: Any = None) -> Tree:
         return jnp.promote_types(dtype, jnp.complex64) if jnp.issubdtype(own, jnp.complexfloating) else dtype
 
     return jax.tree.map(lambda p: jnp.full_like(p, value, dtype=kept(jnp.result_type(p))), params)
+
+
+def fresh(x: Tree, dtype: Any = None) -> Tree:
+    """The same values in new buffers: what is donated must not take the caller's own with it."""
+    return jax.tree.map(lambda x: jnp.array(x, dtype or jnp.result_type(x), copy=True), x)
 
 
 def copies(params: Tree, dtype: Any = None) -> Tree:

@@ -216,3 +216,58 @@ def test_declarations_that_cannot_be_kept_are_refused():
 def test_empty_trees_and_leaves_work(tx, empty):
     updates, _ = tx.update(empty, tx.init(empty), empty)
     assert jax.tree.structure(updates) == jax.tree.structure(empty)
+
+
+AROUND = [
+    "accumulate(sgd(0.1), 2)",
+    "cautious(scale_by_adam())",
+    "lookahead(sgd(0.1), 5, 0.5)",
+    "mars(scale_by_adam())",
+]
+AROUND += ["packed(sgd(0.1))", "params_ema(sgd(0.1))", "sam(sgd(0.1))", "schedule_free(sgd(0.1), 0.1)"]
+
+
+@pytest.mark.parametrize("text", AROUND)
+def test_a_wrapper_that_computes_with_every_leaf_names_an_integer(text):
+    tx, name = gd.parse(text), text.split("(")[0]
+    with pytest.raises(TypeError, match=rf"^{name}: params at 'n' must be floating or complex, got int32\[3\]"):
+        tx.init({"n": jnp.arange(3), "w": jnp.ones(2)})
+    parts = gd.by_path({"w": tx, "n": gd.frozen()})
+    assert parts.init({"n": jnp.arange(3), "w": jnp.ones(2)})
+
+
+def test_a_loss_that_needs_all_parameters_is_not_given_some():
+    tx, params = gd.by_path({"w": gd.sam(gd.sgd(0.1)), ".*": gd.sgd(0.1)}), {"b": 1.0, "w": 1.0}
+    with pytest.raises(ValueError, match=r"sam must go around what chooses parameters, sam\(by_path\(...\)\)"):
+        tx.update(params, tx.init(params), params, value_fn=lambda p: p["w"] ** 2 + p["b"] ** 2)
+
+
+def test_two_means_of_one_parameter_side_by_side_are_not_read():
+    tx = gd.chain(gd.params_ema(gd.identity()), gd.params_ema(gd.sgd(0.1)))
+    with pytest.raises(ValueError, match="two means of one parameter side by side"):
+        gd.eval_params(tx, tx.init(1.0), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ademamix_b3(0.0)", r"b1 must lie in \(0, 1\), got 0.0"),
+        ("dowg(eps=0.0)", "give init_estim_sq_dist, or an eps above 0"),
+        ("adam(True)", "learning_rate must be a number, got True"),
+        ("accumulate(sgd(0.1), 2.5)", "every must be a whole number of gradients, got 2.5"),
+        ("adamw(0.1, mask=['.*kernel'])", "mask must be a pattern, or a tree or a function of booleans, got"),
+        ("masked(sgd(0.1), 3)", "mask must be a pattern, or a tree or a function of booleans, got 3"),
+        ("prodigy(betas=0.9)", "prodigy: betas must be a pair of numbers, got 0.9"),
+    ],
+)
+def test_numbers_that_lead_nowhere_are_refused(text, message):
+    with pytest.raises(gd.ParseError, match=message):
+        gd.parse(text)
+
+
+def test_a_state_that_optax_cannot_tell_apart_is_shared():
+    params = {"w": jnp.ones((3, 2))}
+    state = jax.eval_shape(gd.lbfgs().init, params)
+    described = gd.describe(gd.lbfgs(), params)
+    assert described.state_bytes == described.shared_bytes > 0
+    assert described.state_bytes == sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))

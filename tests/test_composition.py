@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import gdjax as gd
-from tests.samples import assert_close, names, run, sample, tree
+from tests.samples import assert_close, names, run, sample, tree, update
 
 MODEL = {
     "encoder": {"layers": [{"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)} for _ in range(2)]},
@@ -191,23 +191,46 @@ def test_low_precision_norms_are_watched_in_float32():
     np.testing.assert_allclose(gd.metrics(state)["grad_norm"], np.sqrt(3003), rtol=1e-6)
 
 
-AGAIN = [name for name in names(gd.GradientTransform) if sample(name).again() is not None]
+RATE = gd.warmup_cosine(0.1, 2, 10)
+TELLING = {name: sample(name) for name in names(gd.GradientTransform)} | {
+    "a chain of them": gd.chain(gd.clip(0.5), gd.scale_by_rms(), gd.add_decayed_weights(RATE), gd.sgd(RATE)),
+    "a corrected one": gd.chain(gd.scale_by_rms(bias_correction=True), gd.adamw(RATE, nesterov=True)),
+}
 
 
-@pytest.mark.parametrize("name", [*AGAIN, "a chain of them"])
-def test_what_is_told_again_from_the_state_after_it_is_the_same(name):
-    if name in AGAIN:
-        tx = sample(name)
-    else:
-        rate = gd.warmup_cosine(0.1, 2, 10)
-        tx = gd.chain(gd.clip(0.5), gd.scale_by_rms(bias_correction=True), gd.add_decayed_weights(rate), gd.sgd(rate))
+def told(tx, steps=3):
+    """The last updates, and the same told again."""
     params, state = tree(), tx.init(tree())
-    for seed in (1, 2, 3):
+    for seed in range(1, 1 + steps):
         grads = tree(seed=seed)
-        updates, state = tx.update(grads, state, params)
-    assert_close(tx.again()(grads, state, params), updates, rtol=0)
+        updates, state = update(tx, grads, state, params)
+    return updates, tx.again(grads, state, params)
 
 
-def test_a_chain_with_one_that_cannot_tell_cannot():
-    assert gd.chain(gd.clip(0.5), gd.scale_by_adam()).again() is None
-    assert gd.chain(gd.clip(0.5), optax.scale(0.1)).again() is None
+@pytest.mark.parametrize("tx", [pytest.param(tx, id=name) for name, tx in TELLING.items()])
+def test_what_is_told_again_from_the_state_after_it_is_the_same(tx):
+    updates, again = told(tx)
+    assert_close(updates if again is None else again, updates, rtol=0)
+
+
+def test_who_can_tell_again_and_who_cannot():
+    can = {name for name, tx in TELLING.items() if told(tx, 1)[1] is not None}
+    assert can >= {"adamw", "rmsprop", "sgd", "scale_by_adam", "scale_by_schedule", "a chain of them"}
+    assert not can & {"lamb", "lion", "novograd", "scale_by_adan", "schedule_free", "masked", "by_path"} - {"lamb"}
+    assert told(gd.chain(gd.clip(0.5), gd.scale_by_lion()))[1] is None
+    assert told(gd.chain(gd.clip(0.5), optax.scale(0.1)))[1] is None
+    assert told(gd.adam(0.1, mu_dtype=jnp.bfloat16))[1] is None
+
+
+def test_making_a_chain_of_chains_runs_every_body_once_for_each_level():
+    runs = []
+
+    @gd.transform
+    def counted():
+        runs.append(None)
+        return gd.scale(1.0)
+
+    tx = counted()
+    for _ in range(6):
+        tx = gd.chain(tx)
+    assert len(runs) == 1

@@ -171,6 +171,15 @@ def test_the_state_never_holds_the_callers_buffers(tx):
     assert np.isfinite(updates["w"]).all()
 
 
+def test_the_state_shares_no_buffer_with_params_gradients_or_hyperparameters(tx):
+    params, grads, tx = tree(), tree(seed=1), jax.tree.map(jnp.float32, tx)
+    state = tx.init(params)
+    _, new_state = update(tx, grads, state, params)
+    given = {id(leaf) for leaf in jax.tree.leaves((params, grads, tx))}
+    assert not given & {id(leaf) for leaf in jax.tree.leaves((state, new_state))}
+    assert len(set(map(id, jax.tree.leaves(new_state)))) == len(jax.tree.leaves(new_state))
+
+
 def test_unknown_extra_arguments_are_ignored(tx):
     params = tree()
     plain = update(tx, params, tx.init(params), params)

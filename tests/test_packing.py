@@ -131,3 +131,18 @@ def test_what_is_described_is_what_every_leaf_has():
     packed, plain = (gd.describe(gd.chain(gd.clip(1.0), tx), model()) for tx in (gd.packed(gd.adam(0.1)), gd.adam(0.1)))
     assert [row.state_bytes for row in packed.rows] == [row.state_bytes for row in plain.rows]
     assert {row.transform for row in packed.rows} == {"clip + packed(adam)"}
+
+
+def test_gradients_of_other_shapes_are_an_error_that_names_the_path():
+    params = {"a": jnp.ones(3), "b": jnp.ones(2)}
+    tx = gd.packed(gd.sgd(0.1))
+    with pytest.raises(ValueError, match=r"packed: updates and params differ at 'a': float32\[2\] in updates"):
+        tx.update({"a": jnp.ones(2), "b": jnp.ones(3)}, tx.init(params), params)
+
+
+def test_sixteen_bits_are_rounded_once():
+    params, grads = model(jnp.bfloat16), model(jnp.bfloat16, 1)
+    wide = jax.tree.map(lambda x: x.astype(jnp.float32), (params, grads))
+    tx = gd.packed(gd.adamw(0.1, weight_decay=0.1))
+    updates, exact = tx.update(grads, tx.init(params), params)[0], tx.update(wide[1], tx.init(wide[0]), wide[0])[0]
+    assert_close(updates, jax.tree.map(lambda x: x.astype(jnp.bfloat16), exact), rtol=2**-8)

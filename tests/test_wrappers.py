@@ -212,8 +212,11 @@ INNER = gd.sgd(0.1)
         (lambda: gd.sam(INNER, -1), r"sam: rho must lie in \[0, inf\), got -1.0"),
         (lambda: gd.mars(INNER, max_norm=0), r"mars: max_norm must lie in \(0, inf\], got 0.0"),
         (lambda: gd.cautious(gd.adam(0.1)), r"cautious: inner must be a direction, and adam has .* write chain\(caut"),
-        (lambda: gd.masked(INNER, "("), r"a mask must be a regular expression over whole paths, got '\('"),
-        (lambda: gd.adamw(0.1, mask="*"), r"a mask must be a regular expression over whole paths, got '\*'"),
+        (lambda: gd.masked(INNER, "("), r"masked: mask must be a regular expression over whole paths, got '\('"),
+        (
+            lambda: gd.adamw(0.1, mask="*"),
+            r"add_decayed_weights: mask must be a regular expression over whole paths, got '\*'",
+        ),
         (lambda: gd.reduce_on_plateau(), r"reduce_on_plateau needs the loss: call update\(.*, value=loss\)"),
         (lambda: gd.sam(INNER), r"sam needs the loss: call update\(updates, state, params, value_fn=loss\)"),
     ],

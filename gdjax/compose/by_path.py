@@ -48,22 +48,21 @@ def labels(patterns: list[str], params: Any) -> Any:
     paths = [path for path, _ in tree.leaves_with_paths(params)]
     if unmatched := [path for path in paths if _first(patterns, path) is None]:
         raise ValueError(
-            f"by_path: no pattern matches {_listed(unmatched)}; the patterns are {_listed(patterns)}. "
+            f"by_path: no pattern matches {tree.listed(unmatched)}; the patterns are {tree.listed(patterns)}. "
             'A last pattern ".*" takes all that is left.'
         )
     found = tree.map_paths(lambda path: _first(patterns, path), params)
     matched = set(jax.tree.leaves(found))
     if paths and (idle := [pattern for pattern in patterns if pattern not in matched]):
         taken = [pattern for pattern in idle if any(re.fullmatch(pattern, path) for path in paths)]
-        why = f"; earlier ones took all that {_listed(taken)} match" if taken else f"; the paths are {_listed(paths)}"
-        raise ValueError(f"by_path: nothing is left for the patterns {_listed(idle)}{why}.")
+        why = (
+            f"; earlier ones took all that {tree.listed(taken)} match"
+            if taken
+            else f"; the paths are {tree.listed(paths)}"
+        )
+        raise ValueError(f"by_path: nothing is left for the patterns {tree.listed(idle)}{why}.")
     return found
 
 
 def _first(patterns: list[str], path: str) -> str | None:
     return next((pattern for pattern in patterns if re.fullmatch(pattern, path)), None)
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(map(repr, names[:20]))
-    return shown + (f" and {len(names) - 20} more" if len(names) > 20 else "")

@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 import optax
 
-from gdjax.value import GradientTransform, transform
+from gdjax.value import transform
 from gdjax.value.diagnose import MismatchError
 
 
@@ -37,14 +37,12 @@ def chain(*transforms: optax.GradientTransformation):
             new.append(kept)
         return updates, tuple(new)
 
-    parts = [part for tx in transforms if isinstance(tx, GradientTransform) and (part := tx.again())]
-
     def again(updates, state, params=None):
-        for part, kept in zip(parts, state, strict=True):
-            updates = part(updates, kept, params)
+        for tx, kept in zip(transforms, state, strict=True):
+            updates = None if updates is None else tx.again(updates, kept, params)  # pyright: ignore
         return updates
 
-    return (init, update, again) if len(parts) == len(transforms) else (init, update)
+    return init, update, again
 
 
 @transform(flat=True)

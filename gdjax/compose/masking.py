@@ -29,7 +29,7 @@ def masked(inner: optax.GradientTransformation, mask: Any, *, mask_compatible_ex
     >>> print(updates["w"], updates["b"])
     10.0 1.0
     """
-    return optax.masked(inner, tree.selector(mask), mask_compatible_extra_args=mask_compatible_extra_args)
+    return optax.masked(inner, tree.selector("masked", mask), mask_compatible_extra_args=mask_compatible_extra_args)
 
 
 @transform(any_dtype=True)

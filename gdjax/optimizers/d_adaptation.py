@@ -10,9 +10,9 @@ import optax
 from optax.contrib import DAdaptAdamWState, ProdigyState
 
 from gdjax import tree
-from gdjax.transforms.distance import copied, divisor, sum_dtype, total, way
+from gdjax.transforms.distance import divisor, sum_dtype, total, way
 from gdjax.transforms.moments import after, below_one, by_root, correction, mean, mean_squares, means
-from gdjax.value import Decay, NonNegative, Positive, Rate, WeightDecay, transform
+from gdjax.value import Decay, NonNegative, Positive, Rate, WeightDecay, at, transform
 from gdjax.value.diagnose import require_params
 
 
@@ -60,12 +60,12 @@ def prodigy(
     >>> print(tx.update(jnp.array([3.0, -4.0]), tx.init(jnp.zeros(2)), jnp.zeros(2))[0].round(4))
     [-0.5  0.5]
     """
-    b1, b2 = betas
+    b1, b2 = _pair("prodigy", betas)
     b3 = below_one(b2) ** 0.5 if beta3 is None else below_one(beta3)
 
     def init(params):
         m, v, s = (tree.accumulators(params, 0) for _ in range(3))
-        return ProdigyState(m, v, s, copied(params), *_estimate(estim_lr0, params), jnp.zeros((), jnp.int32))
+        return ProdigyState(m, v, s, tree.fresh(params), *_estimate(estim_lr0, params), jnp.zeros((), jnp.int32))
 
     def update(updates, state, params=None):
         require_params("prodigy", params)
@@ -78,7 +78,7 @@ def prodigy(
         ratio = weight * (d if safeguard_warmup else rate)
         s = jax.tree.map(lambda g, s: _added(g, s, b3, ratio), g, old.grad_sum)
         d = jnp.maximum(d, tree.scalar(estim_lr_coef, r) * r / divisor(total(jnp.abs, s)))
-        decay, size = _at(weight_decay, state.count), tree.scalar(eps, d) * d
+        decay, size = at(weight_decay, state.count), tree.scalar(eps, d) * d
 
         def step(m, v, p):
             return -tree.scalar(rate, p) * (by_root(m, v, tree.scalar(size, p)) + tree.scalar(decay, p) * p)
@@ -126,7 +126,7 @@ def dadapt_adamw(
     >>> print(tx.update(jnp.array([3.0, -4.0]), tx.init(jnp.zeros(2)), jnp.zeros(2))[0].round(4))
     [-0.5  0.5]
     """
-    b1, b2 = betas
+    b1, b2 = _pair("dadapt_adamw", betas)
     b3 = below_one(b2) ** 0.5
 
     def init(params):
@@ -148,7 +148,7 @@ def dadapt_adamw(
         moved = jax.tree.map(lambda g: tree.scalar(rate, g) * g, g)
         m, v, s = means(moved, old.exp_avg, b1), mean_squares(g, old.exp_avg_sq, b2), means(moved, old.grad_sum, b3)
         d = jnp.maximum(d, r / divisor((1.0 - tree.scalar(b3, r)) * total(jnp.abs, s)))
-        pull = rate * tree.scalar(_at(weight_decay, state.count), rate)
+        pull = rate * tree.scalar(at(weight_decay, state.count), rate)
         step = jax.tree.map(lambda m, v, p: -(over_size(m, v) + tree.scalar(pull, p) * p), m, v, tree.cast_like(p, g))
         new = DAdaptAdamWState(m, v, s, d, r, optax.safe_increment(state.count))
         return tree.cast_like(step, updates), tree.cast_like(new, state)
@@ -156,20 +156,22 @@ def dadapt_adamw(
     return init, update
 
 
+def _pair(who, betas):
+    if not (isinstance(betas, (tuple, list)) and len(betas) == 2):
+        raise ValueError(f"{who}: betas must be a pair of numbers, got {betas!r}.")
+    return betas
+
+
 def _estimate(estim_lr0, params):
     """The estimate and its numerator before the first step."""
     dtype = sum_dtype(params)
-    return copied(estim_lr0, dtype), jnp.zeros((), dtype)
+    return tree.fresh(estim_lr0, dtype), jnp.zeros((), dtype)
 
 
 def _rate(d, learning_rate, betas, count):
     """The estimate times the factor that is given and Adam's bias correction."""
     b1, b2 = (correction(beta, optax.safe_increment(count)) for beta in betas)
-    return d * tree.scalar(_at(learning_rate, count), d) * tree.scalar(jnp.sqrt(b2) / b1, d)
-
-
-def _at(number, count):
-    return number(count) if callable(number) else number
+    return d * tree.scalar(at(learning_rate, count), d) * tree.scalar(jnp.sqrt(b2) / b1, d)
 
 
 def _added(x, old, decay, weight):

@@ -136,7 +136,7 @@ def adafactor(
     $p \leftarrow p - (m + \lambda p)$ with $m$ the mean of $\eta \max(\mathrm{RMS}(p), 10^{-3})\, u$, $u$ of
     `scale_by_factored_rms` clipped by `clip_by_block_rms`; without momentum no mean is taken.
 
-    State: 4 bytes a row and a column of a matrix, 4 a parameter with momentum.
+    State: 4 bytes a row and a column of a factored matrix, 4 a parameter of other leaves, 4 more with momentum.
     Source: Shazeer and Stern 2018, algorithms 4 and 5 (https://arxiv.org/abs/1804.04235).
 
     Args:

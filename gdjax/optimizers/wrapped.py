@@ -54,7 +54,7 @@ def schedule_free_adamw(
 ):
     r"""AdamW without momentum within `schedule_free`, which is its momentum.
 
-    State: 8 bytes a parameter (16 in float64).
+    State: 8 bytes a parameter (16 in float64), half of it those of `state_dtype` where this is given.
     Source: Defazio et al. 2024, algorithm 1 (https://arxiv.org/abs/2405.15682).
 
     Args:

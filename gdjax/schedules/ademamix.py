@@ -1,9 +1,13 @@
 """The schedules of AdEMAMix."""
 
+from typing import Annotated
+
 import jax.numpy as jnp
 
 from gdjax.schedules.progress import Number, Steps, progress
-from gdjax.value import Decay, schedule
+from gdjax.value import Interval, Scalar, schedule
+
+Inside = Annotated[Scalar, Interval("(0, 1)")]
 
 
 @schedule
@@ -24,7 +28,7 @@ def ademamix_alpha(alpha: Number = 5.0, steps: Steps = 0.0):
 
 
 @schedule
-def ademamix_b3(b1: Decay = 0.9, b3: Decay = 0.9999, steps: Steps = 0.0):
+def ademamix_b3(b1: Inside = 0.9, b3: Inside = 0.9999, steps: Steps = 0.0):
     r"""Lengthen AdEMAMix's slow mean so that its half-life grows linearly from that of the fast one.
 
     $\beta_3(t) = \min(\beta_3, \exp(\ln \beta_1 \ln \beta_3 / ((1 - x) \ln \beta_3 + x \ln \beta_1)))$, $x = t / T$.

@@ -137,8 +137,8 @@ def warm_restarts(
     r"""Fall along half a cosine and start again at the peak, cycle after cycle, without an end.
 
     Cycle $i = 0, 1, \dots$ takes $T_i = T g^i$ steps. In it $\eta_t = f + (\eta s^i - f)(1 + \cos \pi x) / 2$ with
-    $x = (t - T_0 - \dots - T_{i-1}) / T_i$. In float32 cycles that grow begin at the very step up to some 500,000, and
-    to two millionths of the count later on.
+    $x = (t - T_0 - \dots - T_{i-1}) / T_i$. In float32 cycles that grow begin within half a step of where they should
+    up to step 500,000, and within two millionths of the count later on.
 
     Source: Loshchilov and Hutter 2016, equation 5 with $T_{mult} = g$ (https://arxiv.org/abs/1608.03983). Differs from
     the paper: the peak may shrink from cycle to cycle.

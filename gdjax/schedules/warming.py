@@ -24,7 +24,7 @@ def warmup_cosine(peak: Number, warmup_steps: Steps, total_steps: Steps, floor: 
       floor: $f$, the last value, at most the peak.
 
     Raises:
-      ValueError: if the warm-up is longer than the whole, or the floor above the peak.
+      ValueError: if the warm-up is longer than the whole, or the floor above a peak of 0 or more.
 
     >>> import gdjax as gd
     >>> rate = gd.warmup_cosine(1.0, 10, 110)
@@ -55,7 +55,7 @@ def warmup_stable_decay(
       floor: $f$, the last value, at most the peak.
 
     Raises:
-      ValueError: if the floor is above the peak.
+      ValueError: if the floor is above a peak of 0 or more.
 
     >>> import gdjax as gd
     >>> rate = gd.warmup_stable_decay(1.0, 10, 80, 10)

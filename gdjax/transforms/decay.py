@@ -90,4 +90,4 @@ def _decaying(who, weight_decay, mask, pull):
 
     if mask is None:
         return init, update, again
-    return optax.masked(optax.GradientTransformation(init, update), tree.selector(mask))
+    return optax.masked(optax.GradientTransformation(init, update), tree.selector(who, mask))

@@ -49,7 +49,7 @@ def scale_by_dog(
             norm = tree.global_norm(params)
             r = tree.scalar(size, norm) * (1.0 + norm)
         dtype = sum_dtype(params)
-        return DoGState(jnp.asarray(True), copied(params), copied(r, dtype), jnp.zeros((), dtype))
+        return DoGState(jnp.asarray(True), tree.fresh(params), tree.fresh(r, dtype), jnp.zeros((), dtype))
 
     def update(updates, state, params=None):
         require_params("scale_by_dog", params)
@@ -90,18 +90,20 @@ def scale_by_dowg(init_estim_sq_dist: Positive | None = None, eps: NonNegative =
       eps: $\epsilon$, in [0, inf).
 
     Raises:
-      ValueError: if `update` is called without `params`.
+      ValueError: if the first $\bar r^2$ is 0, with which it would never move, or `update` is called without `params`.
 
     >>> import gdjax as gd
     >>> tx = gd.scale_by_dowg(0.25, eps=0.0)
     >>> print(tx.update(jnp.array([3.0, 4.0]), tx.init(jnp.zeros(2)), jnp.zeros(2))[0])
     [0.3 0.4]
     """
+    if init_estim_sq_dist is None and isinstance(eps, float) and eps == 0.0:
+        raise ValueError("scale_by_dowg: give init_estim_sq_dist, or an eps above 0 in its place; got neither.")
 
     def init(params):
         dtype = sum_dtype(params)
-        sq_dist = copied(eps if init_estim_sq_dist is None else init_estim_sq_dist, dtype)
-        return DoWGState(copied(params), weighted_sq_norm_grads=jnp.zeros((), dtype), estim_sq_dist=sq_dist)
+        sq_dist = tree.fresh(eps if init_estim_sq_dist is None else init_estim_sq_dist, dtype)
+        return DoWGState(tree.fresh(params), weighted_sq_norm_grads=jnp.zeros((), dtype), estim_sq_dist=sq_dist)
 
     def update(updates, state, params=None):
         require_params("scale_by_dowg", params)
@@ -112,11 +114,6 @@ def scale_by_dowg(init_estim_sq_dist: Positive | None = None, eps: NonNegative =
         return scaled(updates, step), tree.cast_like(DoWGState(state.init_params, v, sq_dist), state)
 
     return init, update
-
-
-def copied(x, dtype=None):
-    """New buffers: a state that is donated must not take the caller's parameters, or hyperparameters, with it."""
-    return jax.tree.map(lambda x: jnp.array(x, dtype or jnp.result_type(x), copy=True), x)
 
 
 def sum_dtype(params):

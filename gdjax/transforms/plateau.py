@@ -28,8 +28,8 @@ def reduce_on_plateau(
     update is $s g$.
 
     State: `ReduceLROnPlateauState(scale, best_value, plateau_count, cooldown_count, count, avg_value)`, 24 bytes in
-    all. Differs from Optax: $|b|$ stands where Optax has $b$, which takes a negative loss that is no better than the
-    best one, or a little worse, for an improvement; the numbers are float32 at least.
+    all (36 where floats are float64). Differs from Optax: $|b|$ stands where Optax has $b$, which takes a negative loss
+    that is no better than the best one, or a little worse, for an improvement; the numbers are float32 at least.
 
     Args:
       factor: $\gamma$, in (0, 1).

@@ -36,7 +36,7 @@ class Factory(Generic[P, V]):
         function: Callable[P, Any],
         kind: type[V],
         static: Iterable[str] = (),
-        any_dtype: bool = False,
+        any_dtype: bool | None = None,
         flat: bool = False,
     ):
         functools.update_wrapper(self, function)
@@ -138,21 +138,22 @@ class Factory(Generic[P, V]):
 def transform(function: Callable[P, Any], /) -> Factory[P, GradientTransform]: ...
 @overload
 def transform(
-    *, any_dtype: bool = False, flat: bool = False
+    *, any_dtype: bool | None = None, flat: bool = False
 ) -> Callable[[Callable[P, Any]], Factory[P, GradientTransform]]: ...
-def transform(function: Any = None, /, *, any_dtype: bool = False, flat: bool = False) -> Any:
+def transform(function: Any = None, /, *, any_dtype: bool | None = None, flat: bool = False) -> Any:
     """Turn a function that returns `(init, update)`, or another transform, into a factory of values.
 
     The parameters annotated as numbers (`float`, `gd.Scalar`, `gd.ScalarOrSchedule`), as transforms or as containers
     of these become the leaves of a pytree; all others are static. A range in the annotation is checked when a value
     is made. The functions may leave out `**extra_args`: they get those that they name.
 
-    A factory may return a third function, `again(updates, state, params)`: the updates, told from the state after them.
-    What needs the updates twice asks it for them, where XLA would write them down.
+    A factory may return a third function, `again(updates, state, params)`: the updates, told from the state after them,
+    or `None`. What needs the updates twice asks it for them, where XLA would write them down.
 
     Args:
       function: a function of hyperparameters.
-      any_dtype: whether it also takes parameters that have no gradient (integers, say).
+      any_dtype: whether it also takes parameters that have no gradient (integers, say); by default one that is made
+        of other transforms does, and leaves it to these.
       flat: whether it takes all leaves for one vector, each number for itself or by norms of the whole, so that leaves
         may lie side by side in one array (`packed`).
 
@@ -190,7 +191,9 @@ def schedule(function: Callable[P, Callable[[Any], Any]], /) -> Factory[P, Sched
     return _declared(function, Schedule)
 
 
-def _declared(function: Callable[P, Any], kind: type[V], any_dtype: bool = False, flat: bool = False) -> Factory[P, V]:
+def _declared(
+    function: Callable[P, Any], kind: type[V], any_dtype: bool | None = None, flat: bool = False
+) -> Factory[P, V]:
     """A factory whose declaration is checked at once."""
     factory = Factory(function, kind, any_dtype=any_dtype, flat=flat)
     for name, slot in factory.slots.items():
@@ -201,13 +204,13 @@ def _declared(function: Callable[P, Any], kind: type[V], any_dtype: bool = False
 
 @overload
 def lift(
-    function: Callable[P, optax.GradientTransformation], static: Iterable[str] = (), *, any_dtype: bool = False
+    function: Callable[P, optax.GradientTransformation], static: Iterable[str] = (), *, any_dtype: bool | None = None
 ) -> Factory[P, GradientTransform]: ...
 @overload
 def lift(
-    function: Callable[P, optax.Schedule], static: Iterable[str] = (), *, any_dtype: bool = False
+    function: Callable[P, optax.Schedule], static: Iterable[str] = (), *, any_dtype: bool | None = None
 ) -> Factory[P, Schedule]: ...
-def lift(function: Callable[P, Any], static: Iterable[str] = (), *, any_dtype: bool = False) -> Factory[P, Any]:
+def lift(function: Callable[P, Any], static: Iterable[str] = (), *, any_dtype: bool | None = None) -> Factory[P, Any]:
     """Make a factory of values of any Optax factory, of transforms or of schedules.
 
     Its own annotations say which parameters are leaves. One on whose number the function branches while it builds
@@ -216,7 +219,7 @@ def lift(function: Callable[P, Any], static: Iterable[str] = (), *, any_dtype: b
     Args:
       function: a function that returns an `optax.GradientTransformation` or an `optax.Schedule`.
       static: names of parameters that are no leaves, whatever their annotation.
-      any_dtype: whether it also takes parameters that have no gradient (integers, say).
+      any_dtype: as in `transform`.
 
     >>> import gdjax as gd, optax
     >>> gd.lift(optax.fromage)(learning_rate=0.1)

@@ -38,12 +38,12 @@ class GradientTransform(Value, optax.GradientTransformationExtraArgs):
         init, update, *_ = self._functions()
         return init, update
 
-    def again(self) -> Callable[..., Any] | None:
-        """The function `again(updates, state, params)` of one that can tell its updates from the state after them."""
+    def again(self, updates: Any, state: Any, params: Any = None) -> Any:
+        """The updates once more, told from the state after them; `None` where this transform cannot tell."""
         body = self._functions()
         if isinstance(body, GradientTransform):
-            return body.again()
-        return body[2] if len(body) == 3 else None
+            return body.again(updates, state, params)
+        return body[2](updates, state, params) if len(body) == 3 else None
 
     def _functions(self) -> tuple[Callable[..., Any], ...]:
         body = self.body()
@@ -104,5 +104,6 @@ def _accepted(update: Callable[..., Any], extra_args: dict[str, Any]) -> dict[st
 
 
 def _require_inexact(tx: GradientTransform, what: str, tree: Any) -> None:
-    if not (tx.factory.any_dtype or tx.factory.composes):
+    takes_any = tx.factory.any_dtype
+    if not (tx.factory.composes if takes_any is None else takes_any):
         diagnose.require_inexact(tx.factory.__name__, what, tree)

@@ -25,3 +25,8 @@ class Schedule(Value):
         """Run the body once, so that what it refuses is refused when the value is made."""
         with diagnose.branches(self):
             self.body()
+
+
+def at(number: Any, count: Any) -> Any:
+    """A hyperparameter at a step: what a schedule says, or the number itself."""
+    return number(count) if callable(number) else number

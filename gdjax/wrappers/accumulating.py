@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import tree
-from gdjax.value import Interval, ScalarOrSchedule, transform
+from gdjax.value import Interval, ScalarOrSchedule, at, transform
 
 
 class AccumulateState(NamedTuple):
@@ -22,7 +22,7 @@ class AccumulateState(NamedTuple):
     """Their sum, shaped like the parameters."""
 
 
-@transform
+@transform(any_dtype=False)
 def accumulate(
     inner: optax.GradientTransformation,
     every: Annotated[ScalarOrSchedule, Interval("[1, inf)")],
@@ -39,7 +39,7 @@ def accumulate(
 
     Args:
       inner: what takes the steps.
-      every: $k$, in [1, inf), or a schedule of it by steps taken.
+      every: $k$, a whole number in [1, inf), or a schedule of it by steps taken.
       accumulator_dtype: the dtype of the sum; by default that of the parameters, float32 at least.
 
     >>> import gdjax as gd
@@ -51,6 +51,8 @@ def accumulate(
     0.0
     -2.0
     """
+    if isinstance(every, float) and every % 1:
+        raise ValueError(f"accumulate: every must be a whole number of gradients, got {every}.")
 
     def init(params):
         return AccumulateState(
@@ -62,7 +64,7 @@ def accumulate(
 
     def update(updates, state, params=None, **extra_args):
         count = state.mini_step + 1
-        k = every(state.gradient_step) if callable(every) else every
+        k = at(every, state.gradient_step)
 
         def total():
             both = jax.tree.map(jnp.add, tree.widen(state.acc_grads), tree.widen(updates))

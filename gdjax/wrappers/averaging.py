@@ -8,7 +8,7 @@ import optax
 
 from gdjax import tree
 from gdjax.transforms.moments import below_one, over
-from gdjax.value import Decay, GradientTransform, Interval, Scalar, transform
+from gdjax.value import Decay, Interval, Scalar, transform
 from gdjax.value.diagnose import require_params
 
 
@@ -24,7 +24,7 @@ class ParamsEmaState(NamedTuple):
     """Shaped like the parameters, 0 before the second step."""
 
 
-@transform
+@transform(any_dtype=False)
 def params_ema(inner: optax.GradientTransformation, decay: Decay = 0.999, accumulator_dtype: Any = None):
     r"""Average the parameters along the way: $e \leftarrow d e + (1 - d) p$; `eval_params` reads $e / (1 - d^t)$.
 
@@ -100,7 +100,7 @@ class SlowState(NamedTuple):
     """The slow parameters, float32 at least."""
 
 
-@transform
+@transform(any_dtype=False)
 def lookahead(
     fast_optimizer: optax.GradientTransformation,
     sync_period: Annotated[Scalar, Interval("[1, inf)")],
@@ -137,8 +137,6 @@ def lookahead(
     1.0
     """
 
-    again = fast_optimizer.again() if isinstance(fast_optimizer, GradientTransform) else None
-
     def init(params):
         count = jnp.zeros((), jnp.int32)
         if isinstance(params, optax.LookaheadParams):
@@ -156,8 +154,8 @@ def lookahead(
         after = jax.tree.map(
             lambda p, s, u: jnp.where(sync, s + tree.scalar(slow_step_size, s) * (p + u - s), s), p, s, u
         )
-        if again is not None:
-            u = tree.widen(again(updates, tree.anew(fast_state, sync.astype(float)), fast))
+        told = fast_optimizer.again(updates, tree.anew(fast_state, sync.astype(float)), fast)  # pyright: ignore
+        u = u if told is None else tree.widen(told)
         steps = jax.tree.map(lambda p, s, u: jnp.where(sync, s - p, u), p, after, u)
         steps = tree.cast_like(steps, fast if paired else updates)
         if reset_state:

@@ -9,7 +9,7 @@ from gdjax.value import GradientTransform, transform
 from gdjax.value.hyperparams import hyperparams
 
 
-@transform
+@transform(any_dtype=False)
 def cautious(inner: optax.GradientTransformation):
     r"""Leave out the numbers of an update whose sign is not that of the gradient, and lengthen the others.
 

@@ -33,10 +33,10 @@ def eval_params(tx: optax.GradientTransformation, state: Any, params: Any) -> An
       params: the parameters that are trained.
 
     Returns:
-      A tree like `params`, in their dtypes.
+      A tree like `params`, in their dtypes; where it is they themselves, their very buffers.
 
     Raises:
-      ValueError: if the state is not one of this optimizer and these parameters.
+      ValueError: if the state is not one of this optimizer and these parameters, or two means stand side by side.
 
     >>> import gdjax as gd
     >>> tx = gd.sgd(0.1)
@@ -46,8 +46,12 @@ def eval_params(tx: optax.GradientTransformation, state: Any, params: Any) -> An
     expected = jax.eval_shape(tx.init, params)
     if where := difference(state, expected, "the state given", "the one that init makes"):
         raise ValueError(f"eval_params: the state does not belong to these params: {where}.")
-    for node in jax.tree.leaves(state, is_leaf=_keeps):
-        params = _read(node, params) if _keeps(node) else params
+    nodes = [node for node in jax.tree.leaves(state, is_leaf=_keeps) if _keeps(node)]
+    known = [jax.tree.leaves(_known(node), is_leaf=_is_masked) for node in nodes]
+    if any(sum(not _is_masked(kept) for kept in of_leaf) > 1 for of_leaf in zip(*known, strict=False)):
+        raise ValueError("eval_params: the optimizer keeps two means of one parameter side by side; put one around it.")
+    for node in nodes:
+        params = _read(node, params)
     return params
 
 
@@ -55,13 +59,21 @@ def _keeps(node):
     return type(node) in KEPT
 
 
+def _known(node):
+    return getattr(node, KEPT[type(node)][0])
+
+
+def _is_masked(node):
+    return isinstance(node, optax.MaskedNode)
+
+
 def _read(state, params):
-    field, f = KEPT[type(state)]
+    _, f = KEPT[type(state)]
 
     def leaf(kept, p):
-        if isinstance(kept, optax.MaskedNode):
+        if _is_masked(kept):
             return p
         wide = tree.as_dtype(p, tree.wide(jnp.result_type(p)))
         return tree.as_dtype(f(wide, tree.as_dtype(kept, wide.dtype), state), jnp.result_type(p))
 
-    return jax.tree.map(leaf, getattr(state, field), params, is_leaf=lambda x: isinstance(x, optax.MaskedNode))
+    return jax.tree.map(leaf, _known(state), params, is_leaf=_is_masked)

@@ -22,7 +22,7 @@ class MarsState(NamedTuple):
     """The last gradient, float32 at least."""
 
 
-@transform
+@transform(any_dtype=False)
 def mars(inner: optax.GradientTransformation, b1: Decay = 0.95, gamma: NonNegative = 0.025, max_norm: Positive = 1.0):
     r"""Give a transform gradients from which part of their noise is taken: what the last one and this one share.
 
@@ -59,6 +59,6 @@ def mars(inner: optax.GradientTransformation, b1: Decay = 0.95, gamma: NonNegati
         clipped, _ = clip.update(ahead, optax.EmptyState())
         moved, inner_state = inner.update(tree.cast_like(clipped, updates), state.inner_state, params, **extra_args)
         count = optax.safe_increment(state.count)
-        return moved, MarsState(inner_state, count, tree.cast_like(g, state.grads))
+        return moved, MarsState(inner_state, count, tree.fresh(tree.cast_like(g, state.grads)))
 
     return init, update

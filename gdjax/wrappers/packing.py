@@ -15,13 +15,14 @@ from gdjax.value import GradientTransform, transform
 from gdjax.value.gradient_transform import require_value
 
 
-@transform
+@transform(any_dtype=False)
 def packed(inner: optax.GradientTransformation, below: int = 4096):
     """Keep the state of small leaves side by side, in one buffer for every dtype of accumulation.
 
     A step over hundreds of small leaves spends its time on dispatching buffers, and its compilation on a loop for each;
-    here there is one for all, and the numbers are the same. Sizes and dtypes alone decide what is packed; leaves that
-    are sharded, as their types say, stay apart.
+    here there is one for all. The numbers are the same in float32 and wider, and those of 16 bits are rounded once, at
+    the end. Sizes and dtypes alone decide what is packed; leaves that are sharded, as their types say, stay apart. What
+    tells leaves apart goes around it: `accumulate(packed(adamw(1e-3)), 8)`, `schedule_free(packed(sgd(0.1)), 0.1)`.
 
     State: that of the inner transform, of trees `{"packed": {dtype: buffer}, "apart": [leaves]}`; as many bytes.
 
@@ -46,6 +47,8 @@ def packed(inner: optax.GradientTransformation, below: int = 4096):
         return inner.init(_pack(params, _layout(params, below)))
 
     def update(updates, state, params=None, **extra_args):
+        if params is not None:
+            tree.require_same_shapes(updates, params)
         layout = _layout(updates if params is None else params, below)
         together = None if params is None else _pack(params, layout)
         moved, state = inner.update(_pack(updates, layout), state, together, **extra_args)
@@ -67,7 +70,8 @@ def _require_flat(tx: Any) -> None:
     else:
         raise ValueError(
             f"packed: inner must take all leaves for one vector, and {tx.factory.__name__} tells them apart"
-            f"{' by its mask' if masked else ''}. Pack the parts of the chain that do not."
+            f"{' by its mask' if masked else ''}. Pack what stands within it, or beside it in a chain; a transform of "
+            "your own says that it takes them so by transform(flat=True)."
         )
 
 

@@ -8,11 +8,11 @@ import optax
 from optax.contrib import ScheduleFreeState
 
 from gdjax import tree
-from gdjax.value import GradientTransform, Interval, NonNegative, Rate, Scalar, transform
+from gdjax.value import Interval, NonNegative, Rate, Scalar, at, transform
 from gdjax.value.diagnose import require_params
 
 
-@transform
+@transform(any_dtype=False)
 def schedule_free(
     base_optimizer: optax.GradientTransformation,
     learning_rate: Rate,
@@ -53,11 +53,10 @@ def schedule_free(
     >>> print(params, state.z, gd.eval_params(tx, state, params))
     1.75 2.0 1.5
     """
-    again = base_optimizer.again() if isinstance(base_optimizer, GradientTransform) else None
 
     def init(params):
         return ScheduleFreeState(
-            b1=jnp.asarray(b1, float),
+            b1=tree.fresh(b1, float),
             weight_sum=jnp.zeros((), float),
             step_count=jnp.ones((), jnp.int32),
             max_lr=jnp.zeros((), float),
@@ -67,7 +66,7 @@ def schedule_free(
 
     def update(grads, state, params=None, **extra_args):
         require_params("schedule_free", params)
-        rate = learning_rate(state.step_count) if callable(learning_rate) else learning_rate
+        rate = at(learning_rate, state.step_count)
         max_lr = jnp.maximum(state.max_lr, jnp.asarray(rate, float))
         weight = max_lr**weight_lr_power
         weight_sum = state.weight_sum + weight
@@ -76,17 +75,17 @@ def schedule_free(
         old = tree.widen(state.z)
         kept = tree.cast_like(jax.tree.map(jnp.add, old, tree.widen(moved)), state.z)
         z, y = tree.widen(kept), tree.widen(params)
-        if again is not None and state_dtype is None:
-            u = tree.widen(again(grads, tree.anew(base_state, c), params))
-        else:
-            u = jax.tree.map(jnp.subtract, z, old)
+        told = None
+        if state_dtype is None:
+            told = base_optimizer.again(grads, tree.anew(base_state, c), params)  # pyright: ignore
+        u = jax.tree.map(jnp.subtract, z, old) if told is None else tree.widen(told)
 
         def step(z, y, u):
             share, rest = tree.scalar(c, y), tree.scalar((1 - c) * (1 - b1), y)
             return share * (z - y) + rest * u
 
         new = state._replace(
-            b1=jnp.asarray(b1, float),
+            b1=tree.fresh(b1, float),
             weight_sum=weight_sum,
             step_count=optax.safe_increment(state.step_count),
             max_lr=max_lr,

@@ -12,7 +12,7 @@ from gdjax.value import NonNegative, transform
 from gdjax.value.diagnose import require_params
 
 
-@transform
+@transform(any_dtype=False)
 def sam(inner: optax.GradientTransformation, rho: NonNegative = 0.05):
     r"""Step by the gradient at the worst point nearby: $g' = \nabla f(p + \rho\, g / \lVert g \rVert)$.
 
@@ -22,6 +22,8 @@ def sam(inner: optax.GradientTransformation, rho: NonNegative = 0.05):
     State: that of the inner transform.
     Source: Foret et al. 2020, algorithm 1 (https://arxiv.org/abs/2010.01412). Differs from Optax, where the parameters
     and the state are those of the ascent at every other call, and hold a copy of the true ones.
+
+    It goes around all else, `sam(by_path(...))`: the loss needs all the parameters.
 
     Args:
       inner: what gets the gradient.
@@ -39,8 +41,10 @@ def sam(inner: optax.GradientTransformation, rho: NonNegative = 0.05):
 
     def update(updates, state, params=None, *, value_fn: Callable[[Any], jax.Array] | None = None, **extra_args):
         require_params("sam", params)
-        if value_fn is None:
+        if not callable(value_fn):
             raise ValueError("sam needs the loss: call update(updates, state, params, value_fn=loss).")
+        if any(map(_is_masked, jax.tree.leaves(params, is_leaf=_is_masked))):
+            raise ValueError("sam must go around what chooses parameters, sam(by_path(...)): the loss needs them all.")
         norm = tree.global_norm(updates)
         reach = rho / jnp.where(norm > 0, norm, 1.0)
         above = jax.tree.map(
@@ -51,3 +55,7 @@ def sam(inner: optax.GradientTransformation, rho: NonNegative = 0.05):
         return inner.update(tree.cast_like(steepest, updates), state, params, **extra_args)
 
     return inner.init, update
+
+
+def _is_masked(node):
+    return isinstance(node, optax.MaskedNode)
