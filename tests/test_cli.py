@@ -9,6 +9,8 @@ import pytest
 
 ENV = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
 
+MEAN = "params_ema(sgd(0.3), decay=0.99)"
+
 
 def gdjax(*arguments, code=None):
     command = [sys.executable, *(["-c", code] if code else ["-m", "gdjax"]), *arguments]
@@ -27,6 +29,20 @@ def test_it_learns_digits(optimizer):
     accuracies = [float(share) for share in re.findall(r"accuracy (\d\.\d+)", done.stdout)]
     assert losses[-1] < 0.15 < losses[0]
     assert accuracies[-1] > 0.95
+
+
+def test_what_it_evaluates_is_the_mean_that_an_optimizer_keeps():
+    plain, averaged = (gdjax("train", "--epochs", "1", "--optimizer", o).stdout for o in ("sgd(0.3)", MEAN))
+    losses = [re.findall(r"loss (\d+\.\d+)", out) for out in (plain, averaged)]
+    accuracies = [re.findall(r"accuracy (\d\.\d+)", out) for out in (plain, averaged)]
+    assert losses[0] == losses[1] != []
+    assert accuracies[0] != accuracies[1]
+
+
+@pytest.mark.parametrize("optimizer", ["sam(sgd(0.1))", "lbfgs()"])
+def test_optimizers_that_call_the_loss_run(optimizer):
+    done = gdjax("train", "--epochs", "1", "--optimizer", optimizer)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_same_seed_is_the_same_run():

@@ -80,9 +80,17 @@ def corrected(ms, decay, count):
 
 def looking_ahead(gs, ms, decay, count):
     """Nesterov's corrected mean: one step further along the mean, the gradient once more (Dozat 2016, algorithm 2)."""
-    now = functools.cache(lambda dtype: correction(decay, count, dtype))
-    then = functools.cache(lambda dtype: correction(decay, count + 1, dtype))
-    return jax.tree.map(lambda g, m: mean(over(g, now(_real(m))), over(m, then(_real(m))), decay), gs, ms)
+
+    @functools.cache
+    def shares(dtype):
+        kept = rounded(decay, dtype)
+        return (1 - kept) / correction(decay, count, dtype), kept / correction(decay, count + 1, dtype)
+
+    def ahead(g, m):
+        of_g, of_m = (tree.scalar(share, m) for share in shares(_real(m)))
+        return of_m * m + of_g * g
+
+    return jax.tree.map(ahead, gs, ms)
 
 
 def _real(x):
