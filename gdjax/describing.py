@@ -128,11 +128,11 @@ def _told_apart(tx: GradientTransform, state: Any, params: Any) -> list[str]:
     return jax.tree.leaves(
         optax.tree.map_params(
             tx,
-            lambda leaf, path: leaf if isinstance(leaf, optax.MaskedNode) else path,
+            lambda leaf, path: leaf if tree.is_masked(leaf) else path,
             state,
             tree.map_paths(lambda path: path, params),
             transform_non_params=lambda _: _SHARED,
-            is_leaf=lambda node: isinstance(node, optax.MaskedNode),
+            is_leaf=tree.is_masked,
         )
     )
 

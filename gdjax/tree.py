@@ -44,8 +44,8 @@ def map_paths(f: Callable[[str], Any], tree: Tree) -> Tree:
 def selector(who: str, mask: Any) -> Any:
     """A mask as `optax.masked` takes it: a regular expression over whole paths becomes a function of the parameters."""
     if not isinstance(mask, str):
-        odd = [] if callable(mask) else [x for x in jax.tree.leaves(mask) if isinstance(x, (str, int, float))]
-        if odd and not all(isinstance(x, bool) for x in odd):
+        leaves = [] if callable(mask) else jax.tree.leaves(mask)
+        if any(isinstance(x, (str, int, float)) and not isinstance(x, bool) for x in leaves):
             raise ValueError(f"{who}: mask must be a pattern, or a tree or a function of booleans, got {mask!r}.")
         return mask
     try:
@@ -63,6 +63,11 @@ def _matching(who: str, pattern: str, params: Tree) -> Tree:
         must = "must match one path at least"
         raise ValueError(f"{who}: mask {must}, got the pattern {pattern!r}; the paths are {paths}.")
     return matched
+
+
+def is_masked(node: Any) -> bool:
+    """Whether a node stands for a leaf that a mask leaves out."""
+    return isinstance(node, optax.MaskedNode)
 
 
 def _boxed(node: Any) -> bool:
@@ -140,25 +145,28 @@ def accumulators(params: Tree, value: Any, dtype: Any = None) -> Tree:
 
     Of complex parameters they are complex, of the precision that is asked for where JAX has it.
     """
-    if dtype is not None and not jnp.issubdtype(dtype, jnp.inexact):
+    kept = _keeping(dtype)
+    return jax.tree.map(lambda p: jnp.full_like(p, value, dtype=kept(p)), params)
+
+
+def copies(params: Tree, dtype: Any = None) -> Tree:
+    """The parameters' values in new buffers, of the dtype in which `accumulators` has theirs."""
+    kept = _keeping(dtype)
+    return jax.tree.map(lambda p: fresh(p, kept(p)), params)
+
+
+def _keeping(dtype: Any) -> Callable[[Any], Any]:
+    """The dtype of what is kept of a parameter, where one is asked for or not."""
+    if dtype is None:
+        return lambda p: wide(jnp.result_type(p))
+    if not jnp.issubdtype(dtype, jnp.inexact):
         raise ValueError(f"the dtype of an accumulator must be floating or complex, got {dtype}")
-
-    def kept(own):
-        if dtype is None:
-            return wide(own)
-        return jnp.promote_types(dtype, jnp.complex64) if jnp.issubdtype(own, jnp.complexfloating) else dtype
-
-    return jax.tree.map(lambda p: jnp.full_like(p, value, dtype=kept(jnp.result_type(p))), params)
+    return lambda p: jnp.promote_types(dtype, jnp.complex64) if jnp.iscomplexobj(p) else dtype
 
 
 def fresh(x: Tree, dtype: Any = None) -> Tree:
     """The same values in new buffers: what is donated must not take the caller's own with it."""
     return jax.tree.map(lambda x: jnp.array(x, dtype or jnp.result_type(x), copy=True), x)
-
-
-def copies(params: Tree, dtype: Any = None) -> Tree:
-    """New buffers of the parameters' values, never the caller's own: these may be donated."""
-    return jax.tree.map(lambda zero, p: zero + as_dtype(p, zero.dtype), accumulators(params, 0, dtype), params)
 
 
 def anew(tree: Tree, number: jax.Array) -> Tree:

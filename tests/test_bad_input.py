@@ -248,6 +248,19 @@ def test_two_means_of_one_parameter_side_by_side_are_not_read():
         gd.eval_params(tx, tx.init(1.0), 1.0)
 
 
+def test_means_of_parts_that_a_mask_leaves_out_whole_are_read_each():
+    params = {"dec": {"x": jnp.ones(1), "y": jnp.ones(1)}, "enc": {"a": jnp.ones(1), "b": jnp.ones(1)}}
+    part = gd.params_ema(gd.sgd(0.1), decay=0.5)
+    tx = gd.chain(*(gd.masked(part, {"dec": here, "enc": not here}) for here in (True, False)))
+    state = tx.init(params)
+    for _ in range(2):
+        updates, state = tx.update(params, state, params)
+        before, params = params, gd.apply_updates(params, updates)
+    expected = jax.tree.map(lambda old, new: (old + 2 * new) / 3, before, params)
+    found = gd.eval_params(tx, state, params)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), found, expected)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

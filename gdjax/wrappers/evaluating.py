@@ -47,8 +47,7 @@ def eval_params(tx: optax.GradientTransformation, state: Any, params: Any) -> An
     if where := difference(state, expected, "the state given", "the one that init makes"):
         raise ValueError(f"eval_params: the state does not belong to these params: {where}.")
     nodes = [node for node in jax.tree.leaves(state, is_leaf=_keeps) if _keeps(node)]
-    known = [jax.tree.leaves(_known(node), is_leaf=_is_masked) for node in nodes]
-    if any(sum(not _is_masked(kept) for kept in of_leaf) > 1 for of_leaf in zip(*known, strict=False)):
+    if any(sum(of_leaf) > 1 for of_leaf in zip(*(_knows(node, params) for node in nodes), strict=True)):
         raise ValueError("eval_params: the optimizer keeps two means of one parameter side by side; put one around it.")
     for node in nodes:
         params = _read(node, params)
@@ -59,21 +58,24 @@ def _keeps(node):
     return type(node) in KEPT
 
 
-def _known(node):
-    return getattr(node, KEPT[type(node)][0])
-
-
-def _is_masked(node):
-    return isinstance(node, optax.MaskedNode)
+def _knows(state, params):
+    """Of every parameter, whether a state keeps something of it: a mask may leave out many at once."""
+    return jax.tree.leaves(_mapped(lambda kept, p: jax.tree.map(lambda _: not tree.is_masked(kept), p), state, params))
 
 
 def _read(state, params):
+    """The parameters, with what a state says in the place of those that it knows."""
     _, f = KEPT[type(state)]
 
     def leaf(kept, p):
-        if _is_masked(kept):
+        if tree.is_masked(kept):
             return p
         wide = tree.as_dtype(p, tree.wide(jnp.result_type(p)))
         return tree.as_dtype(f(wide, tree.as_dtype(kept, wide.dtype), state), jnp.result_type(p))
 
-    return jax.tree.map(leaf, _known(state), params, is_leaf=_is_masked)
+    return _mapped(leaf, state, params)
+
+
+def _mapped(f, state, params):
+    field, _ = KEPT[type(state)]
+    return jax.tree.map(f, getattr(state, field), params, is_leaf=tree.is_masked)

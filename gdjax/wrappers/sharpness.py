@@ -43,7 +43,7 @@ def sam(inner: optax.GradientTransformation, rho: NonNegative = 0.05):
         require_params("sam", params)
         if not callable(value_fn):
             raise ValueError("sam needs the loss: call update(updates, state, params, value_fn=loss).")
-        if any(map(_is_masked, jax.tree.leaves(params, is_leaf=_is_masked))):
+        if any(map(tree.is_masked, jax.tree.leaves(params, is_leaf=tree.is_masked))):
             raise ValueError("sam must go around what chooses parameters, sam(by_path(...)): the loss needs them all.")
         norm = tree.global_norm(updates)
         reach = rho / jnp.where(norm > 0, norm, 1.0)
@@ -55,7 +55,3 @@ def sam(inner: optax.GradientTransformation, rho: NonNegative = 0.05):
         return inner.update(tree.cast_like(steepest, updates), state, params, **extra_args)
 
     return inner.init, update
-
-
-def _is_masked(node):
-    return isinstance(node, optax.MaskedNode)
