@@ -9,7 +9,7 @@ from optax.contrib import ScaleByAdemamixState
 
 from gdjax import tree
 from gdjax.transforms.moments import by_root, corrected, mean_squares, means
-from gdjax.value import Decay, Interval, NonNegative, Rate, ScalarOrSchedule, transform
+from gdjax.value import Decay, Interval, NonNegative, Rate, ScalarOrSchedule, at, transform
 
 
 @transform(flat=True)
@@ -53,7 +53,7 @@ def scale_by_ademamix(
         return ScaleByAdemamixState(count, count_m2, m1, m2, tree.accumulators(params, 0))
 
     def update(updates, state, params=None):
-        now = [number(state.count_m2) if callable(number) else number for number in (b3, alpha)]
+        now = [at(number, state.count_m2) for number in (b3, alpha)]
         count, count_m2 = (optax.safe_increment(counted) for counted in (state.count, state.count_m2))
         g = tree.widen(updates)
         m1, m2, v = means(g, state.m1, b1), means(g, state.m2, now[0]), mean_squares(g, state.nu, b2)

@@ -8,7 +8,7 @@ import optax
 
 from gdjax import tree
 from gdjax.transforms.moments import by_root, corrected, looking_ahead, mean, means
-from gdjax.value import Decay, NonNegative, WeightDecay, transform
+from gdjax.value import Decay, NonNegative, WeightDecay, at, transform
 from gdjax.value.diagnose import require_params
 
 
@@ -154,7 +154,7 @@ def scale_by_novograd(
     def update(updates, state, params=None):
         require_params("scale_by_novograd", params)
         count = optax.safe_increment(state.count)
-        rate = weight_decay(state.count) if callable(weight_decay) else weight_decay
+        rate = at(weight_decay, state.count)
         b2_now = jnp.where(state.count == 0, 0.0, b2)
         g = tree.widen(updates)
         v = jax.tree.map(lambda g, v: mean(jnp.sum(tree.abs_sq(g)), v, tree.scalar(b2_now, g)), g, state.nu)

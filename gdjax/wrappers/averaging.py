@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import tree
-from gdjax.transforms.moments import below_one, over
+from gdjax.transforms.moments import below_one, corrected, mean, means
 from gdjax.value import Decay, Interval, Scalar, transform
 from gdjax.value.diagnose import require_params
 
@@ -18,8 +18,8 @@ class ParamsEmaState(NamedTuple):
     inner_state: Any
     count: Any
     """Steps taken, int32 of shape ()."""
-    share: jax.Array
-    """$1 - d$, a float of shape (): that of the newest parameters, with which `eval_params` takes them in."""
+    decay: jax.Array
+    """$d$, a float of shape (), with which `eval_params` takes the newest parameters in."""
     ema: Any
     """Shaped like the parameters, 0 before the second step."""
 
@@ -31,7 +31,7 @@ def params_ema(inner: optax.GradientTransformation, decay: Decay = 0.999, accumu
     The mean is of the parameters after every step, whatever was done to them, the first ones left out. They are taken
     in at the next call of `update`, and the newest by `eval_params`: no update is needed twice.
 
-    State: `ParamsEmaState(inner_state, count, share, ema)`, 4 bytes a parameter (8 in float64), or those of
+    State: `ParamsEmaState(inner_state, count, decay, ema)`, 4 bytes a parameter (8 in float64), or those of
     `accumulator_dtype`, beside the inner one.
     Source: Polyak and Juditsky 1992 (https://doi.org/10.1137/0330046), exponential as in Kingma and Ba 2014, section
     7.2 (https://arxiv.org/abs/1412.6980).
@@ -58,7 +58,7 @@ def params_ema(inner: optax.GradientTransformation, decay: Decay = 0.999, accumu
         return ParamsEmaState(
             inner_state=inner.init(params),
             count=jnp.zeros((), jnp.int32),
-            share=_share(decay),
+            decay=tree.fresh(below_one(decay), float),
             ema=tree.accumulators(params, 0, accumulator_dtype),
         )
 
@@ -66,28 +66,16 @@ def params_ema(inner: optax.GradientTransformation, decay: Decay = 0.999, accumu
         require_params("params_ema", params)
         moved, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
         known = jax.tree.map(lambda p: jnp.where(state.count == 0, 0, p), tree.widen(params))
-        share = _share(decay)
-        ema = jax.tree.map(lambda p, e: _taken_in(p, e, share), known, tree.widen(state.ema))
-        count = optax.safe_increment(state.count)
-        return moved, ParamsEmaState(inner_state, count, share, tree.cast_like(ema, state.ema))
+        ema = tree.cast_like(means(known, state.ema, decay), state.ema)
+        count, kept = optax.safe_increment(state.count), tree.fresh(below_one(decay), float)
+        return moved, ParamsEmaState(inner_state, count, kept, ema)
 
     return init, update
 
 
 def ema_of(p, ema, state):
     """The mean with the newest parameters taken in; before the first step these alone."""
-    left = jnp.log1p(-jnp.minimum(state.share, 1 - jnp.finfo(state.share.dtype).epsneg))
-    weight = -jnp.expm1(jnp.maximum(state.count, 1).astype(float) * left)
-    return over(_taken_in(p, ema, state.share), weight)
-
-
-def _share(decay):
-    return jnp.asarray(1.0 - below_one(decay), float)
-
-
-def _taken_in(p, ema, share):
-    """The mean one step on, from the share alone: a decay near 1, rounded, would leave it short by a part in 10,000."""
-    return ema + tree.scalar(share, ema) * (p - ema)
+    return corrected(mean(p, ema, state.decay), state.decay, jnp.maximum(state.count, 1))
 
 
 class SlowState(NamedTuple):
