@@ -1,6 +1,6 @@
 """Every optimizer descends: to the least of a quadratic, to that of Rosenbrock's function, and on digits."""
 
-from functools import cache, partial
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ import pytest
 import gdjax as gd
 from gdjax import optimizers, problems
 from tests.descents import DESCENTS
+from tests.loops import descended
 
 STEPS, EPOCHS, BATCH = 100_000, 20, 64
 
@@ -33,7 +34,7 @@ def rosenbrock():
     return lambda x: (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2, np.array([-1.2, 1.0])
 
 
-digits = cache(problems.digits)
+digits = problems.digits(64)
 
 
 def optimizer(name, problem, steps):
@@ -56,14 +57,10 @@ def end(tx, f, start):
 
 
 @jax.jit
-def fit(tx, params, keys, data):
-    """The parameters after an epoch a key."""
-
-    def epoch(carry, key):
-        return problems.epoch(tx, *carry, data, key, BATCH)[:2], None
-
-    (params, state), _ = jax.lax.scan(epoch, (params, tx.init(params)), keys)
-    return gd.eval_params(tx, state, params)
+def accuracy(tx, params, keys, train, held_out):
+    """On what is held out, after an epoch a key."""
+    params = descended(digits.loss, tx, params, train, keys, size=BATCH)
+    return digits.metrics["accuracy"](params, held_out)
 
 
 def test_every_optimizer_has_a_row():
@@ -82,7 +79,8 @@ def test_the_optimum_is_reached(name, problem):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("name", DESCENTS)
 def test_digits_are_told_apart(name, dtype):
-    data, (weights, order) = digits(), jax.random.split(jax.random.key(0))
-    params = jax.tree.map(lambda p: p.astype(dtype), problems.init(weights))
-    tx = optimizer(name, "digits", EPOCHS * (len(data.train[1]) // BATCH))
-    assert problems.accuracy(fit(tx, params, jax.random.split(order, EPOCHS), data.train), data.test) >= 0.95
+    weights, order = jax.random.split(jax.random.key(0))
+    params = jax.tree.map(lambda p: p.astype(dtype), digits.init(weights))
+    tx = optimizer(name, "digits", EPOCHS * (len(digits.train[1]) // BATCH))
+    keys = jax.random.split(order, EPOCHS)
+    assert accuracy(tx, params, keys, digits.train, digits.held_out) >= 0.95

@@ -24,7 +24,7 @@ def require_inexact(who: str, what: str, params: Any) -> None:
         if not _inexact(leaf):
             path = next(path for path, other in tree.leaves_with_paths(params) if other is leaf)
             raise TypeError(
-                f"{who}: {what} at {path!r} must be floating or complex, got {_short(leaf)}. "
+                f"{who}: {what} at {path!r} must be floating or complex, got {short(leaf)}. "
                 "Leave such leaves out with masked, or give them frozen() in by_path."
             )
 
@@ -122,7 +122,7 @@ def difference(ours: Any, theirs: Any, our_name: str, their_name: str) -> str | 
     a, b = dict(tree.leaves_with_paths(ours)), dict(tree.leaves_with_paths(theirs))
     for path in [*a, *(path for path in b if path not in a)]:
         if path not in a or path not in b or jnp.shape(a[path]) != jnp.shape(b[path]):
-            return f"at {path!r}: {_short(a.get(path))} in {our_name}, {_short(b.get(path))} in {their_name}"
+            return f"at {path!r}: {short(a.get(path))} in {our_name}, {short(b.get(path))} in {their_name}"
     shapes = [str(jax.tree.structure(x)).removeprefix("PyTreeDef(")[:200] for x in (ours, theirs)]
     return f"{our_name} is {shapes[0]}, {their_name} {shapes[1]}" if shapes[0] != shapes[1] else None
 
@@ -134,7 +134,7 @@ def _inexact(leaf: Any) -> bool:
         return False
 
 
-def _short(leaf: Any) -> str:
+def short(leaf: Any) -> str:
     """A leaf as `float32[3,4]`."""
     if leaf is None:
         return "nothing"

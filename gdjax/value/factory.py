@@ -172,8 +172,8 @@ def transform(function: Any = None, /, *, any_dtype: bool | None = None, flat: b
     (4.0, ())
     """
     if function is None:
-        return functools.partial(_declared, kind=GradientTransform, any_dtype=any_dtype, flat=flat)
-    return _declared(function, GradientTransform)
+        return functools.partial(declared, kind=GradientTransform, any_dtype=any_dtype, flat=flat)
+    return declared(function, GradientTransform)
 
 
 def schedule(function: Callable[P, Callable[[Any], Any]], /) -> Factory[P, Schedule]:
@@ -188,10 +188,10 @@ def schedule(function: Callable[P, Callable[[Any], Any]], /) -> Factory[P, Sched
     >>> print(halving(1.0)(2_000))
     0.25
     """
-    return _declared(function, Schedule)
+    return declared(function, Schedule)
 
 
-def _declared(
+def declared(
     function: Callable[P, Any], kind: type[V], any_dtype: bool | None = None, flat: bool = False
 ) -> Factory[P, V]:
     """A factory whose declaration is checked at once."""

@@ -26,7 +26,7 @@ class ParseError(ValueError):
     """A text that is no value: the message holds the reason, the column and the text."""
 
 
-def parse(text: str, names: Mapping[str, Callable[..., Any]]) -> Value:
+def parse(text: str, names: Mapping[str, Callable[..., Any]], wanted: str = "a transform or a schedule") -> Value:
     """Read an expression of the factories in `names`, of dtypes and of literals. Nothing is ever executed."""
     if not isinstance(text, str):
         raise ParseError(f"parse reads a string, got {type(text).__name__}.")
@@ -44,7 +44,7 @@ def parse(text: str, names: Mapping[str, Callable[..., Any]]) -> Value:
         raise _error(text, 1, 0, str(error) or "too deeply nested") from None
     value = _Reader(text, names).read(tree.body, 0)
     if not isinstance(value, Value):
-        raise _error(text, 1, 0, f"a transform or a schedule is needed, not {value!r}")
+        raise _error(text, 1, 0, f"{wanted} is needed, not {value!r}")
     return value
 
 

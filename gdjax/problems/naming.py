@@ -1,0 +1,87 @@
+"""Problems by their text: those of the package by name, those of users by module and name."""
+
+import importlib
+import re
+from collections.abc import Mapping
+
+from gdjax import value
+from gdjax.problems.base import Problem
+from gdjax.problems.chains import exploding, vanishing
+from gdjax.problems.digits import digits, digits_conv
+from gdjax.problems.flat import plateau, saddle
+from gdjax.problems.functions import beale, parabola, quadratic, rastrigin, rosenbrock
+from gdjax.problems.recommendation import recommendation
+from gdjax.problems.tables import classification, regression
+from gdjax.problems.text import text
+from gdjax.value import Factory, ParseError
+
+Factories = Mapping[str, Factory[..., Problem]]
+
+
+def factories() -> dict[str, Factory[..., Problem]]:
+    """The factories of problems by name.
+
+    >>> list(factories())[:3]
+    ['parabola', 'quadratic', 'rosenbrock']
+    """
+    functions = (parabola, quadratic, rosenbrock, beale, rastrigin, saddle, plateau, exploding, vanishing)
+    on_data = (digits, digits_conv, regression, classification, text, recommendation)
+    return {factory.__name__: factory for factory in (*functions, *on_data)}
+
+
+def parse(text: str, *own: Factory[..., Problem]) -> Problem:
+    """Read a problem from the text that it prints; a name alone is the problem with its defaults.
+
+    Nothing is ever executed or imported.
+
+    Args:
+      text: an expression, as `gdjax.parse` takes it.
+      *own: factories of your own that the text names.
+
+    Raises:
+      ParseError: with the reason, the column and the text.
+
+    >>> parse("quadratic(1e4)").condition
+    10000.0
+    >>> parse("digits")
+    digits(hidden=128)
+    """
+    return _parsed(text, {factory.__name__: factory for factory in own})
+
+
+def find(text: str) -> Problem:
+    """Find the problem that the text means on a command line: as `parse` reads it, or `module:problem`.
+
+    The module is imported, and so run. After the colon stands the name of a problem in it, or what `parse` reads, the
+    factories of the module among its names.
+
+    Raises:
+      ParseError: if the text is none, there is no such module, or none such in it.
+
+    >>> find("gdjax.problems.functions:rosenbrock(3)")
+    rosenbrock(size=3)
+    """
+    reference = re.fullmatch(r"\s*([\w.]+):(.+)", text)
+    if reference is None:
+        return parse(text)
+    name, inside = reference.groups()
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ParseError(f"{text}: {error}; is its folder where Python looks (PYTHONPATH)?") from error
+    if isinstance(made := vars(module).get(inside.strip()), Problem):
+        return made
+    return _parsed(inside, {name: x for name, x in vars(module).items() if _makes_problems(x)})
+
+
+def _parsed(text: str, own: Factories) -> Problem:
+    if isinstance(text, str) and text.strip().isidentifier():
+        text = f"{text.strip()}()"
+    found = value.parse(text, {**factories(), **own}, wanted="a problem")
+    if not isinstance(found, Problem):
+        raise ParseError(f"a problem is needed, got {found}")
+    return found
+
+
+def _makes_problems(x: object) -> bool:
+    return isinstance(x, Factory) and x.kind is Problem
