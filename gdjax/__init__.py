@@ -5,6 +5,7 @@ from typing import Any
 import optax
 
 from gdjax import contrib as contrib
+from gdjax import problems as problems
 from gdjax.compose import WatchState as WatchState
 from gdjax.compose import apply_updates as apply_updates
 from gdjax.compose import by_path as by_path
@@ -14,6 +15,18 @@ from gdjax.compose import masked as masked
 from gdjax.compose import metrics as metrics
 from gdjax.compose import named_chain as named_chain
 from gdjax.compose import watch as watch
+from gdjax.descent import CheckpointError as CheckpointError
+from gdjax.descent import Checkpoints as Checkpoints
+from gdjax.descent import Evaluate as Evaluate
+from gdjax.descent import Fit as Fit
+from gdjax.descent import History as History
+from gdjax.descent import JsonLines as JsonLines
+from gdjax.descent import Progress as Progress
+from gdjax.descent import State as State
+from gdjax.descent import Stopped as Stopped
+from gdjax.descent import fit as fit
+from gdjax.descent import make_step as make_step
+from gdjax.descent import stop as stop
 from gdjax.describing import Description as Description
 from gdjax.describing import describe as describe
 from gdjax.lifted import *  # noqa: F403  (one table of names, not two)
@@ -54,6 +67,7 @@ from gdjax.optimizers import sgd as sgd
 from gdjax.optimizers import sign_sgd as sign_sgd
 from gdjax.optimizers import signum as signum
 from gdjax.optimizers import yogi as yogi
+from gdjax.problems import problem as problem
 from gdjax.schedules import ademamix_alpha as ademamix_alpha
 from gdjax.schedules import ademamix_b3 as ademamix_b3
 from gdjax.schedules import constant as constant

@@ -23,6 +23,7 @@ FLOORS = [
     ["optimizers", "describing"],
     ["names"],
     ["problems"],
+    ["descent"],
     ["cli"],
 ]
 ROOF = {"__init__", "__main__", "contrib"}

@@ -1,0 +1,178 @@
+"""What a descent saves of itself, and how it is found again."""
+
+import contextlib
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gdjax.descent import loop
+from gdjax.descent.checkpointing import CheckpointError, Checkpoints, Saved, Store
+from gdjax.descent.faults import require_writable
+from gdjax.descent.history import History
+from gdjax.descent.keyed import keyed, unkeyed
+from gdjax.descent.lock import alone
+from gdjax.descent.sameness import differing
+from gdjax.descent.step import State
+from gdjax.value.printing import text
+
+EAGER = 6
+"""A new best is saved this many times as soon as anything is."""
+
+
+class Found(NamedTuple):
+    """A descent as it was saved."""
+
+    state: State
+    order_key: jax.Array
+    stop: Any
+    """The state of the criterion, `None` if it was another one."""
+    history: History
+    about: dict[str, Any]
+
+
+class Archive:
+    """The checkpoints of one descent; none if none are asked for."""
+
+    def __init__(self, checkpoints: Checkpoints | None, program: loop.Program, resume: bool | str):
+        self._checkpoints, self._program, self._resume = checkpoints, program, resume
+        self._store: Store | None = None
+        self._opened = contextlib.ExitStack()
+        self._saved_step, self._saved_at, self._best = -1, time.monotonic(), None
+
+    def __enter__(self) -> Self:
+        if self._checkpoints is not None:
+            with contextlib.ExitStack() as opened:
+                require_writable(Path(self._checkpoints.folder))
+                opened.enter_context(alone(self._checkpoints.folder))
+                self._store = opened.enter_context(Store(self._checkpoints))
+                self._opened = opened.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None):
+        self._opened.__exit__(kind, error, where)
+
+    @property
+    def folder(self) -> str:
+        """Where it is, for people."""
+        return str(self._checkpoints and self._checkpoints.folder)
+
+    def found(self, state: State, order_key: jax.Array) -> Found | None:
+        """The newest whole checkpoint, placed like the state that the descent would begin with."""
+        if self._store is None:
+            return None
+        if not self._resume:
+            if (step := self._store.latest()) is not None:
+                raise CheckpointError(
+                    f"fit: {self.folder} holds a descent of {step:,} steps already: resume=True goes on with it, "
+                    "or give another folder."
+                )
+            return None
+        like = _arrays(state, order_key)
+        newest = self._store.newest(like)
+        if newest is None:
+            return None
+        self._saved_step, saved = newest
+        self._require_same(saved.about)
+        return self._placed(state, order_key, saved)
+
+    def _require_same(self, about: dict[str, Any]) -> None:
+        """Refuse to go on with another optimizer or other batches, unless that was asked for."""
+        if self._resume is not True:
+            return
+        if where := differing(about["optimizer"], self._program.tx):
+            raise CheckpointError(
+                f'fit: {self.folder} was made under another optimizer: {where}. resume="params" goes on with its '
+                'parameters and begins the optimizer\'s state anew, resume="state" takes this too.'
+            )
+        if about["data"] != (now := repr(self._program.plan)):
+            raise CheckpointError(
+                f"fit: {self.folder} was made with other batches: {about['data']} then, {now} now. "
+                'resume="state" goes on with these, where in the data its count says.'
+            )
+
+    def _placed(self, state: State, order_key: jax.Array, saved: Saved) -> Found:
+        arrays = saved.arrays
+        placed = State(
+            params=self._of("params", arrays, state.params),
+            opt_state=state.opt_state if self._resume == "params" else self._of("opt_state", arrays, state.opt_state),
+            count=arrays["count"],
+            key=_wrapped(arrays["key"], state.key),
+            extra=self._of("extra", arrays, state.extra),
+        )
+        stop = None
+        if saved.about["stop"] == repr(self._program.stop):
+            init = self._program.stop.init()
+            leaves = [arrays[f"stop/{i}"] for i in range(len(jax.tree.leaves(init)))]
+            stop = jax.tree.unflatten(jax.tree.structure(init), leaves)
+        history = History.of_arrays(_under("history/", arrays))
+        return Found(placed, _wrapped(arrays["order_key"], order_key), stop, history, saved.about)
+
+    def due(self, step: int, evaluated: bool, metrics: dict[str, float]) -> bool:
+        """Whether it is time to save: by the clock, by the count, or since an evaluation was the best so far."""
+        if (wish := self._checkpoints) is None or self._store is None:
+            return False
+        self._store.check()
+        since = time.monotonic() - self._saved_at
+        better = evaluated and self._is_best(metrics)
+        return (
+            since >= wish.seconds
+            or bool(wish.every and step % wish.every == 0)
+            or (better and since >= wish.seconds / EAGER)
+        )
+
+    def save(self, carry: loop.Carry, history: History, about: dict[str, Any], metrics: dict[str, float]) -> None:
+        """Save a descent as it is; the arrays may be donated as soon as this returns."""
+        step = int(carry.state.count)
+        if self._store is None or step == self._saved_step:
+            return
+        stop = {f"stop/{i}": leaf for i, leaf in enumerate(jax.tree.leaves(carry.stop))}
+        past = {f"history/{name}": x for name, x in history.arrays().items()}
+        program = {
+            "optimizer": text(self._program.tx),
+            "stop": repr(self._program.stop),
+            "data": repr(self._program.plan),
+        }
+        self._store.save(step, Saved(_arrays(carry.state, carry.order_key) | stop | past, about | program), metrics)
+        self._saved_step, self._saved_at = step, time.monotonic()
+
+    def _of(self, part: str, arrays: dict[str, Any], like: Any) -> Any:
+        try:
+            return unkeyed(_under(f"{part}/", arrays), like)
+        except ValueError as error:
+            raise CheckpointError(f"fit: {self.folder} holds other {part} than these: {error}") from None
+
+    def _is_best(self, metrics: dict[str, float]) -> bool:
+        assert self._checkpoints is not None
+        name, mode = self._checkpoints.best
+        value = metrics.get(name, np.nan)
+        sign = 1 if mode == "max" else -1
+        better = np.isfinite(value) and (self._best is None or sign * value > sign * self._best)
+        if better:
+            self._best = value
+        return bool(better)
+
+
+def _arrays(state: State, order_key: jax.Array) -> dict[str, Any]:
+    """A state as one flat dict of arrays."""
+    parts = {"params": state.params, "opt_state": state.opt_state, "extra": state.extra}
+    arrays = {f"{part}/{name}": x for part, of in parts.items() for name, x in keyed(of).items()}
+    return arrays | {"count": state.count, "key": _data(state.key), "order_key": _data(order_key)}
+
+
+def _under(part: str, arrays: dict[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(part): x for name, x in arrays.items() if name.startswith(part)}
+
+
+def _data(key: jax.Array) -> jax.Array:
+    return jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+
+
+def _wrapped(data: Any, like: jax.Array) -> jax.Array:
+    if not jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
+        return data
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(like))

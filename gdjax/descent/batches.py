@@ -1,0 +1,174 @@
+"""What is descended on, batch by batch: arrays that stay on the device, or whatever an iterable yields."""
+
+import base64
+import collections
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gdjax import tree
+
+AHEAD = 4
+"""Batches of an iterable that lie on the device before they are needed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How arrays of some length are cut into batches, epoch after epoch."""
+
+    examples: int
+    batch_size: int
+    drop_remainder: bool = True
+
+    @property
+    def full(self) -> int:
+        """Batches of an epoch that have all their examples."""
+        return self.examples // self.batch_size
+
+    @property
+    def remainder(self) -> int:
+        """Examples in the last batch of an epoch if it has fewer and is not dropped, else 0."""
+        return 0 if self.drop_remainder else self.examples % self.batch_size
+
+    @property
+    def per_epoch(self) -> int:
+        """Steps in an epoch."""
+        return self.full + (self.remainder > 0)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every batch is all there is: nothing to shuffle, nothing to gather."""
+        return self.batch_size == self.examples
+
+    def order(self, key: jax.Array, count: Any) -> jax.Array:
+        """The examples in the order of the epoch that a step lies in, each of them once."""
+        return jax.random.permutation(jax.random.fold_in(key, count // self.per_epoch), self.examples)
+
+
+def plan(data: Any, batch_size: Any, drop_remainder: bool) -> Plan:
+    """Check arrays and the size of a batch against each other."""
+    leaves = list(tree.leaves_with_paths(data))
+    if data is None:
+        leaves = [("", np.zeros(1))]  # a loss without data: one step is one epoch
+    if not leaves:
+        raise ValueError(f"fit: data must hold one array at least, got {data!r}; None is for a loss that needs none.")
+    for path, leaf in leaves:
+        if not jnp.ndim(leaf):
+            raise ValueError(f"fit: data must have a first axis of examples, got a scalar at {path!r}.")
+    counts = collections.Counter(len(leaf) for _, leaf in leaves)
+    examples = counts.most_common(1)[0][0]
+    for path, leaf in leaves:
+        if len(leaf) != examples:
+            others = next(other for other, x in leaves if len(x) == examples)
+            raise ValueError(
+                f"fit: all data must have as many examples; {path!r} has {len(leaf):,}, {others!r} has {examples:,}."
+            )
+    if not examples:
+        raise ValueError("fit: data must hold one example at least, got none.")
+    size = examples if batch_size == "full" else batch_size
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise ValueError(f'fit: batch_size must be "full" or an integer of 1 at least, got {batch_size!r}.')
+    if size > examples:
+        raise ValueError(
+            f"fit: batch_size must be at most the number of examples, {examples:,}, got {size:,}; "
+            'batch_size="full" takes all of them.'
+        )
+    return Plan(examples, size, drop_remainder)
+
+
+def is_stream(data: Any) -> bool:
+    """Whether data are batches one after the other, and no arrays."""
+    if isinstance(data, Iterator):
+        return True
+    unknown = jax.tree.structure(data) == jax.tree.structure(0)  # to JAX: no container of arrays
+    return unknown and not hasattr(data, "dtype") and isinstance(data, Iterable)
+
+
+class Item(NamedTuple):
+    """A batch on the device."""
+
+    batch: Any
+    about: dict[str, Any]
+    """Where the iterable stands after it, as JSON."""
+    ends: bool
+    """Whether it is the last of its epoch."""
+
+
+class Stream:
+    """Batches of an iterable, put on the device before they are needed: while the device works, the host reads on.
+
+    With every batch goes the state of the iterator after it, so that what is read ahead is not lost to a checkpoint.
+    """
+
+    def __init__(self, data: Iterable[Any], put: Callable[[Any], Any], about: dict[str, Any] | None = None):
+        """Start at the beginning, or go to where a descent stood: by the iterator's state, or past what it had."""
+        self._data, self._put = data, put
+        self._iterator = iter(data)
+        self._epoch, self._position = (about["epoch"], about["position"]) if about else (0, 0)
+        self._ahead: collections.deque[Item] = collections.deque()
+        self._over = False
+        if about and about["state"] is not None:
+            _settable(self._iterator).set_state(_unpacked(about["state"]))
+        elif about:
+            for skipped in range(self._position):
+                if next(self._iterator, _END) is _END:
+                    had = f"the {self._position:,} batches that it had given before, got {skipped:,}"
+                    raise ValueError(f"fit: on resuming, data must yield {had}.")
+
+    def next(self) -> Item | None:
+        """The next batch, or `None` where the iterable has no further epoch."""
+        self._fill()
+        return self._ahead.popleft() if self._ahead else None
+
+    def peek(self) -> Any:
+        """The batch that comes next, for its shapes; `None` if none does."""
+        self._fill()
+        return self._ahead[0].batch if self._ahead else None
+
+    def _fill(self) -> None:
+        while len(self._ahead) <= AHEAD and not self._over:
+            self._read()
+
+    def _read(self) -> None:
+        batch = next(self._iterator, _END)
+        if batch is not _END:
+            self._position += 1
+            about = {"epoch": self._epoch, "position": self._position, "state": _packed(self._iterator)}
+            self._ahead.append(Item(self._put(batch), about, ends=False))
+            return
+        if not self._position:
+            raise ValueError("fit: data must yield one batch at least in an epoch, got none.")
+        if self._ahead:
+            last = self._ahead.pop()
+            self._ahead.append(last._replace(ends=True, about={"epoch": self._epoch + 1, "position": 0, "state": None}))
+        again = iter(self._data)
+        self._over = again is self._iterator  # an iterator: it ends once
+        self._iterator, self._epoch, self._position = again, self._epoch + 1, 0
+
+
+_END = object()
+
+
+def _settable(iterator: Any) -> Any:
+    if not hasattr(iterator, "set_state"):
+        raise TypeError(
+            "fit: the checkpoint holds the state of an iterator, and this one has no set_state: "
+            f"resume with data as they were, got {type(iterator).__name__}."
+        )
+    return iterator
+
+
+def _packed(iterator: Any) -> Any:
+    """The state of an iterator as JSON, `None` if it has none."""
+    if not hasattr(iterator, "get_state"):
+        return None
+    state = iterator.get_state()
+    return {"bytes": base64.b64encode(state).decode()} if isinstance(state, bytes) else {"json": state}
+
+
+def _unpacked(state: dict[str, Any]) -> Any:
+    return base64.b64decode(state["bytes"]) if "bytes" in state else state["json"]

@@ -1,0 +1,55 @@
+"""What is measured of the parameters, beside the loss, and how often."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+
+from gdjax.descent.batches import Plan
+from gdjax.descent.step import State
+from gdjax.wrappers import eval_params
+
+EVERY = 100
+"""Steps between evaluations where an epoch is one step."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """A function of the parameters that a descent calls now and then.
+
+    Args:
+      function: `function(params)`, or `function(params, extra)` with that name, returns a scalar or a dict of scalars.
+      every: steps between two calls; an epoch by default, 100 where an epoch is one step.
+    """
+
+    function: Callable[..., Any]
+    every: int | None = None
+
+    def __post_init__(self) -> None:
+        if not callable(self.function):
+            raise TypeError(f"Evaluate: a function of the parameters is needed, got {self.function!r}.")
+        if self.every is not None and (not isinstance(self.every, int) or self.every < 1):
+            raise ValueError(f"Evaluate: every must be an integer of 1 at least, got {self.every!r}.")
+
+    @classmethod
+    def of(cls, evaluate: Any) -> "Evaluate | None":
+        """What `fit` was given."""
+        return evaluate if evaluate is None or isinstance(evaluate, cls) else cls(evaluate)
+
+    def steps(self, plan: Plan | None) -> int | None:
+        """Steps between evaluations; `None` where an epoch ends when the data say so."""
+        if self.every is not None or plan is None:
+            return self.every
+        return plan.per_epoch if plan.per_epoch > 1 else EVERY
+
+    def __call__(self, tx: Any, state: State) -> dict[str, float]:
+        """Evaluate a state."""
+        extra = {"extra": state.extra} if "extra" in inspect.signature(self.function).parameters else {}
+        found = self.function(eval_params(tx, state.opt_state, state.params), **extra)
+        named = found if isinstance(found, dict) else {"evaluation": found}
+        for name, value in named.items():
+            if jnp.shape(value):
+                raise TypeError(f"fit: evaluate must return scalars, got shape {jnp.shape(value)} for {name!r}.")
+        return {name: float(value) for name, value in named.items()}

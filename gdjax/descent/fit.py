@@ -1,0 +1,127 @@
+"""Descend: full-batch, stochastic or by mini-batches, until it is done; resumed, it is as if it had never stopped."""
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from gdjax import tree
+from gdjax.descent import loop, stopping
+from gdjax.descent.batches import is_stream, plan
+from gdjax.descent.checkpointing import Checkpoints
+from gdjax.descent.driver import Request, descend
+from gdjax.descent.evaluation import Evaluate
+from gdjax.descent.progress import Callback
+from gdjax.descent.result import Fit
+from gdjax.descent.step import State, as_key
+from gdjax.descent.stopping import Criterion
+
+
+def fit(
+    loss: Callable[..., Any],
+    params: Any,
+    tx: Any,
+    data: Any = None,
+    *,
+    batch_size: int | str = "full",
+    drop_remainder: bool = True,
+    epochs: int | None = None,
+    steps: int | None = None,
+    stop: Criterion | None = None,
+    evaluate: Callable[..., Any] | Evaluate | None = None,
+    checkpoint: Checkpoints | str | os.PathLike[str] | None = None,
+    resume: bool | str = False,
+    key: Any = 0,
+    mesh: Mesh | None = None,
+    progress: bool = True,
+    callbacks: Sequence[Callback] = (),
+) -> Fit:
+    r"""Descend on a loss from given parameters, and say how it went.
+
+    Every step is $\theta \leftarrow \theta + \mathrm{tx}(\nabla \ell(\theta; \text{batch}))$. Many are one dispatch;
+    how many follows the clock, and changes no number. A step whose loss or gradient is not finite changes nothing but
+    the count, and ends the descent (`stop.nonfinite` bears several). The arrays given stay as they are.
+
+    Args:
+      loss: as in `make_step`; where it returns `(scalar, aux)`, the scalars in `aux` go into the history.
+      params: where to begin: a tree of arrays, or a `State` (`fit.state` of a descent before, or one with `extra`).
+      tx: the optimizer, a value or one of Optax.
+      data: arrays in a tree, with one first axis of examples: they stay on the device. Or an iterable of batches, which
+        are put there ahead; where its iterator has `get_state` and `set_state`, as Grain's have, a checkpoint holds its
+        state, else a resumed descent passes over what it had. `None` for a loss of the parameters alone.
+      batch_size: of arrays, `"full"`, 1 or more: every epoch goes through all examples once, in an order of its own.
+      drop_remainder: whether the examples that do not fill the last batch of an epoch are left out. Else they are a
+        smaller batch, whose gradient is scaled by its share of a full one: every example weighs the same.
+      epochs: times through the data, those of a `State` or checkpoint counted.
+      steps: updates, in the place of epochs.
+      stop: what ends it before: `gd.stop.target("accuracy", above=0.97) | gd.stop.seconds(60)`.
+      evaluate: `evaluate(params)`, which returns a scalar or a dict of scalars; or `gd.Evaluate` of one, which says how
+        often. It is called as it is (jit it), at `eval_params`, before the first step and after every epoch.
+      checkpoint: a folder, or `gd.Checkpoints` of one.
+      resume: whether to go on from the newest whole checkpoint, or to begin if there is none. Under another optimizer
+        that is an error; `"params"` takes all but the optimizer's state, `"state"` this too, if it fits.
+      key: a PRNG key, or the seed of one: of the order of examples and of the loss.
+      mesh: devices over which every batch is divided; parameters are on each.
+      progress: whether to show it: a bar on a screen or in a notebook, else a line every ten seconds.
+      callbacks: each is called with a `Progress` after every dispatch; one that returns `True` ends the descent.
+
+    Returns:
+      A `Fit`. Ctrl-C ends the descent as a criterion does. SIGTERM, where there is a checkpoint, saves and exits with
+      status 143.
+
+    Raises:
+      TypeError: if the loss is not a real scalar, or parameters are not floating or complex.
+      ValueError: if arguments do not fit together: data of different lengths, a batch larger than the data, ...
+      CheckpointError: if nothing can be saved or read; what was saved before stays as it was.
+
+    >>> import gdjax as gd
+    >>> fit = gd.fit(lambda w, batch: (w - 2.0) ** 2, 5.0, gd.sgd(0.1), steps=100, progress=False)
+    >>> print(fit.params, fit.history["loss"][:2])
+    2.0 [9.       5.7599998]
+    """
+    _require_length(epochs, steps, stop)
+    if resume not in (False, True, "params", "state"):
+        raise ValueError(f'fit: resume must be a boolean, "params" or "state", got {resume!r}.')
+    if resume and checkpoint is None:
+        raise ValueError("fit: resume needs the checkpoint to resume from.")
+    if checkpoint is not None and not isinstance(checkpoint, Checkpoints):
+        checkpoint = Checkpoints(checkpoint)
+    streamed = is_stream(data)
+    if streamed and (batch_size != "full" or not drop_remainder):
+        raise ValueError("fit: batch_size and drop_remainder are for arrays; an iterable yields batches as they are.")
+    cut = None if streamed else plan(data, batch_size, drop_remainder)
+    mesh = mesh and Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * mesh.devices.ndim)
+    if mesh and cut and (cut.batch_size % mesh.size or cut.remainder % mesh.size):
+        raise ValueError(f"fit: every batch must divide among {mesh.size} devices, got {cut.batch_size}.")
+    put = functools.partial(jax.device_put, device=mesh and NamedSharding(mesh, PartitionSpec()))
+    of_state, of_order = jax.random.split(as_key(key))
+    state = params if isinstance(params, State) else State.create(params, tx, key=of_state)
+    request = Request(
+        program=loop.Program(loss, tx, stopping.guarded(stop), cut, mesh),
+        state=put(tree.fresh(state)),
+        order_key=put(of_order),
+        data=data if streamed else put(data),
+        put=put,
+        epochs=epochs,
+        steps=epochs * cut.per_epoch if epochs and cut else steps,
+        evaluate=Evaluate.of(evaluate),
+        checkpoint=checkpoint,
+        resume=resume,
+        callbacks=tuple(callbacks),
+    )
+    return descend(request, progress)
+
+
+def _require_length(epochs: Any, steps: Any, stop: Any) -> None:
+    if (epochs is not None and steps is not None) or (epochs is None and steps is None and stop is None):
+        raise ValueError(
+            f"fit: say how long, by one of epochs and steps, or by stop; got {epochs=}, {steps=}, {stop=}."
+        )
+    for name, number in (("epochs", epochs), ("steps", steps)):
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+            raise ValueError(f"fit: {name} must be an integer of 1 at least, got {number!r}.")
+    if stop is not None and not isinstance(stop, Criterion):
+        raise TypeError(f"fit: stop must be made of gd.stop (target, plateau, ...), got {stop!r}.")

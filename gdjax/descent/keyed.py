@@ -1,0 +1,141 @@
+"""The arrays of an optimizer's state by keys that outlive a change of what is around them."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gdjax import tree
+from gdjax.compose import WatchState
+
+SEEN = "watch:"
+"""What the keys of norms begin with that a `watch` recorded: these alone may be missing, or left over."""
+
+
+def keyed(state: Any) -> dict[str, Any]:
+    """The arrays of a state by key: the classes and fields of states, then the path of the parameter.
+
+    The place of a part in a chain is no part of the key, nor is a `watch` around it, so that neither these nor parts
+    without arrays of their own change the keys of the others. Where two would have one key, the second gets `#2`.
+    Typed PRNG keys are given as their data.
+
+    Args:
+      state: the state of any transform, of arrays or of `jax.ShapeDtypeStruct`.
+
+    >>> import gdjax as gd
+    >>> list(keyed(gd.watch(gd.adam(0.1)).init({"w": jnp.zeros(2)})))[:2]
+    ['ScaleByAdam/count', 'ScaleByAdam/mu/w']
+    """
+    return {key: _plain(leaf) for key, leaf in zip(_keys(state), jax.tree.leaves(state), strict=True)}
+
+
+def unkeyed(arrays: Mapping[str, Any], like: Any) -> Any:
+    """The state whose arrays these are.
+
+    The norms that a `watch` saw may be missing, and are then those of `like`.
+
+    Args:
+      arrays: what `keyed` made of a state.
+      like: a state of the same transform, of arrays or of `jax.ShapeDtypeStruct`, which counts as zeros.
+
+    Raises:
+      ValueError: if arrays are missing, left over, or of another shape or dtype, with their keys.
+    """
+    keys, (leaves, treedef) = _keys(like), jax.tree.flatten(like)
+    kept = [leaf if _seen(key) and key not in arrays else None for key, leaf in zip(keys, leaves, strict=True)]
+    wrong = [
+        f"{key!r} must be {_short(_plain(leaf))}, got {_short(arrays.get(key))}"
+        for key, leaf, own in zip(keys, leaves, kept, strict=True)
+        if own is None and _short(arrays.get(key)) != _short(_plain(leaf))
+    ]
+    wrong += [f"{key!r} has no place in it" for key in arrays if key not in set(keys) and not _seen(key)]
+    if wrong:
+        more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise ValueError(
+            f"unkeyed: the arrays are not those of this optimizer's state: {'; '.join(wrong[:5])}{more}. "
+            "Restore them under the optimizer and the parameters that they were saved of."
+        )
+    found = [
+        _like(arrays[key], leaf) if own is None else _filled(own)
+        for key, leaf, own in zip(keys, leaves, kept, strict=True)
+    ]
+    return treedef.unflatten(found)
+
+
+def _keys(state: Any) -> list[str]:
+    """A key for every leaf, in the order of `jax.tree.leaves`."""
+    treedef = jax.tree.structure(state)
+    found = dict(_walk(treedef.unflatten(range(treedef.num_leaves)), ()))
+    count: Counter[str] = Counter()
+    keys = []
+    for key in map(found.__getitem__, range(treedef.num_leaves)):
+        count[key] += 1
+        keys.append(key if count[key] == 1 else f"{key}#{count[key]}")
+    return keys
+
+
+def _walk(node: Any, way: tuple[str, ...]) -> Iterator[tuple[Any, str]]:
+    """Yield the places of leaves with their keys, those of states: what holds parameters has their paths."""
+    if isinstance(node, WatchState):
+        yield from ((place, "/".join([*way, SEEN + name])) for name, place in node.seen.items())
+        yield from _walk(node.inner_state, way)
+    elif _is_state(node):
+        for field, child in node._asdict().items():
+            within = (*way, type(node).__name__.removesuffix("State"), field)
+            yield from _walk(child, within) if "state" in field else _leaves(child, within)
+    elif type(node) is tuple and _holds_states(node):
+        for child in node:
+            yield from _walk(child, way)
+    elif isinstance(node, dict):
+        for name, child in node.items():
+            yield from _walk(child, (*way, str(name)))
+    else:
+        yield from _leaves(node, way)
+
+
+def _holds_states(node: Any) -> bool:
+    """Whether a tuple is the state of a chain: a tree of parameters has no class of states within."""
+    return any(map(_is_state, jax.tree.leaves(node, is_leaf=_is_state)))
+
+
+def _is_state(node: Any) -> bool:
+    return hasattr(node, "_fields") and not isinstance(node, optax.MaskedNode)
+
+
+def _leaves(node: Any, way: tuple[str, ...]) -> Iterator[tuple[Any, str]]:
+    for path, place in tree.leaves_with_paths(node):
+        yield place, "/".join([*way, path] if path else way)
+
+
+def _seen(key: str) -> bool:
+    return any(name.startswith(SEEN) for name in key.split("/"))
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _plain(leaf: Any) -> Any:
+    """A leaf, the data of a typed PRNG key instead of it."""
+    if not _is_key(leaf):
+        return leaf
+    return jax.random.key_data(leaf) if isinstance(leaf, jax.Array) else jax.eval_shape(jax.random.key_data, leaf)
+
+
+def _like(array: Any, leaf: Any) -> Any:
+    """An array, as a typed PRNG key where the leaf that it stands for is one."""
+    if not _is_key(leaf):
+        return array
+    return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(_filled(leaf)))
+
+
+def _filled(leaf: Any) -> Any:
+    return jnp.zeros(leaf.shape, leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
+
+
+def _short(leaf: Any) -> str:
+    """A leaf as `float32[3,4]`."""
+    return "nothing" if leaf is None else f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"

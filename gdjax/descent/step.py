@@ -1,0 +1,103 @@
+"""One step of descent as a pure function."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gdjax import tree
+from gdjax.compose import apply_updates
+from gdjax.descent.gradient import Gradient, make_gradient
+from gdjax.value.diagnose import require_inexact
+
+
+class State(NamedTuple):
+    """All that a descent carries from step to step."""
+
+    params: Any
+    opt_state: Any
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    """Steps taken, int32 of shape ()."""
+    key: jax.Array
+    """Of the whole descent; the key of one step is made of it and `count`."""
+    extra: Any
+    """What the loss hands on but is not descended on: batch statistics, say."""
+
+    @classmethod
+    def create(cls, params: Any, tx: optax.GradientTransformation, *, key: Any = 0, extra: Any = None) -> "State":
+        """The state before the first step.
+
+        Args:
+          params: a tree of floating or complex arrays, taken as they are: donate the state and they are gone.
+          tx: the optimizer.
+          key: a PRNG key, or the seed of one.
+          extra: what a loss with a parameter `extra` gets and hands on.
+        """
+        require_inexact("State.create", "params", params)
+        opt_state = tree.fresh(tx.init(params))  # a lifted one may hold the parameters, and both may be donated
+        return cls(params, opt_state, jnp.zeros((), jnp.int32), as_key(key), extra)
+
+    def step_key(self) -> jax.Array:
+        """The key of the next step."""
+        return jax.random.fold_in(self.key, self.count)
+
+
+def make_step(
+    loss: Callable[..., Any],
+    tx: optax.GradientTransformation,
+    *,
+    accumulate: int = 1,
+    axis_name: Any = None,
+    has_aux: bool = False,
+) -> Callable[[State, Any], tuple[State, dict[str, Any]]]:
+    r"""Make the pure function of one step: `step(state, batch) -> (state, metrics)`.
+
+    $\theta \leftarrow \theta + \mathrm{tx}(\nabla \ell(\theta; \text{batch}))$. It can be jitted, scanned, vmapped and
+    pmapped; nothing is donated here. The optimizer also gets `value`, `grad` and `value_fn`, so that line searches,
+    L-BFGS, Polyak's and MoMo's rules work.
+
+    The metrics are `loss` and `grad_norm`, both before the update, and `aux` where the loss has it.
+
+    Args:
+      loss: `loss(params, batch)`, or `loss(params, batch, key)` with a key of its own at every step. It returns a real
+        scalar. One that has a parameter `extra` gets `state.extra` and returns `(scalar, extra)`.
+      tx: the optimizer, a value or one of Optax.
+      accumulate: parts that a batch is cut into along its first axis, one after the other on the device: the mean of
+        their gradients is descended on, and the memory is that of one part.
+      axis_name: the axis (of `vmap`, `pmap` or `shard_map`) whose members each hold a part of the batch: gradients,
+        loss and floating `extra` are their means.
+      has_aux: whether the loss returns `(scalar, aux)`, and with `extra` `(scalar, (extra, aux))`.
+
+    Raises:
+      TypeError: if the loss is not a real scalar, or the parameters are not floating or complex.
+      ValueError: if a batch cannot be cut evenly, or `extra` changes its type.
+
+    >>> import gdjax as gd
+    >>> step = gd.make_step(lambda w, batch: (w - 2.0) ** 2, gd.sgd(0.1))
+    >>> state, metrics = step(gd.State.create(5.0, gd.sgd(0.1)), None)
+    >>> print(state.params, metrics["loss"], metrics["grad_norm"])
+    4.4 9.0 6.0
+    """
+    gradient = make_gradient(loss, accumulate=accumulate, axis_name=axis_name, has_aux=has_aux)
+
+    def step(state: State, batch: Any) -> tuple[State, dict[str, Any]]:
+        at, value_fn = gradient(state.params, batch, state.step_key(), state.extra)
+        metrics = {"loss": at.value, "grad_norm": tree.global_norm(at.grads)}
+        return descended(tx, state, at, value_fn), metrics | ({"aux": at.aux} if has_aux else {})
+
+    return step
+
+
+def descended(tx: optax.GradientTransformation, state: State, at: Gradient, value_fn: Callable[[Any], Any]) -> State:
+    """The state after an update by a gradient."""
+    update = optax.with_extra_args_support(tx).update
+    told = {"value": at.value, "grad": at.grads, "value_fn": value_fn}
+    updates, opt_state = update(at.grads, state.opt_state, state.params, **told)
+    return State(apply_updates(state.params, updates), opt_state, state.count + 1, state.key, at.extra)
+
+
+def as_key(key: Any) -> jax.Array:
+    """A key as it is, or one of a seed."""
+    return jax.random.key(key) if isinstance(key, int) else key

@@ -1,0 +1,226 @@
+"""When a descent ends: criteria, combined by `|` and `&`.
+
+A criterion is pure functions of what was seen, run on the device after every step: a descent ends at the very step that
+ends it, however many steps one dispatch takes.
+"""
+
+import dataclasses
+import enum
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Seen = Mapping[str, Any]
+"""What is new, by name: `step` (steps taken), `loss`, ... after a step; what was evaluated; `seconds`."""
+
+
+class Stopped(enum.StrEnum):
+    """Why a descent ended."""
+
+    STEPS = "steps"
+    TARGET = "target"
+    PLATEAU = "plateau"
+    TOLERANCE = "tolerance"
+    SECONDS = "seconds"
+    NONFINITE = "nonfinite"
+    EXHAUSTED = "exhausted"
+    CALLBACK = "callback"
+    INTERRUPTED = "interrupted"
+    TERMINATED = "terminated"
+
+
+Ending = tuple[Stopped, str]
+"""Why a descent ends, as a value and in words."""
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Criterion:
+    """What says that a descent ends; equal to what prints alike."""
+
+    text: str
+    init: Callable[[], Any] = dataclasses.field(compare=False)
+    """The state before anything is seen: arrays."""
+    update: Callable[[Any, Seen], Any] = dataclasses.field(compare=False)
+    """The state after something was seen; as it was where that says nothing to it."""
+    met: Callable[[Any], jax.Array] = dataclasses.field(compare=False)
+    """Whether the descent ends, a boolean of shape ()."""
+    because: Callable[[Any], Ending | None] = dataclasses.field(compare=False)
+    """Why it is met, on the host; `None` where it is not."""
+    watched: frozenset[str] = dataclasses.field(compare=False)
+    """The names that it must see."""
+    bears: bool = dataclasses.field(default=False, compare=False)
+    """Whether it says how many steps that are not finite are borne."""
+
+    def __or__(self, other: "Criterion") -> "Criterion":
+        def because(state: Any) -> Ending | None:
+            return self.because(state[0]) or other.because(state[1])
+
+        return _both(f"{self} | {other}", self, other, jnp.logical_or, because)
+
+    def __and__(self, other: "Criterion") -> "Criterion":
+        def because(state: Any) -> Ending | None:
+            one, two = self.because(state[0]), other.because(state[1])
+            return (one[0], f"{one[1]} and {two[1]}") if one and two else None
+
+        mine, theirs = (f"({part})" if " | " in str(part) else str(part) for part in (self, other))
+        return _both(f"{mine} & {theirs}", self, other, jnp.logical_and, because)
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def target(name: str, *, above: float | None = None, below: float | None = None) -> Criterion:
+    """End when a metric passes a bound: `loss`, `grad_norm` or what is evaluated.
+
+    Args:
+      name: the metric.
+      above: ends when the metric is greater.
+      below: ends when the metric is less. One of the two is given.
+
+    >>> target("accuracy", above=0.97)
+    target('accuracy', above=0.97)
+    """
+    if above is not None and below is None:
+        text, sign, bound = f"target({name!r}, above={above!r})", ">", above
+    elif below is not None and above is None:
+        text, sign, bound = f"target({name!r}, below={below!r})", "<", below
+    else:
+        raise ValueError(f"stop.target: one of above and below must be given, got above={above}, below={below}.")
+    passes = (lambda x: x > bound) if sign == ">" else (lambda x: x < bound)
+    return _last(text, name, passes, lambda x: (Stopped.TARGET, f"{name} {x:.6g} {sign} {bound:g}"))
+
+
+def plateau(patience: int, min_delta: float = 0.0, metric: str = "loss", *, higher: bool = False) -> Criterion:
+    """End when a metric has not become better for a while.
+
+    Args:
+      patience: times that the metric is seen (every step, or every evaluation) without a new best, at least 1.
+      min_delta: by how much a new best must be better, at least 0.
+      metric: its name.
+      higher: whether higher is better.
+    """
+    if patience < 1 or not min_delta >= 0:
+        raise ValueError(f"stop.plateau: patience must be at least 1, min_delta 0, got {patience} and {min_delta}.")
+
+    def init() -> Any:
+        return jnp.asarray(-math.inf if higher else math.inf, jnp.float32), jnp.zeros((), jnp.int32)
+
+    def update(state: Any, seen: Seen) -> Any:
+        if metric not in seen:
+            return state
+        best, without = state
+        value = jnp.asarray(seen[metric]).astype(jnp.float32)
+        better = value > best + min_delta if higher else value < best - min_delta
+        return jnp.where(better, value, best), jnp.where(better, 0, without + 1)
+
+    def because(state: Any) -> Ending | None:
+        best, without = state
+        words = f"{metric} not better than {float(best):.6g} for {int(without):,} times"
+        return (Stopped.PLATEAU, words) if without >= patience else None
+
+    text = f"plateau({patience}, min_delta={min_delta!r}, metric={metric!r}, higher={higher})"
+    return Criterion(text, init, update, lambda state: state[1] >= patience, because, frozenset({metric}))
+
+
+def tolerance(*, grad_norm: float) -> Criterion:
+    """End when the norm of the gradient is at most this, greater than 0."""
+    if not grad_norm > 0:
+        raise ValueError(f"stop.tolerance: grad_norm must be greater than 0, got {grad_norm}.")
+
+    def words(norm: float) -> Ending:
+        return Stopped.TOLERANCE, f"gradient norm {norm:.6g} <= {grad_norm:g}"
+
+    return _last(f"tolerance(grad_norm={grad_norm!r})", "grad_norm", lambda norm: norm <= grad_norm, words)
+
+
+def steps(number: int) -> Criterion:
+    """End after a number of steps, at least 1, all of them counted, those before a resumption too."""
+    if number < 1:
+        raise ValueError(f"stop.steps: the number must be at least 1, got {number}.")
+    words = Stopped.STEPS, f"{number:,} steps taken"
+    return _last(f"steps({number})", "step", lambda step: step >= number, lambda _: words)
+
+
+def seconds(number: float) -> Criterion:
+    """End after a time, greater than 0, told between dispatches; the time before a resumption counts."""
+    if not number > 0:
+        raise ValueError(f"stop.seconds: the number must be greater than 0, got {number}.")
+
+    def words(taken: float) -> Ending:
+        return Stopped.SECONDS, f"{taken:.1f} s of {number:g} s"
+
+    return _last(f"seconds({number!r})", "seconds", lambda taken: taken >= number, words)
+
+
+def nonfinite(patience: int = 1) -> Criterion:
+    """End after steps in a row whose loss or gradient is not finite; such a step changes nothing but the count.
+
+    Every descent ends after one of them, unless its criterion says how many it bears.
+
+    Args:
+      patience: how many in a row, at least 1.
+    """
+    if patience < 1:
+        raise ValueError(f"stop.nonfinite: patience must be at least 1, got {patience}.")
+
+    def init() -> Any:
+        return jnp.zeros((), jnp.int32), jnp.zeros((2,), jnp.float32)
+
+    def update(state: Any, seen: Seen) -> Any:
+        if "loss" not in seen:
+            return state
+        last = jnp.stack([jnp.asarray(seen[name]).astype(jnp.float32) for name in ("loss", "grad_norm")])
+        finite = jnp.isfinite(seen["loss"]) & jnp.isfinite(seen["grad_norm"])
+        return jnp.where(finite, 0, state[0] + 1), last
+
+    def because(state: Any) -> Ending | None:
+        in_a_row = f" for {patience} steps in a row" if patience > 1 else ""
+        words = "loss {:g}, gradient norm {:g}".format(*map(float, state[1]))
+        return (Stopped.NONFINITE, words + in_a_row) if state[0] >= patience else None
+
+    met, none = (lambda state: state[0] >= patience), frozenset[str]()
+    return Criterion(f"nonfinite({patience})", init, update, met, because, none, bears=True)
+
+
+def guarded(stop: Criterion | None) -> Criterion:
+    """A criterion that ends a descent on what is not finite, unless it says something of that itself."""
+    if stop is None:
+        return nonfinite()
+    return stop if stop.bears else nonfinite() | stop
+
+
+def _last(text: str, name: str, passes: Callable[[Any], Any], words: Callable[[float], Ending]) -> Criterion:
+    """A criterion of the last value of one metric."""
+
+    def init() -> Any:
+        return jnp.asarray(False), jnp.asarray(math.nan, jnp.float32)
+
+    def update(state: Any, seen: Seen) -> Any:
+        if name not in seen:
+            return state
+        return jnp.asarray(passes(seen[name])), jnp.asarray(seen[name]).astype(jnp.float32)
+
+    def because(state: Any) -> Ending | None:
+        return words(float(state[1])) if state[0] else None
+
+    return Criterion(text, init, update, lambda state: state[0], because, frozenset({name}))
+
+
+def _both(text: str, one: Criterion, other: Criterion, together: Any, because: Any) -> Criterion:
+    """Two criteria as one, whose state is the pair of theirs."""
+
+    def update(state: Any, seen: Seen) -> Any:
+        return one.update(state[0], seen), other.update(state[1], seen)
+
+    return Criterion(
+        text,
+        init=lambda: (one.init(), other.init()),
+        update=update,
+        met=lambda state: together(one.met(state[0]), other.met(state[1])),
+        because=because,
+        watched=one.watched | other.watched,
+        bears=one.bears or other.bears,
+    )

@@ -1,0 +1,295 @@
+"""A descent that was stopped, by whatever, ends as if it had not been."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gdjax as gd
+
+RUN = textwrap.dedent("""
+    import sys, time
+    import jax, jax.numpy as jnp, numpy as np
+    import gdjax as gd
+
+    X = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
+    Y = np.tanh(X.sum(1))
+
+    def loss(params, batch, key):
+        x, y = batch
+        kept = jax.random.bernoulli(key, 0.9, x.shape)
+        return jnp.mean((jnp.tanh((x * kept) @ params["w1"]) @ params["w2"] - y) ** 2)
+
+    def start():
+        first, second = jax.random.split(jax.random.key(7))
+        return {"w1": jax.random.normal(first, (6, 8)), "w2": jax.random.normal(second, (8,))}
+
+    class Batches:
+        def __iter__(self):
+            return ((X[i : i + 8], Y[i : i + 8]) for i in range(0, 40, 8))
+
+    class Counted:
+        '''An iterator whose state is a number.'''
+        def __init__(self): self.at = 0
+        def __iter__(self): return self
+        def __next__(self):
+            self.at += 1
+            rows = np.random.default_rng(self.at).integers(0, 40, 8)
+            return X[rows], Y[rows]
+        def get_state(self): return {"at": self.at}
+        def set_state(self, state): self.at = state["at"]
+
+    def run(folder, kind="arrays", steps=200, slow=0.0, tx=None, stop=None, callbacks_more=(), **options):
+        data = {"arrays": (X, Y), "remainder": (X, Y), "batches": Batches(), "counted": Counted()}[kind]
+        sizes = {"arrays": {"batch_size": 8}, "remainder": {"batch_size": 7, "drop_remainder": False}}.get(kind, {})
+        def halting(now):
+            time.sleep(slow)
+        tx = tx or gd.chain(gd.clip_by_global_norm(1.0), gd.adamw(gd.cosine_decay_schedule(1e-2, 200)))
+        every = gd.Evaluate(lambda p: {"spread": jnp.std(p["w1"])}, every=5)
+        checkpoint = gd.Checkpoints(folder, every=10, seconds=1e9, **options.pop("keep", {})) if folder else None
+        return gd.fit(loss, start(), tx, data, steps=steps, stop=stop, evaluate=every, checkpoint=checkpoint,
+                      key=3, progress=False, callbacks=[halting, *callbacks_more], **sizes, **options)
+
+    if __name__ == "__main__":
+        done = run(sys.argv[1], sys.argv[2], slow=float(sys.argv[3]), resume=True)
+        print(done)
+""")
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    path = tmp_path_factory.mktemp("program") / "descent.py"
+    path.write_text(RUN)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(program):
+    found = {"__name__": "descent"}
+    exec(compile(RUN, str(program), "exec"), found)
+    return found["run"]
+
+
+KINDS = ["arrays", "remainder", "batches", "counted"]
+
+
+@pytest.fixture(scope="module")
+def whole(run):
+    """The descents that nothing stopped."""
+    return {kind: run(None, kind) for kind in KINDS}
+
+
+def same(ours, theirs):
+    """Equal to the bit, all but the clock."""
+    jax.tree.map(np.testing.assert_array_equal, ours.params, theirs.params)
+    jax.tree.map(np.testing.assert_array_equal, ours.state.opt_state, theirs.state.opt_state)
+    for a, b in ((ours.history, theirs.history), (ours.history.evaluations, theirs.history.evaluations)):
+        assert a.keys() == b.keys()
+        for name in a.keys() - {"throughput"}:
+            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_parts_it_is_the_same_to_the_bit(run, whole, kind, tmp_path):
+    for steps in (37, 130, 200):
+        done = run(tmp_path, kind, steps=steps, resume=True)
+    same(done, whole[kind])
+    assert done.history.rows == 200
+
+
+def started(program, folder, kind, slow=0.05):
+    command = [sys.executable, str(program), str(folder), kind, str(slow)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
+
+
+def wait_for_checkpoint(folder, process, after=-1, seconds=120):
+    """The first step above one that is saved while the process runs."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        saved = [int(path.name) for path in pathlib.Path(folder).glob("*") if path.name.isdigit()]
+        if saved and max(saved) > after:
+            return max(saved)
+        time.sleep(0.01)
+    process.kill()
+    raise AssertionError(f"nothing was saved: {process.communicate()}")
+
+
+def test_killed_again_and_again_it_is_the_same_to_the_bit(program, run, whole, tmp_path):
+    saved = -1
+    for wait in (0.0, 0.013, 0.031):
+        process = started(program, tmp_path, "arrays")
+        saved = wait_for_checkpoint(tmp_path, process, saved)
+        time.sleep(wait)
+        process.kill()
+        process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGKILL
+    done = run(tmp_path, "arrays", resume=True)
+    same(done, whole["arrays"])
+
+
+@pytest.mark.parametrize("kind", ["arrays", "counted"])
+def test_sigterm_saves_says_so_and_exits(program, run, whole, kind, tmp_path):
+    process = started(program, tmp_path, kind)
+    wait_for_checkpoint(tmp_path, process)
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    assert "gdjax: SIGTERM after step" in err
+    assert str(tmp_path) in err
+    assert not out
+    assert "Traceback" not in err
+    same(run(tmp_path, kind, resume=True), whole[kind])
+
+
+def test_ctrl_c_ends_it_with_what_there_is(program, run, whole, tmp_path):
+    process = started(program, tmp_path, "batches")
+    wait_for_checkpoint(tmp_path, process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert out.startswith("Fit: interrupted (Ctrl-C)")
+    same(run(tmp_path, "batches", resume=True), whole["batches"])
+
+
+def newest(folder):
+    return max((path for path in folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
+
+
+def test_a_truncated_newest_checkpoint_is_reported_and_the_one_before_it_used(run, whole, tmp_path):
+    run(tmp_path, steps=100)
+    broken = newest(tmp_path)
+    largest = max((path for path in broken.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    os.truncate(largest, largest.stat().st_size // 2)
+    with pytest.warns(UserWarning, match=r"checkpoint of step 100 .* is broken .* that of step 90 is used"):
+        done = run(tmp_path, resume=True)
+    same(done, whole["arrays"])
+
+
+def test_a_descent_that_is_done_is_done(run, whole, tmp_path):
+    first = run(tmp_path, steps=50)
+    again = run(tmp_path, steps=50, resume=True)
+    same(first, again)
+    assert again.stopped is gd.Stopped.STEPS
+
+
+def test_what_ended_it_ends_it_again(run, tmp_path):
+    stop = gd.stop.target("spread", above=1.0) | gd.stop.plateau(50)
+    first = run(tmp_path, stop=stop)
+    again = run(tmp_path, stop=stop, resume=True)
+    assert first.stopped == again.stopped != gd.Stopped.STEPS
+    assert first.state.count == again.state.count
+
+
+def test_a_folder_that_holds_a_descent_is_not_written_over(run, tmp_path):
+    run(tmp_path, steps=20)
+    with pytest.raises(gd.CheckpointError, match=r"holds a descent of 20 steps already: resume=True goes on with it"):
+        run(tmp_path, steps=20)
+
+
+OTHER = gd.chain(gd.clip_by_global_norm(2.0), gd.adamw(gd.cosine_decay_schedule(1e-2, 200)))
+
+
+def test_another_optimizer_is_named_and_the_parameters_are_to_be_had(run, tmp_path):
+    first = run(tmp_path, steps=20)
+    with pytest.raises(gd.CheckpointError, match=r"transforms/0/max_norm: 1.0 then, 2.0 now\. resume=\"params\""):
+        run(tmp_path, steps=30, tx=OTHER, resume=True)
+    with pytest.raises(gd.CheckpointError, match=r"chain\(clip_by_global_norm\(...\), adamw\(...\)\) then, sgd"):
+        run(tmp_path, steps=30, tx=gd.sgd(0.1), resume=True)
+    with pytest.raises(gd.CheckpointError, match="holds other opt_state than these"):
+        run(tmp_path, steps=30, tx=gd.sgd(0.1), resume="state")
+    params_alone = run(tmp_path, steps=21, tx=gd.sgd(0.0), resume="params")
+    jax.tree.map(np.testing.assert_array_equal, params_alone.params, first.params)
+    assert params_alone.history.rows == 21
+
+
+def test_the_state_goes_on_under_other_numbers(run, tmp_path):
+    first = run(tmp_path, steps=20)
+    tx = OTHER.replace(init_value=0.0)
+    done = run(tmp_path, steps=21, tx=tx, resume="state")
+    jax.tree.map(np.testing.assert_array_equal, done.params, first.params)
+    assert done.state.opt_state[1][0].count == 21
+
+
+def test_a_watch_that_is_put_in_orphans_nothing(run, whole, tmp_path):
+    tx = gd.chain(gd.clip_by_global_norm(1.0), gd.adamw(gd.cosine_decay_schedule(1e-2, 200)))
+    run(tmp_path, steps=100)
+    done = run(tmp_path, tx=gd.chain(tx.transforms[0], gd.watch(tx.transforms[1])), resume=True)
+    jax.tree.map(np.testing.assert_array_equal, done.params, whole["arrays"].params)
+
+
+def test_other_parameters_and_other_batches_are_named(run, tmp_path):
+    run(tmp_path, steps=20)
+    with pytest.raises(gd.CheckpointError, match=r"other batches: .*batch_size=8.* then, .*batch_size=7"):
+        run(tmp_path, "remainder", steps=30, resume=True)
+    with pytest.raises(gd.CheckpointError, match=r"holds other params than these: .*'w'"):
+        gd.fit(lambda p, b: (p["w"] ** 2).sum(), {"w": jnp.ones(2)}, gd.sgd(0.1), steps=2, resume="params",
+               checkpoint=tmp_path, progress=False)  # fmt: skip
+
+
+def test_the_best_is_kept_beside_the_last(run, tmp_path):
+    done = run(tmp_path, steps=100, keep={"keep_last": 1, "keep_best": 1, "best": ("spread", "max")})
+    saved = sorted(int(path.name) for path in tmp_path.iterdir() if path.name.isdigit())
+    assert saved[-1] == 100
+    evaluated = dict(zip(*(done.history.evaluations[name].tolist() for name in ("step", "spread")), strict=True))
+    candidates = {step: evaluated[step] for step in range(10, 101, 10) if step in evaluated}
+    assert saved[0] == max(candidates, key=candidates.get)
+
+
+def test_what_is_not_finite_leaves_the_last_good_state_saved(tmp_path):
+    def blows_up(w, batch, key, extra):
+        return jnp.where(extra >= 5, jnp.nan, (w - 2) ** 2), extra + 1
+
+    begin = gd.State.create(5.0, gd.sgd(0.1), extra=jnp.zeros(()))
+    done = gd.fit(blows_up, begin, gd.sgd(0.1), steps=9, checkpoint=tmp_path, progress=False)
+    assert done.stopped is gd.Stopped.NONFINITE
+    np.testing.assert_allclose(done.params, 2 + 3 * 0.8**5, rtol=1e-6)
+    again = gd.fit(blows_up, begin, gd.sgd(0.1), steps=9, checkpoint=tmp_path, resume=True, progress=False)
+    assert again.params == done.params
+
+
+def test_two_processes_do_not_write_to_one_folder(program, run, tmp_path):
+    process = started(program, tmp_path, "arrays", slow=0.2)
+    wait_for_checkpoint(tmp_path, process)
+    try:
+        with pytest.raises(gd.CheckpointError, match="is in use by another"):
+            run(tmp_path, resume=True)
+    finally:
+        process.kill()
+        process.communicate(timeout=60)
+    run(tmp_path, steps=30, resume=True)
+
+
+FULL = textwrap.dedent("""
+    import resource, signal, sys
+    sys.path.insert(0, sys.argv[1])
+    import gdjax as gd
+    from descent import run
+
+    def fill(now):
+        if now.step >= 60:  # as a disk does that takes no more
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))
+
+    try:
+        run(sys.argv[2], callbacks_more=[fill])
+    except gd.CheckpointError as error:
+        print(error)
+""")
+
+
+def test_a_disk_that_fills_up_is_named_and_what_was_saved_goes_on(program, run, whole, tmp_path):
+    command = [sys.executable, "-c", FULL, str(program.parent), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "could not be saved" in done.stdout
+    assert "file too large" in done.stdout
+    assert int(newest(tmp_path).name) >= 30
+    same(run(tmp_path, resume=True), whole["arrays"])

@@ -1,0 +1,526 @@
+"""The store of checkpoints: whole or not there, checked when read, whatever the disk or a kill does to it."""
+
+import functools
+import os
+import pathlib
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from gdjax.descent.checkpointing import CheckpointError, Checkpoints, Saved, Store
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def state(step, size=700):
+    """Arrays that every process makes alike."""
+    normal = np.random.default_rng(step).normal(size=size).astype("float32")
+    return {"params/w": normal.reshape(7, -1), "params/b": normal[:3], "count": np.array(step, np.int32)}
+
+
+def saved(step, size=700):
+    return Saved(state(step, size), {"step": step})
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store(Checkpoints(tmp_path / "run")) as store:
+        yield store
+
+
+def filled(folder, steps, **wishes):
+    """A folder with the checkpoints of these steps."""
+    with Store(Checkpoints(folder, **wishes)) as store:
+        for step in steps:
+            store.save(step, saved(step))
+    return folder
+
+
+def found(folder, like=None):
+    """What the newest checkpoint in a folder is."""
+    with Store(Checkpoints(folder)) as store:
+        return store.newest(like)
+
+
+def assert_saved(newest, step, size=700):
+    """It is the checkpoint of this step to the last bit."""
+    assert newest is not None
+    assert newest[0] == step
+    assert newest[1].about == {"step": step}
+    assert_equal(newest[1].arrays, state(step, size))
+
+
+def assert_equal(arrays, expected):
+    assert list(arrays) == list(expected)
+    for key, x in expected.items():
+        assert (arrays[key].dtype, arrays[key].shape) == (x.dtype, x.shape)
+        assert np.asarray(arrays[key]).tobytes() == np.asarray(x).tobytes()
+
+
+ODD = {
+    "opt_state/Partition/inner_states/.*[^/]\\.b'\"/Masked/ü x": np.float32([1.0, np.nan]),
+    "params/": np.array(5.0, jnp.bfloat16),
+    "a": np.arange(6).reshape(2, 3) > 2,
+    "a/0": np.array([[1 + 2j]], "complex64"),
+    "empty": np.zeros((0, 3), jnp.bfloat16),
+    "history/loss": np.linspace(0.0, 1.0, 3),
+    "key": np.uint32([1, 2**32 - 1]),
+    "..": np.array(-(2**40)),
+    "f8": np.array([0.5], jnp.float8_e4m3fn),
+}
+
+
+def test_what_is_saved_is_restored_to_the_last_bit_under_any_key_of_any_dtype(store):
+    store.save(1, Saved(ODD, {"optimizer": "adam(...)", "position": [3, None, 0.1]}))
+    step, restored = store.newest()
+    assert step == 1
+    assert restored.about == {"optimizer": "adam(...)", "position": [3, None, 0.1]}
+    assert_equal(restored.arrays, ODD)
+
+
+def test_nothing_saved_is_nothing_found(store):
+    assert store.latest() is None
+    assert store.newest() is None
+
+
+def test_a_store_opened_anew_finds_the_newest(tmp_path):
+    assert_saved(found(filled(tmp_path, [1, 2, 10])), 10)
+
+
+def test_a_step_that_is_there_stays_as_it_is(store):
+    store.save(1, saved(1))
+    store.save(1, Saved({"count": np.int32(7)}, {}))
+    assert_saved(store.newest(), 1)
+
+
+def test_what_json_cannot_hold_is_refused_by_save_itself(store):
+    with pytest.raises(TypeError, match="JSON"):
+        store.save(1, Saved({}, {"tx": object()}))
+
+
+# What is given may be donated or changed at once
+
+
+def sharded(*names):
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    return NamedSharding(mesh, PartitionSpec(*names))
+
+
+@pytest.mark.parametrize("placed", [None, (), ("data",)], ids=["one device", "replicated", "sharded"])
+def test_buffers_may_be_donated_as_soon_as_save_returns(store, placed):
+    sharding = None if placed is None else sharded(*placed)
+    step = jax.jit(lambda tree: jax.tree.map(lambda x: 3.0 * x + 1.0, tree), donate_argnums=0)
+    arrays = {f"w{i}": jnp.full((64, 1000), i, jnp.float32, device=sharding) for i in range(20)}
+    arrays = step(arrays)
+    for number in range(1, 4):
+        expected = {key: np.array(x) for key, x in arrays.items()}
+        arrays = jax.tree.map(lambda x: x + 0.0, arrays)  # of these NumPy has seen nothing yet
+        store.save(number, Saved(arrays, {}))
+        for _ in range(5):
+            arrays = step(arrays)
+        jax.block_until_ready(arrays)
+        assert_equal(store.newest()[1].arrays, expected)
+
+
+def test_arrays_of_numpy_and_what_is_said_about_them_may_be_changed_as_soon_as_save_returns(store):
+    given = saved(1)
+    store.save(1, given)
+    given.arrays["params/w"][:] = 0.0
+    given.about["step"] = 9
+    assert_saved(store.newest(), 1)
+
+
+# Placing
+
+
+@pytest.mark.parametrize("over_all", [False, True])
+@pytest.mark.parametrize("struct", [False, True])
+def test_a_checkpoint_is_restored_onto_the_shardings_asked_for(store, over_all, struct):
+    w = jnp.arange(64.0).reshape(16, 4)
+    store.save(1, Saved({"w": jax.device_put(w, sharded("data")) if over_all else w, "b": w[0]}, {}))
+    like = {"w": jax.device_put(w, sharded("data", None))}
+    if struct:
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
+    arrays = store.newest(like)[1].arrays
+    assert arrays["w"].sharding == sharded("data", None)
+    assert len(arrays["w"].addressable_shards) == 8
+    assert not arrays["w"].weak_type
+    assert type(arrays["b"]) is np.ndarray
+    assert_equal(arrays, {"w": w, "b": w[0]})
+
+
+def test_what_has_another_shape_or_dtype_than_asked_for_stays_in_numpy(store):
+    store.save(1, saved(1))
+    like = {"params/b": jnp.zeros(4), "count": jnp.zeros((), float)}
+    assert {type(x) for x in store.newest(like)[1].arrays.values()} == {np.ndarray}
+
+
+# What is kept
+
+
+def kept(folder):
+    return sorted(int(path.name) for path in folder.iterdir())
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("wishes", "losses", "expected"),
+    [
+        ({}, [3.0, 1.0, 2.0, 4.0, 5.0], [2, 4, 5]),
+        ({"keep_best": 0}, [3.0, 1.0, 2.0, 4.0], [3, 4]),
+        ({"keep_last": 1, "keep_best": 2}, [3.0, 1.0, 2.0, 4.0, 5.0], [2, 3, 5]),
+        ({"best": ("loss", "max")}, [3.0, 1.0, 2.0, 2.5], [1, 3, 4]),
+        ({}, [NAN, 3.0, NAN, 4.0, NAN], [2, 4, 5]),
+        ({}, [float("-inf"), 3.0, 4.0, 5.0], [2, 3, 4]),
+        ({}, [None, 3.0, None, None, None], [2, 4, 5]),
+        ({}, [None, None, None], [2, 3]),
+        ({}, [1.0, 1.0, 1.0, 2.0, 3.0], [3, 4, 5]),
+        ({"best": "accuracy"}, [1.0, 2.0, 3.0], [2, 3]),
+    ],
+)
+@pytest.mark.parametrize("anew", [False, True])
+def test_the_newest_and_the_best_are_kept(tmp_path, wishes, losses, expected, anew):
+    store = Store(Checkpoints(tmp_path, **wishes))
+    for step, loss in enumerate(losses, start=1):
+        if anew:
+            store.close()
+            store = Store(Checkpoints(tmp_path, **wishes))
+        store.save(step, saved(step), {} if loss is None else {"loss": loss})
+    store.close()
+    assert kept(tmp_path) == expected
+
+
+# Broken checkpoints
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    path.write_bytes(content)
+
+
+def flip_first(path):
+    content = bytearray(path.read_bytes())
+    content[0] ^= 0x01
+    path.write_bytes(content)
+
+
+def cut(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def empty(path):
+    os.truncate(path, 0)
+
+
+def files(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
+
+
+@pytest.mark.parametrize("fault", [flip, flip_first, cut, empty, os.unlink])
+def test_whatever_one_file_of_the_newest_suffers_the_newest_is_used_as_it_was_or_the_one_before_it(tmp_path, fault):
+    whole = filled(tmp_path / "whole", [1, 2])
+    noticed = []
+    for name in [path.relative_to(whole) for path in files(whole / "2")]:
+        folder = tmp_path / "broken"
+        shutil.copytree(whole, folder)
+        fault(folder / name)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            newest = found(folder)
+        assert newest is not None
+        assert_saved(newest, newest[0])
+        if newest[0] == 1:
+            [warning] = said
+            assert "step 2" in str(warning.message)
+            assert "that of step 1 is used" in str(warning.message)
+            assert (folder / "2.corrupt").is_dir()
+            assert not (folder / "2").exists()
+            noticed.append(name)
+        else:
+            assert not said
+        shutil.rmtree(folder)
+    assert [name for name in noticed if "record" in name.parts]
+    assert [name for name in noticed if "d" in name.parts], "no fault in a file of the data was found"
+
+
+def test_an_array_that_reads_well_but_is_another_by_one_bit_is_found(tmp_path):
+    one = filled(tmp_path / "one", [1, 2])
+    other = state(2)
+    other["params/w"].view(np.uint8)[3, 5] ^= 1
+    with Store(Checkpoints(tmp_path / "other")) as store:
+        store.save(2, Saved(other, {"step": 2}))
+    shutil.rmtree(one / "2" / "arrays")
+    shutil.copytree(tmp_path / "other" / "2" / "arrays", one / "2" / "arrays")
+    with pytest.warns(UserWarning, match="its array 'params/w' is not what was saved") as said:
+        assert_saved(found(one), 1)
+    assert said[0].filename == __file__
+
+
+def test_a_record_that_reads_well_but_is_another_is_found(tmp_path):
+    folder = filled(tmp_path, [1, 2])
+    record = next(path for path in files(folder / "2" / "record") if "text" in path.read_text())
+    record.write_text(record.read_text().replace('\\"step\\": 2', '\\"step\\": 3'))
+    with pytest.warns(UserWarning, match="its record is not what was saved"):
+        assert_saved(found(folder), 1)
+
+
+def test_a_step_moved_aside_can_be_saved_again_and_broken_again(tmp_path):
+    folder = filled(tmp_path, [1, 2])
+    for _ in range(2):
+        flip(next(path for path in files(folder / "2") if "record" in path.parts and "text" in path.read_text()))
+        with Store(Checkpoints(folder)) as store:
+            with pytest.warns(UserWarning, match="step 2"):
+                assert store.newest()[0] == 1
+            store.save(2, saved(2))
+            assert_saved(store.newest(), 2)
+    assert {path.name for path in folder.iterdir()} == {"1", "2", "2.corrupt"}
+
+
+def test_where_no_checkpoint_is_whole_it_says_so_and_deletes_nothing(tmp_path):
+    folder = filled(tmp_path, [1, 2])
+    for path in files(folder):
+        cut(path)
+    with pytest.raises(CheckpointError, match=r"step 2 \(.*step 1 \(.*left as they are"):
+        found(folder)
+    assert kept(folder) == [1, 2]
+
+
+def test_what_a_killed_save_left_is_cleaned_and_what_else_is_there_stays(tmp_path):
+    folder = filled(tmp_path, [1])
+    shutil.copytree(folder / "1", folder / "2.orbax-checkpoint-tmp")
+    (folder / "notes").mkdir()
+    (folder / "7.corrupt").mkdir()
+    (folder / "config.toml").write_text("")
+    (folder / "8").write_text("")
+    assert_saved(found(folder), 1)
+    assert {path.name for path in folder.iterdir()} == {"1", "notes", "7.corrupt", "config.toml", "8"}
+
+
+# Processes of their own
+
+
+def started(function, *arguments, before=()):
+    """A process that calls a function of this file."""
+    code = f"import sys; from tests.test_store import {function.__name__} as f; f(*sys.argv[1:])"
+    command = [*before, sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def ran(function, *arguments, before=()):
+    """What it printed; it ended well, in time, and wrote nothing to its standard error."""
+    with started(function, *arguments, before=before) as process:
+        try:
+            out, err = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            pytest.fail(f"it hangs: {process.communicate()}")
+    assert err == ""
+    assert process.returncode == 0
+    return out
+
+
+def usual(folder):
+    assert not any(name.startswith(("orbax", "tensorstore")) for name in sys.modules)
+    with Store(Checkpoints(folder)) as store:
+        for step in range(1, 5):
+            store.save(step, saved(step))
+        assert_saved(store.newest(), 4)
+
+
+def test_a_run_prints_nothing_and_loads_orbax_when_a_store_is_made(tmp_path):
+    assert ran(usual, tmp_path) == ""
+
+
+def without_orbax(folder):
+    sys.modules["orbax.checkpoint"] = None
+    with pytest.raises(ImportError, match=r"pip install 'gdjax\[train\]'"):
+        Store(Checkpoints(folder))
+
+
+def test_without_orbax_it_says_how_to_get_it(tmp_path):
+    ran(without_orbax, tmp_path)
+
+
+def left_open(folder):
+    Store(Checkpoints(folder)).save(2, saved(2, 7_000_000))
+
+
+def test_a_process_that_ends_without_closing_hangs_on_nothing(tmp_path):
+    ran(left_open, filled(tmp_path, [1]))
+    assert found(tmp_path)[0] in (1, 2)
+
+
+def saving(folder):
+    store = Store(Checkpoints(folder))
+    step = store.latest() or 0
+    while True:
+        step += 1
+        store.save(step, saved(step, 70_000))
+        print(store.latest(), flush=True)
+
+
+def test_killed_at_any_moment_it_is_what_the_last_whole_save_made_it(tmp_path):
+    last = 0
+    for delay in (0.0, 0.005, 0.013, 0.021, 0.034, 0.055):
+        with started(saving, tmp_path) as process:
+            told = [process.stdout.readline() for _ in range(3)]
+            time.sleep(delay)
+            process.send_signal(signal.SIGKILL)
+            rest, err = process.communicate(timeout=60)
+        assert err == ""
+        told = int([*told, *rest.splitlines()][-1])
+        newest = found(tmp_path)
+        assert newest[0] >= told > last
+        assert_saved(newest, newest[0], 70_000)
+        last = newest[0]
+
+
+# Disks
+
+
+def caught(what, *arguments):
+    """What is raised, within seconds."""
+    began = time.monotonic()
+    with pytest.raises(CheckpointError) as error:
+        what(*arguments)
+    assert time.monotonic() - began < 20
+    return str(error.value)
+
+
+def remount(folder, how):
+    subprocess.run(["mount", "-o", f"remount,{how}", folder], check=True)
+
+
+def limit(size, folder):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+def nothing(folder):
+    pass
+
+
+FAULTS = {
+    "full": ("size=2m", 700_000, nothing, nothing, "no space left on device"),
+    "no inodes": (
+        "size=64m,nr_inodes=30",
+        700,
+        nothing,
+        functools.partial(remount, how="nr_inodes=300"),
+        "no space left on device",
+    ),
+    "read-only": (
+        "size=64m",
+        700_000,
+        functools.partial(remount, how="ro"),
+        functools.partial(remount, how="rw"),
+        "read-only file system",
+    ),
+    "a limit": (
+        None,
+        700_000,
+        functools.partial(limit, 100_000),
+        functools.partial(limit, resource.RLIM_INFINITY),
+        "file too large",
+    ),
+}
+"""Of each: how a disk is mounted, the size of what it does not take, what breaks it, what mends it, and the words."""
+
+
+def faulty(folder, fault):
+    _, size, broken, mended, why = FAULTS[fault]
+    with Store(Checkpoints(folder)) as store:
+        store.save(1, saved(1))
+        store.wait()
+        broken(folder)
+        store.save(2, saved(2, size))
+        told = [caught(store.wait)]
+        store.save(2, saved(2, size))
+        told += [caught(store.save, 3, saved(3))]
+        for sentence in told:
+            assert sentence == (
+                f"The checkpoint of step 2 could not be saved in '{folder}': {why}; that of step 1 is whole. "
+                "Make room there or take another folder, then go on from what is saved."
+            )
+        assert_saved(store.newest(), 1)
+        mended(folder)
+        store.save(4, saved(4))
+        store.wait()
+        assert kept(pathlib.Path(folder)) == [1, 4]
+    assert_saved(found(folder), 4)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_disk_that_takes_no_more_is_told_at_once_and_loses_nothing(tmp_path, fault):
+    how, command = FAULTS[fault][0], ()
+    if how is not None:
+        if subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
+            pytest.skip("unshare -rm is not permitted here")
+        command = ("unshare", "-rm", "sh", "-c", f'mount -t tmpfs -o {how} none "{tmp_path}" && exec "$@"', "sh")
+    ran(faulty, tmp_path, fault, before=command)
+
+
+def test_a_folder_that_is_none_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "within"):
+        with pytest.raises(CheckpointError, match=r"folder must be one in which files can be made, got .*file"):
+            Store(Checkpoints(folder))
+
+
+def not_writable(folder):
+    if os.geteuid() == 0:
+        os.setgid(65534)
+        os.setuid(65534)
+    assert "permission denied" in caught(Store, Checkpoints(folder))
+
+
+def test_a_folder_that_others_own_is_refused(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("owned")
+    folder.chmod(0o555)
+    for parent in folder.parents[:3]:
+        parent.chmod(0o755)
+    ran(not_writable, folder)
+
+
+# Wishes
+
+
+@pytest.mark.parametrize(
+    ("wish", "said"),
+    [
+        ({"folder": 3}, "folder must be a path, got 3"),
+        ({"every": 0}, "every must be at least 1, got 0"),
+        ({"every": 1.5}, "every must be an integer, got 1.5"),
+        ({"seconds": 0}, r"seconds must lie in \(0, inf\], got 0"),
+        ({"seconds": NAN}, "seconds must lie in"),
+        ({"seconds": None}, "seconds must lie in"),
+        ({"keep_last": 0}, "keep_last must be at least 1, got 0"),
+        ({"keep_last": None}, "keep_last must be an integer, got None"),
+        ({"keep_best": -1}, "keep_best must be at least 0, got -1"),
+        ({"keep_best": True}, "keep_best must be an integer, got True"),
+        ({"best": ("loss", "least")}, "best must be the name of a metric"),
+        ({"best": None}, "best must be the name of a metric"),
+    ],
+)
+def test_a_wish_that_cannot_be_is_refused_by_name(wish, said):
+    with pytest.raises((TypeError, ValueError), match=f"Checkpoints: {said}"):
+        Checkpoints(**{"folder": "run", **wish})
+
+
+def test_wishes_are_a_value():
+    wishes = Checkpoints("run", every=3)
+    assert wishes == Checkpoints(pathlib.Path("run"), every=3, best=("loss", "min"))
+    assert hash(wishes) == hash(Checkpoints("run", every=3))
+    assert eval(repr(wishes), {"Checkpoints": Checkpoints, "PosixPath": pathlib.PosixPath}) == wishes
