@@ -1,73 +1,498 @@
-"""The main job, run as a user runs it."""
+"""The main job, run as a user runs it: real processes, their files and their status."""
 
+import contextlib
+import json
 import os
+import pathlib
+import pty
 import re
+import signal
 import subprocess
 import sys
+import time
+import warnings
 
+import numpy as np
 import pytest
 
-ENV = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
+import gdjax as gd
+from gdjax.cli import main
+from gdjax.cli.pages import page, told
+from gdjax.descent.checkpointing import Store
 
-MEAN = "params_ema(sgd(0.3), decay=0.99)"
+LONG = ["classification", "--batch-size", "8", "--steps", "5000", "--optimizer", "adam(1e-2)", "--save-every", "200"]
+"""A run that takes seconds, saved several times a second."""
+FILES = {".lock", "checkpoints", "config.toml", "curves.png", "metrics.jsonl"}
+
+OWN = """
+import jax.numpy as jnp
+import gdjax as gd
 
 
-def gdjax(*arguments, code=None):
-    command = [sys.executable, *(["-c", code] if code else ["-m", "gdjax"]), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, env=ENV, check=False)
+@gd.problem
+def bowl(depth: gd.Positive = 1.0):
+    return gd.problems.Parts(
+        init=lambda key: jnp.ones(3),
+        loss=lambda params, batch: depth * (params**2).sum(),
+        optimum=0.0,
+        target="gap<1",
+        optimizer="sgd(0.1)",
+        steps=20,
+    )
 
 
-@pytest.mark.parametrize(
-    "optimizer", ["adamw(3e-3)", "chain(clip_by_global_norm(1), sgd(warmup_cosine(0.5, 40, 330), momentum=0.9))"]
-)
-def test_it_learns_digits(optimizer):
-    done = gdjax("train", "--optimizer", optimizer, "--epochs", "15")
+@gd.problem
+def not_scalar():
+    return gd.problems.Parts(init=lambda key: jnp.ones(3), loss=lambda params, batch: params)
+
+
+@gd.problem
+def unmeasured():
+    x = jnp.arange(12.0)
+    return gd.problems.Parts(
+        init=lambda key: jnp.zeros(()), loss=lambda w, x: ((w - x) ** 2).mean(), train=x, held_out=x[:3], batch_size=4,
+        optimizer="sgd(0.1)", epochs=2, target="loss<100",
+    )
+
+
+shallow = bowl(0.5)
+"""
+
+
+@pytest.fixture(scope="session")
+def env(tmp_path_factory):
+    """The environment of a user with an empty cache, without the devices of the other tests."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "COLUMNS")}
+    return {**kept, "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache"))}
+
+
+@pytest.fixture
+def gdjax(env, tmp_path):
+    """Run a command in a folder of its own until it ends."""
+
+    def run(*arguments, code=None, **more):
+        command = [sys.executable, *(["-c", code] if code else ["-m", "gdjax"]), *map(str, arguments)]
+        given = {"cwd": tmp_path, "env": {**env, **more}, "timeout": 200, "check": False}
+        return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", **given)
+
+    return run
+
+
+@pytest.fixture
+def here(monkeypatch, tmp_path, capfd):
+    """Run a command in this process: as `gdjax` does, but for the seconds of a start."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["gdjax", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return subprocess.CompletedProcess(sys.argv, ended.value.code, *capfd.readouterr())
+
+    yield run
+    for module in ("own", "broken"):
+        sys.modules.pop(module, None)
+
+
+@pytest.fixture
+def started(env, tmp_path):
+    """Start a long run in the folder `out`, and wait until it has saved twice."""
+    processes = []
+
+    def start(out):
+        command = [sys.executable, "-m", "gdjax", "train", *LONG, "--out", out]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen(command, cwd=tmp_path, env=env, **pipes)
+        processes.append(process)
+        until = time.monotonic() + 120
+        while len(steps_saved(tmp_path / out)) < 2:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        return process
+
+    yield start
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def steps_saved(run):
+    with contextlib.suppress(FileNotFoundError):
+        return sorted(int(path.name) for path in (run / "checkpoints").iterdir() if path.name.isdigit())
+    return []
+
+
+def saved(run):
+    """The newest checkpoint of a run, its throughput apart."""
+    with Store(gd.Checkpoints(run / "checkpoints")) as store:
+        step, found = store.newest()
+    return step, {name: np.asarray(x) for name, x in found.arrays.items() if "throughput" not in name}
+
+
+def lines(run):
+    """The history that a run has written, its throughput apart."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name != "throughput"} for row in rows]
+
+
+def assert_same_run(one, other):
+    """To the bit: parameters, state, keys, history."""
+    (step, arrays), (other_step, others) = saved(one), saved(other)
+    assert step == other_step
+    assert arrays.keys() == others.keys()
+    for name, x in arrays.items():
+        assert x.dtype == others[name].dtype, name
+        assert x.tobytes() == others[name].tobytes(), name
+    assert lines(one) == lines(other)
+
+
+def row(done, name):
+    """What the final table says of something."""
+    return re.search(rf"^{name}  +(.*)$", done.stdout, re.M)[1]
+
+
+def refused(done, message, status=2):
+    assert done.returncode == status, done.stderr
+    assert message in done.stderr
+    assert done.stderr.startswith("gdjax: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_bare_train_reaches_its_goal_and_its_file_repeats_it_to_the_bit(gdjax, tmp_path):
+    done = gdjax("train")
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert len(lines) == 16
-    losses = [float(loss) for loss in re.findall(r"loss (\d+\.\d+)", done.stdout)]
-    accuracies = [float(share) for share in re.findall(r"accuracy (\d\.\d+)", done.stdout)]
-    assert losses[-1] < 0.15 < losses[0]
-    assert accuracies[-1] > 0.95
+    assert not done.stderr
+    first = tmp_path / "runs/digits-1"
+    assert {path.name for path in first.iterdir()} == FILES
+    assert float(row(done, "accuracy")) > 0.97
+    assert row(done, "target") == "accuracy>0.97: reached"
+    assert row(done, "files") == "runs/digits-1: config.toml, metrics.jsonl, curves.png, checkpoints/"
+    assert (first / "curves.png").read_bytes().startswith(b"\x89PNG")
+    history = gd.History.read(first / "metrics.jsonl")
+    assert history.rows == int(row(done, "steps")) == saved(first)[0]
+    assert f"{history['loss'][-1]:.6g}" == row(done, "loss")
+    assert f"{history.evaluations['accuracy'][-1]:.6g}" == row(done, "accuracy")
+
+    warm = gdjax("train", "--config", "runs/digits-1/config.toml")
+    assert warm.returncode == 0, warm.stderr
+    assert not warm.stderr
+    assert_same_run(first, tmp_path / "runs/digits-2")
+    cold = gdjax("train", "--config", "runs/digits-1/config.toml", "--no-cache")
+    assert cold.returncode == 0, cold.stderr
+    assert_same_run(first, tmp_path / "runs/digits-3")
 
 
-def test_what_it_evaluates_is_the_mean_that_an_optimizer_keeps():
-    plain, averaged = (gdjax("train", "--epochs", "1", "--optimizer", o).stdout for o in ("sgd(0.3)", MEAN))
-    losses = [re.findall(r"loss (\d+\.\d+)", out) for out in (plain, averaged)]
-    accuracies = [re.findall(r"accuracy (\d\.\d+)", out) for out in (plain, averaged)]
-    assert losses[0] == losses[1] != []
-    assert accuracies[0] != accuracies[1]
+def test_a_run_killed_at_any_moment_and_resumed_is_the_run_that_never_stopped(gdjax, started, tmp_path):
+    process = started("killed")
+    process.kill()
+    process.wait()
+    at = steps_saved(tmp_path / "killed")[-1]
+    assert 400 <= at < 5000
+    resumed = gdjax("train", "--resume", "--out", "killed")
+    assert resumed.returncode == 0, resumed.stderr
+    whole = gdjax("train", *LONG[: LONG.index("--save-every")], "--out", "whole")
+    assert whole.returncode == 0, whole.stderr
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")
 
 
-@pytest.mark.parametrize("optimizer", ["sam(sgd(0.1))", "lbfgs()"])
-def test_optimizers_that_call_the_loss_run(optimizer):
-    done = gdjax("train", "--epochs", "1", "--optimizer", optimizer)
+def test_a_folder_in_use_is_refused_and_ctrl_c_saves(gdjax, started, tmp_path):
+    process = started("out")
+    refused(gdjax("train", "--resume", "--out", "out"), f"'out' is in use by another run (process {process.pid}): wait")
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    step, _ = saved(tmp_path / "out")
+    assert step < 5000
+    assert stderr == f"gdjax: interrupted after step {step:,}; saved: gdjax train --resume --out out goes on.\n"
+    assert re.search(r"^stopped  +Ctrl-C$", stdout, re.M)
+    resumed = gdjax("train", "--resume", "--config", "out/config.toml", "--steps", step + 100)
+    assert resumed.returncode == 0, resumed.stderr
+    assert row(resumed, "steps") == f"{step + 100:,}"
+
+
+def test_sigterm_saves_and_says_so(gdjax, started, tmp_path):
+    process = started("out")
+    process.terminate()
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 143, stderr
+    step, _ = saved(tmp_path / "out")
+    assert stderr.startswith(f"gdjax: SIGTERM after step {step:,}; saved in ")
+    assert stderr.endswith("\ngdjax: gdjax train --resume --out out goes on.\n")
+    resumed = gdjax("train", "--resume", "--out", "out", "--steps", step + 100)
+    assert resumed.returncode == 0, resumed.stderr
+
+
+def test_until_ends_it_and_a_goal_that_is_missed_is_a_status_of_its_own(gdjax, tmp_path):
+    done = gdjax("train", "parabola", "--until", "loss<1e-3")
     assert done.returncode == 0, done.stderr
+    history = gd.History.read(tmp_path / "runs/parabola-1/metrics.jsonl")
+    assert np.all(history["loss"][:-1] >= 1e-3)
+    assert history["loss"][-1] < 1e-3
+    assert row(done, "until") == "loss<0.001: reached"
+    missed = gdjax("train", "parabola", "--until", "gap<1e-9", "--steps", 5, "--out", "short")
+    refused(missed, "gap<1e-09 was not reached: gdjax train --resume --out short --steps 10 goes on.", status=3)
+    prolonged = gdjax("train", "--resume", "--out", "short", "--steps", 100)
+    assert prolonged.returncode == 0, prolonged.stderr
+    whole = gdjax("train", "--config", "short/config.toml", "--out", "whole")  # it says what the run has become
+    assert whole.returncode == 0, whole.stderr
+    (_, one), (_, other) = saved(tmp_path / "short"), saved(tmp_path / "whole")
+    np.testing.assert_array_equal(one["params/"], other["params/"])
 
 
-def test_the_same_seed_is_the_same_run():
-    first, second, other = (gdjax("train", "--epochs", "2", "--seed", seed).stdout for seed in ("1", "1", "2"))
-    assert first == second != other
+def test_a_loss_that_is_not_finite_fails(gdjax, tmp_path):
+    done = gdjax("train", "parabola", "--optimizer", "sgd(3.0)", "--out", "out")
+    refused(done, "gradient norm inf at step", status=1)
+    assert "a smaller learning rate" in done.stderr
+    assert np.isfinite(saved(tmp_path / "out")[1]["params/"])
+
+
+@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_one_sentence_and_what_was_saved_goes_on(gdjax, tmp_path):
+    run = tmp_path / "out"
+    assert gdjax("train", "parabola", "--steps", 5, "--out", "out").returncode == 0
+    (run / "metrics.jsonl").unlink()
+    (run / "metrics.jsonl").symlink_to("/dev/full")
+    refused(gdjax("train", "--resume", "--out", "out", "--steps", 9), "no space left on device", status=1)
+    (run / "metrics.jsonl").unlink()
+    resumed = gdjax("train", "--resume", "--out", "out", "--steps", 9)
+    assert resumed.returncode == 0, resumed.stderr
+    assert [line["step"] for line in lines(run) if "loss" in line] == [*range(9)]
+
+
+def test_resuming_something_else_names_what_differs(gdjax):
+    assert gdjax("train", "parabola", "--steps", 5, "--out", "out").returncode == 0
+    refused(gdjax("train", "parabola", "--out", "out"), "'out' holds a run already: --resume goes on with it")
+    other = ["--seed", 3, "--optimizer", "sgd(0.2)", "--steps", 9]
+    done = gdjax("train", "--resume", "--out", "out", *other)
+    refused(done, "seed 0 there, 3 here")
+    assert "optimizer sgd(learning_rate=0.1, " in done.stderr
+    assert "steps" not in done.stderr
+    over = gdjax("train", "--config", "out/config.toml", *other)
+    assert over.returncode == 0
+    assert "gdjax: not as in out/config.toml: seed 0 there, 3 here.\n" in over.stderr
+    assert "steps 5 there, 9 here" in over.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--optimizer", "adamv(1e-3)"], "unknown name 'adamv'"),
+        (["diggits"], "PROBLEM: unknown name 'diggits', did you mean 'digits', at column 1"),
+        (["nowhere:problem"], "No module named 'nowhere'"),
+        (["--problem", "quadratic(condition=0.5)"], "condition must lie in [1, inf), got 0.5"),
+        (["--optimizer", "adamv(1e-3)"], "--optimizer: unknown name 'adamv'"),
         (["--optimizer", "constant(1)"], "a transform is needed, got constant(value=1.0)"),
         (["--optimizer", "adam(1, b1=2)"], "b1 must lie in [0, 1), got 2.0"),
-        (["--batch-size", "2000"], "'--batch-size'"),
+        (["parabola", "--optimizer", 'by_path({"x": sgd(1)})'], "no pattern matches ''"),
+        (["--batch-size", "2000"], "--batch-size must be at most 1,437, the rows of digits, got 2,000"),
+        (["--batch-size", "many"], "--batch-size must be 'full' or a whole number of 1 at least, got 'many'"),
+        (["parabola", "--batch-size", "2"], "--batch-size is for problems with data, and parabola has none"),
         (["--epochs", "0"], "'--epochs'"),
+        (["--epochs", "1", "--steps", "1"], "--epochs and --steps exclude each other"),
+        (["parabola", "--until", "gapp<1"], "--until watches 'gapp', did you mean 'gap'"),
+        (["parabola", "--until", "gap=1"], "--until must be a metric, < or >, and a number"),
+        (["parabola", "--data", "."], "--data is for text; parabola takes none"),
+        (["text", "--data", "nowhere"], "--data must be a file or a folder, and there is no"),
+        (["text", "--data", "file"], "text:"),
+        (["parabola", "--out", "file"], "--out must be a folder, and 'file' is a file"),
+        (["parabola", "--out", "file/folder"], "cannot be made: not a directory"),
+        (["--config", "file"], "'file' is no TOML"),
+        (["--config", "nowhere"], "'nowhere' cannot be read: no such file or directory"),
+        (["--config", "wrong.toml"], "'wrong.toml': unknown name 'epoch', did you mean 'epochs'"),
+        (["--resume"], "--resume needs the folder of the run"),
+        (["--resume", "--out", "nowhere"], "'nowhere' holds no run to resume"),
+        (["own:not_scalar"], "loss must return a real floating scalar, got float32[3]"),
+        (["own:bowel"], "unknown name 'bowel', did you mean 'bowl'"),
+        (["broken:problem"], "broken:problem: ZeroDivisionError"),
+        (["--optimiser", "sgd(1)"], "No such option: --optimiser"),
     ],
 )
-def test_wrong_input_is_one_message_and_a_failure(arguments, message):
-    done = gdjax("train", *arguments)
+def test_wrong_input_is_one_message_and_leaves_nothing_behind(here, tmp_path, arguments, message):
+    (tmp_path / "file").write_text("Nothing of note.\n")
+    (tmp_path / "wrong.toml").write_text("epoch = 3\n")
+    (tmp_path / "own.py").write_text(OWN)
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    refused(here("train", *arguments, "--no-cache"), message)
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_a_problem_of_ones_own_runs_by_its_module(gdjax, tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    made = gdjax("train", "--problem", "own:shallow")
+    assert made.returncode == 0, made.stderr
+    assert row(made, "problem") == "own:shallow"
+    assert row(made, "target") == "gap<1: reached"
+    called = gdjax("train", "own:bowl(0.5)", "--out", "called")
+    assert called.returncode == 0, called.stderr
+    assert_same_run(tmp_path / "runs/bowl-1", tmp_path / "called")
+    again = gdjax("train", "--config", "called/config.toml")
+    assert again.returncode == 0, again.stderr
+    assert_same_run(tmp_path / "called", tmp_path / "runs/bowl-2")
+    measured = gdjax("train", "own:unmeasured")  # the loss of a batch is one thing, that of what is held out another
+    assert row(measured, "held out loss") != row(measured, "loss")
+    assert row(measured, "target") == "held_out_loss<100: reached"
+
+
+def test_text_descends_on_files_of_yours(gdjax, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("one", "two"):
+        (data / name).write_text("the quick brown fox jumps over the lazy dog\n" * 40)
+    small = "text(width=8, layers=1, heads=2, length=16)"
+    done = gdjax("train", small, "--data", "data", "--steps", 4)
+    assert done.returncode == 0, done.stderr
+    assert row(done, "data") == str(data)
+    assert row(done, "problem").startswith("text(width=8, layers=1, heads=2, length=16, data=None")
+    again = gdjax("train", "--config", "runs/text-1/config.toml")
+    assert again.returncode == 0, again.stderr
+    assert_same_run(tmp_path / "runs/text-1", tmp_path / "runs/text-2")
+
+
+def test_devices_divide_every_batch(gdjax, tmp_path):
+    arguments = ["train", "classification", "--epochs", "1"]
+    two = gdjax(*arguments, "--devices", 2, "--out", "two")
+    assert two.returncode == 0, two.stderr
+    again = gdjax("train", "--config", "two/config.toml", "--out", "again")
+    assert again.returncode == 0, again.stderr
+    assert_same_run(tmp_path / "two", tmp_path / "again")
+    refused(gdjax(*arguments, "--devices", 3), "--batch-size must be a multiple of --devices")
+    one = gdjax(*arguments, "--out", "one")
+    assert one.returncode == 0, one.stderr
+    losses = [[line["loss"] for line in lines(tmp_path / out) if "loss" in line] for out in ("one", "two")]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["sam(sgd(0.1))", "lbfgs()"])
+def test_optimizers_that_call_the_loss_run(gdjax, optimizer):
+    done = gdjax("train", "parabola", "--steps", 3, "--optimizer", optimizer)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_it_evaluates_is_the_mean_that_an_optimizer_keeps(gdjax):
+    optimizers = "sgd(0.1)", "params_ema(sgd(0.1), decay=0.9)"
+    plain, mean = (gdjax("train", "parabola", "--steps", 3, "--optimizer", o) for o in optimizers)
+    assert row(plain, "loss") == row(mean, "loss")
+    assert float(row(plain, "gap")) < float(row(mean, "gap"))
+
+
+def test_a_traceback_is_for_debug_alone(gdjax):
+    done = gdjax("train", "diggits", "--debug")
     assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    assert "Traceback" in done.stderr
+    assert done.stderr.splitlines()[-4].startswith("gdjax: PROBLEM: unknown name 'diggits'")
 
 
-def test_without_its_extra_it_says_what_to_install():
+def test_without_matplotlib_all_but_the_picture_is_there(gdjax, tmp_path):
+    code = "import sys; sys.modules['matplotlib.figure'] = None; from gdjax.cli import main; main()"
+    done = gdjax("train", "parabola", "--steps", 3, "--out", "out", code=code)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "gdjax: no curves.png: plot needs matplotlib: pip install 'gdjax[lab]'\n"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES - {"curves.png"}
+
+
+def test_without_its_extra_it_says_what_to_install(gdjax):
     done = gdjax(code="import sys; sys.modules['typer'] = None; import gdjax.cli")
     assert done.returncode == 1
-    assert done.stderr.startswith("gdjax: the command line needs typer and scikit-learn: pip install 'gdjax[train]'")
+    assert done.stderr.startswith("gdjax: the command line needs typer and rich: pip install 'gdjax[train]'")
+
+
+def test_a_program_in_the_cache_that_cannot_be_read_is_replaced_in_silence(gdjax, tmp_path):
+    cache = tmp_path / "cache"
+    train = ["train", "parabola", "--steps", "3"]
+    assert gdjax(*train, XDG_CACHE_HOME=str(cache)).returncode == 0
+    whole = {file: file.stat().st_size for file in (cache / "gdjax").glob("*-cache")}
+    assert whole
+    for file in whole:
+        file.write_bytes(file.read_bytes()[:40])
+    for _ in range(2):
+        done = gdjax(*train, XDG_CACHE_HOME=str(cache))
+        assert done.returncode == 0
+        assert not done.stderr
+    assert max(file.stat().st_size for file in (cache / "gdjax").glob("*-cache")) > 1000
+    assert_same_run(tmp_path / "runs/parabola-1", tmp_path / "runs/parabola-3")
+
+
+def test_on_a_terminal_there_are_a_bar_and_a_drawn_table(env, tmp_path):
+    leader, follower = pty.openpty()
+    command = [sys.executable, "-m", "gdjax", "train", "parabola", "--steps", "20000", "--optimizer", "adam(0.1)"]
+    terminal = {**env, "TERM": "xterm-256color", "COLUMNS": "120"}
+    process = subprocess.Popen(command, cwd=tmp_path, env=terminal, stdout=follower, stderr=follower, stdin=follower)
+    os.close(follower)
+    seen = b""
+    with contextlib.suppress(OSError):  # Linux's way to say that the other end is closed
+        while part := os.read(leader, 65536):
+            seen += part
+    os.close(leader)
+    assert process.wait(timeout=60) == 0
+    text = seen.decode()
+    assert "compiling" in text
+    assert re.search("[━╸]", text)
+    assert re.search("20,?000/20,?000", text)
+    assert "\x1b[" in text
+    assert re.search(r"target.*gap<1e-09", text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "contained"),
+    [
+        ([], "train"),
+        (["--help"], "Commands:"),
+        (["train", "--help"], "Exit status: 0 done; 1 failed"),
+        (["--version"], f"gdjax {gd.__version__}, jax "),
+        (["problems"], "1,437 rows"),
+        (["optimizers"], "Adam with decoupled weight decay: p ← p - η (u + λ p)"),
+        (["optimizers", "adamw"], "State: 8 bytes a parameter."),
+        (["optimizers", "warmup_cosine"], "x = (t - w) / (T - w)"),
+        (["describe", "adamw(1e-3)"], "4 leaves, "),
+        (["describe", "sgd(1)", "--problem", "parabola"], "1 leaves, 1 parameters"),
+    ],
+)
+def test_what_is_piped_is_plain_text_of_a_sane_width(gdjax, arguments, contained):
+    done = gdjax(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert contained in done.stdout
+    assert not done.stderr
+    assert not re.search("[\x1b\u2500-\u259f]", done.stdout)
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_unknown_names_have_a_hint(gdjax):
+    refused(gdjax("optimizers", "adam_w"), "unknown name 'adam_w', did you mean 'adamw'; gdjax optimizers lists all.")
+    refused(gdjax("describe", "sdg(1)"), "--optimizer: unknown name 'sdg', did you mean 'sgd'")
+    refused(gdjax("trian"), "No such command 'trian'")
+
+
+def test_the_page_of_every_factory_is_text_without_markup():
+    for name, factory in gd.factories().items():
+        found = page(name, factory)
+        text = told(found, 100)
+        assert text.startswith(f"{name}(" if name != "multi_transform" else "multi_transform("), name
+        told_of = text.split("Example:")[0]
+        assert not re.search(r"\\|\$|:math|\.\. \w+::|[\ue000-\uf8ff]| at 0x", told_of), name
+        if factory.kind is gd.GradientTransform and factory.function.__module__.startswith("gdjax"):
+            assert "State" in found.notes or "Stateless" in found.notes, name
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["optimizers"], ["describe", "adamw(1e-3)"]])
+def test_what_lists_loads_nothing_that_it_does_not_need(gdjax, arguments):
+    code = (
+        "import sys, atexit; from gdjax.cli import main\n"
+        "atexit.register(lambda: print(*{'orbax', 'sklearn', 'matplotlib'} & {m.split('.')[0] for m in sys.modules}))\n"
+        "main()"
+    )
+    assert gdjax(*arguments, code=code).stdout.splitlines()[-1] == ""
+
+
+def test_the_cache_and_the_devices_are_the_command_lines_alone():
+    found = subprocess.run(
+        [sys.executable, "-c", "import gdjax.cli, jax; print(jax.config.jax_compilation_cache_dir)"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert found.stdout == "None\n"

@@ -1,0 +1,91 @@
+"""What a run was asked for, as a file that repeats it."""
+
+import json
+import platform
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import gdjax
+from gdjax.cli.status import InputError, say
+from gdjax.value.printing import nearest
+
+KINDS: Mapping[str, tuple[type, ...]] = {
+    "problem": (str,),
+    "optimizer": (str,),
+    "batch_size": (int, str),
+    "epochs": (int,),
+    "steps": (int,),
+    "until": (str,),
+    "seed": (int,),
+    "devices": (int,),
+    "data": (str,),
+}
+PROLONG = ("epochs", "steps", "until")
+"""What a run that is resumed may be asked for anew."""
+MADE_WITH = "made_with"
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read what a run was asked for."""
+    try:
+        found = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror.lower() if isinstance(error, OSError) and error.strerror else "it is no text"
+        raise InputError(f"{str(path)!r} cannot be read: {why}; give the config.toml of a run.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{str(path)!r} is no TOML: {error}; give the config.toml of a run.") from error
+    _compare_versions(path, found.pop(MADE_WITH, {}))
+    for name, value in found.items():
+        if name not in KINDS:
+            raise InputError(
+                f"{str(path)!r}: unknown name {name!r}{nearest(name, KINDS)}; there are {', '.join(KINDS)}."
+            )
+        if not isinstance(value, KINDS[name]) or isinstance(value, bool):
+            must = " or ".join({int: "an integer", str: "a string"}[kind] for kind in KINDS[name])
+            raise InputError(f"{str(path)!r}: {name} must be {must}, got {value!r}.")
+    return found
+
+
+def write(path: Path, asked: Mapping[str, Any]) -> None:
+    """Write it, whole or not at all."""
+    lines = [f"# gdjax train --config {path} repeats this run."]
+    lines += [f"{name} = {json.dumps(asked[name], ensure_ascii=False)}" for name in KINDS if name in asked]
+    lines += ["", f"[{MADE_WITH}]", *(f"{name} = {json.dumps(value)}" for name, value in made_with().items())]
+    partial = path.with_suffix(".tmp")
+    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def made_with() -> dict[str, str]:
+    """The versions that the numbers come from."""
+    versions = {"gdjax": gdjax.__version__, "jax": jax.__version__, "python": platform.python_version()}
+    return versions | {"backend": jax.default_backend()}
+
+
+def over(base: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What is asked for on the line in the place of what a file says; epochs and steps exclude each other."""
+    lengths = {"epochs", "steps"}
+    left = lengths if lengths & asked.keys() else set()
+    return {**{name: value for name, value in base.items() if name not in left}, **asked}
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """What two runs differ in, by name and in words."""
+
+    def word(value: Any) -> str:
+        return "none" if value is None else str(value)
+
+    names = [name for name in KINDS if then.get(name) != now.get(name)]
+    return {name: f"{name} {word(then.get(name))} there, {word(now.get(name))} here" for name in names}
+
+
+def _compare_versions(path: Path, then: Any) -> None:
+    if not isinstance(then, dict):
+        raise InputError(f"{str(path)!r}: {MADE_WITH} must be a table, got {then!r}.")
+    now = {"gdjax": gdjax.__version__, "jax": jax.__version__}  # the backend would have to be started
+    if other := [f"{name} {then[name]}" for name, version in now.items() if then.get(name, version) != version]:
+        say(f"{path} was made with {', '.join(other)}, this is {now}: the last bits of numbers may differ.")

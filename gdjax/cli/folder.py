@@ -1,0 +1,107 @@
+"""The folder of a run: which, and that no other run writes to it."""
+
+import contextlib
+import itertools
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from gdjax.cli.status import InputError
+from gdjax.descent.lock import alone
+
+RUNS = Path("runs")
+
+
+class Run(NamedTuple):
+    """What is where."""
+
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        """What was asked for."""
+        return self.folder / "config.toml"
+
+    @property
+    def metrics(self) -> Path:
+        """What every step reported, and what was evaluated."""
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def curves(self) -> Path:
+        """The same as a picture."""
+        return self.folder / "curves.png"
+
+    @property
+    def checkpoints(self) -> Path:
+        """What it is resumed from."""
+        return self.folder / "checkpoints"
+
+    @property
+    def made(self) -> list[Path]:
+        """What of these there is."""
+        return [path for path in (self.config, self.metrics, self.curves, self.checkpoints) if path.exists()]
+
+
+@contextlib.contextmanager
+def new(out: Path | None, name: str) -> Iterator[Run]:
+    """Take a folder for a new run, the first free `runs/<name>-<n>` by default.
+
+    One that was made for it goes again if what was asked for turns out to be wrong.
+    """
+    folder, made = _numbered(name) if out is None else _given(out)
+    try:
+        with alone(folder):
+            run = Run(folder)
+            if run.made:
+                raise InputError(
+                    f"{str(folder)!r} holds a run already: --resume goes on with it, another --out begins one."
+                )
+            yield run
+    except InputError:
+        if made:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+@contextlib.contextmanager
+def old(folder: Path) -> Iterator[Run]:
+    """Take the folder of a run to go on with."""
+    require_run(folder)
+    with alone(folder):
+        yield Run(folder)
+
+
+def require_run(folder: Path) -> None:
+    """Refuse a folder that holds no run."""
+    if not Run(folder).config.is_file():
+        raise InputError(f"{str(folder)!r} holds no run to resume (no config.toml): without --resume one begins there.")
+
+
+def _numbered(name: str) -> tuple[Path, bool]:
+    for number in itertools.count(1):
+        folder = RUNS / f"{name}-{number}"
+        with contextlib.suppress(FileExistsError):
+            _made(RUNS, exist_ok=True)
+            _made(folder, exist_ok=False)
+            return folder, True
+    raise AssertionError
+
+
+def _given(out: Path) -> tuple[Path, bool]:
+    there = out.is_dir()
+    _made(out, exist_ok=True)
+    return out, not there
+
+
+def _made(folder: Path, *, exist_ok: bool) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=exist_ok)
+    except FileExistsError:
+        if folder.is_dir():
+            raise
+        raise InputError(f"--out must be a folder, and {str(folder)!r} is a file: give another.") from None
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise InputError(f"--out {str(folder)!r} cannot be made: {why}; give another.") from error

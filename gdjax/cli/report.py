@@ -1,0 +1,85 @@
+"""What a run came to: files, a table, a status."""
+
+import logging
+from typing import Any
+
+import jax
+import numpy as np
+
+from gdjax.cli.folder import Run
+from gdjax.cli.goal import Goal
+from gdjax.cli.status import Status, say
+from gdjax.cli.tables import show
+from gdjax.cli.task import Task
+from gdjax.descent import Fit, Stopped
+
+
+def report(task: Task, run: Run, fit: Fit) -> Status:
+    """Draw the curves, print the table, and tell how it ended."""
+    _draw(run, fit)
+    last = _last(fit)
+    show(_rows(task, run, fit, last))
+    go_on = f"gdjax train --resume --out {run.folder}"
+    if fit.stopped is Stopped.INTERRUPTED:
+        say(f"interrupted after step {int(fit.state.count):,}; saved: {go_on} goes on.")
+        return Status.INTERRUPTED
+    if fit.stopped is Stopped.NONFINITE:
+        say(f"{fit.because}: a smaller learning rate, or clip_by_global_norm before it, may help.")
+        return Status.FAILED
+    if task.until and not _reached(task.until, fit, last):
+        length = "epochs" if "epochs" in task.asked else "steps"
+        say(f"{task.until} was not reached: {go_on} --{length} {2 * task.asked[length]} goes on.")
+        return Status.MISSED
+    return Status.DONE
+
+
+def _rows(task: Task, run: Run, fit: Fit, last: dict[str, float]) -> list[tuple[str, str]]:
+    step = int(fit.state.count)
+    rows = [("problem", _problem(task)), *([("data", task.asked["data"])] if "data" in task.asked else [])]
+    rows += [("optimizer", task.asked["optimizer"]), ("steps", f"{step:,}"), ("time", f"{fit.seconds:.1f} s")]
+    rows += _speed(task, fit)
+    rows += [(name.replace("_", " "), f"{value:.6g}") for name, value in last.items()]
+    rows.append(("stopped", fit.because))
+    for name, goal in (("until", task.until), ("target", task.target)):
+        if goal:
+            rows.append((name, f"{goal}: {'reached' if _reached(goal, fit, last) else 'not reached'}"))
+    files = [f"{path.name}/" if path.is_dir() else path.name for path in run.made]
+    return [*rows, ("files", f"{run.folder}: {', '.join(files)}")]
+
+
+def _problem(task: Task) -> str:
+    if task.rows is None:
+        return task.asked["problem"]
+    held_out = jax.tree.leaves(task.problem.held_out)
+    beside = f" and {len(held_out[0]):,} held out" if held_out else ""
+    return f"{task.asked['problem']}, {task.rows:,} rows{beside}"
+
+
+def _speed(task: Task, fit: Fit) -> list[tuple[str, str]]:
+    found = fit.history.get("throughput", np.zeros(0))
+    found = found[np.isfinite(found)]
+    if not found.size:
+        return []
+    return [("steps/s" if task.rows is None else "examples/s", f"{float(np.median(found)):,.0f}")]
+
+
+def _last(fit: Fit) -> dict[str, float]:
+    """The loss of the last step, and what was evaluated last."""
+    history, evaluations = fit.history, fit.history.evaluations
+    steps = {name: float(history[name][-1]) for name in ("loss", "grad_norm") if history.rows}
+    return steps | {name: float(x[-1]) for name, x in evaluations.items() if name != "step" and len(x)}
+
+
+def _reached(goal: Goal, fit: Fit, last: dict[str, Any]) -> bool:
+    value = last.get(goal.metric)
+    if value is None and goal.metric in fit.history:
+        value = float(fit.history[goal.metric][-1])
+    return value is not None and goal.holds(value)
+
+
+def _draw(run: Run, fit: Fit) -> None:
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells that it looks for fonts
+    try:
+        fit.plot().savefig(run.curves)
+    except ModuleNotFoundError as error:
+        say(f"no curves.png: {error}")

@@ -1,0 +1,62 @@
+"""The run itself: `fit`, on what the command line asked for."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from gdjax.cli.folder import Run
+from gdjax.cli.status import InputError
+from gdjax.cli.task import Task
+from gdjax.descent import Checkpoints, Evaluate, Fit, JsonLines, fit
+
+
+def descend(task: Task, run: Run, mesh: Mesh | None, *, resume: bool, save_every: int | None) -> Fit:
+    """Descend, and keep what it was like in the folder of the run."""
+    asked, problem = task.asked, task.problem
+    of_params, of_rest = jax.random.split(jax.random.key(asked["seed"]))
+    begun = False
+
+    def note(_: Any) -> None:
+        nonlocal begun
+        begun = True
+
+    try:
+        return fit(
+            problem.loss,
+            problem.init(of_params),
+            task.tx,
+            problem.train,
+            batch_size=asked["batch_size"],
+            epochs=asked.get("epochs"),
+            steps=asked.get("steps"),
+            stop=task.until and task.until.criterion(),
+            evaluate=_evaluate(task, mesh),
+            checkpoint=_checkpoints(task, run, save_every),
+            resume=resume,
+            key=of_rest,
+            mesh=mesh,
+            callbacks=[note, JsonLines(run.metrics)],
+        )
+    except (TypeError, ValueError) as error:
+        if begun:
+            raise
+        raise InputError(str(error)) from error
+
+
+def _evaluate(task: Task, mesh: Mesh | None) -> Evaluate | None:
+    """All metrics in one compiled program."""
+    if not task.metrics:
+        return None
+    held_out = jax.device_put(task.problem.held_out, mesh and NamedSharding(mesh, PartitionSpec()))
+    measured: Callable[..., dict[str, jax.Array]] = jax.jit(
+        lambda params, batch: {name: metric(params, batch) for name, metric in task.metrics.items()}
+    )
+    return Evaluate(lambda params: measured(params, held_out))
+
+
+def _checkpoints(task: Task, run: Run, save_every: int | None) -> Checkpoints:
+    goal = task.until or task.target
+    best: Any = (goal.metric, goal.mode) if goal else "loss"
+    return Checkpoints(run.checkpoints, every=save_every, best=best)

@@ -1,0 +1,63 @@
+"""How a command ends: with a status, and with a sentence where it is not a good one."""
+
+import contextlib
+import enum
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+
+import typer
+
+from gdjax.descent.checkpointing import CheckpointError
+from gdjax.descent.lock import FolderInUseError
+from gdjax.value import ParseError
+
+
+class Status(enum.IntEnum):
+    """What a process returns."""
+
+    DONE = 0
+    FAILED = 1
+    WRONG = 2
+    MISSED = 3
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class InputError(Exception):
+    """What was asked for cannot be: a sentence, and the way out."""
+
+
+def say(sentence: str) -> None:
+    """Say something that is no result."""
+    print(f"gdjax: {sentence}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def in_a_sentence(debug: bool) -> Iterator[None]:
+    """End the command in one sentence where something goes wrong; with `debug` its traceback stands before."""
+    warnings.showwarning = lambda message, *_: say(str(message))
+    try:
+        yield
+    except (typer.Exit, BrokenPipeError):
+        raise
+    except KeyboardInterrupt:
+        say("interrupted; what was saved before stays, and --resume goes on with it.")
+        raise typer.Exit(Status.INTERRUPTED) from None
+    except Exception as error:
+        if debug:
+            traceback.print_exception(error)
+        say(_sentence(error))
+        wrong = isinstance(error, (InputError, ParseError, FolderInUseError))
+        raise typer.Exit(Status.WRONG if wrong else Status.FAILED) from None
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, (InputError, ParseError, CheckpointError, ImportError)):
+        return str(error).rstrip()
+    if isinstance(error, OSError) and error.strerror:
+        where = f" {error.filename!r}" if error.filename else ""
+        return f"{error.strerror.lower()}{where}: make room there, or give another --out."
+    first = (str(error).strip().splitlines() or [""])[0].rstrip(".")
+    return f"{type(error).__name__}{': ' * bool(first)}{first}; --debug shows where."
