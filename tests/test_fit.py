@@ -240,7 +240,8 @@ def test_every_criterion_ends_it_and_says_so(stop, reason, steps):
 
 def test_criteria_print_as_they_are_made():
     stop = (STOP.target("accuracy", above=0.97) | STOP.seconds(60)) & STOP.plateau(5, 0.1, "loss", higher=True)
-    assert repr(stop) == "(target('accuracy', above=0.97) | seconds(60)) & plateau(5, min_delta=0.1, metric='loss', higher=True)"
+    one, other = "target('accuracy', above=0.97) | seconds(60)", "plateau(5, min_delta=0.1, metric='loss', higher=True)"
+    assert repr(stop) == f"({one}) & {other}"
 
 
 def test_a_callback_ends_it():

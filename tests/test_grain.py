@@ -55,5 +55,3 @@ def test_an_iterator_without_a_state_does_not_take_the_place_of_one_with(tmp_pat
     descent(dataset(), 5, checkpoint=tmp_path)
     with pytest.raises(TypeError, match="holds the state of an iterator, and this one has no set_state"):
         descent((ROWS[:8] for _ in range(99)), 9, checkpoint=tmp_path, resume=True)
-
-

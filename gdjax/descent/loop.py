@@ -144,11 +144,11 @@ class Program:
         norm = tree.global_norm(gradient.grads)
         finite = jnp.isfinite(gradient.value) & jnp.isfinite(norm)
         weighed, weighed_fn = _weighed(weight, gradient, value_fn)
-        new = jax.lax.cond(
-            finite,
-            lambda: descended(self.tx, state, weighed, weighed_fn),
-            lambda: state._replace(count=state.count + 1),
+        # the count is no result of a branch: for XLA:CPU it would be a reason to divide the body among threads
+        changed = jax.lax.cond(
+            finite, lambda: _changed(descended(self.tx, state, weighed, weighed_fn)), lambda: _changed(state)
         )
+        new = state._replace(count=state.count + 1, **changed)
         reports = {"loss": gradient.value, "grad_norm": norm} | _learning_rate(self.tx, state.count)
         reports |= {name: seen for name, seen in metrics(new.opt_state).items() if name not in reports}
         reports |= _named(gradient.aux)
@@ -178,6 +178,11 @@ def one(program: Program, carry: Carry, batch: Any) -> Carry:
 def told(program: Program, carry: Carry, seen: Any) -> Carry:
     """`Program.told`, compiled; the carry is gone."""
     return program.told(carry, seen)
+
+
+def _changed(state: State) -> dict[str, Any]:
+    """What a step that is finite changes."""
+    return {"params": state.params, "opt_state": state.opt_state, "extra": state.extra}
 
 
 def _weighed(weight: float, gradient: Any, value_fn: Any) -> Any:

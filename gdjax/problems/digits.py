@@ -15,7 +15,7 @@ from gdjax.problems.checks import at_least
 
 
 @problem
-def digits(hidden: int = 128):
+def digits(hidden: int = 64):
     r"""Tell 1,797 handwritten digits apart: a network of two layers.
 
     The mean cross-entropy, in nats, of $\mathrm{softmax}(W_2 \max(W_1 x + b_1, 0) + b_2)$; weights are normal with
@@ -34,7 +34,7 @@ def digits(hidden: int = 128):
     >>> p = gd.problems.digits()
     >>> images, labels = p.train
     >>> images.shape, p.init(jax.random.key(0))["output"]["kernel"].shape
-    ((1437, 64), (128, 10))
+    ((1437, 64), (64, 10))
     """
     at_least("digits", 1, hidden=hidden)
 
@@ -45,7 +45,7 @@ def digits(hidden: int = 128):
     def logits(params, images):
         return _linear(params["output"], jax.nn.relu(_linear(params["hidden"], images)))
 
-    return _classifier(init, logits, optimizer="adamw(1e-2)", batch_size=64, epochs=30)
+    return _classifier(init, logits, optimizer="params_ema(adamw(1e-2), decay=0.98)", batch_size=64, epochs=30)
 
 
 @problem

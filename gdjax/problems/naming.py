@@ -44,7 +44,7 @@ def parse(text: str, *own: Factory[..., Problem]) -> Problem:
     >>> parse("quadratic(1e4)").condition
     10000.0
     >>> parse("digits")
-    digits(hidden=128)
+    digits(hidden=64)
     """
     return _parsed(text, {factory.__name__: factory for factory in own})
 
