@@ -1,11 +1,11 @@
 """Gradient descent for JAX: an optimizer is a value."""
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
 import optax
 
 from gdjax import contrib as contrib
-from gdjax import problems as problems
 from gdjax.compose import WatchState as WatchState
 from gdjax.compose import apply_updates as apply_updates
 from gdjax.compose import by_path as by_path
@@ -15,18 +15,6 @@ from gdjax.compose import masked as masked
 from gdjax.compose import metrics as metrics
 from gdjax.compose import named_chain as named_chain
 from gdjax.compose import watch as watch
-from gdjax.descent import CheckpointError as CheckpointError
-from gdjax.descent import Checkpoints as Checkpoints
-from gdjax.descent import Evaluate as Evaluate
-from gdjax.descent import Fit as Fit
-from gdjax.descent import History as History
-from gdjax.descent import JsonLines as JsonLines
-from gdjax.descent import Progress as Progress
-from gdjax.descent import State as State
-from gdjax.descent import Stopped as Stopped
-from gdjax.descent import fit as fit
-from gdjax.descent import make_step as make_step
-from gdjax.descent import stop as stop
 from gdjax.describing import Description as Description
 from gdjax.describing import describe as describe
 from gdjax.lifted import *  # noqa: F403  (one table of names, not two)
@@ -67,7 +55,6 @@ from gdjax.optimizers import sgd as sgd
 from gdjax.optimizers import sign_sgd as sign_sgd
 from gdjax.optimizers import signum as signum
 from gdjax.optimizers import yogi as yogi
-from gdjax.problems import problem as problem
 from gdjax.schedules import ademamix_alpha as ademamix_alpha
 from gdjax.schedules import ademamix_b3 as ademamix_b3
 from gdjax.schedules import constant as constant
@@ -158,15 +145,30 @@ from gdjax.wrappers import params_ema as params_ema
 from gdjax.wrappers import sam as sam
 from gdjax.wrappers import schedule_free as schedule_free
 
+if TYPE_CHECKING:  # loaded when they are asked for: who composes optimizers alone pays nothing for them
+    from gdjax import descent as descent
+    from gdjax import problems as problems
+    from gdjax.descent import *  # noqa: F403
+    from gdjax.problems import problem as problem
+
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Whatever else Optax has (losses, projections, classes of states) is here as it is there."""
-    if name.startswith("__") or not hasattr(optax, name):
+    """What is loaded when it is asked for, and what else Optax has (losses, classes of states), as it is there."""
+    if not name.startswith("__") and hasattr(optax, name):
+        return getattr(optax, name)
+    late = {} if name.startswith("__") else _late()
+    if name not in late:
         raise AttributeError(f"module 'gdjax' has no attribute {name!r}")
-    return getattr(optax, name)
+    return late[name]
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *(name for name in dir(optax) if not name.startswith("_"))})
+    return sorted({*globals(), *_late(), *(name for name in dir(optax) if not name.startswith("_"))})
+
+
+def _late() -> dict[str, Any]:
+    descent, problems = (importlib.import_module(f"gdjax.{name}") for name in ("descent", "problems"))
+    found = {"descent": descent, "problems": problems, "problem": problems.problem}
+    return found | {name: getattr(descent, name) for name in descent.__all__}

@@ -10,6 +10,7 @@ import sys
 
 import jax
 import optax
+import pytest
 
 import gdjax as gd
 
@@ -64,6 +65,15 @@ def loaded(statement):
 def test_importing_it_loads_optax_and_itself_alone():
     extra = {name.split(".")[0] for name in loaded("import gdjax") - loaded("import optax")}
     assert extra <= {"gdjax", *sys.stdlib_module_names}
+
+
+def test_descent_and_problems_are_loaded_when_they_are_asked_for():
+    late = {"gdjax.descent", "gdjax.problems"}
+    assert not late & loaded("import gdjax")
+    assert late < loaded("import gdjax as gd; gd.fit, gd.problems.digits") - loaded("import gdjax; gdjax.losses")
+    assert {"fit", "make_step", "stop", "problems", "problem"} < set(dir(gd))
+    with pytest.raises(AttributeError, match="no attribute 'fitt'"):
+        gd.fitt  # noqa: B018
 
 
 def test_importing_it_touches_no_device_and_no_configuration():

@@ -1,16 +1,26 @@
 """Descent: one step, and the loop that takes many."""
 
 from gdjax.descent import stopping as stop
-from gdjax.descent.checkpointing import CheckpointError as CheckpointError
-from gdjax.descent.checkpointing import Checkpoints as Checkpoints
-from gdjax.descent.evaluation import Evaluate as Evaluate
-from gdjax.descent.fit import fit as fit
-from gdjax.descent.history import History as History
-from gdjax.descent.history import JsonLines as JsonLines
-from gdjax.descent.progress import Progress as Progress
-from gdjax.descent.result import Fit as Fit
-from gdjax.descent.step import State as State
-from gdjax.descent.step import make_step as make_step
-from gdjax.descent.stopping import Stopped as Stopped
+from gdjax.descent.checkpointing import CheckpointError, Checkpoints
+from gdjax.descent.evaluation import Evaluate
+from gdjax.descent.fit import fit
+from gdjax.descent.history import History, JsonLines
+from gdjax.descent.progress import Progress
+from gdjax.descent.result import Fit
+from gdjax.descent.step import State, make_step
+from gdjax.descent.stopping import Stopped
 
-__all__ = ["stop"]
+__all__ = [
+    "CheckpointError",
+    "Checkpoints",
+    "Evaluate",
+    "Fit",
+    "History",
+    "JsonLines",
+    "Progress",
+    "State",
+    "Stopped",
+    "fit",
+    "make_step",
+    "stop",
+]
