@@ -11,7 +11,6 @@ import argparse
 import dataclasses
 import math
 import pathlib
-import platform
 import re
 import statistics
 import sys
@@ -20,6 +19,7 @@ import time
 import jax
 import jax.numpy as jnp
 import optax
+from timing import machine, medians
 
 import gdjax as gd
 
@@ -132,17 +132,6 @@ def runner(step):
     return run
 
 
-def measure(runners):
-    """The median seconds of every peer, run in turn."""
-    times = {name: [] for name in runners}
-    for _ in range(ROUNDS + 2):
-        for name, run in runners.items():
-            start = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(taken[2:]) for name, taken in times.items()}
-
-
 def torch_adamw(shapes):
     """Steps of torch's AdamW, fused and foreach, or nothing where torch is not installed."""
     try:
@@ -214,7 +203,7 @@ def table(shapes, speed, only):
             continue
         steps = {lib.__name__: compile_step(make(lib), shapes) for lib in (optax, gd)}
         theirs = torch_adamw(shapes) if name == "adamw" and jax.default_backend() == "cpu" else {}
-        seconds = measure({lib: runner(step) for lib, step in steps.items()} | theirs)
+        seconds = medians({lib: runner(step) for lib, step in steps.items()} | theirs, ROUNDS, unseen=2)
         if theirs:
             torch_seconds, ours = {peer: seconds[peer] for peer in theirs}, seconds["gdjax"]
         a, b = steps["optax"], steps["gdjax"]
@@ -250,8 +239,7 @@ def main():
     lines = [
         "# A step",
         "",
-        f"{platform.machine()}, {platform.system()}, {jax.devices()[0].device_kind}, {len(jax.devices())} device, "
-        f"Python {platform.python_version()}, JAX {jax.__version__}, Optax {optax.__version__}. "
+        f"{machine()}. "
         f"A copy moves {speed / 1e9:.1f} GB/s. Medians of {ROUNDS}, the peers in turn in one run of "
         "`benchmarks/step.py`.",
         "",

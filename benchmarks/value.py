@@ -5,31 +5,19 @@
 """
 
 import pathlib
-import platform
 import statistics
 import subprocess
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
 import optax
+from timing import machine, medians
 
 import gdjax as gd
 
 ROUNDS = 9
 RESULT = pathlib.Path(__file__).parent / "results" / "value-cpu.md"
-
-
-def interleaved(peers, rounds=ROUNDS):
-    """The median seconds of every peer, all of them called in turn."""
-    times = {name: [] for name in peers}
-    for _ in range(rounds):
-        for name, call in peers.items():
-            start = time.perf_counter()
-            call()
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(taken) for name, taken in times.items()}
 
 
 def importing(module):
@@ -64,17 +52,16 @@ def main():
     params = {f"layer{i}": {"kernel": jnp.ones((16, 16)), "bias": jnp.ones(16)} for i in range(50)}
     peers = {"optax": optax.adamw(1e-3), "gdjax": gd.adamw(1e-3)}
     rows = [("import", imports()), ("make adamw", making())]
-    rows.append(("trace and lower, 100 leaves", interleaved({n: lowering(tx, params) for n, tx in peers.items()})))
-    rows.append(("the same and compile", interleaved({n: compiling(tx, params) for n, tx in peers.items()})))
-    rows.append(("dispatch, 100 leaves, tx closed over", interleaved(dispatching(peers, params), 200)))
+    rows.append(("trace and lower, 100 leaves", medians({n: lowering(tx, params) for n, tx in peers.items()}, ROUNDS)))
+    rows.append(("the same and compile", medians({n: compiling(tx, params) for n, tx in peers.items()}, ROUNDS)))
+    rows.append(("dispatch, 100 leaves, tx closed over", medians(dispatching(peers, params), 200)))
     calls = dispatching(peers, params)
     calls["gdjax"] = dispatch(jax.jit(step_with), (peers["gdjax"], params, peers["gdjax"].init(params), params))
-    rows.append(("dispatch, 100 leaves, gdjax's tx an argument", interleaved(calls, 200)))
+    rows.append(("dispatch, 100 leaves, gdjax's tx an argument", medians(calls, 200)))
     lines = [
         "# What it costs that an optimizer is a value",
         "",
-        f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}, JAX {jax.__version__}, "
-        f"Optax {optax.__version__}; medians, interleaved in one run of `benchmarks/value.py`.",
+        f"{machine()}; medians, interleaved in one run of `benchmarks/value.py`.",
         "",
         "| what | Optax, ms | gdjax, ms | ratio |",
         "|---|---|---|---|",
@@ -88,7 +75,7 @@ def main():
 
 def making():
     """Seconds to make an optimizer."""
-    return interleaved({"optax": lambda: optax.adamw(1e-3), "gdjax": lambda: gd.adamw(1e-3)}, 500)
+    return medians({"optax": lambda: optax.adamw(1e-3), "gdjax": lambda: gd.adamw(1e-3)}, 500)
 
 
 def lowering(tx, params):

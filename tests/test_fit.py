@@ -386,10 +386,10 @@ def test_a_long_curve_is_drawn_by_means_and_ranges():
         (
             lambda: fit(loss, START, gd.sgd(0.1), (X, Y), batch_size=9, steps=1, mesh=jax.make_mesh((8,), ("data",))),
             ValueError,
-            "every batch must divide among 8 devices, got 9",
+            "batch_size must be a multiple of the 8 devices of mesh, got 9",
         ),
         (lambda: STOP.target("loss"), ValueError, "one of above and below"),
-        (lambda: STOP.plateau(0), ValueError, "patience must be at least 1"),
+        (lambda: STOP.plateau(0), ValueError, "patience must be an integer of 1 at least, got 0"),
         (lambda: STOP.tolerance(grad_norm=0), ValueError, "grad_norm must be greater than 0"),
         (lambda: gd.Evaluate(parabola, every=0), ValueError, "every must be an integer of 1 at least, got 0"),
     ],

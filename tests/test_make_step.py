@@ -200,7 +200,7 @@ def wrong(loss, params=1.0, batch=None, extra=None, **options):
         (lambda: wrong(lambda p, b, key, other: p), TypeError, r"must take \(params, batch\), then perhaps a key"),
         (lambda: wrong(lambda p: p), TypeError, r"must take \(params, batch\)"),
         (lambda: wrong(lambda p, b: p, params={"n": 3}), TypeError, "params at 'n' must be floating or complex"),
-        (lambda: wrong(lambda p, b: p, accumulate=0), ValueError, "accumulate must be at least 1, got 0"),
+        (lambda: wrong(lambda p, b: p, accumulate=0), ValueError, "accumulate must be an integer of 1 at least, got 0"),
         (lambda: wrong(lambda p, b: p, accumulate=2), ValueError, "needs a batch to cut, got None"),
         (
             lambda: wrong(lambda p, b: p, batch={"x": jnp.ones((4, 2)), "y": jnp.ones(3)}, accumulate=2),

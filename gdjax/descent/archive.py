@@ -77,36 +77,37 @@ class Archive:
         if newest is None:
             return None
         self._saved_step, saved = newest
-        self._require_same(saved.about)
-        return self._placed(state, order_key, saved)
+        return self._placed(state, order_key, saved, self._require_same(saved.about))
 
-    def _require_same(self, about: dict[str, Any]) -> None:
-        """Refuse to go on with another optimizer or other batches, unless that was asked for."""
-        if self._resume is not True:
-            return
-        if where := differing(about["optimizer"], self._program.tx):
+    def _require_same(self, about: dict[str, Any]) -> bool:
+        """Whether the optimizer's state goes on too; refuses what goes on as no one asked for."""
+        where = differing(about["optimizer"], self._program.tx)
+        if where and self._resume is True:
             raise CheckpointError(
                 f'fit: {self.folder} was made under another optimizer: {where}. resume="params" goes on with its '
                 'parameters and begins the optimizer\'s state anew, resume="state" takes this too.'
             )
-        if about["data"] != (now := repr(self._program.plan)):
+        if about["data"] != (now := repr(self._program.plan)) and self._resume is True:
             raise CheckpointError(
                 f"fit: {self.folder} was made with other batches: {about['data']} then, {now} now. "
                 'resume="state" goes on with these, where in the data its count says.'
             )
+        return not where or self._resume != "params"
 
-    def _placed(self, state: State, order_key: jax.Array, saved: Saved) -> Found:
-        arrays = saved.arrays
+    def _placed(self, state: State, order_key: jax.Array, saved: Saved, goes_on: bool) -> Found:
+        arrays, program = saved.arrays, self._program
+        if (then := saved.about["key"]) != (now := _impl(state.key)):
+            raise CheckpointError(f"fit: {self.folder} was made with another kind of key: {then} then, {now} now.")
         placed = State(
             params=self._of("params", arrays, state.params),
-            opt_state=state.opt_state if self._resume == "params" else self._of("opt_state", arrays, state.opt_state),
+            opt_state=self._of("opt_state", arrays, state.opt_state) if goes_on else state.opt_state,
             count=arrays["count"],
             key=_wrapped(arrays["key"], state.key),
             extra=self._of("extra", arrays, state.extra),
         )
         stop = None
-        if saved.about["stop"] == repr(self._program.stop):
-            init = self._program.stop.init()
+        if saved.about["stop"] == repr(program.stop):
+            init = program.stop.init()
             leaves = [arrays[f"stop/{i}"] for i in range(len(jax.tree.leaves(init)))]
             stop = jax.tree.unflatten(jax.tree.structure(init), leaves)
         history = History.of_arrays(_under("history/", arrays))
@@ -136,6 +137,7 @@ class Archive:
             "optimizer": text(self._program.tx),
             "stop": repr(self._program.stop),
             "data": repr(self._program.plan),
+            "key": _impl(carry.state.key),
         }
         self._store.save(step, Saved(_arrays(carry.state, carry.order_key) | stop | past, about | program), metrics)
         self._saved_step, self._saved_at = step, time.monotonic()
@@ -166,6 +168,10 @@ def _arrays(state: State, order_key: jax.Array) -> dict[str, Any]:
 
 def _under(part: str, arrays: dict[str, Any]) -> dict[str, Any]:
     return {name.removeprefix(part): x for name, x in arrays.items() if name.startswith(part)}
+
+
+def _impl(key: jax.Array) -> str:
+    return str(jax.random.key_impl(key)) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else "raw"
 
 
 def _data(key: jax.Array) -> jax.Array:

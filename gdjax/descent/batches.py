@@ -3,6 +3,7 @@
 import base64
 import collections
 import dataclasses
+import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdjax import tree
+from gdjax.descent.shuffling import LARGEST, shuffled
 
 AHEAD = 4
 """Batches of an iterable that lie on the device before they are needed."""
@@ -44,9 +46,10 @@ class Plan:
         """Whether every batch is all there is: nothing to shuffle, nothing to gather."""
         return self.batch_size == self.examples
 
-    def order(self, key: jax.Array, count: Any) -> jax.Array:
-        """The examples in the order of the epoch that a step lies in, each of them once."""
-        return jax.random.permutation(jax.random.fold_in(key, count // self.per_epoch), self.examples)
+    def rows(self, key: jax.Array, count: Any, size: int) -> jax.Array:
+        """The examples of the batch of a step: those next in the order of its epoch, each of them once."""
+        epoch, batch = count // self.per_epoch, count % self.per_epoch
+        return shuffled(jax.random.fold_in(key, epoch), batch * self.batch_size + jnp.arange(size), self.examples)
 
 
 def plan(data: Any, batch_size: Any, drop_remainder: bool) -> Plan:
@@ -65,10 +68,13 @@ def plan(data: Any, batch_size: Any, drop_remainder: bool) -> Plan:
         if len(leaf) != examples:
             others = next(other for other, x in leaves if len(x) == examples)
             raise ValueError(
-                f"fit: all data must have as many examples; {path!r} has {len(leaf):,}, {others!r} has {examples:,}."
+                f"fit: all data must have as many examples; {path!r} has {len(leaf):,}, {others!r} has {examples:,}. "
+                "(Batches one after the other are given as an iterator: iter(batches).)"
             )
     if not examples:
         raise ValueError("fit: data must hold one example at least, got none.")
+    if examples > LARGEST:
+        raise ValueError(f"fit: data must hold {LARGEST:,} examples at the most, got {examples:,}; give an iterable.")
     size = examples if batch_size == "full" else batch_size
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise ValueError(f'fit: batch_size must be "full" or an integer of 1 at least, got {batch_size!r}.')
@@ -102,15 +108,28 @@ class Stream:
     """Batches of an iterable, put on the device before they are needed: while the device works, the host reads on.
 
     With every batch goes the state of the iterator after it, so that what is read ahead is not lost to a checkpoint.
+
+    Args:
+      data: the iterable.
+      put: puts a batch on the device.
+      about: where a descent stood, to go on from: by the iterator's state, or past what it had given.
+      epochs: how many are asked for; no further one is begun.
+      states: whether the state of the iterator is asked for.
     """
 
-    def __init__(self, data: Iterable[Any], put: Callable[[Any], Any], about: dict[str, Any] | None = None):
-        """Start at the beginning, or go to where a descent stood: by the iterator's state, or past what it had."""
-        self._data, self._put = data, put
+    def __init__(
+        self,
+        data: Iterable[Any],
+        put: Callable[[Any], Any],
+        about: dict[str, Any] | None = None,
+        epochs: int | None = None,
+        states: bool = True,
+    ):
+        self._data, self._put, self._epochs, self._states = data, put, epochs, states
         self._iterator = iter(data)
         self._epoch, self._position = (about["epoch"], about["position"]) if about else (0, 0)
+        self._over = bool(about and about["over"] and isinstance(data, Iterator))
         self._ahead: collections.deque[Item] = collections.deque()
-        self._over = False
         if about and about["state"] is not None:
             _settable(self._iterator).set_state(_unpacked(about["state"]))
         elif about:
@@ -135,19 +154,28 @@ class Stream:
 
     def _read(self) -> None:
         batch = next(self._iterator, _END)
-        if batch is not _END:
-            self._position += 1
-            about = {"epoch": self._epoch, "position": self._position, "state": _packed(self._iterator)}
-            self._ahead.append(Item(self._put(batch), about, ends=False))
+        if batch is _END:
+            self._end_epoch()
             return
-        if not self._position:
-            raise ValueError("fit: data must yield one batch at least in an epoch, got none.")
-        if self._ahead:
-            last = self._ahead.pop()
-            self._ahead.append(last._replace(ends=True, about={"epoch": self._epoch + 1, "position": 0, "state": None}))
-        again = iter(self._data)
-        self._over = again is self._iterator  # an iterator: it ends once
-        self._iterator, self._epoch, self._position = again, self._epoch + 1, 0
+        self._position += 1
+        state = _packed(self._iterator) if self._states else None
+        about = {"epoch": self._epoch, "position": self._position, "state": state, "over": False}
+        # copied: the iterable may fill one buffer again and again, and what is put may be that very memory
+        own = jax.tree.map(lambda x: np.array(x) if isinstance(x, np.ndarray) else x, batch)
+        self._ahead.append(Item(self._put(own), about, ends=False))
+
+    def _end_epoch(self) -> None:
+        if not self._position and not self._epoch:
+            raise ValueError("fit: data must yield one batch at least, got none.")
+        if self._ahead and self._position:
+            self._epoch += 1
+        self._over = self._epoch == self._epochs or isinstance(self._data, Iterator) or not self._position
+        if self._ahead and self._position:
+            about = {"epoch": self._epoch, "position": 0, "state": None, "over": self._over}
+            self._ahead.append(self._ahead.pop()._replace(ends=True, about=about))
+        self._position = 0
+        if not self._over:
+            self._iterator = iter(self._data)
 
 
 _END = object()
@@ -163,11 +191,13 @@ def _settable(iterator: Any) -> Any:
 
 
 def _packed(iterator: Any) -> Any:
-    """The state of an iterator as JSON, `None` if it has none."""
+    """The state of an iterator as JSON that is its own, `None` if it has none."""
     if not hasattr(iterator, "get_state"):
         return None
     state = iterator.get_state()
-    return {"bytes": base64.b64encode(state).decode()} if isinstance(state, bytes) else {"json": state}
+    if isinstance(state, bytes):
+        return {"bytes": base64.b64encode(state).decode()}
+    return {"json": json.loads(json.dumps(state))}
 
 
 def _unpacked(state: dict[str, Any]) -> Any:

@@ -50,6 +50,8 @@ class Evaluate:
         found = self.function(eval_params(tx, state.opt_state, state.params), **extra)
         named = found if isinstance(found, dict) else {"evaluation": found}
         for name, value in named.items():
-            if jnp.shape(value):
-                raise TypeError(f"fit: evaluate must return scalars, got shape {jnp.shape(value)} for {name!r}.")
+            held = isinstance(value, (dict, list, tuple))
+            if held or jnp.shape(value):
+                what = f"a {type(value).__name__}" if held else f"shape {jnp.shape(value)}"
+                raise TypeError(f"fit: evaluate must return scalars, got {what} for {name!r}.")
         return {name: float(value) for name, value in named.items()}

@@ -10,14 +10,16 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from gdjax import tree
 from gdjax.descent import loop, stopping
-from gdjax.descent.batches import is_stream, plan
+from gdjax.descent.batches import Plan, is_stream, plan
 from gdjax.descent.checkpointing import Checkpoints
 from gdjax.descent.driver import Request, descend
 from gdjax.descent.evaluation import Evaluate
+from gdjax.descent.gradient import WAY
 from gdjax.descent.progress import Callback
 from gdjax.descent.result import Fit
 from gdjax.descent.step import State, as_key
 from gdjax.descent.stopping import Criterion
+from gdjax.value.diagnose import require_inexact
 
 
 def fit(
@@ -49,24 +51,28 @@ def fit(
       loss: as in `make_step`; where it returns `(scalar, aux)`, the scalars in `aux` go into the history.
       params: where to begin: a tree of arrays, or a `State` (`fit.state` of a descent before, or one with `extra`).
       tx: the optimizer, a value or one of Optax.
-      data: arrays in a tree, with one first axis of examples: they stay on the device. Or an iterable of batches, which
-        are put there ahead; where its iterator has `get_state` and `set_state`, as Grain's have, a checkpoint holds its
-        state, else a resumed descent passes over what it had. `None` for a loss of the parameters alone.
+      data: arrays in a tree, with one first axis of examples: they stay on the device. Or an iterable of batches (no
+        list, tuple or dict: these are trees), which are put there ahead; where its iterator has `get_state` and
+        `set_state`, as Grain's have, a checkpoint holds its state, else a resumed descent passes over what it had.
+        `None` for a loss of the parameters alone.
       batch_size: of arrays, `"full"`, 1 or more: every epoch goes through all examples once, in an order of its own.
       drop_remainder: whether the examples that do not fill the last batch of an epoch are left out. Else they are a
         smaller batch, whose gradient is scaled by its share of a full one: every example weighs the same.
-      epochs: times through the data, those of a `State` or checkpoint counted.
-      steps: updates, in the place of epochs.
+      epochs: times through the data; those of a checkpoint count, and of a `State` where data are arrays.
+      steps: updates, in the place of epochs; those of a `State` or checkpoint count.
       stop: what ends it before: `gd.stop.target("accuracy", above=0.97) | gd.stop.seconds(60)`.
       evaluate: `evaluate(params)`, which returns a scalar or a dict of scalars; or `gd.Evaluate` of one, which says how
-        often. It is called as it is (jit it), at `eval_params`, before the first step and after every epoch.
+        often. It is called as it is (jit it), at `eval_params`, before the first step, then after every epoch (every
+        100 steps where one is a step), and at the end. The arrays it gets are gone at the next step: copy what stays.
       checkpoint: a folder, or `gd.Checkpoints` of one.
       resume: whether to go on from the newest whole checkpoint, or to begin if there is none. Under another optimizer
-        that is an error; `"params"` takes all but the optimizer's state, `"state"` this too, if it fits.
+        that is an error (functions, and so Optax's own optimizers, are told by name alone); `"params"` takes its
+        parameters and where it stood, and begins the optimizer's state anew, `"state"` takes this too, if it fits.
       key: a PRNG key, or the seed of one: of the order of examples and of the loss.
       mesh: devices over which every batch is divided; parameters are on each.
       progress: whether to show it: a bar on a screen or in a notebook, else a line every ten seconds.
-      callbacks: each is called with a `Progress` after every dispatch; one that returns `True` ends the descent.
+      callbacks: each is called with a `Progress` after every dispatch; one that returns `True` ends the descent, one
+        that raises too, after all is saved.
 
     Returns:
       A `Fit`. Ctrl-C ends the descent as a criterion does. SIGTERM, where there is a checkpoint, saves and exits with
@@ -79,8 +85,8 @@ def fit(
 
     >>> import gdjax as gd
     >>> fit = gd.fit(lambda w, batch: (w - 2.0) ** 2, 5.0, gd.sgd(0.1), steps=100, progress=False)
-    >>> print(fit.params, fit.history["loss"][:2])
-    2.0 [9.       5.7599998]
+    >>> print(f"{fit.params:.4f} {fit.history['loss'][1]:.4f}", fit.stopped)
+    2.0000 5.7600 steps
     """
     _require_length(epochs, steps, stop)
     if resume not in (False, True, "params", "state"):
@@ -94,14 +100,16 @@ def fit(
         raise ValueError("fit: batch_size and drop_remainder are for arrays; an iterable yields batches as they are.")
     cut = None if streamed else plan(data, batch_size, drop_remainder)
     mesh = mesh and Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * mesh.devices.ndim)
-    if mesh and cut and (cut.batch_size % mesh.size or cut.remainder % mesh.size):
-        raise ValueError(f"fit: every batch must divide among {mesh.size} devices, got {cut.batch_size}.")
+    if mesh and cut:
+        _require_divisible(cut, mesh, data)
     put = functools.partial(jax.device_put, device=mesh and NamedSharding(mesh, PartitionSpec()))
     of_state, of_order = jax.random.split(as_key(key))
-    state = params if isinstance(params, State) else State.create(params, tx, key=of_state)
+    if not isinstance(params, State):
+        require_inexact("fit", "params", params, WAY)
+        params = State.create(params, tx, key=of_state)
     request = Request(
         program=loop.Program(loss, tx, stopping.guarded(stop), cut, mesh),
-        state=put(tree.fresh(state)),
+        state=put(tree.fresh(params)),
         order_key=put(of_order),
         data=data if streamed else put(data),
         put=put,
@@ -113,6 +121,14 @@ def fit(
         callbacks=tuple(callbacks),
     )
     return descend(request, progress)
+
+
+def _require_divisible(cut: Plan, mesh: Mesh, data: Any) -> None:
+    if data is None:
+        raise ValueError(f"fit: mesh divides batches, and there are no data for its {mesh.size} devices: leave it out.")
+    for what, size in (("batch_size", cut.batch_size), ("the remainder of an epoch", cut.remainder)):
+        if size % mesh.size:
+            raise ValueError(f"fit: {what} must be a multiple of the {mesh.size} devices of mesh, got {size}.")
 
 
 def _require_length(epochs: Any, steps: Any, stop: Any) -> None:

@@ -1,7 +1,6 @@
 """The gradient of a loss at a batch: with a key, in parts, over an axis."""
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,7 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from gdjax import tree
-from gdjax.value.diagnose import difference, require_inexact, short
+from gdjax.descent.losses import called
+from gdjax.value.diagnose import require_inexact
+
+WAY = "Close over such leaves, or put them in the `extra` of a State."
+"""Out of parameters that are not descended on."""
 
 
 class Gradient(NamedTuple):
@@ -22,25 +25,30 @@ class Gradient(NamedTuple):
 
 
 def make_gradient(
-    loss: Callable[..., Any], *, accumulate: int = 1, axis_name: Any = None, has_aux: bool | None = False
+    loss: Callable[..., Any],
+    *,
+    accumulate: int = 1,
+    axis_name: Any = None,
+    has_aux: bool | None = False,
+    who: str = "make_step",
 ) -> Callable[..., tuple[Gradient, Callable[[Any], Any]]]:
     """A function of `(params, batch, key, extra)` that returns the gradient there, and that batch's loss as a function.
 
     With `has_aux=None` it is what the loss returns that tells.
     """
-    if accumulate < 1:
-        raise ValueError(f"make_step: accumulate must be at least 1, got {accumulate}.")
-    called = _called(loss, has_aux)
+    if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
+        raise ValueError(f"{who}: accumulate must be an integer of 1 at least, got {accumulate!r}.")
+    whole = called(loss, has_aux, who)
 
     def of(params: Any, batch: Any, key: Any, extra: Any) -> Gradient:
         if accumulate == 1:
-            return _one(called, params, batch, key, extra)
-        return _many(called, params, _parts(batch, accumulate), key, extra)
+            return _one(whole, params, batch, key, extra)
+        return _many(whole, params, _parts(batch, accumulate), key, extra)
 
     def gradient(params: Any, batch: Any, key: Any, extra: Any) -> tuple[Gradient, Callable[[Any], Any]]:
-        require_inexact("make_step", "params", params)
+        require_inexact(who, "params", params, WAY)
         if axis_name is None:
-            return of(params, batch, key, extra), lambda params: _value(called, accumulate, params, batch, key, extra)
+            return of(params, batch, key, extra), lambda params: _value(whole, accumulate, params, batch, key, extra)
         key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
 
         def at(params: Any) -> Gradient:
@@ -51,77 +59,23 @@ def make_gradient(
     return gradient
 
 
-def _called(loss: Callable[..., Any], has_aux: bool | None) -> Callable[..., tuple[jax.Array, tuple[Any, Any]]]:
-    """The loss as a function of `(params, batch, key, extra)` that returns `(value, (extra, aux))`."""
-    takes_key, takes_extra = _takes(loss)
-
-    def called(params: Any, batch: Any, key: Any, extra: Any) -> tuple[jax.Array, tuple[Any, Any]]:
-        keys = (key,) if takes_key else ()
-        returned = loss(params, batch, *keys, **({"extra": extra} if takes_extra else {}))
-        value, new, aux = _taken_apart(returned, extra, takes_extra, has_aux)
-        if where := difference(new, extra, "what it returned", "what it was given"):
-            raise ValueError(f"make_step: loss must return `extra` of the type that it was given: {where}.")
-        return jnp.asarray(value), (new, aux)
-
-    return called
-
-
-def _taken_apart(returned: Any, extra: Any, takes_extra: bool, has_aux: bool | None) -> tuple[Any, Any, Any]:
-    """The value, the new `extra` and `aux`."""
-    pair = isinstance(returned, tuple) and len(returned) == 2
-    if not pair and (has_aux or takes_extra):
-        what = "(extra, aux)" if has_aux and takes_extra else "extra" if takes_extra else "aux"
-        raise TypeError(f"make_step: loss must return (scalar, {what}), got {_kind(returned)}.")
-    if has_aux is None:
-        has_aux = pair and (not takes_extra or difference(returned[1], extra, "", "") is not None)
-    value, rest = returned if has_aux or takes_extra else (returned, None)
-    if isinstance(value, (tuple, list, dict)):
-        raise TypeError(f"make_step: loss must return a scalar, got {_kind(value)}; has_aux=True is for (scalar, aux).")
-    if jnp.shape(value) or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
-        way = "; take its mean" if jnp.shape(value) else ""
-        raise TypeError(f"make_step: loss must return a real floating scalar, got {short(jnp.asarray(value))}{way}.")
-    if not (has_aux and takes_extra):
-        return (value, rest, None) if takes_extra else (value, extra, rest)
-    if not (isinstance(rest, tuple) and len(rest) == 2):
-        raise TypeError(f"make_step: loss must return (scalar, (extra, aux)), got {_kind(rest)} beside the scalar.")
-    return value, *rest
-
-
-def _kind(returned: Any) -> str:
-    return f"a {type(returned).__name__}" if isinstance(returned, (tuple, list, dict)) else short(jnp.asarray(returned))
-
-
-def _takes(loss: Callable[..., Any]) -> tuple[bool, bool]:
-    """Whether a loss takes a key, by position after the batch, and `extra`, by name."""
-    parameters = dict(inspect.signature(loss).parameters)
-    takes_extra = parameters.pop("extra", None) is not None
-    positional = [p for p in parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    further = [p.name for p in positional[2:] if p.default is p.empty or p.name == "key"]
-    if len(further) > 1 or (len(positional) < 2 and not any(p.kind is p.VAR_POSITIONAL for p in parameters.values())):
-        raise TypeError(
-            f"make_step: loss must take (params, batch), then perhaps a key, and `extra` by name; it takes "
-            f"{inspect.signature(loss)}. Fix the others by functools.partial."
-        )
-    return bool(further), takes_extra
-
-
-def _one(called: Callable[..., Any], params: Any, batch: Any, key: Any, extra: Any) -> Gradient:
-    (value, (extra, aux)), grads = jax.value_and_grad(called, has_aux=True)(params, batch, key, extra)
+def _one(whole: Callable[..., Any], params: Any, batch: Any, key: Any, extra: Any) -> Gradient:
+    (value, (extra, aux)), grads = jax.value_and_grad(whole, has_aux=True)(params, batch, key, extra)
     return Gradient(value, jax.tree.map(jnp.conj, grads), extra, aux)
 
 
-def _many(called: Callable[..., Any], params: Any, parts: Any, key: Any, extra: Any) -> Gradient:
+def _many(whole: Callable[..., Any], params: Any, parts: Any, key: Any, extra: Any) -> Gradient:
     """The mean over the parts of a batch, summed in float32 or wider."""
     number = jax.tree.leaves(parts)[0].shape[0]
 
     def add(carry, part):
         total, extra = carry
         index, batch = part
-        one = _one(called, params, batch, jax.random.fold_in(key, index), extra)
+        one = _one(whole, params, batch, jax.random.fold_in(key, index), extra)
         return (jax.tree.map(jnp.add, total, tree.widen((one.value, one.grads))), one.extra), one.aux
 
     first = jax.tree.map(lambda x: x[0], parts)
-    like = jax.eval_shape(functools.partial(_one, called), params, first, key, extra)
+    like = jax.eval_shape(functools.partial(_one, whole), params, first, key, extra)
     zeros = jax.tree.map(lambda x: _cast(jnp.zeros(x.shape, tree.wide(x.dtype)), _over(x)), (like.value, like.grads))
     (total, extra), aux = jax.lax.scan(add, (zeros, extra), (jnp.arange(number), parts))
     value, grads = jax.tree.map(lambda x, as_: (x / number).astype(as_.dtype), total, (like.value, like.grads))
@@ -132,14 +86,14 @@ def _mean_or_last(stacked: jax.Array) -> jax.Array:
     return stacked.mean(0) if jnp.issubdtype(stacked.dtype, jnp.inexact) else stacked[-1]
 
 
-def _value(called: Callable[..., Any], number: int, params: Any, batch: Any, key: Any, extra: Any) -> jax.Array:
+def _value(whole: Callable[..., Any], number: int, params: Any, batch: Any, key: Any, extra: Any) -> jax.Array:
     """The loss alone, with the keys that its gradient had."""
     if number == 1:
-        return called(params, batch, key, extra)[0]
+        return whole(params, batch, key, extra)[0]
 
     def add(carry, part):
         index, batch = part
-        value, (extra, _) = called(params, batch, jax.random.fold_in(key, index), carry)
+        value, (extra, _) = whole(params, batch, jax.random.fold_in(key, index), carry)
         return extra, value
 
     return jax.lax.scan(add, extra, (jnp.arange(number), _parts(batch, number)))[1].mean()

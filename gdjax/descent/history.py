@@ -12,25 +12,32 @@ import numpy as np
 
 
 class Columns(Mapping[str, np.ndarray]):
-    """Arrays of one length by name, to which rows are added."""
+    """Arrays of one length by name, to which rows are added; where a name is new, or missing, its rows are NaN."""
 
     def __init__(self, arrays: Mapping[str, Any] | None = None):
-        self._parts: dict[str, list[np.ndarray]] = {name: [np.asarray(x)] for name, x in (arrays or {}).items()}
+        self.rows = 0
+        """How many."""
+        self._parts: dict[str, list[np.ndarray]] = {}
+        self.add(arrays or {})
 
     def add(self, rows: Mapping[str, Any]) -> None:
         """Put rows at the end."""
-        for name, rows_of in rows.items():
-            self._parts.setdefault(name, []).append(np.asarray(rows_of))
+        arrays = {name: np.asarray(x) for name, x in rows.items()}
+        number = len(next(iter(arrays.values()), ()))
+        for name in arrays.keys() - self._parts.keys():
+            self._parts[name] = [np.full(self.rows, np.nan, np.float32)] if self.rows else []
+        for name, parts in self._parts.items():
+            parts.append(arrays.get(name, np.full(number, np.nan, np.float32)))
+        self.rows += number
 
-    @property
-    def rows(self) -> int:
-        """How many."""
-        return len(next(iter(self.values()))) if self._parts else 0
+    def since(self, first: int) -> dict[str, np.ndarray]:
+        """The rows from one on; what is before them is not touched."""
+        return {name: _since(parts, first, self.rows) for name, parts in self._parts.items()}
 
     def __getitem__(self, name: str) -> np.ndarray:
         parts = self._parts[name]
         if len(parts) > 1:
-            parts[:] = [np.concatenate(parts)]
+            parts[:] = [np.concatenate([part for part in parts if part.size] or parts[:1])]
         return parts[0]
 
     def __iter__(self) -> Iterator[str]:
@@ -43,11 +50,22 @@ class Columns(Mapping[str, np.ndarray]):
         return f"{self.rows:,} rows of {', '.join(self._parts) or 'nothing'}"
 
 
+def _since(parts: list[np.ndarray], first: int, rows: int) -> np.ndarray:
+    found, begins = [], rows
+    for part in reversed(parts):
+        if begins <= first:
+            break
+        begins -= len(part)
+        found.append(part)
+    return np.concatenate(found[::-1])[first - begins :] if found else np.empty(0)
+
+
 class History(Columns):
     """Arrays by name, with a row for every step: `step`, `loss`, `grad_norm`, `learning_rate`, `throughput`, ...
 
-    `loss` and the norms are those before the update of that step. `throughput` is in examples a second, NaN while the
-    program was compiled. All but it is the same to the bit where a descent was resumed.
+    `loss` and the norms are those before the update of that step, `learning_rate` the one of that update, where the
+    optimizer has one. `throughput` is in examples a second, NaN where a program was compiled. All but it is the same to
+    the bit where a descent was resumed.
     """
 
     def __init__(self, steps: Mapping[str, Any] | None = None, evaluations: Mapping[str, Any] | None = None):
@@ -102,23 +120,24 @@ class JsonLines:
 
     def __init__(self, path: str | os.PathLike[str]):
         self._path = pathlib.Path(path)
-        self._written: tuple[int, int] | None = None
+        self._history: History | None = None
+        self._written = 0, 0
 
     def __call__(self, progress: Any) -> None:
         """Write what is new."""
         history: History = progress.history
-        lines = "".join(f"{line}\n" for line in history.lines(*(self._written or (0, 0))))
-        if self._written is None:
+        begins = history is not self._history
+        if begins:
+            self._history, self._written = history, (0, 0)
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_text(lines)
-        elif lines:
-            with self._path.open("a") as file:
-                file.write(lines)
+        lines = "".join(f"{line}\n" for line in history.lines(*self._written))
+        with self._path.open("w" if begins else "a") as file:
+            file.write(lines)
         self._written = history.rows, history.evaluations.rows
 
 
 def _rows(columns: Columns, first: int) -> list[dict[str, Any]]:
-    lists = [[_plain(value) for value in x[first:].tolist()] for x in columns.values()]
+    lists = [[_plain(value) for value in x.tolist()] for x in columns.since(first).values()]
     return [dict(zip(columns, row, strict=True)) for row in zip(*lists, strict=True)]
 
 

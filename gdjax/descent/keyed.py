@@ -55,7 +55,7 @@ def unkeyed(arrays: Mapping[str, Any], like: Any) -> Any:
     if wrong:
         more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise ValueError(
-            f"unkeyed: the arrays are not those of this optimizer's state: {'; '.join(wrong[:5])}{more}. "
+            f"unkeyed: the arrays are not those asked for: {'; '.join(wrong[:5])}{more}. "
             "Restore them under the optimizer and the parameters that they were saved of."
         )
     found = [

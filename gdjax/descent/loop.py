@@ -6,11 +6,12 @@ come out are the same to the bit, whatever it was.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from gdjax import tree
@@ -19,20 +20,22 @@ from gdjax.descent.batches import Plan
 from gdjax.descent.gradient import make_gradient
 from gdjax.descent.step import State, descended
 from gdjax.descent.stopping import Criterion
-from gdjax.value import GradientTransform, at
+from gdjax.value import GradientTransform
 from gdjax.value.hyperparams import get, hyperparams
 
 CAPACITY = 8192
 """Steps of one dispatch at the most: what they report is kept on the device until its end."""
+
+RESERVED = ("step", "loss", "grad_norm", "learning_rate", "throughput", "seconds")
+"""Names in the history, and of what criteria see, that mean the same in every descent."""
 
 
 class Carry(NamedTuple):
     """What goes from dispatch to dispatch; donated to each."""
 
     state: State
-    order: Any
-    """The examples in the order of this epoch, int32 of shape (examples,); `None` where nothing is shuffled."""
     order_key: Any
+    """Of the order of examples."""
     stop: Any
     """The state of the criterion."""
     ended: Any
@@ -43,7 +46,7 @@ class Carry(NamedTuple):
     """What the steps report by name, each of shape (CAPACITY,)."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Program:
     """A descent but for its numbers: equal ones are compiled once."""
 
@@ -54,33 +57,35 @@ class Program:
     mesh: jax.sharding.Mesh | None
 
     def __hash__(self) -> int:
+        return hash((self.stop, self.plan, self.mesh))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Program) or (self.stop, self.plan, self.mesh) != (other.stop, other.plan, other.mesh):
+            return False
         try:
-            return hash((self.loss, self.tx, self.stop, self.plan, self.mesh))
-        except TypeError:  # an optimizer that holds arrays equals by value, and has no hash
-            return hash((self.stop, self.plan, self.mesh))
+            return bool(self.loss == other.loss and self.tx == other.tx)
+        except ValueError:  # of a loss that compares arrays
+            return False
 
     @functools.cached_property
     def _gradient(self) -> Callable[..., Any]:
-        return make_gradient(self.loss, has_aux=None)
+        return make_gradient(self.loss, has_aux=None, who="fit")
 
     def start(self, state: State, order_key: jax.Array, stop: Any, batch: Any) -> Carry:
         """What the first dispatch gets; a batch, or its shapes, shows what a step will report."""
-        shuffled = self.plan is not None and not self.plan.whole
-        _, reports = jax.eval_shape(functools.partial(self._step, weight=1.0), state, stop, batch)
-        for path, leaf in tree.leaves_with_paths(reports):
-            if leaf.shape:
-                raise ValueError(
-                    f"fit: aux must hold scalars, got shape {leaf.shape} at {path.removeprefix('aux/')!r}."
-                )
+        reports = compiled(self).reports.eval_shape(state, stop, batch)  # remembered from descent to descent
         return Carry(
             state=state,
-            order=self.plan.order(order_key, state.count) if shuffled else None,  # pyright: ignore[reportOptionalMemberAccess]
             order_key=order_key,
             stop=stop,
             ended=self.stop.met(stop),
             written=jnp.zeros((), jnp.int32),
             records={name: jnp.zeros((CAPACITY,), leaf.dtype) for name, leaf in reports.items()},
         )
+
+    def reports(self, state: State, stop: Any, batch: Any) -> dict[str, Any]:
+        """What a step reports, by name."""
+        return self._step(state, stop, batch, weight=1.0)[1]
 
     def many(self, carry: Carry, data: Any, number: jax.Array) -> Carry:
         """Take a number of steps, or as many as it takes to end; none of them the incomplete one of an epoch."""
@@ -89,7 +94,6 @@ class Program:
             return (carry.written < number) & ~carry.ended
 
         def body(carry: Carry) -> Carry:
-            carry = self._ordered(carry)
             return self._taken(carry, self._batch(carry, data))
 
         return jax.lax.while_loop(go_on, body, carry._replace(written=jnp.zeros((), jnp.int32)))
@@ -98,9 +102,8 @@ class Program:
         """Take the one step of an epoch that has fewer examples, each of which weighs as much as every other."""
         assert self.plan is not None
         carry = carry._replace(written=jnp.zeros((), jnp.int32))
-        rows = carry.order[self.plan.examples - self.plan.remainder :]
         weight = self.plan.remainder / self.plan.batch_size
-        return self._taken(carry, self._spread(jax.tree.map(lambda x: x[rows], data)), weight)
+        return self._taken(carry, self._batch(carry, data, self.plan.remainder), weight)
 
     def one(self, carry: Carry, batch: Any) -> Carry:
         """Take a step with a batch that was brought, unless the descent has ended."""
@@ -111,18 +114,10 @@ class Program:
         stop = self.stop.update(carry.stop, seen)
         return carry._replace(stop=stop, ended=self.stop.met(stop))
 
-    def _ordered(self, carry: Carry) -> Carry:
-        if carry.order is None or self.plan is None:
-            return carry
-        begins = carry.state.count % self.plan.per_epoch == 0
-        order = functools.partial(self.plan.order, carry.order_key, carry.state.count)
-        return carry._replace(order=jax.lax.cond(begins, order, lambda: carry.order))
-
-    def _batch(self, carry: Carry, data: Any) -> Any:
-        if carry.order is None or self.plan is None:
+    def _batch(self, carry: Carry, data: Any, size: int | None = None) -> Any:
+        if self.plan is None or self.plan.whole:
             return self._spread(data)
-        first = carry.state.count % self.plan.per_epoch * self.plan.batch_size
-        rows = jax.lax.dynamic_slice(carry.order, (first,), (self.plan.batch_size,))
+        rows = self.plan.rows(carry.order_key, carry.state.count, size or self.plan.batch_size)
         return self._spread(jax.tree.map(lambda x: x.at[rows].get(mode="promise_in_bounds"), data))
 
     def _spread(self, batch: Any) -> Any:
@@ -149,35 +144,27 @@ class Program:
             finite, lambda: _changed(descended(self.tx, state, weighed, weighed_fn)), lambda: _changed(state)
         )
         new = state._replace(count=state.count + 1, **changed)
-        reports = {"loss": gradient.value, "grad_norm": norm} | _learning_rate(self.tx, state.count)
+        reports = {"loss": gradient.value, "grad_norm": norm} | _learning_rate(self.tx, state.opt_state)
         reports |= {name: seen for name, seen in metrics(new.opt_state).items() if name not in reports}
-        reports |= _named(gradient.aux)
+        reports |= _named(gradient.aux, {*RESERVED, *reports})
         stop = self.stop.update(stop, {"step": new.count, **reports})
         return (new, stop), reports
 
 
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
-def many(program: Program, carry: Carry, data: Any, number: Any) -> Carry:
-    """`Program.many`, compiled; the carry is gone."""
-    return program.many(carry, data, number)
+class Compiled:
+    """The functions of a program, compiled; each takes the carry's buffers."""
+
+    def __init__(self, program: Program):
+        self.many, self.last, self.one, self.told = (
+            jax.jit(function, donate_argnums=0) for function in (program.many, program.last, program.one, program.told)
+        )
+        self.reports = jax.jit(program.reports)
 
 
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
-def last(program: Program, carry: Carry, data: Any) -> Carry:
-    """`Program.last`, compiled; the carry is gone."""
-    return program.last(carry, data)
-
-
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
-def one(program: Program, carry: Carry, batch: Any) -> Carry:
-    """`Program.one`, compiled; the carry is gone."""
-    return program.one(carry, batch)
-
-
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
-def told(program: Program, carry: Carry, seen: Any) -> Carry:
-    """`Program.told`, compiled; the carry is gone."""
-    return program.told(carry, seen)
+@functools.lru_cache(maxsize=16)
+def compiled(program: Program) -> Compiled:
+    """Of equal programs the same, and no more than a few: they hold the loss, and whatever it closes over."""
+    return Compiled(program)
 
 
 def _changed(state: State) -> dict[str, Any]:
@@ -192,17 +179,34 @@ def _weighed(weight: float, gradient: Any, value_fn: Any) -> Any:
     return gradient._replace(value=weight * gradient.value, grads=grads), lambda params: weight * value_fn(params)
 
 
-def _learning_rate(tx: Any, count: jax.Array) -> dict[str, Any]:
-    """The learning rate of a step, where the optimizer has one and not several."""
-    if not isinstance(tx, GradientTransform):
+def _learning_rate(tx: Any, opt_state: Any) -> dict[str, Any]:
+    """The learning rate of the next update, where the optimizer has one and not several."""
+    ways = [way for way in hyperparams(tx) if way[-1] == "learning_rate"] if isinstance(tx, GradientTransform) else []
+    if len(ways) != 1 or (rate := get(tx, ways[0])) is None:
         return {}
-    ways = [way for way in hyperparams(tx) if way[-1] == "learning_rate"]
-    found = [get(tx, way) for way in ways]
-    return (
-        {"learning_rate": jnp.asarray(at(found[0], count), float)} if len(found) == 1 and found[0] is not None else {}
-    )
+    if callable(rate):  # of the updates that it has made, which a wrapper may keep from being one a step
+        counts = [node.count for node in jax.tree.leaves(opt_state, is_leaf=_is_scheduled) if _is_scheduled(node)]
+        return {"learning_rate": jnp.asarray(rate(counts[0]), float)} if len(counts) == 1 else {}
+    return {"learning_rate": jnp.asarray(rate, float)}
 
 
-def _named(aux: Any) -> dict[str, Any]:
+def _is_scheduled(node: Any) -> bool:
+    return isinstance(node, optax.ScaleByScheduleState)
+
+
+def _named(aux: Any, taken: set[str]) -> dict[str, Any]:
     """What a loss returns beside its value, by path."""
-    return {path or "aux": leaf for path, leaf in tree.leaves_with_paths(aux)}
+    named = {path or "aux": leaf for path, leaf in tree.leaves_with_paths(aux)}
+    for name, leaf in named.items():
+        if jnp.shape(leaf):
+            raise ValueError(f"fit: aux must hold scalars, got shape {jnp.shape(leaf)} at {name!r}.")
+    require_free("aux", named, taken)
+    return named
+
+
+def require_free(who: str, names: Iterable[str], taken: Collection[str]) -> None:
+    """Refuse names that the history has for something else."""
+    if used := sorted({*names} & {*taken}):
+        raise ValueError(
+            f"fit: {who} must not be named as what every step reports, got {used[0]!r}: take another name."
+        )

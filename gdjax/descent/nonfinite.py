@@ -17,17 +17,17 @@ def origin(step: int, params: Any, data: Any, norms: np.ndarray) -> str:
       data: all of them, where they are at hand.
       norms: of the gradients up to that step, this one too.
     """
-    if path := _first_nonfinite(params):
+    if path := first_nonfinite(params):
         made = "given" if step == 0 else "that the update before it made"
         return f"at step {step:,}: the parameters {made} are not finite at {path!r}"
     if step == 0:
-        path = _first_nonfinite(data)
+        path = first_nonfinite(data)
         return f"at step 0, of finite parameters{f'; the data are not finite at {path!r}' if path else ''}"
     before = ", ".join(f"{norm:.3g}" for norm in norms[-6:-1])
     return f"at step {step:,}; gradient norms before it {before}; the parameters are the finite ones before it"
 
 
-def _first_nonfinite(arrays: Any) -> str | None:
+def first_nonfinite(arrays: Any) -> str | None:
     """The path of the first array that is not finite everywhere."""
     for path, leaf in tree.leaves_with_paths(arrays):
         if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) and not jnp.isfinite(leaf).all():

@@ -45,17 +45,17 @@ class Pace:
 
     def __init__(self, most: int):
         self.steps, self._most = 1, most
-        self._warm = False
+        self._warm: set[Any] = set()
 
-    def measured(self, steps: int, seconds: float) -> float:
-        """Learn from a dispatch; returns steps a second, NaN of the first, which was compiled."""
-        if not self._warm:
-            self._warm = True
+    def measured(self, program: Any, steps: int, seconds: float) -> float:
+        """Learn from a dispatch; returns steps a second, NaN of the first of a program, which was compiled."""
+        if program not in self._warm:
+            self._warm.add(program)
             return float("nan")
         rate = steps / max(seconds, 1e-9)
         # one slow dispatch must not make the next a crawl, nor a short one that an evaluation cut off a leap
-        self.steps = int(np.clip(rate * self.interval, self.steps / 2, min(self.steps * 4, self._most)))
-        self.steps = max(self.steps, 1)
+        wanted = np.clip(rate * self.interval, self.steps / 2, min(self.steps * 4, self._most))
+        self.steps = max(int(wanted), 1)
         return rate
 
 

@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from gdjax import tree
 from gdjax.compose import apply_updates
-from gdjax.descent.gradient import Gradient, make_gradient
+from gdjax.descent.gradient import WAY, Gradient, make_gradient
 from gdjax.value.diagnose import require_inexact
 
 
@@ -35,7 +36,7 @@ class State(NamedTuple):
           key: a PRNG key, or the seed of one.
           extra: what a loss with a parameter `extra` gets and hands on.
         """
-        require_inexact("State.create", "params", params)
+        require_inexact("State.create", "params", params, WAY)
         opt_state = tree.fresh(tx.init(params))  # a lifted one may hold the parameters, and both may be donated
         return cls(params, opt_state, jnp.zeros((), jnp.int32), as_key(key), extra)
 
@@ -100,4 +101,4 @@ def descended(tx: optax.GradientTransformation, state: State, at: Gradient, valu
 
 def as_key(key: Any) -> jax.Array:
     """A key as it is, or one of a seed."""
-    return jax.random.key(key) if isinstance(key, int) else key
+    return jax.random.key(key) if isinstance(key, (int, np.integer)) else key

@@ -89,6 +89,8 @@ def target(name: str, *, above: float | None = None, below: float | None = None)
         text, sign, bound = f"target({name!r}, below={below!r})", "<", below
     else:
         raise ValueError(f"stop.target: one of above and below must be given, got above={above}, below={below}.")
+    if math.isnan(bound):
+        raise ValueError("stop.target: the bound must be a number, got nan.")
     passes = (lambda x: x > bound) if sign == ">" else (lambda x: x < bound)
     return _last(text, name, passes, lambda x: (Stopped.TARGET, f"{name} {x:.6g} {sign} {bound:g}"))
 
@@ -102,8 +104,9 @@ def plateau(patience: int, min_delta: float = 0.0, metric: str = "loss", *, high
       metric: its name.
       higher: whether higher is better.
     """
-    if patience < 1 or not min_delta >= 0:
-        raise ValueError(f"stop.plateau: patience must be at least 1, min_delta 0, got {patience} and {min_delta}.")
+    _require_whole("plateau", "patience", patience)
+    if not min_delta >= 0:
+        raise ValueError(f"stop.plateau: min_delta must be at least 0, got {min_delta}.")
 
     def init() -> Any:
         return jnp.asarray(-math.inf if higher else math.inf, jnp.float32), jnp.zeros((), jnp.int32)
@@ -138,8 +141,7 @@ def tolerance(*, grad_norm: float) -> Criterion:
 
 def steps(number: int) -> Criterion:
     """End after a number of steps, at least 1, all of them counted, those before a resumption too."""
-    if number < 1:
-        raise ValueError(f"stop.steps: the number must be at least 1, got {number}.")
+    _require_whole("steps", "number", number)
     words = Stopped.STEPS, f"{number:,} steps taken"
     return _last(f"steps({number})", "step", lambda step: step >= number, lambda _: words)
 
@@ -163,8 +165,7 @@ def nonfinite(patience: int = 1) -> Criterion:
     Args:
       patience: how many in a row, at least 1.
     """
-    if patience < 1:
-        raise ValueError(f"stop.nonfinite: patience must be at least 1, got {patience}.")
+    _require_whole("nonfinite", "patience", patience)
 
     def init() -> Any:
         return jnp.zeros((), jnp.int32), jnp.zeros((2,), jnp.float32)
@@ -190,6 +191,11 @@ def guarded(stop: Criterion | None) -> Criterion:
     if stop is None:
         return nonfinite()
     return stop if stop.bears else nonfinite() | stop
+
+
+def _require_whole(who: str, name: str, number: Any) -> None:
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise ValueError(f"stop.{who}: {name} must be an integer of 1 at least, got {number!r}.")
 
 
 def _last(text: str, name: str, passes: Callable[[Any], Any], words: Callable[[float], Ending]) -> Criterion:

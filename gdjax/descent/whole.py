@@ -38,9 +38,11 @@ def on_host(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def placed(x: np.ndarray, like: Any) -> Any:
-    """An array with the sharding of another that has its shape and dtype; in NumPy where there is none."""
-    fits = like is not None and (like.shape, like.dtype) == (x.shape, x.dtype)
-    return jax.device_put(x, getattr(like, "sharding", None)) if fits else x
+    """An array placed like another that has its shape and dtype; in NumPy where there is none."""
+    if like is None or (like.shape, like.dtype) != (x.shape, x.dtype):
+        return x
+    bound = getattr(like, "committed", True)  # what is on a device by default alone must not hold others there
+    return jax.device_put(x, getattr(like, "sharding", None) if bound else None)
 
 
 @dataclasses.dataclass

@@ -18,15 +18,16 @@ _BRANCHED = (
 )
 
 
-def require_inexact(who: str, what: str, params: Any) -> None:
+_LEFT_OUT = "Leave such leaves out with masked, or give them frozen() in by_path."
+
+
+def require_inexact(who: str, what: str, params: Any, way: str = _LEFT_OUT) -> None:
     """Refuse leaves that are no floats, by path."""
     for leaf in jax.tree.leaves(params):
         if not _inexact(leaf):
             path = next(path for path, other in tree.leaves_with_paths(params) if other is leaf)
-            raise TypeError(
-                f"{who}: {what} at {path!r} must be floating or complex, got {short(leaf)}. "
-                "Leave such leaves out with masked, or give them frozen() in by_path."
-            )
+            where = f"{what} at {path!r}" if path else what
+            raise TypeError(f"{who}: {where} must be floating or complex, got {short(leaf)}. {way}")
 
 
 def require_params(who: str, params: Any) -> None:

@@ -1,0 +1,33 @@
+"""What the benchmarks share: peers in turn, and where they ran."""
+
+import os
+import platform
+import statistics
+import time
+
+import jax
+import optax
+
+
+def in_turn(peers, rounds, unseen=0):
+    """The seconds of every peer in every round, all of them called in turn; the first, unseen rounds are left out."""
+    times = {name: [] for name in peers}
+    for _ in range(unseen + rounds):
+        for name, call in peers.items():
+            start = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - start)
+    return {name: taken[unseen:] for name, taken in times.items()}
+
+
+def medians(peers, rounds, unseen=0):
+    """The median seconds of every peer."""
+    return {name: statistics.median(taken) for name, taken in in_turn(peers, rounds, unseen).items()}
+
+
+def machine(**versions):
+    """Where this runs, and on what, in a line; more libraries by name."""
+    device, cores = jax.devices()[0].device_kind, len(os.sched_getaffinity(0))
+    libraries = {"Python": platform.python_version(), "JAX": jax.__version__, "Optax": optax.__version__, **versions}
+    listed = ", ".join(f"{name} {version}" for name, version in libraries.items())
+    return f"{platform.machine()}, {platform.system()}, {cores} cores, {len(jax.devices())} {device} device, {listed}"

@@ -1,0 +1,87 @@
+"""Steps with arrays that lie on the device, or with batches that are brought."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from gdjax.descent.batches import Plan, Stream
+from gdjax.descent.loop import Carry, Compiled
+
+
+class Dispatch(NamedTuple):
+    """What a dispatch was."""
+
+    examples: int
+    """Of one step."""
+    ends_epoch: bool
+    """Whether an epoch ended with it."""
+    program: Any
+    """What is equal for dispatches of one compiled program."""
+
+
+class Arrays:
+    """Steps with batches cut from arrays."""
+
+    about = None
+    exhausted = False
+
+    def __init__(self, run: Compiled, data: Any, plan: Plan):
+        self._run, self.data, self._plan = run, data, plan
+
+    def first(self) -> Any:
+        """The shapes of a batch."""
+        size = self._plan.batch_size
+        return jax.eval_shape(lambda data: jax.tree.map(lambda x: x[:size], data), self.data)
+
+    def epoch(self, step: int) -> int:
+        """Times through the data that are done."""
+        return step // self._plan.per_epoch
+
+    def advance(self, carry: Carry, step: int, most: int) -> tuple[Carry, Dispatch]:
+        """Take so many steps at the most."""
+        plan, place = self._plan, step % self._plan.per_epoch
+        if plan.remainder and place == plan.full:
+            return self._run.last(carry, self.data), Dispatch(plan.remainder, True, "last")
+        number = min(most, plan.full - place) if plan.remainder else most
+        ends = (place + number) % plan.per_epoch == 0
+        return self._run.many(carry, self.data, np.int32(number)), Dispatch(plan.batch_size, ends, "many")
+
+
+class Brought:
+    """Steps with the batches of an iterable."""
+
+    data = None
+
+    def __init__(self, run: Compiled, data: Iterable[Any], put: Callable[[Any], Any], **options: Any):
+        self._run, self._put = run, put
+        self._stream = Stream(data, put, **options)
+        self.about: dict[str, Any] | None = options.get("about")
+        self.exhausted = False
+
+    def first(self) -> Any:
+        """The first batch."""
+        return self._stream.peek()
+
+    def epoch(self, step: int) -> int:
+        """Times through the data that are done."""
+        return self.about["epoch"] if self.about else 0
+
+    def advance(self, carry: Carry, step: int, most: int) -> tuple[Carry, Dispatch]:
+        """Take so many steps at the most, none of them in the next epoch."""
+        carry = carry._replace(written=self._put(np.zeros((), np.int32)))
+        passed: list[tuple[dict[str, Any], bool]] = []
+        shapes: dict[Any, int] = {}
+        while len(passed) < most and not (passed and passed[-1][1]):
+            if (item := self._stream.next()) is None:
+                self.exhausted = True
+                break
+            carry = self._run.one(carry, item.batch)
+            passed.append((item.about, item.ends))
+            shapes.setdefault(tuple(np.shape(x) for x in jax.tree.leaves(item.batch)), 0)
+        ends = False
+        if taken := int(carry.written):  # fewer than were brought where the descent ended
+            self.about, ends = passed[taken - 1]
+        first = next((shape for of in shapes for shape in of if shape), (1,))
+        return carry, Dispatch(first[0], ends, frozenset(shapes))
