@@ -334,10 +334,12 @@ NOTES = """\
 
 ## Where it falls short, and why
 
-- **digits**: the loop's own part of a step is small beside the network's gradient, which no loop changes, and the
-  usual loop dispatches the next step while the device is at work: on two cores Python is hidden, on one it is not.
-  The branch that leaves out what is not finite starts its loops on a second thread; `packed` leaves so few of them that
-  it does not. A new order of the examples is a sort, once an epoch of 22 steps.
+- **digits**: a step takes about 24 us, 17 of them the network's gradient and AdamW alone, which no loop changes; drawing
+  and gathering the batch is 4, the guard, the history and the criterion 3. The usual loop hides Python behind the
+  device on a second core. `packed` leaves AdamW fewer loops to start. The order of examples is told place by place
+  (1.3 us a step): sorting one every epoch of 22 steps took 12.
+- **64 learning rates**: the one program is bound by the same arithmetic, about 12 us a rate and step of the 40 that a
+  usual loop takes. Divided over two virtual devices by `shard_map` it came to 0.22, from separate runs.
 - **PyTorch with 2 threads** waits at barriers: on a busy machine a step takes a hundred times as long. The faster of
   the two counts.
 """

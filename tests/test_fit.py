@@ -133,6 +133,14 @@ def test_the_history_holds_rates_norms_and_what_is_watched():
     assert (done.history["throughput"][1:] > 0).all()
 
 
+def test_the_rate_in_the_history_is_the_one_that_was_applied():
+    done = fit(parabola, 5.0, gd.accumulate(gd.sgd(gd.linear_schedule(0.1, 0.0, 4)), every=2), steps=8)
+    np.testing.assert_allclose(done.history["learning_rate"], np.repeat([0.1, 0.075, 0.05, 0.025], 2), rtol=1e-6)
+    several = gd.by_path({"a": gd.sgd(0.1), "b": gd.sgd(0.2)})
+    both = fit(lambda p, b: p["a"] ** 2 + p["b"] ** 2, {"a": 1.0, "b": 1.0}, several, steps=2)
+    assert "learning_rate" not in both.history
+
+
 def test_an_optimizer_that_is_evaluated_elsewhere_is():
     tx = gd.schedule_free_sgd(0.1)
     done = fit(parabola, 5.0, tx, steps=10, evaluate=lambda w: w)
@@ -192,6 +200,43 @@ def test_an_iterable_is_asked_for_no_more_than_lies_ahead():
     assert 20 <= next(asked) <= 20 + 6
 
 
+def refilled(count):
+    """One buffer, filled again for every batch."""
+    buffer = np.zeros(4, np.float32)
+    for i in range(count):
+        buffer[:] = i
+        yield buffer
+
+
+def test_a_buffer_that_is_filled_again_is_seen_as_it_was():
+    done = fit(lambda w, b: w * 0 + b.mean(), 0.0, gd.sgd(0.1), refilled(20), steps=20)
+    assert done.history["loss"].tolist() == list(range(20))
+
+
+def test_no_epoch_is_begun_that_was_not_asked_for():
+    class Counted(Batches):
+        begun = 0
+
+        def __iter__(self):
+            self.begun += 1
+            return super().__iter__()
+
+    data = Counted()
+    done = fit(loss, START, gd.sgd(0.1), data, epochs=2)
+    assert (data.begun, int(done.state.count)) == (2, 4)
+
+
+def test_an_iterable_that_is_used_up_after_an_epoch_ends_it():
+    class Once:
+        rows = iter(Batches())
+
+        def __iter__(self):
+            yield from self.rows
+
+    done = fit(loss, START, gd.sgd(0.1), Once(), epochs=3)
+    assert (done.stopped, int(done.state.count)) == (gd.Stopped.EXHAUSTED, 2)
+
+
 def test_it_stops_at_the_very_step():
     done = fit(parabola, 5.0, gd.sgd(0.1), stop=gd.stop.target("loss", below=1.0), steps=100)
     losses = 9 * 0.8 ** (2 * np.arange(100))
@@ -244,9 +289,21 @@ def test_criteria_print_as_they_are_made():
     assert repr(stop) == f"({one}) & {other}"
 
 
-def test_a_callback_ends_it():
-    done = fit(parabola, 5.0, gd.sgd(0.1), steps=100, callbacks=[lambda now: now.step >= 1])
+@pytest.mark.parametrize("callback", [lambda now: now.step >= 1, lambda now: now.history["loss"][-1] < 100])
+def test_a_callback_ends_it(callback):
+    done = fit(parabola, 5.0, gd.sgd(0.1), steps=100, callbacks=[callback])
     assert done.stopped is gd.Stopped.CALLBACK
+
+
+def test_a_callback_that_raises_leaves_all_saved(tmp_path):
+    def broken(now):
+        if now.step >= 30:
+            raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        fit(parabola, 5.0, gd.sgd(0.1), steps=1000, checkpoint=tmp_path, callbacks=[broken])
+    done = fit(parabola, 5.0, gd.sgd(0.1), steps=1000, checkpoint=tmp_path, resume=True)
+    assert done.history.rows == 1000
 
 
 DATA = np.ones(8, np.float32)
@@ -295,6 +352,14 @@ def test_an_update_that_is_not_finite_is_told_from_a_gradient():
     assert "the parameters that the update before it made are not finite" in done.because
 
 
+def test_a_last_update_that_is_not_finite_is_told_and_not_saved(tmp_path):
+    tx = gd.sgd(lambda count: jnp.where(count == 7, jnp.inf, 0.1))
+    options = {"steps": 8, "checkpoint": gd.Checkpoints(tmp_path, every=5)}
+    done = fit(parabola, 5.0, tx, **options)
+    assert done.stopped is gd.Stopped.NONFINITE
+    assert [path.name for path in tmp_path.iterdir() if path.name.isdigit()] == ["5"]
+
+
 def test_a_mesh_divides_the_batch_and_changes_no_more_than_the_order_of_sums():
     mesh = jax.make_mesh((8,), ("data",))
     options = {"batch_size": 8, "steps": 20}
@@ -314,6 +379,24 @@ def test_json_lines_are_the_history(tmp_path):
     for name in ("step", "loss", "grad_norm", "learning_rate"):
         np.testing.assert_array_equal(read[name].astype(np.float32), done.history[name])
     np.testing.assert_allclose(read.evaluations["distance"], done.history.evaluations["distance"])
+
+
+def test_json_lines_begin_anew_with_every_descent(tmp_path):
+    lines = gd.JsonLines(tmp_path / "metrics.jsonl")
+    for steps in (10, 4):
+        fit(parabola, 5.0, gd.sgd(0.1), steps=steps, callbacks=[lines])
+    assert gd.History.read(tmp_path / "metrics.jsonl")["step"].tolist() == [0, 1, 2, 3]
+
+
+def test_columns_of_other_names_are_nan_where_they_were_not():
+    columns = gd.descent.history.Columns({"a": [1.0, 2.0]})
+    columns.add({"b": [3.0]})
+    np.testing.assert_array_equal(columns["a"], [1, 2, np.nan])
+    np.testing.assert_array_equal(columns["b"], [np.nan, np.nan, 3])
+    assert {name: x.tolist()[-1:] for name, x in columns.since(2).items()} == {
+        "a": [pytest.approx(np.nan, nan_ok=True)],
+        "b": [3],
+    }
 
 
 def test_a_fit_prints_why_it_ended_and_shows_its_curves():
@@ -388,7 +471,34 @@ def test_a_long_curve_is_drawn_by_means_and_ranges():
             ValueError,
             "batch_size must be a multiple of the 8 devices of mesh, got 9",
         ),
+        (
+            lambda: fit(parabola, 5.0, gd.sgd(0.1), steps=1, evaluate=lambda w: {"loss": w}),
+            ValueError,
+            "what is evaluated must not be named as what every step reports, got 'loss'",
+        ),
+        (
+            lambda: fit(lambda w, b: (w, {"step": w}), 5.0, gd.sgd(0.1), steps=1),
+            ValueError,
+            "aux must not be named as what every step reports, got 'step'",
+        ),
+        (
+            lambda: fit(parabola, 5.0, gd.sgd(0.1), steps=1, evaluate=lambda w: {"a": {"b": w}}),
+            TypeError,
+            "evaluate must return scalars, got a dict for 'a'",
+        ),
+        (
+            lambda: fit(lambda w, b: w, {"w": 5.0, "n": 3}, gd.sgd(0.1), steps=1),
+            TypeError,
+            "params at 'n' must be floating or complex, got 3. Close over such leaves",
+        ),
+        (
+            lambda: fit(lambda w, b, extra: (w, 1.0), gd.State.create(5.0, gd.sgd(0.1), extra=1), gd.sgd(0.1), steps=1),
+            ValueError,
+            "fit: loss must return `extra` of the type that it was given",
+        ),
         (lambda: STOP.target("loss"), ValueError, "one of above and below"),
+        (lambda: STOP.target("loss", below=np.nan), ValueError, "the bound must be a number"),
+        (lambda: STOP.steps(2.5), ValueError, "number must be an integer of 1 at least, got 2.5"),
         (lambda: STOP.plateau(0), ValueError, "patience must be an integer of 1 at least, got 0"),
         (lambda: STOP.tolerance(grad_norm=0), ValueError, "grad_norm must be greater than 0"),
         (lambda: gd.Evaluate(parabola, every=0), ValueError, "every must be an integer of 1 at least, got 0"),

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import gdjax as gd
 
@@ -181,7 +182,7 @@ def test_a_descent_that_is_done_is_done(run, whole, tmp_path):
 
 
 def test_what_ended_it_ends_it_again(run, tmp_path):
-    stop = gd.stop.target("spread", above=1.0) | gd.stop.plateau(50)
+    stop = gd.stop.target("spread", above=0.9) | gd.stop.plateau(150)
     first = run(tmp_path, stop=stop)
     again = run(tmp_path, stop=stop, resume=True)
     assert first.stopped == again.stopped != gd.Stopped.STEPS
@@ -265,6 +266,97 @@ def test_two_processes_do_not_write_to_one_folder(program, run, tmp_path):
         process.kill()
         process.communicate(timeout=60)
     run(tmp_path, steps=30, resume=True)
+
+
+class Live:
+    """An iterator that hands out its very state."""
+
+    def __init__(self):
+        self.state = {"at": 0}
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.state["at"] += 1
+        return np.float32(self.state["at"])
+
+    def get_state(self):
+        return self.state
+
+    def set_state(self, state):
+        self.state = dict(state)
+
+
+def pull(w, b):
+    return (w - b) ** 2
+
+
+def test_a_state_that_an_iterator_changes_later_is_saved_as_it_was(tmp_path):
+    whole = gd.fit(pull, 0.0, gd.sgd(0.1), Live(), steps=20, progress=False)
+    for steps in (7, 20):
+        done = gd.fit(pull, 0.0, gd.sgd(0.1), Live(), steps=steps, progress=False, checkpoint=tmp_path, resume=True)
+    same(done, whole)
+
+
+def test_an_iterator_that_was_used_up_is_used_up_when_resumed(tmp_path):
+    for _ in range(2):
+        data = iter([np.float32(1), np.float32(2)])
+        done = gd.fit(pull, 0.0, gd.sgd(0.1), data, steps=9, progress=False, checkpoint=tmp_path, resume=True)
+        assert (done.stopped, done.history.rows) == (gd.Stopped.EXHAUSTED, 2)
+
+
+@pytest.mark.parametrize("sharding", ["of the user", "of a mesh"])
+def test_what_is_divided_among_devices_is_resumed_there(sharding, tmp_path):
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    params, rows = {"w": jnp.arange(8.0)}, np.ones((16, 8), np.float32)
+    options = {"batch_size": 8, "checkpoint": tmp_path, "resume": True, "progress": False}
+    if sharding == "of the user":
+        params = jax.device_put(params, NamedSharding(mesh, PartitionSpec("data")))
+    else:
+        options["mesh"] = mesh
+    for steps in (3, 6):
+        done = gd.fit(lambda p, b: ((b @ p["w"]) ** 2).mean(), params, gd.adam(0.1), rows, steps=steps, **options)
+    assert len(done.state.params["w"].sharding.device_set) == 8
+    assert done.history.rows == 6
+
+
+def test_what_is_watched_from_the_middle_on_is_in_the_history_and_its_lines(run, tmp_path):
+    tx = gd.adamw(1e-3)
+    run(tmp_path, steps=10, tx=tx)
+    lines = gd.JsonLines(tmp_path / "metrics.jsonl")
+    done = run(tmp_path, steps=20, tx=gd.watch(tx), resume=True, callbacks_more=[lines])
+    assert np.isnan(done.history["update_norm"]).tolist() == [True] * 10 + [False] * 10
+    assert gd.History.read(tmp_path / "metrics.jsonl").rows == 20
+
+
+def test_a_criterion_that_counts_goes_on_counting_and_another_begins(tmp_path):
+    options = {"progress": False, "checkpoint": tmp_path, "resume": True}
+    stop = gd.stop.plateau(40)
+    for steps in (25, 100):
+        done = gd.fit(lambda w, b: w * 0 + 1.0, 0.0, gd.sgd(0.1), stop=stop, steps=steps, **options)
+    assert (done.stopped, int(done.state.count)) == (gd.Stopped.PLATEAU, 41)
+    again = gd.fit(lambda w, b: w * 0 + 1.0, 0.0, gd.sgd(0.1), stop=gd.stop.plateau(30), steps=100, **options)
+    assert int(again.state.count) == 41 + 31
+
+
+def test_parameters_alone_are_taken_once(run, tmp_path):
+    run(tmp_path, steps=20)
+    for steps in (25, 30):  # as one who starts the same command again
+        done = run(tmp_path, steps=steps, tx=gd.adam(1e-3), resume="params")
+    assert done.state.opt_state[0].count == 10
+
+
+def test_sigterm_in_the_last_dispatch_is_heard(tmp_path):
+    def terminate(now):
+        if now.step == 30:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as ended:
+        gd.fit(pull, 0.0, gd.sgd(0.1), Live(), steps=30, checkpoint=tmp_path, progress=False, callbacks=[terminate])
+    assert ended.value.code == 143
+    assert newest(tmp_path).name == "30"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 FULL = textwrap.dedent("""

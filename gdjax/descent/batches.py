@@ -143,10 +143,10 @@ class Stream:
         self._fill()
         return self._ahead.popleft() if self._ahead else None
 
-    def peek(self) -> Any:
-        """The batch that comes next, for its shapes; `None` if none does."""
+    def peek(self) -> Item | None:
+        """What comes next."""
         self._fill()
-        return self._ahead[0].batch if self._ahead else None
+        return self._ahead[0] if self._ahead else None
 
     def _fill(self) -> None:
         while len(self._ahead) <= AHEAD and not self._over:

@@ -108,7 +108,10 @@ class _Descent:
         else:
             options = {"about": about.get("stream"), "epochs": request.epochs, "states": request.checkpoint is not None}
             self._feed = Brought(run, request.data, request.put, **options)
-        self._carry = request.put(program.start(state, order_key, stop, self._feed.first()))
+        first = self._feed.first()
+        # jit remembers shapes from descent to descent; an iterator that was used up has none to show
+        reports = {} if self._feed.exhausted else run.reports.eval_shape(state, stop, first)
+        self._carry = request.put(program.start(state, order_key, stop, reports))
         self.step = int(state.count)
         self.metrics: dict[str, float] = {}
         self._pace = Pace(loop.CAPACITY)
@@ -212,7 +215,8 @@ class _Descent:
             self._carry = self._run.told(self._carry, watched)
 
     def _require_watched(self) -> None:
-        reported, evaluated = sorted(self._carry.records), sorted(self.history.evaluations.keys() - {"step"})
+        evaluated = sorted(self.history.evaluations.keys() - {"step"})
+        reported = sorted({*self._carry.records, *self.history.keys()} - {"step", "throughput"})
         of_best = {self._asked.checkpoint.best[0]} if self._asked.checkpoint else set()
         for who, names in (("stop", self._program.stop.watched - {"step", "seconds"}), ("Checkpoints.best", of_best)):
             if unknown := sorted(names - {*reported, *evaluated}):

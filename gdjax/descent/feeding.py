@@ -62,7 +62,10 @@ class Brought:
 
     def first(self) -> Any:
         """The first batch."""
-        return self._stream.peek()
+        if (item := self._stream.peek()) is None:
+            self.exhausted = True
+            return None
+        return item.batch
 
     def epoch(self, step: int) -> int:
         """Times through the data that are done."""

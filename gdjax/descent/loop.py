@@ -71,9 +71,8 @@ class Program:
     def _gradient(self) -> Callable[..., Any]:
         return make_gradient(self.loss, has_aux=None, who="fit")
 
-    def start(self, state: State, order_key: jax.Array, stop: Any, batch: Any) -> Carry:
-        """What the first dispatch gets; a batch, or its shapes, shows what a step will report."""
-        reports = compiled(self).reports.eval_shape(state, stop, batch)  # remembered from descent to descent
+    def start(self, state: State, order_key: jax.Array, stop: Any, reports: dict[str, Any]) -> Carry:
+        """What the first dispatch gets; shapes of what a step reports make room for it."""
         return Carry(
             state=state,
             order_key=order_key,
@@ -139,7 +138,7 @@ class Program:
         norm = tree.global_norm(gradient.grads)
         finite = jnp.isfinite(gradient.value) & jnp.isfinite(norm)
         weighed, weighed_fn = _weighed(weight, gradient, value_fn)
-        # the count is no result of a branch: for XLA:CPU it would be a reason to divide the body among threads
+        # the count is no result of a branch: with it there, a step of digits took half as long again on XLA:CPU
         changed = jax.lax.cond(
             finite, lambda: _changed(descended(self.tx, state, weighed, weighed_fn)), lambda: _changed(state)
         )
