@@ -215,6 +215,13 @@ def test_a_folder_in_use_is_refused_and_ctrl_c_saves(gdjax, started, tmp_path):
     assert row(resumed, "steps") == f"{step + 100:,}"
 
 
+def test_a_run_that_is_resumed_is_only_prolonged(gdjax, tmp_path):
+    assert gdjax("train", "parabola", "--steps", 100, "--until", "gap<1e-3", "--out", "done").returncode == 0
+    refused(gdjax("train", "--resume", "--out", "done", "--until", "gap<1e-1"), "until gap<0.001 there, gap<0.1 here")
+    refused(gdjax("train", "--resume", "--out", "done", "--steps", 3), "steps already, more than the 3 asked for")
+    assert gdjax("train", "--resume", "--out", "done", "--until", "gap<1e-6").returncode == 0
+
+
 def test_sigterm_saves_and_says_so(gdjax, started, tmp_path):
     process = started("out", *ENDLESS)
     process.terminate()

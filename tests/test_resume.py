@@ -249,11 +249,13 @@ def test_what_is_not_finite_leaves_the_last_good_state_saved(tmp_path):
         return jnp.where(extra >= 5, jnp.nan, (w - 2) ** 2), extra + 1
 
     begin = gd.State.create(5.0, gd.sgd(0.1), extra=jnp.zeros(()))
-    done = gd.fit(blows_up, begin, gd.sgd(0.1), steps=9, checkpoint=tmp_path, progress=False)
+    checkpoint = gd.Checkpoints(tmp_path, every=2)
+    done = gd.fit(blows_up, begin, gd.sgd(0.1), steps=9, checkpoint=checkpoint, progress=False)
+    assert newest(tmp_path).name == "4"
     assert done.stopped is gd.Stopped.NONFINITE
     np.testing.assert_allclose(done.params, 2 + 3 * 0.8**5, rtol=1e-6)
-    again = gd.fit(blows_up, begin, gd.sgd(0.1), steps=9, checkpoint=tmp_path, resume=True, progress=False)
-    assert again.params == done.params
+    again = gd.fit(blows_up, begin, gd.sgd(0.1), steps=9, checkpoint=checkpoint, resume=True, progress=False)
+    same(again, done)
 
 
 def test_two_processes_do_not_write_to_one_folder(program, run, tmp_path):
@@ -345,6 +347,15 @@ def test_parameters_alone_are_taken_once(run, tmp_path):
     for steps in (25, 30):  # as one who starts the same command again
         done = run(tmp_path, steps=steps, tx=gd.adam(1e-3), resume="params")
     assert done.state.opt_state[0].count == 10
+
+
+def test_after_a_divergence_another_optimizer_goes_on_from_what_was_saved_before_it(tmp_path):
+    options = {"progress": False, "checkpoint": gd.Checkpoints(tmp_path, every=10)}
+    lost = gd.fit(lambda w, b: w**2, 1.0, gd.sgd(1.5), steps=100, **options)
+    assert (lost.stopped, newest(tmp_path).name) == (gd.Stopped.NONFINITE, "60")
+    found = gd.fit(lambda w, b: w**2, 1.0, gd.sgd(0.25), steps=200, resume="params", **options)
+    assert (found.stopped, found.history.rows) == (gd.Stopped.STEPS, 200)
+    np.testing.assert_allclose(found.params, 2.0**60 * 0.5**140, rtol=1e-5)
 
 
 def test_sigterm_in_the_last_dispatch_is_heard(tmp_path):

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 import gdjax
+from gdjax.cli.goal import Goal
 from gdjax.cli.status import InputError, say
 from gdjax.value.printing import nearest
 
@@ -24,8 +25,6 @@ KINDS: Mapping[str, tuple[type, ...]] = {
     "devices": (int,),
     "data": (str,),
 }
-PROLONG = ("epochs", "steps", "until")
-"""What a run that is resumed may be asked for anew."""
 MADE_WITH = "made_with"
 
 
@@ -81,6 +80,16 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, st
 
     names = [name for name in KINDS if then.get(name) != now.get(name)]
     return {name: f"{name} {word(then.get(name))} there, {word(now.get(name))} here" for name in names}
+
+
+def prolongs(name: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a run that is resumed may be asked for this anew: what was done so far is as if it always had been."""
+    if name != "until":
+        return name in ("epochs", "steps")
+    if "until" not in then or "until" not in now:
+        return False
+    before, after = Goal.of(then["until"]), Goal.of(now["until"])
+    return (before.metric, before.sign) == (after.metric, after.sign) and before.holds(after.bound)
 
 
 def _compare_versions(path: Path, then: Any) -> None:

@@ -39,6 +39,11 @@ class Run(NamedTuple):
         return self.folder / "checkpoints"
 
     @property
+    def steps(self) -> int:
+        """Those that the newest checkpoint has."""
+        return max((int(path.name) for path in self.checkpoints.glob("*") if path.name.isdigit()), default=0)
+
+    @property
     def made(self) -> list[Path]:
         """What of these there is."""
         return [path for path in (self.config, self.metrics, self.curves, self.checkpoints) if path.exists()]

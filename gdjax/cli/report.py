@@ -24,7 +24,8 @@ def report(task: Task, run: Run, fit: Fit) -> Status:
         say(f"interrupted after step {int(fit.state.count):,}; saved: {go_on} goes on.")
         return Status.INTERRUPTED
     if fit.stopped is Stopped.NONFINITE:
-        say(f"{fit.because}: a smaller learning rate, or clip_by_global_norm before it, may help.")
+        way = ": a smaller learning rate, or clip_by_global_norm before it, may help" if fit.history.rows > 1 else ""
+        say(f"{fit.because}{way}.")
         return Status.FAILED
     if task.until and not _reached(task.until, fit, last):
         length = "epochs" if "epochs" in task.asked else "steps"

@@ -42,7 +42,8 @@ def descend(task: Task, run: Run, mesh: Mesh | None, *, resume: bool, save_every
     except (TypeError, ValueError) as error:
         if begun:
             raise
-        raise InputError(str(error)) from error
+        hint = "" if str(error).startswith("fit: ") else f" ({type(error).__name__} in the loss; --debug shows where)"
+        raise InputError(f"{error}{hint}") from error
 
 
 def _evaluate(task: Task, mesh: Mesh | None) -> Evaluate | None:

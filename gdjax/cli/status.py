@@ -43,7 +43,7 @@ def in_a_sentence(debug: bool) -> Iterator[None]:
     except (typer.Exit, BrokenPipeError):
         raise
     except KeyboardInterrupt:
-        say("interrupted; what was saved before stays, and --resume goes on with it.")
+        say("interrupted before it could be saved; what was saved earlier stays.")
         raise typer.Exit(Status.INTERRUPTED) from None
     except Exception as error:
         if debug:

@@ -77,6 +77,15 @@ class Task:
         leaves = jax.tree.leaves(self.problem.train)
         return len(leaves[0]) if leaves else None
 
+    @property
+    def steps(self) -> int:
+        """How many it takes, unless something ends it."""
+        if "steps" in self.asked:
+            return self.asked["steps"]
+        batch = self.asked["batch_size"]
+        per_epoch = 1 if self.rows is None or batch == "full" else self.rows // batch
+        return self.asked["epochs"] * per_epoch
+
     def check(self) -> None:
         """Refuse what does not fit together; loads the data."""
         try:

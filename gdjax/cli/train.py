@@ -98,13 +98,17 @@ def _resume(given: dict[str, Any], where: Path, save_every: int | None) -> None:
         base = config.read(run.config)
         task = Task.of(config.over(base, given))
         other = config.differences(Task.of(base).asked, task.asked)
-        if fixed := [words for name, words in other.items() if name not in config.PROLONG]:
+        if fixed := [words for name, words in other.items() if not config.prolongs(name, base, task.asked)]:
             raise InputError(
                 f"{str(where)!r} holds a run of something else: {'; '.join(fixed)}. Leave these out to resume it, or "
                 f"begin one by --config {run.config} and another --out."
             )
         mesh = backend.mesh(task.asked["devices"])
         task.check()
+        if (done := run.steps) > task.steps:
+            raise InputError(
+                f"{str(where)!r} has taken {done:,} steps already, more than the {task.steps:,} asked for."
+            )
         if other:
             config.write(run.config, task.asked)
         _descend(task, run, mesh, save_every, resume=True)

@@ -61,6 +61,11 @@ class Archive:
         """Where it is, for people."""
         return str(self._checkpoints and self._checkpoints.folder)
 
+    @property
+    def holds(self) -> bool:
+        """Whether anything is saved."""
+        return self._saved_step >= 0
+
     def found(self, state: State, order_key: jax.Array) -> Found | None:
         """The newest whole checkpoint, placed like the state that the descent would begin with."""
         if self._store is None:
@@ -77,10 +82,10 @@ class Archive:
         if newest is None:
             return None
         self._saved_step, saved = newest
-        return self._placed(state, order_key, saved, self._require_same(saved.about))
+        return self._placed(state, order_key, saved)
 
     def _require_same(self, about: dict[str, Any]) -> bool:
-        """Whether the optimizer's state goes on too; refuses what goes on as no one asked for."""
+        """Whether the optimizer is the one of before; refuses what goes on as no one asked for."""
         where = differing(about["optimizer"], self._program.tx)
         if where and self._resume is True:
             raise CheckpointError(
@@ -92,10 +97,12 @@ class Archive:
                 f"fit: {self.folder} was made with other batches: {about['data']} then, {now} now. "
                 'resume="state" goes on with these, where in the data its count says.'
             )
-        return not where or self._resume != "params"
+        return not where
 
-    def _placed(self, state: State, order_key: jax.Array, saved: Saved, goes_on: bool) -> Found:
+    def _placed(self, state: State, order_key: jax.Array, saved: Saved) -> Found:
         arrays, program = saved.arrays, self._program
+        same = self._require_same(saved.about)
+        goes_on = same or self._resume != "params"
         if (then := saved.about["key"]) != (now := _impl(state.key)):
             raise CheckpointError(f"fit: {self.folder} was made with another kind of key: {then} then, {now} now.")
         placed = State(
@@ -106,7 +113,7 @@ class Archive:
             extra=self._of("extra", arrays, state.extra),
         )
         stop = None
-        if saved.about["stop"] == repr(program.stop):
+        if same and saved.about["stop"] == repr(program.stop):
             init = program.stop.init()
             leaves = [arrays[f"stop/{i}"] for i in range(len(jax.tree.leaves(init)))]
             stop = jax.tree.unflatten(jax.tree.structure(init), leaves)
@@ -146,7 +153,9 @@ class Archive:
         try:
             return unkeyed(_under(f"{part}/", arrays), like)
         except ValueError as error:
-            raise CheckpointError(f"fit: {self.folder} holds other {part} than these: {error}") from None
+            raise CheckpointError(
+                f"fit: {self.folder} holds other {part} than these: {str(error).removeprefix('unkeyed: ')}"
+            ) from None
 
     def _is_best(self, metrics: dict[str, float]) -> bool:
         assert self._checkpoints is not None

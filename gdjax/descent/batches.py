@@ -54,6 +54,13 @@ class Plan:
 
 def plan(data: Any, batch_size: Any, drop_remainder: bool) -> Plan:
     """Check arrays and the size of a batch against each other."""
+    if callable(data):
+        raise TypeError(f"fit: data must be arrays or an iterable of batches, got the function {data!r}: call it.")
+    if isinstance(data, list):
+        raise TypeError(
+            "fit: data must be arrays in a tuple or dict, or an iterable of batches; a list may be meant as either: "
+            "give tuple(data), or iter(data)."
+        )
     leaves = list(tree.leaves_with_paths(data))
     if data is None:
         leaves = [("", np.zeros(1))]  # a loss without data: one step is one epoch
@@ -68,8 +75,7 @@ def plan(data: Any, batch_size: Any, drop_remainder: bool) -> Plan:
         if len(leaf) != examples:
             others = next(other for other, x in leaves if len(x) == examples)
             raise ValueError(
-                f"fit: all data must have as many examples; {path!r} has {len(leaf):,}, {others!r} has {examples:,}. "
-                "(Batches one after the other are given as an iterator: iter(batches).)"
+                f"fit: all data must have as many examples; {path!r} has {len(leaf):,}, {others!r} has {examples:,}."
             )
     if not examples:
         raise ValueError("fit: data must hold one example at least, got none.")

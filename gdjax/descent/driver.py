@@ -59,7 +59,8 @@ def descend(request: Request, progress: bool) -> Fit:
             with contextlib.suppress(Exception):
                 descent.save()
             raise
-        descent.save()
+        if ending[0] is not Stopped.NONFINITE or not archive.holds:
+            descent.save()  # else what was saved before it stays the newest: more may come of that
         if sent.reason:  # however late
             ending = _sent(sent.reason)
     if ending[0] is Stopped.TERMINATED:

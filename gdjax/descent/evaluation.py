@@ -54,4 +54,11 @@ class Evaluate:
             if held or jnp.shape(value):
                 what = f"a {type(value).__name__}" if held else f"shape {jnp.shape(value)}"
                 raise TypeError(f"fit: evaluate must return scalars, got {what} for {name!r}.")
-        return {name: float(value) for name, value in named.items()}
+        return {name: _number(name, value) for name, value in named.items()}
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"fit: evaluate must return numbers, got {value!r} for {name!r}.") from None

@@ -17,7 +17,7 @@ from gdjax.descent.evaluation import Evaluate
 from gdjax.descent.gradient import WAY
 from gdjax.descent.progress import Callback
 from gdjax.descent.result import Fit
-from gdjax.descent.step import State, as_key
+from gdjax.descent.step import State, as_key, require_optimizer
 from gdjax.descent.stopping import Criterion
 from gdjax.value.diagnose import require_inexact
 
@@ -45,14 +45,15 @@ def fit(
 
     Every step is $\theta \leftarrow \theta + \mathrm{tx}(\nabla \ell(\theta; \text{batch}))$. Many are one dispatch;
     how many follows the clock, and changes no number. A step whose loss or gradient is not finite changes nothing but
-    the count, and ends the descent (`stop.nonfinite` bears several). The arrays given stay as they are.
+    the count, and ends the descent (`stop.nonfinite` bears several): what was saved before it stays the newest, if
+    anything was. The arrays given stay as they are.
 
     Args:
       loss: as in `make_step`; where it returns `(scalar, aux)`, the scalars in `aux` go into the history.
       params: where to begin: a tree of arrays, or a `State` (`fit.state` of a descent before, or one with `extra`).
       tx: the optimizer, a value or one of Optax.
-      data: arrays in a tree, with one first axis of examples: they stay on the device. Or an iterable of batches (no
-        list, tuple or dict: these are trees), which are put there ahead; where its iterator has `get_state` and
+      data: arrays in a tuple, dict or other tree, with one first axis of examples: they stay on the device. Or an
+        iterable of batches (of a list, `iter` of it), which are put there ahead; where its iterator has `get_state` and
         `set_state`, as Grain's have, a checkpoint holds its state, else a resumed descent passes over what it had.
         `None` for a loss of the parameters alone.
       batch_size: of arrays, `"full"`, 1 or more: every epoch goes through all examples once, in an order of its own.
@@ -89,6 +90,7 @@ def fit(
     2.0000 5.7600 steps
     """
     _require_length(epochs, steps, stop)
+    require_optimizer("fit", tx)
     if resume not in (False, True, "params", "state"):
         raise ValueError(f'fit: resume must be a boolean, "params" or "state", got {resume!r}.')
     if resume and checkpoint is None:

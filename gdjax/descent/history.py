@@ -24,7 +24,7 @@ class Columns(Mapping[str, np.ndarray]):
         """Put rows at the end."""
         arrays = {name: np.asarray(x) for name, x in rows.items()}
         number = len(next(iter(arrays.values()), ()))
-        for name in arrays.keys() - self._parts.keys():
+        for name in [name for name in arrays if name not in self._parts]:
             self._parts[name] = [np.full(self.rows, np.nan, np.float32)] if self.rows else []
         for name, parts in self._parts.items():
             parts.append(arrays.get(name, np.full(number, np.nan, np.float32)))

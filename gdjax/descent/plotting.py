@@ -52,6 +52,10 @@ def _loss(axes: Any, history: History) -> None:
 def _evaluations(axes: Any, evaluations: Columns, names: list[str]) -> None:
     for name in names:
         axes.plot(evaluations["step"], evaluations[name], marker=".", markersize=4, linewidth=1, label=name)
+    shown = np.concatenate([evaluations[name] for name in names])
+    shown = shown[np.isfinite(shown)]
+    if shown.size and shown.min() > 0 and shown.max() > 100 * shown.min():
+        axes.set_yscale("log")
     if len(names) == 1:
         axes.set_ylabel(names[0])
     else:

@@ -27,7 +27,8 @@ class Fit:
 
     def __repr__(self) -> str:
         step = int(self.state.count)
-        return f"Fit: {self.stopped} ({self.because}) after {step:,} steps, {self.seconds:.3g} s{self._reached()}"
+        steps = f"{step:,} step{'s' * (step != 1)}"
+        return f"Fit: {self.stopped} ({self.because}) after {steps}, {self.seconds:.3g} s{self._reached()}"
 
     def _reached(self) -> str:
         last = {"loss": self.history["loss"][-1]} if self.history.rows else {}

@@ -81,9 +81,12 @@ def make_step(
     >>> print(state.params, metrics["loss"], metrics["grad_norm"])
     4.4 9.0 6.0
     """
+    require_optimizer("make_step", tx)
     gradient = make_gradient(loss, accumulate=accumulate, axis_name=axis_name, has_aux=has_aux)
 
     def step(state: State, batch: Any) -> tuple[State, dict[str, Any]]:
+        if not isinstance(state, State):
+            raise TypeError(f"make_step: step takes a State, as State.create makes it, got a {type(state).__name__}.")
         at, value_fn = gradient(state.params, batch, state.step_key(), state.extra)
         metrics = {"loss": at.value, "grad_norm": tree.global_norm(at.grads)}
         return descended(tx, state, at, value_fn), metrics | ({"aux": at.aux} if has_aux else {})
@@ -97,6 +100,13 @@ def descended(tx: optax.GradientTransformation, state: State, at: Gradient, valu
     told = {"value": at.value, "grad": at.grads, "value_fn": value_fn}
     updates, opt_state = update(at.grads, state.opt_state, state.params, **told)
     return State(apply_updates(state.params, updates), opt_state, state.count + 1, state.key, at.extra)
+
+
+def require_optimizer(who: str, tx: Any) -> None:
+    """Refuse what is no optimizer."""
+    if not (callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None))):
+        way = "; gd.parse reads a text" if isinstance(tx, str) else "; call it" if callable(tx) else ""
+        raise TypeError(f"{who}: tx must be an optimizer, a value or one of Optax, got {tx!r}{way}.")
 
 
 def as_key(key: Any) -> jax.Array:

@@ -43,6 +43,8 @@ class Parts:
         for name in ("init", "loss"):
             if not callable(getattr(self, name)):
                 raise TypeError(f"Parts: {name} must be a function, got {text(getattr(self, name))}.")
+        if self.metrics is not None and not isinstance(self.metrics, Mapping):
+            raise TypeError(f"Parts: metrics must be functions by name, a dict, got {text(self.metrics)}.")
         if self.epochs is not None and self.steps is not None:
             raise ValueError(f"Parts: give epochs or steps, got {self.epochs} and {self.steps}.")
 
