@@ -120,7 +120,8 @@ def text(steps=100, rounds=5):
     def shown(seconds):
         return f"{1e3 * seconds / steps:.2f}"
 
-    what = f"text, batches of 32, ms a step; the usual loop with the same optimizer ({rounds} rounds of {steps} steps)"
+    what = f"text, batches of {problem.batch_size}, ms a step; the usual loop with the same optimizer"
+    what = f"{what} ({rounds} rounds of {steps} steps)"
     yield Row.paired(what, times["ours"], times["usual"], "<= 1.02", shown)
 
 

