@@ -19,6 +19,7 @@ import gdjax as gd
 from gdjax.cli import main
 from gdjax.cli.pages import page, told
 from gdjax.descent.checkpointing import Store
+from tests.processes import hearing
 
 LONG = ["classification", "--batch-size", "8", "--steps", "5000", "--optimizer", "adam(1e-2)", "--save-every", "200"]
 """A run that takes seconds, saved several times a second."""
@@ -103,7 +104,7 @@ def started(env, tmp_path):
     processes = []
 
     def start(out, *more):
-        command = [sys.executable, "-m", "gdjax", "train", *LONG, "--out", out, *more]
+        command = hearing("-m", "gdjax", "train", *LONG, "--out", out, *more)
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         process = subprocess.Popen(command, cwd=tmp_path, env=env, **pipes)
         processes.append(process)

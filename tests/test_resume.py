@@ -15,6 +15,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import gdjax as gd
+from tests.processes import hearing
 
 RUN = textwrap.dedent("""
     import sys, time
@@ -107,7 +108,7 @@ def test_in_parts_it_is_the_same_to_the_bit(run, whole, kind, tmp_path):
 
 
 def started(program, folder, kind, slow=0.05):
-    command = [sys.executable, str(program), str(folder), kind, str(slow)]
+    command = hearing(program, folder, kind, slow)
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
 
 
