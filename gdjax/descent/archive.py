@@ -7,14 +7,13 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gdjax.descent import loop
 from gdjax.descent.checkpointing import CheckpointError, Checkpoints, Saved, Store
 from gdjax.descent.faults import require_writable
-from gdjax.descent.history import History
-from gdjax.descent.keyed import keyed, unkeyed
+from gdjax.descent.history import History, under
+from gdjax.descent.keyed import is_key, keyed, plain, typed, unkeyed
 from gdjax.descent.lock import alone
 from gdjax.descent.sameness import differing
 from gdjax.descent.step import State
@@ -109,7 +108,7 @@ class Archive:
             params=self._of("params", arrays, state.params),
             opt_state=self._of("opt_state", arrays, state.opt_state) if goes_on else state.opt_state,
             count=arrays["count"],
-            key=_wrapped(arrays["key"], state.key),
+            key=typed(arrays["key"], state.key),
             extra=self._of("extra", arrays, state.extra),
         )
         stop = None
@@ -117,8 +116,8 @@ class Archive:
             init = program.stop.init()
             leaves = [arrays[f"stop/{i}"] for i in range(len(jax.tree.leaves(init)))]
             stop = jax.tree.unflatten(jax.tree.structure(init), leaves)
-        history = History.of_arrays(_under("history/", arrays))
-        return Found(placed, _wrapped(arrays["order_key"], order_key), stop, history, saved.about)
+        history = History.of_arrays(under("history/", arrays))
+        return Found(placed, typed(arrays["order_key"], order_key), stop, history, saved.about)
 
     def due(self, step: int, evaluated: bool, metrics: dict[str, float]) -> bool:
         """Whether it is time to save: by the clock, by the count, or since an evaluation was the best so far."""
@@ -151,7 +150,7 @@ class Archive:
 
     def _of(self, part: str, arrays: dict[str, Any], like: Any) -> Any:
         try:
-            return unkeyed(_under(f"{part}/", arrays), like)
+            return unkeyed(under(f"{part}/", arrays), like)
         except ValueError as error:
             raise CheckpointError(
                 f"fit: {self.folder} holds other {part} than these: {str(error).removeprefix('unkeyed: ')}"
@@ -172,22 +171,8 @@ def _arrays(state: State, order_key: jax.Array) -> dict[str, Any]:
     """A state as one flat dict of arrays."""
     parts = {"params": state.params, "opt_state": state.opt_state, "extra": state.extra}
     arrays = {f"{part}/{name}": x for part, of in parts.items() for name, x in keyed(of).items()}
-    return arrays | {"count": state.count, "key": _data(state.key), "order_key": _data(order_key)}
-
-
-def _under(part: str, arrays: dict[str, Any]) -> dict[str, Any]:
-    return {name.removeprefix(part): x for name, x in arrays.items() if name.startswith(part)}
+    return arrays | {"count": state.count, "key": plain(state.key), "order_key": plain(order_key)}
 
 
 def _impl(key: jax.Array) -> str:
-    return str(jax.random.key_impl(key)) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else "raw"
-
-
-def _data(key: jax.Array) -> jax.Array:
-    return jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
-
-
-def _wrapped(data: Any, like: jax.Array) -> jax.Array:
-    if not jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
-        return data
-    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(like))
+    return str(jax.random.key_impl(key)) if is_key(key) else "raw"

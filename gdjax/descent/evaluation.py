@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from gdjax.descent.batches import Plan
 from gdjax.descent.step import State
+from gdjax.value.diagnose import require_count
 from gdjax.wrappers import eval_params
 
 EVERY = 100
@@ -30,8 +31,8 @@ class Evaluate:
     def __post_init__(self) -> None:
         if not callable(self.function):
             raise TypeError(f"Evaluate: a function of the parameters is needed, got {self.function!r}.")
-        if self.every is not None and (not isinstance(self.every, int) or self.every < 1):
-            raise ValueError(f"Evaluate: every must be an integer of 1 at least, got {self.every!r}.")
+        if self.every is not None:
+            require_count("Evaluate", "every", self.every)
 
     @classmethod
     def of(cls, evaluate: Any) -> "Evaluate | None":

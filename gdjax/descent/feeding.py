@@ -75,14 +75,14 @@ class Brought:
         """Take so many steps at the most, none of them in the next epoch."""
         carry = carry._replace(written=self._put(np.zeros((), np.int32)))
         passed: list[tuple[dict[str, Any], bool]] = []
-        shapes: dict[Any, int] = {}
+        shapes: list[tuple[tuple[int, ...], ...]] = []
         while len(passed) < most and not (passed and passed[-1][1]):
             if (item := self._stream.next()) is None:
                 self.exhausted = True
                 break
             carry = self._run.one(carry, item.batch)
             passed.append((item.about, item.ends))
-            shapes.setdefault(tuple(np.shape(x) for x in jax.tree.leaves(item.batch)), 0)
+            shapes.append(tuple(np.shape(x) for x in jax.tree.leaves(item.batch)))
         ends = False
         if taken := int(carry.written):  # fewer than were brought where the descent ended
             self.about, ends = passed[taken - 1]

@@ -19,7 +19,7 @@ from gdjax.descent.progress import Callback
 from gdjax.descent.result import Fit
 from gdjax.descent.step import State, as_key, require_optimizer
 from gdjax.descent.stopping import Criterion
-from gdjax.value.diagnose import require_inexact
+from gdjax.value.diagnose import require_count, require_inexact
 
 
 def fit(
@@ -106,12 +106,14 @@ def fit(
         _require_divisible(cut, mesh, data)
     put = functools.partial(jax.device_put, device=mesh and NamedSharding(mesh, PartitionSpec()))
     of_state, of_order = jax.random.split(as_key(key))
-    if not isinstance(params, State):
+    if isinstance(params, State):
+        state = tree.fresh(params)
+    else:
         require_inexact("fit", "params", params, WAY)
-        params = State.create(params, tx, key=of_state)
+        state = State.create(tree.fresh(params), tx, key=of_state)
     request = Request(
         program=loop.Program(loss, tx, stopping.guarded(stop), cut, mesh),
-        state=put(tree.fresh(params)),
+        state=put(state),
         order_key=put(of_order),
         data=data if streamed else put(data),
         put=put,
@@ -139,7 +141,7 @@ def _require_length(epochs: Any, steps: Any, stop: Any) -> None:
             f"fit: say how long, by one of epochs and steps, or by stop; got {epochs=}, {steps=}, {stop=}."
         )
     for name, number in (("epochs", epochs), ("steps", steps)):
-        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
-            raise ValueError(f"fit: {name} must be an integer of 1 at least, got {number!r}.")
+        if number is not None:
+            require_count("fit", name, number)
     if stop is not None and not isinstance(stop, Criterion):
         raise TypeError(f"fit: stop must be made of gd.stop (target, plateau, ...), got {stop!r}.")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from gdjax import tree
 from gdjax.descent.losses import called
-from gdjax.value.diagnose import require_inexact
+from gdjax.value.diagnose import require_count, require_inexact
 
 WAY = "Close over such leaves, or put them in the `extra` of a State."
 """Out of parameters that are not descended on."""
@@ -36,8 +36,7 @@ def make_gradient(
 
     With `has_aux=None` it is what the loss returns that tells.
     """
-    if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
-        raise ValueError(f"{who}: accumulate must be an integer of 1 at least, got {accumulate!r}.")
+    require_count(who, "accumulate", accumulate)
     whole = called(loss, has_aux, who)
 
     def of(params: Any, batch: Any, key: Any, extra: Any) -> Gradient:

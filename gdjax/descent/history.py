@@ -81,11 +81,7 @@ class History(Columns):
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, Any]) -> "History":
         """What `arrays` made."""
-
-        def under(part: str) -> dict[str, Any]:
-            return {name.removeprefix(part): x for name, x in arrays.items() if name.startswith(part)}
-
-        return cls(under("steps/"), under("evaluations/"))
+        return cls(under("steps/", arrays), under("evaluations/", arrays))
 
     def lines(self, first_step: int = 0, first_evaluation: int = 0) -> Iterator[str]:
         """JSON, a line for every step and every evaluation, in their order; what is not finite is `null`."""
@@ -134,6 +130,11 @@ class JsonLines:
         with self._path.open("w" if begins else "a") as file:
             file.write(lines)
         self._written = history.rows, history.evaluations.rows
+
+
+def under(part: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands in a flat dict under a part of the names, by the rest of them."""
+    return {name.removeprefix(part): x for name, x in arrays.items() if name.startswith(part)}
 
 
 def _rows(columns: Columns, first: int) -> list[dict[str, Any]]:

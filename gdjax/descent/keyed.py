@@ -10,6 +10,7 @@ import optax
 
 from gdjax import tree
 from gdjax.compose import WatchState
+from gdjax.value.diagnose import short
 
 SEEN = "watch:"
 """What the keys of norms begin with that a `watch` recorded: these alone may be missing, or left over."""
@@ -29,7 +30,7 @@ def keyed(state: Any) -> dict[str, Any]:
     >>> list(keyed(gd.watch(gd.adam(0.1)).init({"w": jnp.zeros(2)})))[:2]
     ['ScaleByAdam/count', 'ScaleByAdam/mu/w']
     """
-    return {key: _plain(leaf) for key, leaf in zip(_keys(state), jax.tree.leaves(state), strict=True)}
+    return {key: plain(leaf) for key, leaf in zip(_keys(state), jax.tree.leaves(state), strict=True)}
 
 
 def unkeyed(arrays: Mapping[str, Any], like: Any) -> Any:
@@ -47,9 +48,9 @@ def unkeyed(arrays: Mapping[str, Any], like: Any) -> Any:
     keys, (leaves, treedef) = _keys(like), jax.tree.flatten(like)
     kept = [leaf if _seen(key) and key not in arrays else None for key, leaf in zip(keys, leaves, strict=True)]
     wrong = [
-        f"{key!r} must be {_short(_plain(leaf))}, got {_short(arrays.get(key))}"
+        f"{key!r} must be {short(plain(leaf))}, got {short(arrays.get(key))}"
         for key, leaf, own in zip(keys, leaves, kept, strict=True)
-        if own is None and _short(arrays.get(key)) != _short(_plain(leaf))
+        if own is None and short(arrays.get(key)) != short(plain(leaf))
     ]
     wrong += [f"{key!r} has no place in it" for key in arrays if key not in set(keys) and not _seen(key)]
     if wrong:
@@ -59,7 +60,7 @@ def unkeyed(arrays: Mapping[str, Any], like: Any) -> Any:
             "Restore them under the optimizer and the parameters that they were saved of."
         )
     found = [
-        _like(arrays[key], leaf) if own is None else _filled(own)
+        typed(arrays[key], leaf) if own is None else _filled(own)
         for key, leaf, own in zip(keys, leaves, kept, strict=True)
     ]
     return treedef.unflatten(found)
@@ -114,28 +115,24 @@ def _seen(key: str) -> bool:
     return any(name.startswith(SEEN) for name in key.split("/"))
 
 
-def _is_key(leaf: Any) -> bool:
+def is_key(leaf: Any) -> bool:
+    """Whether a leaf is a typed PRNG key."""
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _plain(leaf: Any) -> Any:
+def plain(leaf: Any) -> Any:
     """A leaf, the data of a typed PRNG key instead of it."""
-    if not _is_key(leaf):
+    if not is_key(leaf):
         return leaf
     return jax.random.key_data(leaf) if isinstance(leaf, jax.Array) else jax.eval_shape(jax.random.key_data, leaf)
 
 
-def _like(array: Any, leaf: Any) -> Any:
+def typed(array: Any, leaf: Any) -> Any:
     """An array, as a typed PRNG key where the leaf that it stands for is one."""
-    if not _is_key(leaf):
+    if not is_key(leaf):
         return array
     return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(_filled(leaf)))
 
 
 def _filled(leaf: Any) -> Any:
     return jnp.zeros(leaf.shape, leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
-
-
-def _short(leaf: Any) -> str:
-    """A leaf as `float32[3,4]`."""
-    return "nothing" if leaf is None else f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"

@@ -43,22 +43,24 @@ def _loss(axes: Any, history: History) -> None:
         )
     axes.plot(steps[edges], mean, linewidth=1)
     axes.set_ylabel("loss")
-    finite = loss[np.isfinite(loss)]
-    if finite.size and finite.min() > 0 and finite.max() > 10 * finite.min():
-        axes.set_yscale("log")
+    _scale(axes, loss, spread=10)
     axes.grid(alpha=0.3)
 
 
 def _evaluations(axes: Any, evaluations: Columns, names: list[str]) -> None:
     for name in names:
         axes.plot(evaluations["step"], evaluations[name], marker=".", markersize=4, linewidth=1, label=name)
-    shown = np.concatenate([evaluations[name] for name in names])
-    shown = shown[np.isfinite(shown)]
-    if shown.size and shown.min() > 0 and shown.max() > 100 * shown.min():
-        axes.set_yscale("log")
+    _scale(axes, np.concatenate([evaluations[name] for name in names]), spread=100)
     if len(names) == 1:
         axes.set_ylabel(names[0])
     else:
         axes.set_ylabel("evaluated")
         axes.legend(loc="best", frameon=False)
     axes.grid(alpha=0.3)
+
+
+def _scale(axes: Any, values: np.ndarray, spread: float) -> None:
+    """Make an axis logarithmic where its values can be shown so and spread by more than a factor."""
+    finite = values[np.isfinite(values)]
+    if finite.size and finite.min() > 0 and finite.max() > spread * finite.min():
+        axes.set_yscale("log")

@@ -13,6 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gdjax.value.diagnose import require_count
+
 Seen = Mapping[str, Any]
 """What is new, by name: `step` (steps taken), `loss`, ... after a step; what was evaluated; `seconds`."""
 
@@ -104,7 +106,7 @@ def plateau(patience: int, min_delta: float = 0.0, metric: str = "loss", *, high
       metric: its name.
       higher: whether higher is better.
     """
-    _require_whole("plateau", "patience", patience)
+    require_count("stop.plateau", "patience", patience)
     if not min_delta >= 0:
         raise ValueError(f"stop.plateau: min_delta must be at least 0, got {min_delta}.")
 
@@ -141,7 +143,7 @@ def tolerance(*, grad_norm: float) -> Criterion:
 
 def steps(number: int) -> Criterion:
     """End after a number of steps, at least 1, all of them counted, those before a resumption too."""
-    _require_whole("steps", "number", number)
+    require_count("stop.steps", "number", number)
     words = Stopped.STEPS, f"{number:,} steps taken"
     return _last(f"steps({number})", "step", lambda step: step >= number, lambda _: words)
 
@@ -165,7 +167,7 @@ def nonfinite(patience: int = 1) -> Criterion:
     Args:
       patience: how many in a row, at least 1.
     """
-    _require_whole("nonfinite", "patience", patience)
+    require_count("stop.nonfinite", "patience", patience)
 
     def init() -> Any:
         return jnp.zeros((), jnp.int32), jnp.zeros((2,), jnp.float32)
@@ -191,11 +193,6 @@ def guarded(stop: Criterion | None) -> Criterion:
     if stop is None:
         return nonfinite()
     return stop if stop.bears else nonfinite() | stop
-
-
-def _require_whole(who: str, name: str, number: Any) -> None:
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise ValueError(f"stop.{who}: {name} must be an integer of 1 at least, got {number!r}.")
 
 
 def _last(text: str, name: str, passes: Callable[[Any], Any], words: Callable[[float], Ending]) -> Criterion:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ParamSpec
@@ -67,7 +66,7 @@ class Problem(Value):
 
         Those of equal problems are equal, so that what is compiled of one serves the other.
         """
-        return _Loss(self)
+        return _OfBatches(self, None)
 
     @property
     def train(self) -> Any:
@@ -88,7 +87,7 @@ class Problem(Value):
         """
         parts = self.parts()
         if parts.metrics is not None:
-            return {name: self._of_batches(metric) for name, metric in parts.metrics.items()}
+            return {name: _OfBatches(self, name) for name in parts.metrics}
         if parts.train is None and parts.optimum is not None:
             return {"gap": lambda params, batch: self.loss(params, batch) - self.optimum}
         return {"loss": self.loss} if parts.train is None or parts.held_out is not None else {}
@@ -146,16 +145,6 @@ class Problem(Value):
         """Run the function once, so that what it refuses is refused when the value is made."""
         self.parts()
 
-    def _of_batches(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, which says what a batch is where it fails on one."""
-
-        @functools.wraps(function)
-        def of_batch(params: Any, batch: Any, *more: Any, **named: Any) -> Any:
-            with self._mismatches(batch):
-                return function(params, batch, *more, **named)
-
-        return of_batch
-
     @contextlib.contextmanager
     def _mismatches(self, batch: Any) -> Iterator[None]:
         who = self.factory.__name__
@@ -170,17 +159,24 @@ class Problem(Value):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Loss:
-    """The loss of a problem, equal to that of an equal one."""
+class _OfBatches:
+    """The loss of a problem, or a metric by its name: equal to that of an equal one; says what a batch must be."""
 
     problem: Problem
+    metric: str | None
 
-    def __call__(self, params: Any, batch: Any, *more: Any, **named: Any) -> jax.Array:
-        return self.problem._of_batches(self.problem.parts().loss)(params, batch, *more, **named)
+    def __call__(self, params: Any, batch: Any, *more: Any, **named: Any) -> Any:
+        with self.problem._mismatches(batch):
+            return self._function(params, batch, *more, **named)
+
+    @property
+    def _function(self) -> Callable[..., Any]:
+        parts = self.problem.parts()
+        return parts.loss if self.metric is None else (parts.metrics or {})[self.metric]
 
     @property
     def __signature__(self) -> inspect.Signature:
-        return inspect.signature(self.problem.parts().loss)
+        return inspect.signature(self._function)
 
 
 def problem(function: Callable[P, Parts], /) -> Factory[P, Problem]:

@@ -30,6 +30,12 @@ def require_inexact(who: str, what: str, params: Any, way: str = _LEFT_OUT) -> N
             raise TypeError(f"{who}: {where} must be floating or complex, got {short(leaf)}. {way}")
 
 
+def require_count(who: str, name: str, number: Any) -> None:
+    """Refuse what is no integer of at least 1."""
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise ValueError(f"{who}: {name} must be an integer of 1 at least, got {number!r}.")
+
+
 def require_params(who: str, params: Any) -> None:
     """Refuse an update that was not given the parameters it needs."""
     if params is None:
