@@ -16,12 +16,13 @@ import gdjax as gd
 
 PACKAGE = pathlib.Path(gd.__file__).parent
 FLOORS = [
+    ["axes"],
     ["tree"],
     ["value"],
     ["fallback", "lifted"],
     ["compose", "schedules", "transforms"],
-    ["wrappers"],
-    ["optimizers", "describing"],
+    ["wrappers", "collectives"],
+    ["optimizers", "describing", "sharding"],
     ["names"],
     ["problems"],
     ["descent"],

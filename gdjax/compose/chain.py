@@ -8,7 +8,7 @@ from gdjax.value import transform
 from gdjax.value.diagnose import MismatchError
 
 
-@transform(flat=True)
+@transform(flat=True, parts=True)
 def chain(*transforms: optax.GradientTransformation):
     """Apply transforms in order, the first to the gradients.
 
@@ -45,7 +45,7 @@ def chain(*transforms: optax.GradientTransformation):
     return init, update, again
 
 
-@transform(flat=True)
+@transform(flat=True, parts=True)
 def named_chain(*transforms: tuple[str, optax.GradientTransformation]):
     """Apply transforms in order, each under a name that finds its state.
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gdjax import tree
+from gdjax import axes, tree
 from gdjax.descent.losses import called
 from gdjax.value.diagnose import require_count, require_inexact
 
@@ -51,7 +51,7 @@ def make_gradient(
         key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
 
         def at(params: Any) -> Gradient:
-            return _mean(of(*_varying((params, batch, key, extra), axis_name)), axis_name)
+            return _mean(of(*axes.vary((params, batch, key, extra), axis_name)), axis_name)
 
         return at(params), _by_gradient(at)
 
@@ -75,10 +75,14 @@ def _many(whole: Callable[..., Any], params: Any, parts: Any, key: Any, extra: A
 
     first = jax.tree.map(lambda x: x[0], parts)
     like = jax.eval_shape(functools.partial(_one, whole), params, first, key, extra)
-    zeros = jax.tree.map(lambda x: _cast(jnp.zeros(x.shape, tree.wide(x.dtype)), _over(x)), (like.value, like.grads))
+    zeros = jax.tree.map(_zeros, (like.value, like.grads))
     (total, extra), aux = jax.lax.scan(add, (zeros, extra), (jnp.arange(number), parts))
     value, grads = jax.tree.map(lambda x, as_: (x / number).astype(as_.dtype), total, (like.value, like.grads))
     return Gradient(value, grads, extra, jax.tree.map(_mean_or_last, aux))
+
+
+def _zeros(like: Any) -> jax.Array:
+    return axes.cast(jnp.zeros(like.shape, tree.wide(like.dtype)), axes.differing(like))
 
 
 def _mean_or_last(stacked: jax.Array) -> jax.Array:
@@ -112,26 +116,6 @@ def _parts(batch: Any, number: int) -> Any:
     if not jax.tree.leaves(batch):
         raise ValueError(f"make_step: accumulate={number} needs a batch to cut, got {batch!r}.")
     return jax.tree_util.tree_map_with_path(cut, batch)
-
-
-def _varying(values: Any, axis_name: Any) -> Any:
-    """Values that differ over the axis by their type, where `shard_map` keeps account of it.
-
-    The gradient at a parameter that does not is the sum over the axis already, and a mean would not divide it.
-    """
-    names = frozenset([axis_name] if isinstance(axis_name, str) else axis_name)
-    known = names & _over(jax.lax.axis_index(axis_name))
-    return jax.tree.map(lambda x: _cast(x, known), values) if known else values
-
-
-def _cast(x: Any, names: frozenset[str]) -> Any:
-    missing = tuple(names - _over(x))
-    return jax.lax.pcast(x, missing, to="varying") if missing else x
-
-
-def _over(x: Any) -> frozenset[str]:
-    """The axes over which an array differs by its type."""
-    return jax.typeof(x).manual_axis_type.varying
 
 
 def _mean(at: Gradient, axis_name: Any) -> Gradient:

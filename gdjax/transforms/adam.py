@@ -11,7 +11,7 @@ from gdjax.transforms.moments import adam_state, by_root, corrected, correction,
 from gdjax.value import Decay, Interval, NonNegative, Positive, Scalar, transform
 
 
-@transform(flat=True)
+@transform(elementwise=True)
 def scale_by_adam(
     b1: Decay = 0.9,
     b2: Decay = 0.999,
@@ -67,7 +67,7 @@ def scale_by_adam(
     return (init, update, again) if mu_dtype is None else (init, update)  # what is kept narrow is no more what it was
 
 
-@transform(flat=True)
+@transform(elementwise=True)
 def scale_by_amsgrad(
     b1: Decay = 0.9,
     b2: Decay = 0.999,
@@ -121,7 +121,7 @@ def scale_by_amsgrad(
     return init, update
 
 
-@transform(flat=True)
+@transform(elementwise=True)
 def scale_by_adamax(b1: Decay = 0.9, b2: Decay = 0.999, eps: Positive = 1e-8):
     r"""Divide the mean of past gradients by the largest of them, older ones discounted.
 
@@ -154,7 +154,7 @@ def scale_by_adamax(b1: Decay = 0.9, b2: Decay = 0.999, eps: Positive = 1e-8):
     return lambda params: adam_state(params), update
 
 
-@transform(flat=True)
+@transform(elementwise=True)
 def scale_by_radam(
     b1: Decay = 0.9,
     b2: Decay = 0.999,

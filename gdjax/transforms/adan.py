@@ -9,7 +9,7 @@ from gdjax.transforms.moments import after, by_root, corrected, mean_squares, me
 from gdjax.value import Decay, NonNegative, transform
 
 
-@transform(flat=True)
+@transform(elementwise=True)
 def scale_by_adan(
     b1: Decay = 0.98,
     b2: Decay = 0.92,

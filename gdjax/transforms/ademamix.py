@@ -12,7 +12,7 @@ from gdjax.transforms.moments import by_root, corrected, mean_squares, means
 from gdjax.value import Decay, Interval, NonNegative, Rate, ScalarOrSchedule, at, transform
 
 
-@transform(flat=True)
+@transform(elementwise=True)
 def scale_by_ademamix(
     b1: Decay = 0.9,
     b2: Decay = 0.999,

@@ -8,7 +8,7 @@ from gdjax.value import NonNegative, Positive, stateless, transform
 from gdjax.value.diagnose import require_params
 
 
-@transform(flat=True)
+@transform(elementwise=True)
 def clip(max_delta: Positive):
     r"""Clip every element to $[-\delta, \delta]$, the parts of a complex one each for itself.
 

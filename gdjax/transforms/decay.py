@@ -12,7 +12,7 @@ from gdjax.value import Rate, transform
 from gdjax.value.diagnose import require_params
 
 
-@transform(flat=True)
+@transform(elementwise=True)
 def add_decayed_weights(
     weight_decay: Rate = 0.0,
     mask: Any = None,
@@ -38,7 +38,7 @@ def add_decayed_weights(
     return _decaying("add_decayed_weights", weight_decay, mask, lambda g, p: p)
 
 
-@transform(flat=True)
+@transform(elementwise=True)
 def add_cautious_weight_decay(
     weight_decay: Rate = 0.0,
     mask: Any = None,

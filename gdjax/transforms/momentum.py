@@ -11,7 +11,7 @@ from gdjax.transforms.moments import corrected, means
 from gdjax.value import Decay, Momentum, transform
 
 
-@transform(flat=True)
+@transform(elementwise=True)
 def trace(
     decay: Momentum,
     nesterov: bool = False,
@@ -51,7 +51,7 @@ def trace(
     return init, update
 
 
-@transform(flat=True)
+@transform(elementwise=True)
 def ema(decay: Decay, debias: bool = True, accumulator_dtype: Any = None):
     r"""Average past gradients, the newest most: $m \leftarrow \beta m + (1 - \beta) g$; the update is $m$.
 

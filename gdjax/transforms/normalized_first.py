@@ -12,7 +12,7 @@ from gdjax.transforms.moments import adam_state, after, by_root, corrected, mean
 from gdjax.value import Decay, NonNegative, transform
 
 
-@transform(flat=True)
+@transform(elementwise=True)
 def scale_by_laprop(
     b1: Decay = 0.9,
     b2: Decay = 0.999,
@@ -58,7 +58,7 @@ def fourth_root(count: jax.Array) -> jax.Array:
     return jnp.asarray(count, float) ** 0.25
 
 
-@transform(flat=True)
+@transform(elementwise=True)
 def scale_by_adopt(
     b1: Decay = 0.9,
     b2: Decay = 0.9999,

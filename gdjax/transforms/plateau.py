@@ -11,7 +11,7 @@ from gdjax.transforms.scaling import scaled
 from gdjax.value import Interval, NonNegative, Scalar, transform
 
 
-@transform(flat=True)
+@transform(elementwise=True)
 def reduce_on_plateau(
     factor: Annotated[Scalar, Interval("(0, 1)")] = 0.1,
     patience: Annotated[Scalar, Interval("[1, inf)")] = 10,

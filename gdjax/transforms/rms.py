@@ -10,7 +10,7 @@ from gdjax.transforms.moments import after, corrected, mean_squares, means
 from gdjax.value import Decay, NonNegative, Positive, transform
 
 
-@transform(flat=True)
+@transform(elementwise=True)
 def scale_by_rms(
     decay: Decay = 0.9,
     eps: NonNegative = 1e-8,
@@ -60,7 +60,7 @@ def scale_by_rms(
     return init, update, again
 
 
-@transform(flat=True)
+@transform(elementwise=True)
 def scale_by_stddev(
     decay: Decay = 0.9,
     eps: NonNegative = 1e-8,
@@ -116,7 +116,7 @@ def rms_scaled(g, v, eps, eps_in_sqrt):
     return g * jax.lax.rsqrt(v + (eps + jnp.finfo(v.dtype).tiny)) if eps_in_sqrt else g / (tree.root(v) + eps)
 
 
-@transform(flat=True)
+@transform(elementwise=True)
 def scale_by_rss(initial_accumulator_value: NonNegative = 0.1, eps: NonNegative = 1e-7):
     r"""Divide the gradient by the root of the sum of all past squares: AdaGrad.
 
@@ -153,7 +153,7 @@ def _over_root(g, s, eps):
     return jnp.where(positive, g * jax.lax.rsqrt(jnp.where(positive, s, 1.0) + eps), 0.0)
 
 
-@transform(flat=True)
+@transform(elementwise=True)
 def scale_by_adadelta(rho: Decay = 0.9, eps: Positive = 1e-6):
     r"""Scale the gradient by the root mean square of past updates over that of past gradients.
 

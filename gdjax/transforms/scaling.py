@@ -10,7 +10,7 @@ from gdjax import tree
 from gdjax.value import Rate, Scalar, stateless, transform
 
 
-@transform(any_dtype=True, flat=True)
+@transform(any_dtype=True, elementwise=True)
 def identity():
     """Leave the updates as they are.
 
@@ -23,7 +23,7 @@ def identity():
     return stateless(lambda updates, params: updates)
 
 
-@transform(flat=True)
+@transform(elementwise=True)
 def scale(step_size: Scalar):
     r"""Multiply by a number: $\alpha g$.
 
@@ -39,7 +39,7 @@ def scale(step_size: Scalar):
     return stateless(lambda updates, params: scaled(updates, step_size))
 
 
-@transform(flat=True)
+@transform(elementwise=True)
 def scale_by_schedule(step_size_fn: optax.Schedule):
     r"""Multiply by a schedule of the step: $\alpha_t g$, $t = 0, 1, \dots$.
 
@@ -67,7 +67,7 @@ def scale_by_schedule(step_size_fn: optax.Schedule):
     return init, update, again
 
 
-@transform(flat=True)
+@transform(elementwise=True)
 def scale_by_learning_rate(learning_rate: Rate | None = None, *, flip_sign: bool = True):
     r"""Multiply by the learning rate and turn downhill: $-\eta g$.
 

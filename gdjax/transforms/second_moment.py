@@ -12,7 +12,7 @@ from gdjax.value import Decay, NonNegative, WeightDecay, at, transform
 from gdjax.value.diagnose import require_params
 
 
-@transform(flat=True)
+@transform(elementwise=True)
 def scale_by_belief(
     b1: Decay = 0.9,
     b2: Decay = 0.999,
@@ -60,7 +60,7 @@ def scale_by_belief(
     return init, update
 
 
-@transform(flat=True)
+@transform(elementwise=True)
 def scale_by_yogi(
     b1: Decay = 0.9,
     b2: Decay = 0.999,

@@ -11,7 +11,7 @@ from gdjax.transforms.moments import means
 from gdjax.value import Decay, Interval, Scalar, stateless, transform
 
 
-@transform(flat=True)
+@transform(elementwise=True)
 def scale_by_sign():
     r"""Replace every number by its sign: $-1$, 0 or 1; a complex one by $g / |g|$.
 
@@ -24,7 +24,7 @@ def scale_by_sign():
     return stateless(lambda updates, params: jax.tree.map(jnp.sign, updates))
 
 
-@transform(flat=True)
+@transform(elementwise=True)
 def scale_by_lion(
     b1: Decay = 0.9,
     b2: Annotated[Scalar, Interval("(0, 1)")] = 0.99,

@@ -17,6 +17,7 @@ from gdjax.value.gradient_transform import GradientTransform
 from gdjax.value.printing import nearest
 from gdjax.value.schedule import Schedule
 from gdjax.value.slots import Slot, slots
+from gdjax.value.traits import NONE, Traits
 
 P = ParamSpec("P")
 
@@ -37,11 +38,11 @@ class Factory(Generic[P, V]):
         kind: type[V],
         static: Iterable[str] = (),
         any_dtype: bool | None = None,
-        flat: bool = False,
+        traits: Traits = NONE,
     ):
         functools.update_wrapper(self, function)
         self.function, self.kind = function, kind
-        self.static, self.any_dtype, self.flat = frozenset(static), any_dtype, flat
+        self.static, self.any_dtype, self.traits = frozenset(static), any_dtype, traits
 
     @functools.cached_property
     def signature(self) -> inspect.Signature:
@@ -131,16 +132,30 @@ class Factory(Generic[P, V]):
         with contextlib.suppress(AttributeError, KeyError):
             if operator.attrgetter(self.__qualname__)(sys.modules[self.__module__]) is self:
                 return self.__qualname__
-        return Factory, (self.function, self.kind, self.static, self.any_dtype, self.flat)
+        return Factory, (self.function, self.kind, self.static, self.any_dtype, self.traits)
 
 
 @overload
 def transform(function: Callable[P, Any], /) -> Factory[P, GradientTransform]: ...
 @overload
 def transform(
-    *, any_dtype: bool | None = None, flat: bool = False
+    *,
+    any_dtype: bool | None = None,
+    elementwise: bool = False,
+    flat: bool = False,
+    parts: bool = False,
+    reduces: bool = False,
 ) -> Callable[[Callable[P, Any]], Factory[P, GradientTransform]]: ...
-def transform(function: Any = None, /, *, any_dtype: bool | None = None, flat: bool = False) -> Any:
+def transform(
+    function: Any = None,
+    /,
+    *,
+    any_dtype: bool | None = None,
+    elementwise: bool = False,
+    flat: bool = False,
+    parts: bool = False,
+    reduces: bool = False,
+) -> Any:
     """Turn a function that returns `(init, update)`, or another transform, into a factory of values.
 
     The parameters annotated as numbers (`float`, `gd.Scalar`, `gd.ScalarOrSchedule`), as transforms or as containers
@@ -154,8 +169,12 @@ def transform(function: Any = None, /, *, any_dtype: bool | None = None, flat: b
       function: a function of hyperparameters.
       any_dtype: whether it also takes parameters that have no gradient (integers, say); by default one that is made
         of other transforms does, and leaves it to these.
+      elementwise: whether it takes each number for itself: it is then flat, and takes parts.
       flat: whether it takes all leaves for one vector, each number for itself or by norms of the whole, so that leaves
         may lie side by side in one array (`packed`).
+      parts: whether a part of every leaf will do, filled up with zeros (`shard_update`): what it sums over a leaf, it
+        sums over the axis that its parameter `axis_name` says, too.
+      reduces: whether it takes from every member of the axis `axis_name` a gradient of its own (`mean_over`).
 
     >>> import jax, gdjax as gd
     >>> @gd.transform
@@ -172,7 +191,8 @@ def transform(function: Any = None, /, *, any_dtype: bool | None = None, flat: b
     (4.0, ())
     """
     if function is None:
-        return functools.partial(declared, kind=GradientTransform, any_dtype=any_dtype, flat=flat)
+        traits = Traits(flat=flat or elementwise, parts=parts or elementwise, reduces=reduces)
+        return functools.partial(declared, kind=GradientTransform, any_dtype=any_dtype, traits=traits)
     return declared(function, GradientTransform)
 
 
@@ -192,10 +212,10 @@ def schedule(function: Callable[P, Callable[[Any], Any]], /) -> Factory[P, Sched
 
 
 def declared(
-    function: Callable[P, Any], kind: type[V], any_dtype: bool | None = None, flat: bool = False
+    function: Callable[P, Any], kind: type[V], any_dtype: bool | None = None, traits: Traits = NONE
 ) -> Factory[P, V]:
     """A factory whose declaration is checked at once."""
-    factory = Factory(function, kind, any_dtype=any_dtype, flat=flat)
+    factory = Factory(function, kind, any_dtype=any_dtype, traits=traits)
     for name, slot in factory.slots.items():
         if not slot.leaf and isinstance(factory.signature.parameters[name].default, float):
             raise TypeError(f"{factory.__name__}: annotate {name}, float for a leaf or Any for what is static.")

@@ -11,8 +11,9 @@ import optax
 from jax import lax
 
 from gdjax import tree
-from gdjax.value import GradientTransform, transform
+from gdjax.value import transform
 from gdjax.value.gradient_transform import require_value
+from gdjax.value.traits import lacking
 
 
 @transform(any_dtype=False)
@@ -60,23 +61,20 @@ def packed(inner: optax.GradientTransformation, below: int = 4096):
 def _require_flat(tx: Any) -> None:
     """Refuse a transform that tells leaves apart, by the name of the part that does."""
     require_value("packed", tx)
-    body, masked = tx.body(), tx.arguments.get("mask") is not None
-    if tx.factory.flat and not masked:
-        for part in jax.tree.leaves(dict(tx.arguments), is_leaf=_is_value):
-            if _is_value(part):
-                _require_flat(part)
-    elif _is_value(body) and not tx.factory.composes:
-        _require_flat(body)
-    else:
+    if (part := lacking(tx, _is_flat)) is not None:
         raise ValueError(
-            f"packed: inner must take all leaves for one vector, and {tx.factory.__name__} tells them apart"
-            f"{' by its mask' if masked else ''}. Pack what stands within it, or beside it in a chain; a transform of "
-            "your own says that it takes them so by transform(flat=True)."
+            f"packed: inner must take all leaves for one vector, and {part.factory.__name__} tells them apart"
+            f"{' by its mask' if _is_masked(part) else ''}. Pack what stands within it, or beside it in a chain; a "
+            "transform of your own says that it takes them so by transform(flat=True)."
         )
 
 
-def _is_value(node):
-    return isinstance(node, GradientTransform)
+def _is_flat(tx):
+    return tx.factory.traits.flat and not _is_masked(tx)
+
+
+def _is_masked(tx):
+    return tx.arguments.get("mask") is not None
 
 
 def _layout(like, below):

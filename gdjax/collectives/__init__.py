@@ -1,0 +1,1 @@
+"""Transforms over a named axis: what the members of it say to each other."""
