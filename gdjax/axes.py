@@ -46,7 +46,7 @@ def cast(x: Any, over: frozenset[Any]) -> Any:
 
 
 def totals(numbers: Any, like: Any, axis_name: AxisName) -> Any:
-    """Sums over an axis of scalars, one of each leaf of `like`; the scalar itself of a leaf that is not divided over it.
+    """Sums over an axis of scalars, one of each leaf of `like`; the scalar itself of one that is not divided over it.
 
     All are added in one collective for each dtype.
     """
