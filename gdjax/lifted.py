@@ -1,6 +1,7 @@
 """All else of Optax, lifted under its own name: the one table of what is not written here.
 
-Static is what Optax branches on, or needs the number of, while it builds the program.
+Static is what Optax branches on, or needs the number of, while it builds the program. Explicit is what is a
+function of the user's and nothing else.
 """
 
 import optax.contrib
@@ -47,8 +48,8 @@ monitor = lift(optax.monitor)
 partition = lift(optax.partition)
 selective_transform = lift(optax.selective_transform)
 snapshot = lift(optax.snapshot)
-stateless = lift(optax.stateless)
-stateless_with_tree_map = lift(optax.stateless_with_tree_map)
+stateless = lift(optax.stateless, explicit=True)
+stateless_with_tree_map = lift(optax.stateless_with_tree_map, explicit=True)
 multi_transform = partition
 
 # Contributed

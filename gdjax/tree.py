@@ -1,4 +1,4 @@
-"""Trees of arrays: the paths of their leaves, accumulators, norms."""
+"""Trees of arrays: the paths of their leaves, their dtypes, accumulators."""
 
 import functools
 import re
@@ -189,39 +189,6 @@ def root(x: jax.Array, offset: Any = 0.0) -> jax.Array:
     `d sqrt(x)/dx = inf` out of hypergradients, where it would meet a 0 and become a NaN.
     """
     return jnp.sqrt(x + (offset + jnp.finfo(x.dtype).tiny))
-
-
-def leaf_norm(x: jax.Array, axis: Any = None) -> jax.Array:
-    """The Euclidean norm of an array, or along axes of it, which are kept at length 1; its derivative at 0 is 0."""
-    return _root_of_sum(jnp.sum(abs_sq(x), axis=axis, keepdims=axis is not None))
-
-
-def leaf_rms(x: jax.Array) -> jax.Array:
-    """The root of the mean of squares, 0 of no elements; its derivative at 0 is 0."""
-    return _root_of_sum(jnp.sum(abs_sq(x)) / max(x.size, 1))
-
-
-def _root_of_sum(square: jax.Array) -> jax.Array:
-    """`sqrt(square)`, 0 of 0 with the derivative 0 there.
-
-    All that is made of a sum passes through a root, which XLA computes once: a comparison of the sum itself would make
-    it compute the sum of a few hundred leaves anew for every leaf that the norm scales.
-    """
-    tiny = jnp.finfo(square.dtype).tiny
-    return jnp.sqrt(square + tiny) - tiny**0.5
-
-
-def global_norm(tree: Tree) -> jax.Array:
-    """The Euclidean norm of all the leaves as one vector, accumulated in float32 or wider.
-
-    >>> print(global_norm({"w": jnp.array([3.0]), "b": jnp.array([4.0])}))
-    5.0
-    """
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if getattr(leaf, "dtype", None) != jax.dtypes.float0]
-    squares = [jnp.sum(abs_sq(leaf)) for leaf in widen(leaves)]
-    if not squares:
-        return jnp.zeros((), jnp.float32)
-    return _root_of_sum(jnp.asarray(sum(squares)))
 
 
 def __getattr__(name: str) -> Any:

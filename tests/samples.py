@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 import gdjax as gd
 
@@ -74,6 +75,33 @@ VARIANTS = [
 """Values whose arguments lead down branches that the defaults do not."""
 
 
+OVER_AN_AXIS = [
+    "compressed_mean('data', bits=8)",
+    "compressed_mean('data', rank=1)",
+    "local_steps(adam(0.1), sgd(0.7, momentum=0.9, nesterov=True), 2, 'data')",
+    "chain(mean_over('data'), adamw(0.1))",
+    "shard_update(chain(clip_by_global_norm(1.0), adamw(0.1)), 'data')",
+]
+"""Values that take from each member of an axis a gradient of its own."""
+
+
+@gd.transform
+def one_member(inner: optax.GradientTransformation):
+    """An axis of one member around a transform over it."""
+
+    def alone(f, *trees):
+        mapped = jax.vmap(f, axis_name="data", axis_size=1)
+        return jax.tree.map(lambda x: x[0], mapped(*jax.tree.map(lambda x: x[None], trees)))
+
+    def init(params):
+        return alone(inner.init, jax.tree.map(jnp.asarray, params))
+
+    def update(updates, state, params=None, **extra_args):
+        return alone(lambda *trees: inner.update(*trees, **extra_args), updates, state, params)
+
+    return init, update
+
+
 def sample(name):
     """A value of the factory of this name."""
     if name in SPECIAL:
@@ -85,9 +113,10 @@ def sample(name):
 
 
 def names(kind):
-    """The factories written here, of transforms or of schedules."""
+    """The factories written here, of transforms or of schedules; those that need an axis have tests of their own."""
     found = gd.factories().items()
-    return sorted(n for n, f in found if f.kind is kind and f.function.__module__.startswith("gdjax"))
+    own = {n: f for n, f in found if f.kind is kind and f.function.__module__.startswith("gdjax")}
+    return sorted(n for n, f in own.items() if not f.traits.reduces)
 
 
 def tree(dtype=jnp.float32, seed=0):

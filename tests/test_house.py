@@ -18,6 +18,7 @@ PACKAGE = pathlib.Path(gd.__file__).parent
 FLOORS = [
     ["axes"],
     ["tree"],
+    ["norms"],
     ["value"],
     ["fallback", "lifted"],
     ["compose", "schedules", "transforms"],

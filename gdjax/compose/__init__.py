@@ -6,6 +6,7 @@ from gdjax.compose.chain import named_chain as named_chain
 from gdjax.compose.masking import frozen as frozen
 from gdjax.compose.masking import masked as masked
 from gdjax.compose.updating import apply_updates as apply_updates
+from gdjax.compose.updating import descend as descend
 from gdjax.compose.watching import WatchState as WatchState
 from gdjax.compose.watching import metrics as metrics
 from gdjax.compose.watching import watch as watch

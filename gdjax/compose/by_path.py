@@ -11,7 +11,7 @@ from gdjax import tree
 from gdjax.value import transform
 
 
-@transform
+@transform(parts=True)
 def by_path(transforms: Mapping[str, optax.GradientTransformation]):
     """Give every leaf the transform of the first pattern that matches its path.
 

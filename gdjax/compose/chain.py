@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 import optax
 
-from gdjax.value import transform
+from gdjax.value import GradientTransform, transform
 from gdjax.value.diagnose import MismatchError
 
 
@@ -37,12 +37,18 @@ def chain(*transforms: optax.GradientTransformation):
             new.append(kept)
         return updates, tuple(new)
 
+    def descend(updates, state, params, **extra_args):
+        updates, before = chain(*transforms[:-1]).update(updates, state[:-1], params, **extra_args)
+        params, last = transforms[-1].descend(updates, state[-1], params, **extra_args)  # pyright: ignore
+        return params, (*before, last)
+
     def again(updates, state, params=None):
         for tx, kept in zip(transforms, state, strict=True):
             updates = None if updates is None else tx.again(updates, kept, params)  # pyright: ignore
         return updates
 
-    return init, update, again
+    own = transforms and isinstance(transforms[-1], GradientTransform) and transforms[-1].descends
+    return init, update, again, descend if own else None
 
 
 @transform(flat=True, parts=True)

@@ -10,7 +10,7 @@ from gdjax import tree
 from gdjax.value import stateless, transform
 
 
-@transform
+@transform(parts=True)
 def masked(inner: optax.GradientTransformation, mask: Any, *, mask_compatible_extra_args: bool = False):
     """Transform the leaves where a mask is true, and let the others pass.
 
@@ -32,7 +32,7 @@ def masked(inner: optax.GradientTransformation, mask: Any, *, mask_compatible_ex
     return optax.masked(inner, tree.selector("masked", mask), mask_compatible_extra_args=mask_compatible_extra_args)
 
 
-@transform(any_dtype=True)
+@transform(any_dtype=True, elementwise=True)
 def frozen():
     """Keep parameters as they are: every update is zero. Takes leaves of any dtype, integers too.
 

@@ -1,12 +1,41 @@
-"""The last line of a step."""
+"""The last lines of a step."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from gdjax import tree
+from gdjax.value import GradientTransform
 from gdjax.value.diagnose import difference
+
+
+def descend(
+    tx: optax.GradientTransformation, grads: Any, state: Any, params: Any, **extra_args: Any
+) -> tuple[Any, Any]:
+    r"""Take a step: $p + \mathrm{tx}(g)$ and the new state, as `tx.update` and `apply_updates` make them.
+
+    Where a transform has a step of its own, it is taken: `shard_update` gathers parameters in the place of updates,
+    with no tree of these in memory, and `local_steps` brings all members to the same bits.
+
+    Args:
+      tx: the optimizer, a value or one of Optax.
+      grads: a tree like the parameters.
+      state: that of `tx`.
+      params: a tree of arrays.
+      **extra_args: as `tx.update` takes them.
+
+    >>> import gdjax as gd
+    >>> tx = gd.sgd(0.5)
+    >>> params, state = gd.descend(tx, 2.0, tx.init(5.0), 5.0)
+    >>> print(params)
+    4.0
+    """
+    if isinstance(tx, GradientTransform) and tx.descends:
+        return tx.descend(grads, state, params, **extra_args)
+    updates, state = optax.with_extra_args_support(tx).update(grads, state, params, **extra_args)
+    return apply_updates(params, updates), state
 
 
 def apply_updates(params: Any, updates: Any) -> Any:

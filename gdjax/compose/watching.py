@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gdjax import tree
+from gdjax import norms
 from gdjax.value import transform
 from gdjax.value.diagnose import require_params
 
@@ -19,8 +19,8 @@ class WatchState(NamedTuple):
     """Norms by name, each a float of shape ()."""
 
 
-@transform
-def watch(inner: optax.GradientTransformation, name: str = ""):
+@transform(parts=True)
+def watch(inner: optax.GradientTransformation, name: str = "", axis_name: Any = None):
     r"""Record the norms of what goes into a transform, of what comes out of it, and of the parameters.
 
     `gd.metrics(state)` reads `grad_norm`, `update_norm` and `param_norm`, zero before the first step. The state is the
@@ -31,6 +31,8 @@ def watch(inner: optax.GradientTransformation, name: str = ""):
     Args:
       inner: what is watched.
       name: set before the names of the norms (`encoder/grad_norm`) where several transforms are watched.
+      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
+        members is whole.
 
     Raises:
       ValueError: if `update` is called without `params`.
@@ -42,17 +44,17 @@ def watch(inner: optax.GradientTransformation, name: str = ""):
     {'grad_norm': 4.0, 'param_norm': 3.0, 'update_norm': 2.0}
     """
     prefix = f"{name}/" if name else ""
-    grad_norm, param_norm, update_norm = (f"{prefix}{of}_norm" for of in ("grad", "param", "update"))
+    watched = [f"{prefix}{of}_norm" for of in ("grad", "param", "update")]
 
     def init(params):
-        seen = {norm: jnp.zeros((), float) for norm in (grad_norm, param_norm, update_norm)}
+        seen = {norm: jnp.zeros((), float) for norm in watched}
         return WatchState(inner_state=inner.init(params), seen=seen)
 
     def update(grads, state, params=None, **extra_args):
         require_params("watch", params)
         updates, inner_state = inner.update(grads, state.inner_state, params, **extra_args)
-        watched = {grad_norm: grads, param_norm: params, update_norm: updates}
-        seen = {norm: jnp.asarray(tree.global_norm(of), float) for norm, of in watched.items()}
+        found = norms.global_norms([grads, params, updates], axis_name)
+        seen = {norm: jnp.asarray(of, float) for norm, of in zip(watched, found, strict=True)}
         return updates, WatchState(inner_state=inner_state, seen=seen)
 
     return init, update

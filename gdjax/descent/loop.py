@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import NamedSharding, PartitionSpec
 
-from gdjax import tree
+from gdjax import norms, tree
 from gdjax.compose import metrics
 from gdjax.descent.batches import Plan
 from gdjax.descent.gradient import make_gradient
+from gdjax.descent.placing import EVERYWHERE, Placement
 from gdjax.descent.step import State, descended
 from gdjax.descent.stopping import Criterion
 from gdjax.value import GradientTransform
@@ -54,13 +54,17 @@ class Program:
     tx: Any
     stop: Criterion
     plan: Plan | None
-    mesh: jax.sharding.Mesh | None
+    placement: Placement
+
+    @property
+    def _hashed(self) -> Any:
+        return self.stop, self.plan, self.placement
 
     def __hash__(self) -> int:
-        return hash((self.stop, self.plan, self.mesh))
+        return hash(self._hashed)
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Program) or (self.stop, self.plan, self.mesh) != (other.stop, other.plan, other.mesh):
+        if not isinstance(other, Program) or self._hashed != other._hashed:
             return False
         try:
             return bool(self.loss == other.loss and self.tx == other.tx)
@@ -106,7 +110,7 @@ class Program:
 
     def one(self, carry: Carry, batch: Any) -> Carry:
         """Take a step with a batch that was brought, unless the descent has ended."""
-        return jax.lax.cond(carry.ended, lambda: carry, lambda: self._taken(carry, self._spread(batch)))
+        return jax.lax.cond(carry.ended, lambda: carry, lambda: self._taken(carry, self.placement.spread(batch)))
 
     def told(self, carry: Carry, seen: Any) -> Carry:
         """Show the criterion what was seen beside the steps."""
@@ -115,27 +119,20 @@ class Program:
 
     def _batch(self, carry: Carry, data: Any, size: int | None = None) -> Any:
         if self.plan is None or self.plan.whole:
-            return self._spread(data)
+            return self.placement.spread(data)
         rows = self.plan.rows(carry.order_key, carry.state.count, size or self.plan.batch_size)
-        return self._spread(jax.tree.map(lambda x: x.at[rows].get(mode="promise_in_bounds"), data))
-
-    def _spread(self, batch: Any) -> Any:
-        """A batch, divided over the devices."""
-        if self.mesh is None:
-            return batch
-        sharding = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names))
-        return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, sharding), batch)
+        return self.placement.rows(data, rows)
 
     def _taken(self, carry: Carry, batch: Any, weight: float = 1.0) -> Carry:
         (state, stop), reports = self._step(carry.state, carry.stop, batch, weight)
         records = {name: of.at[carry.written].set(reports[name]) for name, of in carry.records.items()}
-        ended = self.stop.met(stop)
+        ended, state = self.stop.met(stop), self.placement.kept(state)
         return carry._replace(state=state, stop=stop, ended=ended, written=carry.written + 1, records=records)
 
     def _step(self, state: State, stop: Any, batch: Any, weight: float) -> tuple[tuple[State, Any], dict[str, Any]]:
         """One step; where loss or gradient are not finite it changes nothing but the count."""
         gradient, value_fn = self._gradient(state.params, batch, state.step_key(), state.extra)
-        norm = tree.global_norm(gradient.grads)
+        norm = norms.global_norm(gradient.grads)
         finite = jnp.isfinite(gradient.value) & jnp.isfinite(norm)
         weighed, weighed_fn = _weighed(weight, gradient, value_fn)
         # the count is no result of a branch: with it there, a step of digits took half as long again on XLA:CPU
@@ -154,8 +151,14 @@ class Compiled:
     """The functions of a program, compiled; each takes the carry's buffers."""
 
     def __init__(self, program: Program):
+        placed: dict[str, Any] = {}
+        if (mesh := program.placement.mesh) is not None:  # as it came, or the next dispatch were another program
+            everywhere = jax.sharding.NamedSharding(mesh, EVERYWHERE)
+            others: list[Any] = [everywhere] * (len(Carry._fields) - 1)
+            placed["out_shardings"] = Carry(program.placement.shardings(), *others)
         self.many, self.last, self.one, self.told = (
-            jax.jit(function, donate_argnums=0) for function in (program.many, program.last, program.one, program.told)
+            jax.jit(function, donate_argnums=0, **placed)
+            for function in (program.many, program.last, program.one, program.told)
         )
         self.reports = jax.jit(program.reports)
 

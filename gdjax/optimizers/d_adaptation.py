@@ -4,19 +4,21 @@ The estimate is one number for all leaves and only grows. What is given as `lear
 schedule from 1 down, and weighs the gradients in the estimate as well: each of these is one transform, not a chain.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 from optax.contrib import DAdaptAdamWState, ProdigyState
 
-from gdjax import tree
-from gdjax.transforms.distance import divisor, sum_dtype, total, way
+from gdjax import norms, tree
+from gdjax.transforms.distance import added, divisor, sum_dtype, way
 from gdjax.transforms.moments import after, below_one, by_root, correction, mean, mean_squares, means
 from gdjax.value import Decay, NonNegative, Positive, Rate, WeightDecay, at, transform
 from gdjax.value.diagnose import require_params
 
 
-@transform(flat=True)
+@transform(flat=True, parts=True)
 def prodigy(
     learning_rate: Rate = 1.0,
     betas: tuple[Decay, Decay] = (0.9, 0.999),
@@ -26,6 +28,7 @@ def prodigy(
     estim_lr_coef: NonNegative = 1.0,
     weight_decay: WeightDecay = 0.0,
     safeguard_warmup: bool = False,
+    axis_name: Any = None,
 ):
     r"""Prodigy: AdamW over gradients scaled by an estimate $d$ of the distance to the solution, its learning rate too.
 
@@ -51,6 +54,8 @@ def prodigy(
       estim_lr_coef: $c$, in [0, inf).
       weight_decay: $\lambda$, in [0, inf), or a schedule of it.
       safeguard_warmup: whether $s$ takes $d$ in the place of $\eta$, so that a warmup does not make $d$ too large.
+      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
+        members is whole.
 
     Raises:
       ValueError: if `update` is called without `params`.
@@ -74,14 +79,15 @@ def prodigy(
         rate, weight = _rate(d, learning_rate, betas, state.count), d / tree.scalar(estim_lr0, d)
         dg = jax.tree.map(lambda g: tree.scalar(d, g) * g, g)
         m, v = means(dg, old.exp_avg, b1), mean_squares(dg, old.exp_avg_sq, b2)
-        r = _added(total(_inner, g, way(p, old.params0)), old.numerator_weighted, b3, weight * rate)
         ratio = weight * (d if safeguard_warmup else rate)
-        s = jax.tree.map(lambda g, s: _added(g, s, b3, ratio), g, old.grad_sum)
-        d = jnp.maximum(d, tree.scalar(estim_lr_coef, r) * r / divisor(total(jnp.abs, s)))
-        decay, size = at(weight_decay, state.count), tree.scalar(eps, d) * d
+        s = jax.tree.map(lambda g, s: _weighted(g, s, b3, ratio), g, old.grad_sum)
+        inner, size = norms.sums([added(_inner, g, way(p, old.params0)), added(jnp.abs, s)], axis_name)
+        r = _weighted(inner, old.numerator_weighted, b3, weight * rate)
+        d = jnp.maximum(d, tree.scalar(estim_lr_coef, r) * r / divisor(size))
+        decay, offset = at(weight_decay, state.count), tree.scalar(eps, d) * d
 
         def step(m, v, p):
-            return -tree.scalar(rate, p) * (by_root(m, v, tree.scalar(size, p)) + tree.scalar(decay, p) * p)
+            return -tree.scalar(rate, p) * (by_root(m, v, tree.scalar(offset, p)) + tree.scalar(decay, p) * p)
 
         new = ProdigyState(m, v, s, state.params0, d, r, optax.safe_increment(state.count))
         return tree.cast_like(jax.tree.map(step, m, v, p), updates), tree.cast_like(new, state)
@@ -89,13 +95,14 @@ def prodigy(
     return init, update
 
 
-@transform(flat=True)
+@transform(flat=True, parts=True)
 def dadapt_adamw(
     learning_rate: Rate = 1.0,
     betas: tuple[Decay, Decay] = (0.9, 0.999),
     eps: NonNegative = 1e-8,
     estim_lr0: Positive = 1e-6,
     weight_decay: WeightDecay = 0.0,
+    axis_name: Any = None,
 ):
     r"""D-Adaptation of AdamW: its learning rate is an estimate $d$, from below, of the distance to the solution.
 
@@ -117,6 +124,8 @@ def dadapt_adamw(
       eps: $\epsilon$, in [0, inf).
       estim_lr0: the first $d$, in (0, inf]: smaller than any distance that is to be expected.
       weight_decay: $\lambda$, in [0, inf), or a schedule of it.
+      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
+        members is whole.
 
     Raises:
       ValueError: if `update` is called without `params`.
@@ -142,12 +151,13 @@ def dadapt_adamw(
         def over_size(x, v):
             return by_root(x, v, tree.scalar(eps, x))
 
-        inner = jax.tree.map(lambda g, s, v: jnp.sum(_inner(g, over_size(s, v))), g, old.grad_sum, old.exp_avg_sq)
+        inner = added(lambda g, s, v: _inner(g, over_size(s, v)), g, old.grad_sum, old.exp_avg_sq)
         g = jax.tree.map(after, g, inner)  # s and v were read: they may be written over
-        r = mean(rate * sum(jax.tree.leaves(inner)), old.numerator_weighted, b3)
         moved = jax.tree.map(lambda g: tree.scalar(rate, g) * g, g)
         m, v, s = means(moved, old.exp_avg, b1), mean_squares(g, old.exp_avg_sq, b2), means(moved, old.grad_sum, b3)
-        d = jnp.maximum(d, r / divisor((1.0 - tree.scalar(b3, r)) * total(jnp.abs, s)))
+        product, size = norms.sums([inner, added(jnp.abs, s)], axis_name)
+        r = mean(rate * product, old.numerator_weighted, b3)
+        d = jnp.maximum(d, r / divisor((1.0 - tree.scalar(b3, r)) * size))
         pull = rate * tree.scalar(at(weight_decay, state.count), rate)
         step = jax.tree.map(lambda m, v, p: -(over_size(m, v) + tree.scalar(pull, p) * p), m, v, tree.cast_like(p, g))
         new = DAdaptAdamWState(m, v, s, d, r, optax.safe_increment(state.count))
@@ -174,7 +184,7 @@ def _rate(d, learning_rate, betas, count):
     return d * tree.scalar(at(learning_rate, count), d) * tree.scalar(jnp.sqrt(b2) / b1, d)
 
 
-def _added(x, old, decay, weight):
+def _weighted(x, old, decay, weight):
     return tree.scalar(decay, old) * old + tree.scalar(weight, old) * x
 
 

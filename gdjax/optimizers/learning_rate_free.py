@@ -14,6 +14,7 @@ def dog(
     eps: NonNegative = 1e-8,
     weight_decay: WeightDecay | None = None,
     mask: Any = None,
+    axis_name: Any = None,
 ):
     r"""DoG: $p \leftarrow p - \eta\, u$ with $u$ of `scale_by_dog`, of the gradient and $\lambda p$.
 
@@ -23,7 +24,7 @@ def dog(
 
     Args:
       learning_rate: $\eta$, a number or a schedule of it.
-      init_step, eps: as in `scale_by_dog`.
+      init_step, eps, axis_name: as in `scale_by_dog`.
       weight_decay, mask: $\lambda$ and which leaves decay, as in `add_decayed_weights`; `None` for no decay.
 
     >>> import gdjax as gd
@@ -32,7 +33,7 @@ def dog(
     """
     return chain(
         identity() if weight_decay is None else add_decayed_weights(weight_decay, mask),
-        scale_by_dog(init_step, eps),
+        scale_by_dog(init_step, eps, axis_name),
         scale_by_learning_rate(learning_rate),
     )
 
@@ -44,6 +45,7 @@ def dowg(
     eps: NonNegative = 1e-4,
     weight_decay: WeightDecay | None = None,
     mask: Any = None,
+    axis_name: Any = None,
 ):
     r"""DoWG: $p \leftarrow p - \eta\, u$ with $u$ of `scale_by_dowg`, of the gradient and $\lambda p$.
 
@@ -51,7 +53,7 @@ def dowg(
 
     Args:
       learning_rate: $\eta$, a number or a schedule of it.
-      init_estim_sq_dist, eps: as in `scale_by_dowg`.
+      init_estim_sq_dist, eps, axis_name: as in `scale_by_dowg`.
       weight_decay, mask: $\lambda$ and which leaves decay, as in `add_decayed_weights`; `None` for no decay.
 
     >>> import gdjax as gd
@@ -60,6 +62,6 @@ def dowg(
     """
     return chain(
         identity() if weight_decay is None else add_decayed_weights(weight_decay, mask),
-        scale_by_dowg(init_estim_sq_dist, eps),
+        scale_by_dowg(init_estim_sq_dist, eps, axis_name),
         scale_by_learning_rate(learning_rate),
     )

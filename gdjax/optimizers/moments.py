@@ -83,6 +83,7 @@ def novograd(
     eps: NonNegative = 1e-6,
     eps_root: NonNegative = 0.0,
     weight_decay: WeightDecay = 0.0,
+    axis_name: Any = None,
 ):
     r"""NovoGrad: $p \leftarrow p - \eta\, m$ with $m$ of `scale_by_novograd`.
 
@@ -90,14 +91,14 @@ def novograd(
 
     Args:
       learning_rate: $\eta$, a number or a schedule of it.
-      b1, b2, eps, eps_root, weight_decay: as in `scale_by_novograd`.
+      b1, b2, eps, eps_root, weight_decay, axis_name: as in `scale_by_novograd`.
 
     >>> import gdjax as gd
     >>> [part.factory.__name__ for part in gd.expand(gd.novograd(0.1)).transforms]
     ['scale_by_novograd', 'scale_by_learning_rate']
     """
     return chain(
-        scale_by_novograd(b1, b2, eps, eps_root, weight_decay),
+        scale_by_novograd(b1, b2, eps, eps_root, weight_decay, axis_name=axis_name),
         scale_by_learning_rate(learning_rate),
     )
 

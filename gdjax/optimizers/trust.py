@@ -30,6 +30,7 @@ def lamb(
     eps_root: NonNegative = 0.0,
     weight_decay: WeightDecay = 0.0,
     mask: Any = None,
+    axis_name: Any = None,
 ):
     r"""LAMB: $p \leftarrow p - \eta\, r (u + \lambda p)$ with $u$ of `scale_by_adam`, $r$ of `scale_by_trust_ratio`.
 
@@ -39,6 +40,7 @@ def lamb(
       learning_rate: $\eta$, a number or a schedule of it.
       b1, b2, eps, eps_root: as in `scale_by_adam`.
       weight_decay, mask: $\lambda$ and which leaves decay, as in `add_decayed_weights`.
+      axis_name: as in `scale_by_trust_ratio`.
 
     >>> import gdjax as gd
     >>> [part.factory.__name__ for part in gd.expand(gd.lamb(0.1)).transforms]
@@ -47,7 +49,7 @@ def lamb(
     return chain(
         scale_by_adam(b1, b2, eps, eps_root),
         add_decayed_weights(weight_decay, mask),
-        scale_by_trust_ratio(),
+        scale_by_trust_ratio(axis_name=axis_name),
         scale_by_learning_rate(learning_rate),
     )
 
@@ -62,6 +64,7 @@ def lars(
     trust_ratio_mask: Any = True,
     momentum: Momentum = 0.9,
     nesterov: bool = False,
+    axis_name: Any = None,
 ):
     r"""LARS: the trace of $\eta\, r (g + \lambda p)$ with $r$ of `scale_by_trust_ratio`.
 
@@ -76,6 +79,7 @@ def lars(
       trust_ratio_mask: which leaves are scaled by it.
       momentum: the decay of `trace`, in [0, 1].
       nesterov: as in `trace`.
+      axis_name: as in `scale_by_trust_ratio`.
 
     >>> import gdjax as gd
     >>> [part.factory.__name__ for part in gd.expand(gd.lars(0.1)).transforms]
@@ -83,14 +87,14 @@ def lars(
     """
     return chain(
         add_decayed_weights(weight_decay, weight_decay_mask),
-        masked(scale_by_trust_ratio(trust_coefficient=trust_coefficient, eps=eps), trust_ratio_mask),
+        masked(scale_by_trust_ratio(0.0, trust_coefficient, eps, axis_name), trust_ratio_mask),
         scale_by_learning_rate(learning_rate),
         trace(momentum, nesterov),
     )
 
 
 @transform
-def fromage(learning_rate: Rate, min_norm: NonNegative = 1e-6):
+def fromage(learning_rate: Rate, min_norm: NonNegative = 1e-6, axis_name: Any = None):
     r"""Fromage: $p \leftarrow (p - \eta\, r g) / \sqrt{1 + \eta^2}$ with $r$ of `scale_by_trust_ratio`.
 
     State: none, or two counts where $\eta$ is a schedule.
@@ -98,7 +102,7 @@ def fromage(learning_rate: Rate, min_norm: NonNegative = 1e-6):
 
     Args:
       learning_rate: $\eta$, a number or a schedule of it.
-      min_norm: as in `scale_by_trust_ratio`.
+      min_norm, axis_name: as in `scale_by_trust_ratio`.
 
     >>> import gdjax as gd
     >>> round(gd.expand(gd.fromage(0.75)).weight_decay, 4)
@@ -113,7 +117,8 @@ def fromage(learning_rate: Rate, min_norm: NonNegative = 1e-6):
         moved, grown = (lambda count: shrunk(step(count)) * step(count)), (lambda count: shrunk(step(count)) - 1.0)
     else:
         moved, grown = shrunk(step) * step, shrunk(step) - 1.0
-    return chain(scale_by_trust_ratio(min_norm), scale_by_learning_rate(moved), add_decayed_weights(grown))
+    ratio = scale_by_trust_ratio(min_norm, axis_name=axis_name)
+    return chain(ratio, scale_by_learning_rate(moved), add_decayed_weights(grown))
 
 
 @transform
@@ -130,6 +135,8 @@ def adafactor(
     eps: Positive = 1e-30,
     factored: bool = True,
     weight_decay_mask: Any = None,
+    axis_name: Any = None,
+    dim: int = 0,
 ):
     r"""Adafactor: factored second moments, clipped by block, scaled by the size of the weights.
 
@@ -148,19 +155,20 @@ def adafactor(
       momentum: the decay of the mean of steps, in [0, 1); `None` for none.
       dtype_momentum: the dtype in which it is kept.
       weight_decay_rate, weight_decay_mask: $\lambda$ and which leaves decay, as in `add_decayed_weights`.
-      eps: as in `scale_by_factored_rms`.
+      eps, axis_name, dim: as in `scale_by_factored_rms`.
 
     >>> import gdjax as gd
     >>> len(gd.expand(gd.adafactor(0.1, momentum=0.9)).transforms)
     6
     """
-    parts = [scale_by_factored_rms(factored, decay_rate, decay_offset, min_dim_size_to_factor, eps)]
+    over = {"axis_name": axis_name, "dim": dim}
+    parts = [scale_by_factored_rms(factored, decay_rate, decay_offset, min_dim_size_to_factor, eps, **over)]
     if clipping_threshold is not None:
-        parts.append(clip_by_block_rms(clipping_threshold))
+        parts.append(clip_by_block_rms(clipping_threshold, axis_name))
     if learning_rate is not None:
         parts.append(scale_by_learning_rate(learning_rate, flip_sign=False))
     if multiply_by_parameter_scale:
-        parts.append(scale_by_param_block_rms())
+        parts.append(scale_by_param_block_rms(axis_name=axis_name))
     if momentum is not None:
         parts.append(ema(momentum, debias=False, accumulator_dtype=dtype_momentum))
     if weight_decay_rate is not None:
@@ -179,6 +187,8 @@ def came(
     clipping_threshold: Positive = 1.0,
     weight_decay: WeightDecay = 0.0,
     mask: Any = None,
+    axis_name: Any = None,
+    dim: int = 0,
 ):
     r"""CAME: $p \leftarrow p - \eta (u + \lambda p)$ with $u$ of `scale_by_came`.
 
@@ -187,7 +197,7 @@ def came(
 
     Args:
       learning_rate: $\eta$, a number or a schedule of it.
-      b1, b2, b3, eps, eps_res, clipping_threshold: as in `scale_by_came`.
+      b1, b2, b3, eps, eps_res, clipping_threshold, axis_name, dim: as in `scale_by_came`.
       weight_decay, mask: $\lambda$ and which leaves decay, as in `add_decayed_weights`.
 
     >>> import gdjax as gd
@@ -195,7 +205,7 @@ def came(
     ['scale_by_came', 'add_decayed_weights', 'scale_by_learning_rate']
     """
     return chain(
-        scale_by_came(b1, b2, b3, eps, eps_res, clipping_threshold),
+        scale_by_came(b1, b2, b3, eps, eps_res, clipping_threshold, axis_name=axis_name, dim=dim),
         add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )

@@ -97,6 +97,7 @@ def mars_adamw(
     max_norm: Positive = 1.0,
     weight_decay: WeightDecay = 0.0,
     mask: Any = None,
+    axis_name: Any = None,
 ):
     r"""MARS-AdamW: `adamw` of the gradients that `mars` makes.
 
@@ -106,7 +107,7 @@ def mars_adamw(
     Args:
       learning_rate: $\eta$, a number or a schedule of it.
       b1, b2, eps: as in `scale_by_adam`.
-      gamma, max_norm: as in `mars`.
+      gamma, max_norm, axis_name: as in `mars`.
       weight_decay, mask: $\lambda$ and which leaves decay, as in `add_decayed_weights`.
 
     >>> import gdjax as gd
@@ -114,7 +115,7 @@ def mars_adamw(
     ['mars', 'add_decayed_weights', 'scale_by_learning_rate']
     """
     return chain(
-        mars(scale_by_adam(b1, b2, eps), b1, gamma, max_norm),
+        mars(scale_by_adam(b1, b2, eps), b1, gamma, max_norm, axis_name),
         add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )
@@ -128,6 +129,7 @@ def cautious_adamw(
     eps: NonNegative = 1e-8,
     weight_decay: WeightDecay = 1e-4,
     mask: Any = None,
+    axis_name: Any = None,
 ):
     r"""C-AdamW: `adamw` whose step, decay apart, is `cautious`.
 
@@ -137,13 +139,14 @@ def cautious_adamw(
       learning_rate: $\eta$, a number or a schedule of it.
       b1, b2, eps: as in `scale_by_adam`.
       weight_decay, mask: $\lambda$ and which leaves decay, as in `add_decayed_weights`.
+      axis_name: as in `cautious`.
 
     >>> import gdjax as gd
     >>> [part.factory.__name__ for part in gd.expand(gd.cautious_adamw(0.1)).transforms]
     ['cautious', 'add_decayed_weights', 'scale_by_learning_rate']
     """
     return chain(
-        cautious(scale_by_adam(b1, b2, eps)),
+        cautious(scale_by_adam(b1, b2, eps), axis_name),
         add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gdjax import tree
-from gdjax.transforms.factored import factored_means, factors, over_factored_root
+from gdjax import norms, tree
+from gdjax.transforms.factored import Factoring
 from gdjax.transforms.moments import means
 from gdjax.value import Decay, Positive, transform
 
@@ -34,6 +34,8 @@ def scale_by_came(
     eps_res: Positive = 1e-16,
     clipping_threshold: Positive = 1.0,
     min_dim_size_to_factor: int = 2,
+    axis_name: Any = None,
+    dim: int = 0,
 ):
     r"""Average Adafactor's steps, and divide the mean by the root of a factored mean of what they differ from it by.
 
@@ -54,6 +56,12 @@ def scale_by_came(
       eps_res: $\epsilon_2$, in (0, inf].
       clipping_threshold: $d$, in (0, inf].
       min_dim_size_to_factor: how long the shorter of the two largest axes must be.
+      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
+        members is whole.
+      dim: the dimension along which leaves are divided; another for some by `by_path`.
+
+    Raises:
+      ValueError: if the axis is not there, at `init` as well, or a leaf that is divided has no dimension `dim`.
 
     >>> import gdjax as gd
     >>> tx = gd.scale_by_came(b1=0.5, b3=0.0)
@@ -62,20 +70,22 @@ def scale_by_came(
     [[1. 1.]
      [1. 1.]]
     """
-    least = min_dim_size_to_factor
+    factoring = Factoring(min_dim_size_to_factor, axis_name, dim)
 
     def init(params):
-        return ScaleByCameState(tree.accumulators(params, 0), *factors(params, least), *factors(params, least)[:2])
+        zeros = tree.accumulators(params, 0)
+        return ScaleByCameState(zeros, *factoring.zeros(params), *factoring.zeros(params)[:2])
 
     def update(updates, state, params=None):
         g = tree.widen(updates)
-        v = factored_means(g, (state.v_row, state.v_col, state.v), b2, eps, least)
-        u = jax.tree.map(lambda g, *of: over_factored_root(g, least, *of), g, *v)
-        u = jax.tree.map(lambda u: u / jnp.maximum(1.0, tree.leaf_rms(u) / clipping_threshold), u)
+        v = factoring.means(g, (state.v_row, state.v_col, state.v), b2, eps)
+        u = factoring.over_root(g, *v)
+        sizes = norms.leaf_rms(u, axis_name)
+        u = jax.tree.map(lambda u, size: u / jnp.maximum(1.0, size / clipping_threshold), u, sizes)
         m = means(u, state.mu, b1)
         none = jax.tree.map(jnp.ones_like, state.v)  # a leaf that is not factored is divided by 1
-        res = factored_means(jax.tree.map(jnp.subtract, u, m), (state.res_row, state.res_col, none), b3, eps_res, least)
-        scaled = jax.tree.map(lambda m, *of: over_factored_root(m, least, *of), m, *res[:2], none)
+        res = factoring.means(jax.tree.map(jnp.subtract, u, m), (state.res_row, state.res_col, none), b3, eps_res)
+        scaled = factoring.over_root(m, *res[:2], none)
         kept = [tree.cast_like(new, old) for new, old in zip((m, *v, *res[:2]), state, strict=True)]
         return tree.cast_like(scaled, updates), ScaleByCameState(*kept)
 

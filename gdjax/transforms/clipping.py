@@ -1,9 +1,11 @@
 """Bound the gradient."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
-from gdjax import tree
+from gdjax import axes, norms, tree
 from gdjax.value import NonNegative, Positive, stateless, transform
 from gdjax.value.diagnose import require_params
 
@@ -35,8 +37,8 @@ def _clipped(g, bound):
     return jnp.clip(g, -bound, bound)
 
 
-@transform(flat=True)
-def clip_by_global_norm(max_norm: Positive):
+@transform(flat=True, parts=True)
+def clip_by_global_norm(max_norm: Positive, axis_name: Any = None):
     r"""Scale the gradient down where its norm is larger than a bound: $g \min(1, c / \lVert g \rVert)$.
 
     The norm is that of all leaves as one vector, accumulated in float32 or wider whatever their dtype. Each leaf is
@@ -47,6 +49,8 @@ def clip_by_global_norm(max_norm: Positive):
 
     Args:
       max_norm: $c$, in (0, inf].
+      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
+        members is whole.
 
     >>> import gdjax as gd
     >>> tx = gd.clip_by_global_norm(1.0)
@@ -55,7 +59,7 @@ def clip_by_global_norm(max_norm: Positive):
     """
 
     def clipped(updates, params):
-        ratio = shrinkage(tree.global_norm(updates), max_norm)
+        ratio = shrinkage(norms.global_norm(updates, axis_name), max_norm)
         return tree.cast_like(jax.tree.map(lambda g: g * tree.scalar(ratio, g), tree.widen(updates)), updates)
 
     return stateless(clipped)
@@ -68,13 +72,15 @@ def shrinkage(size, bound):
 
 
 @transform
-def clip_by_block_rms(threshold: Positive):
+def clip_by_block_rms(threshold: Positive, axis_name: Any = None):
     r"""Scale every leaf down where its root mean square is larger than a bound: $u \min(1, d / \mathrm{RMS}(u))$.
 
     Stateless: 0 bytes a parameter. Source: Shazeer and Stern 2018, section 6 (https://arxiv.org/abs/1804.04235).
 
     Args:
       threshold: $d$, in (0, inf].
+      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
+        members is whole.
 
     >>> import gdjax as gd
     >>> print(gd.clip_by_block_rms(1.0).update(jnp.array([2.0, -2.0, 2.0]), ())[0])
@@ -82,16 +88,23 @@ def clip_by_block_rms(threshold: Positive):
     """
 
     def clipped(updates, params):
-        def bounded(u):
-            return u * tree.scalar(shrinkage(tree.leaf_rms(u), threshold), u)
+        def bounded(u, rms):
+            return u * tree.scalar(shrinkage(rms, threshold), u)
 
-        return tree.cast_like(jax.tree.map(bounded, tree.widen(updates)), updates)
+        u = tree.widen(updates)
+        return tree.cast_like(jax.tree.map(bounded, u, norms.leaf_rms(u, axis_name)), updates)
 
     return stateless(clipped)
 
 
 @transform
-def adaptive_grad_clip(clipping: Positive, eps: NonNegative = 1e-3, axis: int | tuple[int, ...] | None = None):
+def adaptive_grad_clip(
+    clipping: Positive,
+    eps: NonNegative = 1e-3,
+    axis: int | tuple[int, ...] | None = None,
+    axis_name: Any = None,
+    dim: int = 0,
+):
     r"""Scale a unit's gradient down where its norm is larger than a share of the norm of the unit's weights.
 
     $g_i \min(1, \lambda \max(\lVert w_i \rVert, \epsilon) / \lVert g_i \rVert)$ for every unit $i$.
@@ -103,9 +116,13 @@ def adaptive_grad_clip(clipping: Positive, eps: NonNegative = 1e-3, axis: int | 
       eps: $\epsilon$, in [0, inf): weights that start at zero can still move.
       axis: the axes along which the weights of one unit lie; by default the first of a leaf of 2 or 3 axes, all but the
         last of one of 4 or 5, and the whole of a vector.
+      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
+        members is whole.
+      dim: the dimension along which leaves are divided; another for some by `by_path`.
 
     Raises:
-      ValueError: if `update` is called without `params`, or a leaf has more than 5 axes and `axis` is not given.
+      ValueError: if `update` is called without `params`, a leaf has more than 5 axes and `axis` is not given, or a leaf
+        that is divided has no dimension `dim`.
 
     >>> import gdjax as gd
     >>> w, g = jnp.array([[3.0], [4.0]]), jnp.array([[6.0], [8.0]])
@@ -116,20 +133,30 @@ def adaptive_grad_clip(clipping: Positive, eps: NonNegative = 1e-3, axis: int | 
     def clipped(updates, params):
         require_params("adaptive_grad_clip", params)
 
-        def bounded(g, w):
-            axes = _unit_axes(g) if axis is None else axis
-            largest = clipping * jnp.maximum(tree.leaf_norm(w, axes), eps)
-            return g * shrinkage(tree.leaf_norm(g, axes), largest)
+        def bounded(g, weight, length):
+            return g * shrinkage(length, clipping * jnp.maximum(weight, eps))
 
-        return tree.cast_like(jax.tree.map(bounded, tree.widen(updates), tree.widen(params)), updates)
+        w, g = tree.widen(params), tree.widen(updates)
+        lengths = _unit_norms((w, g), axis, axis_name, dim)
+        return tree.cast_like(jax.tree.map(bounded, g, *lengths), updates)
 
     return stateless(clipped)
 
 
-def _unit_axes(x):
+def _unit_norms(trees, axis, axis_name, dim):
+    """The norm of every unit of every leaf, axes kept at length 1."""
+    xs, treedef = jax.tree.flatten(trees)
+    along = [_unit_axes(axes.whole_shape(x, axis_name, dim)) if axis is None else axis for x in xs]
+    along = [of if isinstance(of, tuple) else (of,) for of in along]
+    over = [axes.across(x, of, axis_name, dim) for x, of in zip(xs, along, strict=True)]
+    squares = norms.sums_along([tree.abs_sq(x) for x in xs], along, over, keepdims=True)
+    return treedef.unflatten(map(norms.root_of_sum, squares))
+
+
+def _unit_axes(shape):
     """The axes along which the weights of one unit lie."""
-    if jnp.squeeze(x).ndim <= 1:
-        return tuple(range(x.ndim))
-    if x.ndim > 5:
-        raise ValueError(f"adaptive_grad_clip: which axes of a leaf of {x.ndim} are one unit's? Give axis.")
-    return (0,) if x.ndim <= 3 else tuple(range(x.ndim - 1))
+    if sum(length != 1 for length in shape) <= 1:
+        return tuple(range(len(shape)))
+    if len(shape) > 5:
+        raise ValueError(f"adaptive_grad_clip: which axes of a leaf of {len(shape)} are one unit's? Give axis.")
+    return (0,) if len(shape) <= 3 else tuple(range(len(shape) - 1))

@@ -1,22 +1,23 @@
 """Steps as long as the way that was gone, over the gradients that were met: no learning rate to tune."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from optax.contrib import DoGState, DoWGState
 
-from gdjax import tree
+from gdjax import norms, tree
 from gdjax.transforms.scaling import scaled
 from gdjax.value import NonNegative, Positive, transform
 from gdjax.value.diagnose import require_params
 
 
-@transform(flat=True)
+@transform(flat=True, parts=True)
 def scale_by_dog(
     init_step: tuple[Literal["distance", "learning_rate", "heuristic"], Positive],
     eps: NonNegative = 1e-8,
+    axis_name: Any = None,
 ):
     r"""Scale by the largest distance gone over the root of the sum of squares: distance over gradients, DoG.
 
@@ -32,6 +33,8 @@ def scale_by_dog(
         $\bar r$; `"heuristic"`: the first $\bar r / (1 + \lVert p_0 \rVert)$; `"learning_rate"`: the factor of the
         first gradient itself, with $\bar r = 0$.
       eps: $\epsilon$, in [0, inf).
+      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
+        members is whole.
 
     Raises:
       ValueError: if `init_step` is no such pair, or `update` is called without `params`.
@@ -46,7 +49,7 @@ def scale_by_dog(
     def init(params):
         r = {"distance": size, "learning_rate": 0.0}.get(kind)
         if r is None:
-            norm = tree.global_norm(params)
+            norm = norms.global_norm(params, axis_name)
             r = tree.scalar(size, norm) * (1.0 + norm)
         dtype = sum_dtype(params)
         return DoGState(jnp.asarray(True), tree.fresh(params), tree.fresh(r, dtype), jnp.zeros((), dtype))
@@ -54,8 +57,8 @@ def scale_by_dog(
     def update(updates, state, params=None):
         require_params("scale_by_dog", params)
         g, p, r, sum_sq = tree.widen((updates, params, state.max_dist, state.sum_sq_norm_grads))
-        r = jnp.maximum(r, tree.global_norm(way(state.init_params, p)))
-        sum_sq = sum_sq + total(tree.abs_sq, tree.cast_like(g, p))
+        gone, met = totals(tree.abs_sq, (way(state.init_params, p), tree.cast_like(g, p)), axis_name)
+        r, sum_sq = jnp.maximum(r, norms.root_of_sum(gone)), sum_sq + met
         step = r / jnp.sqrt(divisor(sum_sq + tree.scalar(eps, sum_sq)))
         if kind == "learning_rate":
             step = jnp.where(state.is_init_step, tree.scalar(size, step), step)
@@ -75,8 +78,8 @@ def _pair(init_step):
     )
 
 
-@transform(flat=True)
-def scale_by_dowg(init_estim_sq_dist: Positive | None = None, eps: NonNegative = 1e-4):
+@transform(flat=True, parts=True)
+def scale_by_dowg(init_estim_sq_dist: Positive | None = None, eps: NonNegative = 1e-4, axis_name: Any = None):
     r"""Scale by the square of the largest distance gone over the root of the sum of squares weighted by it: DoWG.
 
     $\bar r^2 \leftarrow \max(\bar r^2, \lVert p - p_0 \rVert^2)$, $v \leftarrow v + \bar r^2 \lVert g \rVert^2$; the
@@ -88,6 +91,8 @@ def scale_by_dowg(init_estim_sq_dist: Positive | None = None, eps: NonNegative =
     Args:
       init_estim_sq_dist: the first $\bar r^2$, in (0, inf]; by default `eps`, which must then not be 0.
       eps: $\epsilon$, in [0, inf).
+      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
+        members is whole.
 
     Raises:
       ValueError: if the first $\bar r^2$ is 0, with which it would never move, or `update` is called without `params`.
@@ -108,8 +113,9 @@ def scale_by_dowg(init_estim_sq_dist: Positive | None = None, eps: NonNegative =
     def update(updates, state, params=None):
         require_params("scale_by_dowg", params)
         g, p, v, sq_dist = tree.widen((updates, params, state.weighted_sq_norm_grads, state.estim_sq_dist))
-        sq_dist = jnp.maximum(sq_dist, total(tree.abs_sq, way(state.init_params, p)))
-        v = v + sq_dist * total(tree.abs_sq, tree.cast_like(g, p))
+        gone, met = totals(tree.abs_sq, (way(state.init_params, p), tree.cast_like(g, p)), axis_name)
+        sq_dist = jnp.maximum(sq_dist, gone)
+        v = v + sq_dist * met
         step = sq_dist / (jnp.sqrt(divisor(v)) + tree.scalar(eps, v))
         return scaled(updates, step), tree.cast_like(DoWGState(state.init_params, v, sq_dist), state)
 
@@ -128,9 +134,14 @@ def way(start, end):
     return jax.tree.map(jnp.subtract, tree.cast_like(end, start), start)
 
 
-def total(f, *trees):
-    """The sum of `f` over all elements of all leaves."""
-    return sum(jax.tree.leaves(jax.tree.map(lambda *leaves: jnp.sum(f(*leaves)), *trees)))
+def totals(f, trees, axis_name):
+    """The sum of `f` over all elements of all leaves of each of some trees."""
+    return norms.sums([added(f, of) for of in trees], axis_name)
+
+
+def added(f, *trees):
+    """The sum of `f` over the elements of every leaf."""
+    return jax.tree.map(lambda *leaves: jnp.sum(f(*leaves)), *trees)
 
 
 def divisor(x):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gdjax import tree
+from gdjax import norms, tree
 from gdjax.transforms.moments import by_root, corrected, looking_ahead, mean, means
 from gdjax.value import Decay, NonNegative, WeightDecay, at, transform
 from gdjax.value.diagnose import require_params
@@ -112,7 +112,7 @@ def _yogi_moment(square, v, b2):
     return v - (1 - b2) * jnp.sign(v - square) * square
 
 
-@transform
+@transform(parts=True)
 def scale_by_novograd(
     b1: Decay = 0.9,
     b2: Decay = 0.25,
@@ -120,6 +120,7 @@ def scale_by_novograd(
     eps_root: NonNegative = 0.0,
     weight_decay: WeightDecay = 0.0,
     mu_dtype: Any = None,
+    axis_name: Any = None,
 ):
     r"""Momentum over gradients each divided by the running norm of its leaf.
 
@@ -136,6 +137,8 @@ def scale_by_novograd(
       eps_root: $\epsilon_0$, added under the root, in [0, inf).
       weight_decay: $\lambda$, in [0, inf), or a schedule of it.
       mu_dtype: the dtype in which `mu` is kept; by default that of the parameters, float32 at least.
+      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
+        members is whole.
 
     Raises:
       ValueError: if `update` is called without `params`.
@@ -157,7 +160,8 @@ def scale_by_novograd(
         rate = at(weight_decay, state.count)
         b2_now = jnp.where(state.count == 0, 0.0, b2)
         g = tree.widen(updates)
-        v = jax.tree.map(lambda g, v: mean(jnp.sum(tree.abs_sq(g)), v, tree.scalar(b2_now, g)), g, state.nu)
+        squares = norms.leaf_squares(g, axis_name)
+        v = jax.tree.map(lambda g, s, v: mean(s, v, tree.scalar(b2_now, g)), g, squares, state.nu)
         p = tree.widen(params)
         pull = jax.tree.map(lambda g, v, p: by_root(g, v, eps, eps_root) + tree.scalar(rate, p) * p, g, v, p)
         m = jax.tree.map(lambda m, pull: b1 * m + pull, tree.widen(state.mu), pull)

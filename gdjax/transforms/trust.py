@@ -1,15 +1,22 @@
 """Make the step of a leaf as long as its weights allow."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
-from gdjax import tree
+from gdjax import norms, tree
 from gdjax.value import NonNegative, stateless, transform
 from gdjax.value.diagnose import require_params
 
 
-@transform
-def scale_by_trust_ratio(min_norm: NonNegative = 0.0, trust_coefficient: NonNegative = 1.0, eps: NonNegative = 0.0):
+@transform(parts=True)
+def scale_by_trust_ratio(
+    min_norm: NonNegative = 0.0,
+    trust_coefficient: NonNegative = 1.0,
+    eps: NonNegative = 0.0,
+    axis_name: Any = None,
+):
     r"""Scale the update of a leaf by the norm of its weights over its own.
 
     The ratio is $\eta \max(\lVert p \rVert, c) / (\max(\lVert u \rVert, c) + \epsilon)$, and 1 where either norm is 0.
@@ -21,6 +28,8 @@ def scale_by_trust_ratio(min_norm: NonNegative = 0.0, trust_coefficient: NonNega
       min_norm: $c$, in [0, inf).
       trust_coefficient: $\eta$, in [0, inf).
       eps: $\epsilon$, in [0, inf).
+      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
+        members is whole.
 
     Raises:
       ValueError: if `update` is called without `params`.
@@ -33,25 +42,28 @@ def scale_by_trust_ratio(min_norm: NonNegative = 0.0, trust_coefficient: NonNega
     def trusted(updates, params):
         require_params("scale_by_trust_ratio", params)
 
-        def scaled(u, p):
-            length, weight = (jnp.maximum(tree.leaf_norm(x), min_norm) for x in (u, p))
+        def scaled(u, *sizes):
+            length, weight = (jnp.maximum(size, min_norm) for size in sizes)
             alive = (length > 0) & (weight > 0)
             ratio = trust_coefficient * weight / (jnp.where(alive, length, 1.0) + eps)
             return u * tree.scalar(jnp.where(alive, ratio, 1.0), u)
 
-        return tree.cast_like(jax.tree.map(scaled, tree.widen(updates), tree.widen(params)), updates)
+        u, p = tree.widen(updates), tree.widen(params)
+        return tree.cast_like(jax.tree.map(scaled, u, *norms.leaf_norms((u, p), axis_name)), updates)
 
     return stateless(trusted)
 
 
-@transform
-def scale_by_param_block_norm(min_scale: NonNegative = 1e-3):
+@transform(parts=True)
+def scale_by_param_block_norm(min_scale: NonNegative = 1e-3, axis_name: Any = None):
     r"""Scale the update of every leaf by the norm of its weights: $u \max(\lVert p \rVert, c)$.
 
     Stateless: 0 bytes a parameter.
 
     Args:
       min_scale: $c$, in [0, inf).
+      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
+        members is whole.
 
     Raises:
       ValueError: if `update` is called without `params`.
@@ -60,17 +72,19 @@ def scale_by_param_block_norm(min_scale: NonNegative = 1e-3):
     >>> print(gd.scale_by_param_block_norm().update(jnp.array([1.0, 2.0]), (), jnp.array([3.0, 4.0]))[0])
     [ 5. 10.]
     """
-    return _by_size("scale_by_param_block_norm", tree.leaf_norm, min_scale)
+    return _by_size("scale_by_param_block_norm", norms.leaf_norms, min_scale, axis_name)
 
 
 @transform
-def scale_by_param_block_rms(min_scale: NonNegative = 1e-3):
+def scale_by_param_block_rms(min_scale: NonNegative = 1e-3, axis_name: Any = None):
     r"""Scale the update of every leaf by the root mean square of its weights: $u \max(\mathrm{RMS}(p), c)$.
 
     Stateless: 0 bytes a parameter. Source: Shazeer and Stern 2018, section 8 (https://arxiv.org/abs/1804.04235).
 
     Args:
       min_scale: $c$, in [0, inf).
+      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
+        members is whole.
 
     Raises:
       ValueError: if `update` is called without `params`.
@@ -79,13 +93,14 @@ def scale_by_param_block_rms(min_scale: NonNegative = 1e-3):
     >>> print(gd.scale_by_param_block_rms().update(jnp.array([1.0, 2.0]), (), jnp.array([3.0, 3.0]))[0])
     [3. 6.]
     """
-    return _by_size("scale_by_param_block_rms", tree.leaf_rms, min_scale)
+    return _by_size("scale_by_param_block_rms", norms.leaf_rms, min_scale, axis_name)
 
 
-def _by_size(who, size, least):
+def _by_size(who, sizes, least, axis_name):
     def sized(updates, params):
         require_params(who, params)
-        scaled = jax.tree.map(lambda u, p: u * jnp.maximum(size(p), least), tree.widen(updates), tree.widen(params))
+        found = sizes(tree.widen(params), axis_name)
+        scaled = jax.tree.map(lambda u, size: u * jnp.maximum(size, least), tree.widen(updates), found)
         return tree.cast_like(scaled, updates)
 
     return stateless(sized)

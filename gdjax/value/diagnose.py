@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from gdjax import tree
+from gdjax import axes, tree
 from gdjax.value.printing import text
 
 _BRANCHED = (
@@ -86,6 +86,15 @@ def branches(value: Any) -> Iterator[None]:
             f"traced. Close over the value instead of passing it through jit, vmap or grad, or make the argument "
             f"static: annotate it Any, or lift({who}, static={parameters!r})."
         ) from error
+
+
+@contextlib.contextmanager
+def unbound(tx: Any) -> Iterator[None]:
+    """Say which transform needs an axis that is not there."""
+    try:
+        yield
+    except axes.UnboundError as error:
+        raise ValueError(f"{tx.factory.__name__}: {error}") from None
 
 
 def _expected_state(tx: Any, params: Any, otherwise: Any) -> Any:

@@ -13,6 +13,7 @@ import optax
 
 from gdjax.value.arguments import leaves, refusal, static
 from gdjax.value.base import V, Value
+from gdjax.value.explicit import automatic
 from gdjax.value.gradient_transform import GradientTransform
 from gdjax.value.printing import nearest
 from gdjax.value.schedule import Schedule
@@ -132,7 +133,7 @@ class Factory(Generic[P, V]):
         with contextlib.suppress(AttributeError, KeyError):
             if operator.attrgetter(self.__qualname__)(sys.modules[self.__module__]) is self:
                 return self.__qualname__
-        return Factory, (self.function, self.kind, self.static, self.any_dtype, self.traits)
+        return type(self), (self.function, self.kind, self.static, self.any_dtype, self.traits)
 
 
 @overload
@@ -145,6 +146,7 @@ def transform(
     flat: bool = False,
     parts: bool = False,
     reduces: bool = False,
+    apart: bool = False,
 ) -> Callable[[Callable[P, Any]], Factory[P, GradientTransform]]: ...
 def transform(
     function: Any = None,
@@ -155,6 +157,7 @@ def transform(
     flat: bool = False,
     parts: bool = False,
     reduces: bool = False,
+    apart: bool = False,
 ) -> Any:
     """Turn a function that returns `(init, update)`, or another transform, into a factory of values.
 
@@ -163,7 +166,8 @@ def transform(
     is made. The functions may leave out `**extra_args`: they get those that they name.
 
     A factory may return a third function, `again(updates, state, params)`: the updates, told from the state after them,
-    or `None`. What needs the updates twice asks it for them, where XLA would write them down.
+    or `None`. What needs the updates twice asks it for them, where XLA would write them down. And a fourth,
+    `descend(updates, state, params)`, that returns new parameters in the place of updates: `gd.descend` takes its word.
 
     Args:
       function: a function of hyperparameters.
@@ -175,6 +179,7 @@ def transform(
       parts: whether a part of every leaf will do, filled up with zeros (`shard_update`): what it sums over a leaf, it
         sums over the axis that its parameter `axis_name` says, too.
       reduces: whether it takes from every member of the axis `axis_name` a gradient of its own (`mean_over`).
+      apart: whether these have parameters of their own, too (`local_steps`).
 
     >>> import jax, gdjax as gd
     >>> @gd.transform
@@ -191,7 +196,7 @@ def transform(
     (4.0, ())
     """
     if function is None:
-        traits = Traits(flat=flat or elementwise, parts=parts or elementwise, reduces=reduces)
+        traits = Traits(flat=flat or elementwise, parts=parts or elementwise, reduces=reduces or apart, apart=apart)
         return functools.partial(declared, kind=GradientTransform, any_dtype=any_dtype, traits=traits)
     return declared(function, GradientTransform)
 
@@ -224,22 +229,38 @@ def declared(
 
 @overload
 def lift(
-    function: Callable[P, optax.GradientTransformation], static: Iterable[str] = (), *, any_dtype: bool | None = None
+    function: Callable[P, optax.GradientTransformation],
+    static: Iterable[str] = (),
+    *,
+    any_dtype: bool | None = None,
+    explicit: bool = False,
 ) -> Factory[P, GradientTransform]: ...
 @overload
 def lift(
-    function: Callable[P, optax.Schedule], static: Iterable[str] = (), *, any_dtype: bool | None = None
+    function: Callable[P, optax.Schedule],
+    static: Iterable[str] = (),
+    *,
+    any_dtype: bool | None = None,
+    explicit: bool = False,
 ) -> Factory[P, Schedule]: ...
-def lift(function: Callable[P, Any], static: Iterable[str] = (), *, any_dtype: bool | None = None) -> Factory[P, Any]:
+def lift(
+    function: Callable[P, Any],
+    static: Iterable[str] = (),
+    *,
+    any_dtype: bool | None = None,
+    explicit: bool = False,
+) -> Factory[P, Any]:
     """Make a factory of values of any Optax factory, of transforms or of schedules.
 
     Its own annotations say which parameters are leaves. One on whose number the function branches while it builds
-    the program (the error names it) can be made static.
+    the program (the error names it) can be made static. Over a mesh with Explicit axes a transform runs with automatic
+    ones, since what contracts, factors or concatenates would not do otherwise; what it returns has types again.
 
     Args:
       function: a function that returns an `optax.GradientTransformation` or an `optax.Schedule`.
       static: names of parameters that are no leaves, whatever their annotation.
       any_dtype: as in `transform`.
+      explicit: whether a transform keeps Explicit axes as they are: it is made of functions that were written for them.
 
     >>> import gdjax as gd, optax
     >>> gd.lift(optax.fromage)(learning_rate=0.1)
@@ -248,7 +269,17 @@ def lift(function: Callable[P, Any], static: Iterable[str] = (), *, any_dtype: b
     returns = function.__annotations__.get("return")
     if isinstance(returns, str):
         returns = inspect.signature(function, eval_str=True).return_annotation
-    return Factory(function, Schedule if returns == optax.Schedule else GradientTransform, static, any_dtype)
+    if returns == optax.Schedule:
+        return Factory(function, Schedule, static, any_dtype)
+    return (Factory if explicit else Lifted)(function, GradientTransform, static, any_dtype)
+
+
+class Lifted(Factory[P, GradientTransform]):
+    """A factory of transforms that were written without a thought of Explicit axes."""
+
+    def run(self, arguments: Mapping[str, Any]) -> Any:
+        """Run the body; its functions take no notice of Explicit axes."""
+        return automatic(super().run, arguments)
 
 
 @transform(any_dtype=True)

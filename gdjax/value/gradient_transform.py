@@ -2,13 +2,22 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import optax
 
 from gdjax.value import diagnose
 from gdjax.value.base import Value, register
 from gdjax.value.printing import text, uncalled
+
+
+class Functions(NamedTuple):
+    """What a factory of transforms returns; the last two where it has them."""
+
+    init: Callable[..., Any]
+    update: Callable[..., Any]
+    again: Callable[..., Any] | None = None
+    descend: Callable[..., Any] | None = None
 
 
 @register
@@ -29,28 +38,36 @@ class GradientTransform(Value, optax.GradientTransformationExtraArgs):
             return _init(cls(factory, arguments), params)
 
         def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
-            return _update(cls(factory, arguments), updates, state, params, extra_args)
+            return _called(cls(factory, arguments), "update", updates, state, params, extra_args)
 
         return super().__new__(cls, init, update)
 
     def pair(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """The functions `(init, update)` that the factory returns."""
-        init, update, *_ = self._functions()
-        return init, update
+        return self._functions()[:2]
 
     def again(self, updates: Any, state: Any, params: Any = None) -> Any:
         """The updates once more, told from the state after them; `None` where this transform cannot tell."""
-        body = self._functions()
-        if isinstance(body, GradientTransform):
-            return body.again(updates, state, params)
-        return body[2](updates, state, params) if len(body) == 3 else None
+        again = self._functions().again
+        return None if again is None else again(updates, state, params)
 
-    def _functions(self) -> tuple[Callable[..., Any], ...]:
+    @property
+    def descends(self) -> bool:
+        """Whether it has a step of its own, in the place of updates that are added."""
+        return self._functions().descend is not None
+
+    def descend(self, updates: Any, state: Any, params: Any, **extra_args: Any) -> tuple[Any, Any]:
+        """The parameters and the state after a step of its own."""
+        return _called(self, "descend", updates, state, params, extra_args)
+
+    def _functions(self) -> Functions:
         body = self.body()
-        if not (isinstance(body, tuple) and len(body) in (2, 3)):
+        if isinstance(body, GradientTransform):
+            return Functions(body.init, body.update, body.again, body.descend if body.descends else None)
+        if not (isinstance(body, tuple) and 2 <= len(body) <= 4):
             who = self.factory.__name__
             raise TypeError(f"{who} must return (init, update) or a transform, got {text(body)}.")
-        return body
+        return Functions(*body)
 
     def check(self) -> None:
         """Run the body once, so that what it refuses is refused when the value is made."""
@@ -83,16 +100,16 @@ def require_value(who: str, tx: Any) -> None:
 
 def _init(tx: GradientTransform, params: Any) -> Any:
     _require_inexact(tx, "params", params)
-    with diagnose.branches(tx):
+    with diagnose.unbound(tx), diagnose.branches(tx):
         init, _ = tx.pair()
         return init(params)
 
 
-def _update(tx: GradientTransform, updates: Any, state: Any, params: Any, extra_args: dict[str, Any]) -> Any:
+def _called(tx: GradientTransform, name: str, updates: Any, state: Any, params: Any, extra_args: dict[str, Any]) -> Any:
     _require_inexact(tx, "updates", updates)
-    with diagnose.mismatches(tx, updates, state, params), diagnose.branches(tx):
-        _, update = tx.pair()
-        return update(updates, state, params, **_accepted(update, extra_args))
+    with diagnose.mismatches(tx, updates, state, params), diagnose.unbound(tx), diagnose.branches(tx):
+        function = getattr(tx._functions(), name)
+        return function(updates, state, params, **_accepted(function, extra_args))
 
 
 def _accepted(update: Callable[..., Any], extra_args: dict[str, Any]) -> dict[str, Any]:

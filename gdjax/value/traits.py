@@ -19,6 +19,8 @@ class Traits:
     """A part of every leaf, filled up with zeros."""
     reduces: bool = False
     """Gradients that the members of an axis have each for itself."""
+    apart: bool = False
+    """Parameters that they have each for itself, too."""
 
 
 NONE = Traits()
@@ -44,9 +46,11 @@ def within(tx: Value) -> Iterator[Value]:
             yield from (part for part in jax.tree.leaves(argument, is_leaf=_is_value) if _is_value(part))
 
 
-def reduces(tx: Any) -> bool:
-    """Whether anything in a transform takes from every member of an axis a gradient of its own."""
-    return isinstance(tx, Value) and (tx.factory.traits.reduces or any(map(reduces, within(tx))))
+def anywhere(tx: Any, trait: str) -> bool:
+    """Whether anything in a transform has a trait."""
+    return isinstance(tx, Value) and (
+        getattr(tx.factory.traits, trait) or any(anywhere(part, trait) for part in within(tx))
+    )
 
 
 def over(tx: Any, axis_name: Any) -> Any:

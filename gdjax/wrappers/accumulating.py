@@ -22,7 +22,7 @@ class AccumulateState(NamedTuple):
     """Their sum, shaped like the parameters."""
 
 
-@transform(any_dtype=False)
+@transform(any_dtype=False, parts=True)
 def accumulate(
     inner: optax.GradientTransformation,
     every: Annotated[ScalarOrSchedule, Interval("[1, inf)")],

@@ -1,16 +1,18 @@
 """Steps that agree with the gradient, and no others."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 
-from gdjax import tree
+from gdjax import norms, tree
 from gdjax.value import GradientTransform, transform
 from gdjax.value.hyperparams import hyperparams
 
 
 @transform(any_dtype=False)
-def cautious(inner: optax.GradientTransformation):
+def cautious(inner: optax.GradientTransformation, axis_name: Any = None):
     r"""Leave out the numbers of an update whose sign is not that of the gradient, and lengthen the others.
 
     $u\, 1[u g > 0]\, n / \max(\#[u g > 0], n / 1000)$, $n$ the size of a leaf. What is wrapped is a direction, as every
@@ -22,6 +24,8 @@ def cautious(inner: optax.GradientTransformation):
 
     Args:
       inner: what makes the direction.
+      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
+        members is whole.
 
     Raises:
       ValueError: if the inner transform has a learning rate.
@@ -40,12 +44,17 @@ def cautious(inner: optax.GradientTransformation):
 
     def update(updates, state, params=None, **extra_args):
         moved, kept = inner.update(updates, state, params, **extra_args)
-        return tree.cast_like(jax.tree.map(_agreeing, tree.widen(moved), tree.widen(updates)), updates), kept
+        u = tree.widen(moved)
+        agree = jax.tree.map(_agrees, u, tree.widen(updates))
+        shares = norms.leaf_means(agree, u, axis_name)
+        return tree.cast_like(jax.tree.map(_lengthened, u, agree, shares), updates), kept
 
     return inner.init, update
 
 
-def _agreeing(u, g):
-    agrees = tree.real_part(jnp.sign(u) * jnp.conj(jnp.sign(g))) > 0  # the product of the two may be too small to see
-    share = jnp.maximum(jnp.mean(agrees, dtype=jnp.finfo(u.dtype).dtype), 1e-3)
-    return jnp.where(agrees, u / share, 0)
+def _agrees(u, g):
+    return tree.real_part(jnp.sign(u) * jnp.conj(jnp.sign(g))) > 0  # the product of the two may be too small to see
+
+
+def _lengthened(u, agrees, share):
+    return jnp.where(agrees, u / jnp.maximum(share, 1e-3), 0)

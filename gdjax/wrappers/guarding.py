@@ -1,15 +1,17 @@
 """Steps that are not taken."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 
-from gdjax import tree
+from gdjax import axes, tree
 from gdjax.value import transform
 
 
-@transform
-def apply_if_finite(inner: optax.GradientTransformation, max_consecutive_errors: int):
+@transform(parts=True)
+def apply_if_finite(inner: optax.GradientTransformation, max_consecutive_errors: int, axis_name: Any = None):
     """Skip the steps whose gradient is not finite: the updates are zero, and the inner state stays as it is.
 
     After more such gradients in a row than are allowed they are let through, so that the run is seen to fail.
@@ -21,6 +23,8 @@ def apply_if_finite(inner: optax.GradientTransformation, max_consecutive_errors:
     Args:
       inner: what takes the steps.
       max_consecutive_errors: how many steps in a row may be skipped, at least 0.
+      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
+        members is whole. All members skip the same steps.
 
     Raises:
       ValueError: if `max_consecutive_errors` is negative.
@@ -47,6 +51,8 @@ def apply_if_finite(inner: optax.GradientTransformation, max_consecutive_errors:
         finite = jnp.asarray(True)
         for leaf in jax.tree.leaves(updates):
             finite &= jnp.isfinite(leaf).all()
+        if axis_name is not None:
+            finite = ~axes.somewhere(~finite, axis_name)
         in_a_row = jnp.where(finite, 0, optax.safe_increment(state.notfinite_count))
         total = jnp.where(finite, state.total_notfinite, optax.safe_increment(state.total_notfinite))
 

@@ -22,8 +22,14 @@ class MarsState(NamedTuple):
     """The last gradient, float32 at least."""
 
 
-@transform(any_dtype=False)
-def mars(inner: optax.GradientTransformation, b1: Decay = 0.95, gamma: NonNegative = 0.025, max_norm: Positive = 1.0):
+@transform(any_dtype=False, parts=True)
+def mars(
+    inner: optax.GradientTransformation,
+    b1: Decay = 0.95,
+    gamma: NonNegative = 0.025,
+    max_norm: Positive = 1.0,
+    axis_name: Any = None,
+):
     r"""Give a transform gradients from which part of their noise is taken: what the last one and this one share.
 
     $c = g + \gamma \frac{\beta_1}{1 - \beta_1} (g - g_{old})$, then $c \leftarrow c \min(1, C / \lVert c \rVert)$; the
@@ -38,6 +44,8 @@ def mars(inner: optax.GradientTransformation, b1: Decay = 0.95, gamma: NonNegati
       b1: $\beta_1$, in [0, 1).
       gamma: $\gamma$, in [0, inf).
       max_norm: $C$, in (0, inf].
+      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
+        members is whole.
 
     >>> import gdjax as gd
     >>> tx = gd.mars(gd.identity(), b1=0.5, gamma=0.5, max_norm=10.0)
@@ -45,7 +53,7 @@ def mars(inner: optax.GradientTransformation, b1: Decay = 0.95, gamma: NonNegati
     >>> print(tx.update(3.0, state)[0])
     4.0
     """
-    clip = clip_by_global_norm(max_norm)
+    clip = clip_by_global_norm(max_norm, axis_name)
 
     def init(params):
         zeros = tree.accumulators(params, 0)

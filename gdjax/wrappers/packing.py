@@ -10,13 +10,13 @@ import numpy as np
 import optax
 from jax import lax
 
-from gdjax import tree
+from gdjax import axes, tree
 from gdjax.value import transform
 from gdjax.value.gradient_transform import require_value
 from gdjax.value.traits import lacking
 
 
-@transform(any_dtype=False)
+@transform(any_dtype=False, parts=True)
 def packed(inner: optax.GradientTransformation, below: int = 4096):
     """Keep the state of small leaves side by side, in one buffer for every dtype of accumulation.
 
@@ -78,19 +78,23 @@ def _is_masked(tx):
 
 
 def _layout(like, below):
-    """Which leaves are packed: for each dtype of accumulation their places in the tree; the others stay apart."""
+    """Which leaves are packed: for each dtype of accumulation their places in the tree; the others stay apart.
+
+    Those that differ over an axis by their types and those that do not are packed each by themselves.
+    """
     groups = collections.defaultdict(list)
     for place, leaf in enumerate(jax.tree.leaves(like)):
         if math.prod(jnp.shape(leaf)) < below and not any(jax.typeof(leaf).sharding.spec):
-            groups[str(tree.wide(jnp.result_type(leaf)))].append(place)
+            over = "".join(f" over {name}" for name in sorted(map(str, axes.differing(leaf))))
+            groups[f"{tree.wide(jnp.result_type(leaf))}{over}"].append(place)
     return dict(groups)
 
 
 def _pack(whole, layout):
     leaves = jax.tree.leaves(whole)
     packed = {
-        dtype: jnp.concatenate([tree.as_dtype(leaves[place], jnp.dtype(dtype)).ravel() for place in places])
-        for dtype, places in layout.items()
+        kind: jnp.concatenate([tree.as_dtype(leaves[place], jnp.dtype(kind.split()[0])).ravel() for place in places])
+        for kind, places in layout.items()
     }
     taken = {place for places in layout.values() for place in places}
     return {"packed": packed, "apart": [leaf for place, leaf in enumerate(leaves) if place not in taken]}
@@ -99,12 +103,10 @@ def _pack(whole, layout):
 def _unpack(parts, layout, like):
     leaves, treedef = jax.tree.flatten(like)
     found = {}
-    for dtype, places in layout.items():
+    for kind, places in layout.items():
         sizes = [math.prod(jnp.shape(leaves[place])) for place in places]
         for place, size, start in zip(places, sizes, _starts(sizes), strict=True):
-            found[place] = lax.dynamic_slice(parts["packed"][dtype], (start,), (size,)).reshape(
-                jnp.shape(leaves[place])
-            )
+            found[place] = lax.dynamic_slice(parts["packed"][kind], (start,), (size,)).reshape(jnp.shape(leaves[place]))
     apart = iter(parts["apart"])
     return treedef.unflatten([found[place] if place in found else next(apart) for place in range(len(leaves))])
 

@@ -12,7 +12,7 @@ from gdjax.value import Interval, NonNegative, Rate, Scalar, at, transform
 from gdjax.value.diagnose import require_params
 
 
-@transform(any_dtype=False)
+@transform(any_dtype=False, parts=True)
 def schedule_free(
     base_optimizer: optax.GradientTransformation,
     learning_rate: Rate,

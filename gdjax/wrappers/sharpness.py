@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gdjax import tree
+from gdjax import norms, tree
 from gdjax.value import NonNegative, transform
 from gdjax.value.diagnose import require_params
 
 
 @transform(any_dtype=False)
-def sam(inner: optax.GradientTransformation, rho: NonNegative = 0.05):
+def sam(inner: optax.GradientTransformation, rho: NonNegative = 0.05, axis_name: Any = None):
     r"""Step by the gradient at the worst point nearby: $g' = \nabla f(p + \rho\, g / \lVert g \rVert)$.
 
     The inner transform gets $g'$, the parameters stay what they are, and nothing is kept between steps: one call of
@@ -23,11 +23,14 @@ def sam(inner: optax.GradientTransformation, rho: NonNegative = 0.05):
     Source: Foret et al. 2020, algorithm 1 (https://arxiv.org/abs/2010.01412). Differs from Optax, where the parameters
     and the state are those of the ascent at every other call, and hold a copy of the true ones.
 
-    It goes around all else, `sam(by_path(...))`: the loss needs all the parameters.
+    It goes around all else, `sam(by_path(...))`: the loss needs all the parameters. Where leaves are divided over an
+    axis, `value_fn` takes the parts of one member, and its gradient there must be the part of the gradient.
 
     Args:
       inner: what gets the gradient.
       rho: $\rho$, the radius, in [0, inf).
+      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
+        members is whole.
 
     Raises:
       ValueError: if `update` is called without `params` or `value_fn`.
@@ -45,7 +48,7 @@ def sam(inner: optax.GradientTransformation, rho: NonNegative = 0.05):
             raise ValueError("sam needs the loss: call update(updates, state, params, value_fn=loss).")
         if any(map(tree.is_masked, jax.tree.leaves(params, is_leaf=tree.is_masked))):
             raise ValueError("sam must go around what chooses parameters, sam(by_path(...)): the loss needs them all.")
-        norm = tree.global_norm(updates)
+        norm = norms.global_norm(updates, axis_name)
         reach = rho / jnp.where(norm > 0, norm, 1.0)
         above = jax.tree.map(
             lambda p, g: p + tree.scalar(reach, p) * g.astype(p.dtype), tree.widen(params), tree.widen(updates)

@@ -1,0 +1,103 @@
+"""Norms and means of leaves and of whole trees; of leaves divided over a named axis, those of the whole.
+
+`axis_name` is the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
+members is whole. Under `vmap`, `pmap` and `check_vma=False` no type tells, and every leaf counts as a part. Whatever is
+asked of one tree costs one collective for each dtype.
+"""
+
+import math
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gdjax import axes
+from gdjax.tree import Tree, abs_sq, widen
+
+
+def global_norm(tree: Tree, axis_name: axes.AxisName = None) -> jax.Array:
+    """The Euclidean norm of all the leaves as one vector, accumulated in float32 or wider.
+
+    Args:
+      tree: a tree of arrays.
+      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
+        members is whole.
+
+    >>> print(global_norm({"w": jnp.array([3.0]), "b": jnp.array([4.0])}))
+    5.0
+    """
+    return global_norms([tree], axis_name)[0]
+
+
+def global_norms(trees: Sequence[Tree], axis_name: axes.AxisName = None) -> list[jax.Array]:
+    """The norms of several trees."""
+    squares = [[jnp.sum(abs_sq(leaf)) for leaf in widen(_numbers(tree))] for tree in trees]
+    return [root_of_sum(square) for square in sums(squares, axis_name)]
+
+
+def _numbers(tree: Tree) -> list[Any]:
+    """The leaves, without the gradients of integers."""
+    return [leaf for leaf in jax.tree.leaves(tree) if getattr(leaf, "dtype", None) != jax.dtypes.float0]
+
+
+def sums(terms: Sequence[Tree], axis_name: axes.AxisName = None) -> list[jax.Array]:
+    """The sum of each of several trees of scalars, each scalar the sum over a leaf, or over a part of it."""
+    found = map(jax.tree.leaves, axes.totals(terms, terms, axis_name))
+    return [jnp.asarray(sum(of)) if of else jnp.zeros((), jnp.float32) for of in found]
+
+
+def leaf_norms(tree: Tree, axis_name: axes.AxisName = None) -> Tree:
+    """The Euclidean norm of every leaf; its derivative at 0 is 0."""
+    return jax.tree.map(root_of_sum, leaf_squares(tree, axis_name))
+
+
+def leaf_rms(tree: Tree, axis_name: axes.AxisName = None) -> Tree:
+    """The root of the mean of squares of every leaf, 0 of no elements; its derivative at 0 is 0."""
+
+    def rms(square, x):
+        return root_of_sum(square / _number(x, axis_name))
+
+    return jax.tree.map(rms, leaf_squares(tree, axis_name), tree)
+
+
+def leaf_squares(tree: Tree, axis_name: axes.AxisName = None) -> Tree:
+    """The sum of squares of every leaf."""
+    squares = jax.tree.map(lambda x: jnp.sum(abs_sq(x)), tree)
+    return axes.totals(squares, squares, axis_name)
+
+
+def leaf_means(tree: Tree, like: Tree, axis_name: axes.AxisName = None) -> Tree:
+    """The mean of every leaf, in the real dtype of its counterpart."""
+    added = jax.tree.map(lambda x, of: jnp.sum(x, dtype=jnp.finfo(of.dtype).dtype), tree, like)
+    return jax.tree.map(lambda s, x: s / _number(x, axis_name), axes.totals(added, added, axis_name), tree)
+
+
+def _number(x: jax.Array, axis_name: axes.AxisName) -> float:
+    """How many elements the whole of a leaf has, more than an int32 holds perhaps; 1 of none."""
+    return float(max(x.size * axes.size(axes.spread(x, axis_name)), 1))
+
+
+def sums_along(
+    xs: Sequence[jax.Array], dims: Sequence[Sequence[int]], over: Sequence[tuple[Hashable, ...]], keepdims: bool = False
+) -> list[jax.Array]:
+    """The sum of each array along dimensions of it, and over the names of axes where it is a part along these."""
+    return axes.sums([jnp.sum(x, tuple(of), keepdims=keepdims) for x, of in zip(xs, dims, strict=True)], over)
+
+
+def means(
+    xs: Sequence[jax.Array], dims: Sequence[Sequence[int]], over: Sequence[tuple[Hashable, ...]], keepdims: bool = False
+) -> list[jax.Array]:
+    """The mean of each array in the place of the sum."""
+    numbers = [math.prod(x.shape[i] for i in of) * axes.size(own) for x, of, own in zip(xs, dims, over, strict=True)]
+    return [s / float(number) for s, number in zip(sums_along(xs, dims, over, keepdims), numbers, strict=True)]
+
+
+def root_of_sum(square: jax.Array) -> jax.Array:
+    """`sqrt(square)`, 0 of 0 with the derivative 0 there.
+
+    All that is made of a sum passes through a root, which XLA computes once: a comparison of the sum itself would make
+    it compute the sum of a few hundred leaves anew for every leaf that the norm scales.
+    """
+    tiny = jnp.finfo(square.dtype).tiny
+    return jnp.sqrt(square + tiny) - tiny**0.5
