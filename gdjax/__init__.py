@@ -6,10 +6,19 @@ from typing import TYPE_CHECKING, Any
 import optax
 
 from gdjax import contrib as contrib
+from gdjax import sharding as sharding
+from gdjax.collectives import LocalStepsState as LocalStepsState
+from gdjax.collectives import compressed_mean as compressed_mean
+from gdjax.collectives import local_steps as local_steps
+from gdjax.collectives import mean_over as mean_over
+from gdjax.collectives import replicate as replicate
+from gdjax.collectives import shard_update as shard_update
+from gdjax.collectives import unreplicate as unreplicate
 from gdjax.compose import WatchState as WatchState
 from gdjax.compose import apply_updates as apply_updates
 from gdjax.compose import by_path as by_path
 from gdjax.compose import chain as chain
+from gdjax.compose import descend as descend
 from gdjax.compose import frozen as frozen
 from gdjax.compose import masked as masked
 from gdjax.compose import metrics as metrics
@@ -20,6 +29,7 @@ from gdjax.describing import describe as describe
 from gdjax.lifted import *  # noqa: F403  (one table of names, not two)
 from gdjax.names import factories as factories
 from gdjax.names import parse as parse
+from gdjax.norms import global_norm as global_norm
 from gdjax.optimizers import adabelief as adabelief
 from gdjax.optimizers import adadelta as adadelta
 from gdjax.optimizers import adafactor as adafactor
@@ -117,7 +127,6 @@ from gdjax.transforms import scale_by_trust_ratio as scale_by_trust_ratio
 from gdjax.transforms import scale_by_yogi as scale_by_yogi
 from gdjax.transforms import trace as trace
 from gdjax.transforms import zero_nans as zero_nans
-from gdjax.tree import global_norm as global_norm
 from gdjax.value import Decay as Decay
 from gdjax.value import Factory as Factory
 from gdjax.value import GradientTransform as GradientTransform

@@ -1,15 +1,17 @@
 """The gradient of a loss at a batch: with a key, in parts, over an axis."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AbstractMesh, NamedSharding
 
 from gdjax import axes, tree
 from gdjax.descent.losses import called
+from gdjax.descent.members import by_members, divided, mean_or_last, require_divided
 from gdjax.value.diagnose import require_count, require_inexact
+from gdjax.value.explicit import explicit_mesh, spec_of
 
 WAY = "Close over such leaves, or put them in the `extra` of a State."
 """Out of parameters that are not descended on."""
@@ -29,14 +31,21 @@ def make_gradient(
     *,
     accumulate: int = 1,
     axis_name: Any = None,
+    weight: Callable[[Any], Any] | None = None,
+    own: bool = False,
+    apart: bool = False,
+    batch_sharding: NamedSharding | None = None,
     has_aux: bool | None = False,
     who: str = "make_step",
 ) -> Callable[..., tuple[Gradient, Callable[[Any], Any]]]:
     """A function of `(params, batch, key, extra)` that returns the gradient there, and that batch's loss as a function.
 
-    With `has_aux=None` it is what the loss returns that tells.
+    Over an axis the gradient is the mean of its members', or with `own` each member's, such that their mean is this
+    one; with `apart` nothing is shared. With `has_aux=None` it is what the loss returns that tells.
     """
     require_count(who, "accumulate", accumulate)
+    if batch_sharding is not None:
+        require_divided(who, batch_sharding, axis_name)
     whole = called(loss, has_aux, who)
 
     def of(params: Any, batch: Any, key: Any, extra: Any) -> Gradient:
@@ -46,14 +55,23 @@ def make_gradient(
 
     def gradient(params: Any, batch: Any, key: Any, extra: Any) -> tuple[Gradient, Callable[[Any], Any]]:
         require_inexact(who, "params", params, WAY)
+        if axis_name is None and accumulate > 1 and (over := divided(batch, params, batch_sharding)):
+            of_all = by_members(of, batch, key, extra, accumulate, over)
+            return of_all(params), _by_gradient(of_all)
         if axis_name is None:
             return of(params, batch, key, extra), lambda params: _value(whole, accumulate, params, batch, key, extra)
         key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+        share = None if weight is None else axes.share(weight(batch), axis_name)
 
-        def at(params: Any) -> Gradient:
-            return _mean(of(*axes.vary((params, batch, key, extra), axis_name)), axis_name)
+        def alone(params: Any) -> Gradient:
+            return of(*axes.vary((params, batch, key, extra), axis_name))
 
-        return at(params), _by_gradient(at)
+        def at(params: Any, own: bool = False) -> Gradient:
+            return _mean(alone(params), share, axis_name, own)
+
+        if apart:
+            return alone(params), lambda params: _value(whole, accumulate, params, batch, key, extra)
+        return at(params, own), _by_gradient(at)
 
     return gradient
 
@@ -74,19 +92,19 @@ def _many(whole: Callable[..., Any], params: Any, parts: Any, key: Any, extra: A
         return (jax.tree.map(jnp.add, total, tree.widen((one.value, one.grads))), one.extra), one.aux
 
     first = jax.tree.map(lambda x: x[0], parts)
-    like = jax.eval_shape(functools.partial(_one, whole), params, first, key, extra)
-    zeros = jax.tree.map(_zeros, (like.value, like.grads))
+    value, _ = jax.eval_shape(whole, params, first, key, extra)
+    like = value, params
+    mesh = explicit_mesh((params, first))
+    zeros = jax.tree.map(lambda x: _zeros(x, mesh), like)
     (total, extra), aux = jax.lax.scan(add, (zeros, extra), (jnp.arange(number), parts))
-    value, grads = jax.tree.map(lambda x, as_: (x / number).astype(as_.dtype), total, (like.value, like.grads))
-    return Gradient(value, grads, extra, jax.tree.map(_mean_or_last, aux))
+    value, grads = jax.tree.map(lambda x, as_: (x / number).astype(jnp.result_type(as_)), total, like)
+    return Gradient(value, grads, extra, jax.tree.map(mean_or_last, aux))
 
 
-def _zeros(like: Any) -> jax.Array:
-    return axes.cast(jnp.zeros(like.shape, tree.wide(like.dtype)), axes.differing(like))
-
-
-def _mean_or_last(stacked: jax.Array) -> jax.Array:
-    return stacked.mean(0) if jnp.issubdtype(stacked.dtype, jnp.inexact) else stacked[-1]
+def _zeros(like: Any, mesh: AbstractMesh | None) -> jax.Array:
+    """What a sum of such arrays starts from; over a mesh with Explicit axes divided as they are."""
+    zeros = axes.cast(jnp.zeros(jnp.shape(like), tree.wide(jnp.result_type(like))), axes.differing(like))
+    return zeros if mesh is None else jax.reshard(zeros, NamedSharding(mesh, spec_of(like)))
 
 
 def _value(whole: Callable[..., Any], number: int, params: Any, batch: Any, key: Any, extra: Any) -> jax.Array:
@@ -111,21 +129,31 @@ def _parts(batch: Any, number: int) -> Any:
                 f"make_step: a batch must be cut into accumulate={number} equal parts along its first axis, "
                 f"got shape {jnp.shape(x)} at {tree.path(path)!r}."
             )
-        return jnp.reshape(x, (number, -1, *jnp.shape(x)[1:]))
+        strided = jnp.reshape(x, (-1, number, *jnp.shape(x)[1:]))  # what devices have of a batch, they have of a part
+        return jnp.swapaxes(strided, 0, 1)
 
     if not jax.tree.leaves(batch):
         raise ValueError(f"make_step: accumulate={number} needs a batch to cut, got {batch!r}.")
     return jax.tree_util.tree_map_with_path(cut, batch)
 
 
-def _mean(at: Gradient, axis_name: Any) -> Gradient:
-    """The mean over an axis of all but `aux`; of what is no float in `extra`, the greatest."""
-    mean = functools.partial(jax.lax.pmean, axis_name=axis_name)
+def _mean(at: Gradient, share: Any, axis_name: Any, own: bool) -> Gradient:
+    """The mean over an axis of all but `aux`, and of gradients unless they stay each member's own.
+
+    It is taken in float32 or wider; of what is no float in `extra` it is the greatest.
+    """
+
+    def weighed(x: Any) -> Any:
+        return x if share is None else axes.weigh(x, share)
+
+    def mean(x: Any) -> Any:
+        return axes.mean(weighed(x), axis_name)
 
     def shared(x: Any) -> Any:
         return mean(x) if jnp.issubdtype(jnp.result_type(x), jnp.inexact) else jax.lax.pmax(x, axis_name)
 
-    return Gradient(mean(at.value), jax.tree.map(mean, at.grads), jax.tree.map(shared, at.extra), at.aux)
+    grads = jax.tree.map(weighed if own else mean, at.grads)
+    return Gradient(mean(at.value), grads, jax.tree.map(shared, at.extra), at.aux)
 
 
 def _by_gradient(at: Callable[[Any], Gradient]) -> Callable[[Any], jax.Array]:

@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import NamedSharding
 
-from gdjax import tree
-from gdjax.compose import apply_updates
+from gdjax import axes, norms, tree
+from gdjax.compose import descend
 from gdjax.descent.gradient import WAY, Gradient, make_gradient
 from gdjax.value.diagnose import require_inexact
+from gdjax.value.traits import anywhere
 
 
 class State(NamedTuple):
@@ -51,6 +53,8 @@ def make_step(
     *,
     accumulate: int = 1,
     axis_name: Any = None,
+    weight: Callable[[Any], Any] | None = None,
+    batch_sharding: NamedSharding | None = None,
     has_aux: bool = False,
 ) -> Callable[[State, Any], tuple[State, dict[str, Any]]]:
     r"""Make the pure function of one step: `step(state, batch) -> (state, metrics)`.
@@ -59,7 +63,8 @@ def make_step(
     pmapped; nothing is donated here. The optimizer also gets `value`, `grad` and `value_fn`, so that line searches,
     L-BFGS, Polyak's and MoMo's rules work.
 
-    The metrics are `loss` and `grad_norm`, both before the update, and `aux` where the loss has it.
+    The metrics are `loss` and `grad_norm`, both before the update, and `aux` where the loss has it. Where an optimizer
+    gets gradients that are each member's own, `grad_norm` is the root of the mean of their squared norms.
 
     Args:
       loss: `loss(params, batch)`, or `loss(params, batch, key)` with a key of its own at every step. It returns a real
@@ -68,7 +73,15 @@ def make_step(
       accumulate: parts that a batch is cut into along its first axis, one after the other on the device: the mean of
         their gradients is descended on, and the memory is that of one part.
       axis_name: the axis (of `vmap`, `pmap` or `shard_map`) whose members each hold a part of the batch: gradients,
-        loss and floating `extra` are their means.
+        loss and floating `extra` are their means, summed in float32 or wider. An optimizer that takes from each member
+        a gradient of its own (`mean_over`, `compressed_mean` or `shard_update` is in it) gets these; under
+        `local_steps` all stays each member's own.
+      weight: `weight(batch)` of a member's part, a scalar of 0 at least: means over the axis are weighted by it. Give
+        the number of true examples where the last batch is filled up.
+      batch_sharding: under `jit`, how the first axis of the batch is divided over a mesh: with `accumulate` each device
+        then sums the gradients of its own part, in full size and with keys of its own, and they are reduced once, at
+        the end. Explicit axes tell it by themselves, unless parameters are divided over the same axis; where axes are
+        Auto and it is left out, XLA may reduce at every part.
       has_aux: whether the loss returns `(scalar, aux)`, and with `extra` `(scalar, (extra, aux))`.
 
     Raises:
@@ -82,13 +95,24 @@ def make_step(
     4.4 9.0 6.0
     """
     require_optimizer("make_step", tx)
-    gradient = make_gradient(loss, accumulate=accumulate, axis_name=axis_name, has_aux=has_aux)
+    _require_axis(axis_name, weight, tx)
+    own, apart = (anywhere(tx, trait) for trait in ("reduces", "apart"))
+    gradient = make_gradient(
+        loss,
+        accumulate=accumulate,
+        axis_name=axis_name,
+        weight=weight,
+        own=own,
+        apart=apart,
+        batch_sharding=batch_sharding,
+        has_aux=has_aux,
+    )
 
     def step(state: State, batch: Any) -> tuple[State, dict[str, Any]]:
         if not isinstance(state, State):
             raise TypeError(f"make_step: step takes a State, as State.create makes it, got a {type(state).__name__}.")
         at, value_fn = gradient(state.params, batch, state.step_key(), state.extra)
-        metrics = {"loss": at.value, "grad_norm": tree.global_norm(at.grads)}
+        metrics = {"loss": at.value, "grad_norm": _norm(at.grads, axis_name if own and not apart else None)}
         return descended(tx, state, at, value_fn), metrics | ({"aux": at.aux} if has_aux else {})
 
     return step
@@ -96,10 +120,25 @@ def make_step(
 
 def descended(tx: optax.GradientTransformation, state: State, at: Gradient, value_fn: Callable[[Any], Any]) -> State:
     """The state after an update by a gradient."""
-    update = optax.with_extra_args_support(tx).update
     told = {"value": at.value, "grad": at.grads, "value_fn": value_fn}
-    updates, opt_state = update(at.grads, state.opt_state, state.params, **told)
-    return State(apply_updates(state.params, updates), opt_state, state.count + 1, state.key, at.extra)
+    params, opt_state = descend(tx, at.grads, state.opt_state, state.params, **told)
+    return State(params, opt_state, state.count + 1, state.key, at.extra)
+
+
+def _norm(grads: Any, axis_name: Any) -> jax.Array:
+    """The norm of the gradient; over an axis whose members have each its own, the root of their mean square."""
+    norm = norms.global_norm(grads)
+    return norm if axis_name is None else jnp.sqrt(axes.mean(jnp.square(norm), axis_name))
+
+
+def _require_axis(axis_name: Any, weight: Any, tx: Any) -> None:
+    """Refuse what is asked of an axis where none is named."""
+    if axis_name is None and weight is not None:
+        raise ValueError("make_step: weight is that of a member of an axis: give axis_name too.")
+    if axis_name is None and anywhere(tx, "reduces"):
+        raise ValueError(f"make_step: {tx} takes gradients from the members of an axis: give make_step its axis_name.")
+    if weight is not None and anywhere(tx, "apart"):
+        raise ValueError("make_step: weight is of means over an axis, and local_steps takes none: leave it out.")
 
 
 def require_optimizer(who: str, tx: Any) -> None:

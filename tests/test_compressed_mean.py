@@ -1,0 +1,595 @@
+"""The mean over an axis in few bytes: what it computes, what it never loses, what goes over the wire."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import gdjax as gd
+from benchmarks.hlo import collectives, counts
+from gdjax.collectives.low_rank import is_compressed
+from gdjax.collectives.quantised import blocks, quantised, unblocked
+from tests.samples import signature_of
+
+N = 8
+EITHER = pytest.mark.parametrize("how", [{"bits": 8}, {"rank": 2}], ids=str)
+
+
+def gradients(steps=None, seed=0, members=N, shapes=None):
+    """A gradient of every member, or as many as steps: some of them one matrix, and noise."""
+    rng = np.random.default_rng(seed)
+    shapes = shapes or {"b": (7,), "s": (), "t": (12, 5, 6), "w": (40, 30)}
+    common = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    lead = (members,) if steps is None else (members, steps)
+    return {
+        name: (common[name] + rng.normal(size=(*lead, *shape))).astype(np.float32) for name, shape in shapes.items()
+    }
+
+
+def simulated(tx, gs, state=None, **extra_args):
+    """The updates and the states of all members after one step for each gradient along the second axis of leaves."""
+
+    def run(gs, state):
+        def step(state, g):
+            return tx.update(g, state, **extra_args)[::-1]
+
+        return jax.lax.scan(step, state, gs)[::-1]
+
+    if state is None:
+        state = jax.vmap(lambda gs: tx.init(jax.tree.map(lambda g: g[0], gs)), axis_name="data")(gs)
+    return jax.vmap(run, axis_name="data")(gs, state)
+
+
+def once(tx, g):
+    """The updates of all members after one step."""
+    return jax.vmap(lambda g: tx.update(g, tx.init(g))[0], axis_name="data")(g)
+
+
+def sharded(f, check=True):
+    """A function of one member's leaves over a mesh of 8: its first result the same on all, its second one's own."""
+    mesh = jax.make_mesh((N,), ("data",))
+
+    def own(*args):
+        shared, mine = f(*jax.tree.map(lambda x: x[0], args))
+        return shared, jax.tree.map(lambda x: x[None], mine)
+
+    data, whole = PartitionSpec("data"), PartitionSpec()
+    mapped = jax.jit(jax.shard_map(own, mesh=mesh, in_specs=data, out_specs=(whole, data), check_vma=check))
+    return mapped, lambda tree: jax.device_put(tree, NamedSharding(mesh, data))
+
+
+def rounded(v):
+    """Integers of 8 bits of blocks, and what they stand for (Q of the docstring)."""
+    scale = np.abs(v).max(-1, keepdims=True).astype(np.float32) * np.float32(1 / 127)
+    codes = np.rint(v / np.where(scale > 0, scale, 1).astype(np.float64))
+    return codes, codes * scale
+
+
+def in_blocks(leaves, members):
+    rows = [np.pad(x.ravel(), (0, -x.size % 256)).reshape(-1, 256) for x in leaves]
+    rows = np.concatenate(rows)
+    return np.pad(rows, [(0, -len(rows) % members), (0, 0)]).reshape(members, -1, 256)
+
+
+def by_double_squeeze(gs):
+    """Tang et al. 2019, algorithm 1, every member the server of its part; the updates of all steps in blocks."""
+    members, steps = gs["s"].shape
+    e, e_bar, found = 0.0, 0.0, []
+    for t in range(steps):
+        g = np.stack([in_blocks([gs[k][i, t].astype(np.float64) for k in sorted(gs)], members) for i in range(members)])
+        v = g + e
+        q = rounded(v)[1]
+        e = v - q
+        v_bar = q.mean(0) + e_bar
+        q_bar = rounded(v_bar)[1]
+        e_bar = v_bar - q_bar
+        found.append(q_bar)
+    return np.stack(found), e, e_bar
+
+
+def test_it_is_double_squeeze_integer_by_integer():
+    gs = gradients(steps=5)
+    updates, state = simulated(gd.compressed_mean("data", bits=8), gs)
+    reference, e, e_bar = by_double_squeeze(gs)
+    ours = np.stack([in_blocks([np.asarray(updates[k])[0, t] for k in sorted(gs)], N) for t in range(5)])
+    np.testing.assert_allclose(ours, reference, rtol=1e-4, atol=1e-5)  # one integer more or less would be 1e-2
+    np.testing.assert_allclose(np.stack([in_blocks(_member(state.error, i), N) for i in range(N)]), e, atol=1e-5)
+    np.testing.assert_allclose(state.mean_error[0], e_bar, atol=1e-5)
+
+
+def _member(tree, i):
+    return [np.asarray(leaf)[i] for leaf in jax.tree.leaves(tree)]
+
+
+def test_integers_are_nearest_and_symmetric_and_ties_are_even():
+    x = np.zeros((2, 256), np.float32)
+    x[0, :6] = [127.0, -127.0, 0.5, 1.5, -2.5, 0.49]
+    x[1, :3] = [-1e-3, 1e-3, 4e-6]
+    codes, scales = jax.jit(quantised)(x)
+    assert codes.dtype == jnp.int8
+    assert codes[0, :6].tolist() == [127, -127, 0, 2, -2, 0]
+    assert codes[1, :3].tolist() == [-127, 127, 1]
+    np.testing.assert_array_equal(codes, rounded(x.astype(np.float64))[0])
+    np.testing.assert_allclose(scales, [1.0, 1e-3 / 127], rtol=1e-6)
+
+
+def by_power_sgd(gs, q, of_mean=False):
+    """Vogels et al. 2019, algorithms 1 and 2, of one matrix; the member's own error is of its own Q, or of the mean."""
+    e, found = 0.0, []
+    for t in range(gs.shape[1]):
+        m = gs[:, t] + e
+        p_hat = np.linalg.qr((m @ q).mean(0))[0]
+        own_q = m.transpose(0, 2, 1) @ p_hat
+        q = own_q.mean(0)
+        e = m - p_hat @ (q.T if of_mean else own_q.transpose(0, 2, 1))
+        found.append(p_hat @ q.T)
+    return np.stack(found), e
+
+
+def test_it_is_power_sgd():
+    gs, tx = gradients(steps=5), gd.compressed_mean("data", rank=3)
+    start = jax.vmap(tx.init, axis_name="data")(jax.tree.map(lambda g: g[:, 0], gs))
+    updates, state = simulated(tx, gs)
+    for name, sides in {"t": (12, 30), "w": (40, 30)}.items():
+        wide = gs[name].astype(np.float64).reshape(N, 5, *sides)
+        reference, error = by_power_sgd(wide, np.asarray(start.q[name][0], np.float64))
+        np.testing.assert_allclose(updates[name][0].reshape(5, *sides), reference, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(state.error[name].reshape(N, *sides), error, rtol=1e-3, atol=1e-4)
+    for name in "bs":
+        assert state.error[name] is None
+        np.testing.assert_allclose(updates[name][0], gs[name].astype(np.float64).mean(0), rtol=1e-5, atol=1e-6)
+
+
+def test_errors_of_the_own_q_give_the_same_updates_as_those_of_the_mean_which_grow():
+    gs, q = gradients(steps=400, shapes={"w": (20, 16)})["w"].astype(np.float64), np.eye(16)[:, :3]
+    ours, theirs = by_power_sgd(gs, q), by_power_sgd(gs, q, of_mean=True)
+    np.testing.assert_allclose(ours[0][:40], theirs[0][:40], atol=1e-6)  # in the long run roundings part them
+    half, whole = (np.linalg.norm(by_power_sgd(gs[:, :n], q, of_mean=True)[1]) for n in (100, 400))
+    assert whole > 1.5 * half
+    assert np.linalg.norm(ours[1]) < 0.5 * whole
+
+
+def test_q_starts_from_the_seed_the_same_on_all_members():
+    g = gradients()
+
+    def start(seed):
+        return jax.vmap(gd.compressed_mean("data", rank=2, seed=seed).init, axis_name="data")(g).q
+
+    first, again, other = start(0), start(0), start(1)
+    assert (first["w"] == first["w"][0]).all()
+    assert (first["w"] == again["w"]).all()
+    assert not (first["w"] == other["w"]).any()
+    assert not (first["w"][0, :30] == first["t"][0]).any()
+    assert abs(float(first["w"][0].std()) - 1) < 0.2
+
+
+def test_one_step_in_8_bits_is_off_by_half_a_scale_of_each_rounding_at_most():
+    gs = gradients(steps=1)
+    updates, _ = simulated(gd.compressed_mean("data", bits=8), gs)
+    for name, g in gs.items():
+        own = np.abs(in_blocks([g[0, 0]], 1)).max() if g[0, 0].size <= 256 else np.abs(g).max()
+        greatest = max(own, np.abs(g).max())
+        off = np.abs(np.asarray(updates[name][0, 0], np.float64) - g[:, 0].astype(np.float64).mean(0)).max()
+        assert off <= greatest / 127 * (1 + 1e-5), name
+        assert off < 0.01 * greatest, name
+
+
+@EITHER
+def test_the_sum_of_updates_is_the_sum_of_means_but_for_what_the_state_holds(how):
+    gs = gradients(steps=20)
+    updates, state = simulated(gd.compressed_mean("data", **how), gs)
+    for name, g in gs.items():
+        missing = g.astype(np.float64).mean(0).sum(0) - np.asarray(updates[name][0], np.float64).sum(0)
+        held = 0.0 if state.error[name] is None else np.asarray(state.error[name]).mean(0)
+        if "bits" in how:
+            like = [jnp.asarray(gs[k][0, 0]) for k in sorted(gs)]
+            held = held + np.asarray(unblocked(state.mean_error[0], like)[sorted(gs).index(name)])
+        np.testing.assert_allclose(held, missing, atol=2e-4)
+
+
+@pytest.mark.parametrize(("how", "bound"), [({"bits": 8}, 0.1), ({"rank": 2}, 60.0)], ids=str)
+def test_what_is_missing_from_the_sum_stays_bounded_with_feedback_and_grows_without(how, bound):
+    gs, tx = gradients(steps=200, shapes={"w": (24, 20)}), gd.compressed_mean("data", **how)
+    updates, _ = simulated(tx, gs)
+
+    def forgetting(gs):
+        return jax.lax.map(lambda g: tx.update(g, tx.init(g))[0], gs)
+
+    without = jax.vmap(forgetting, axis_name="data")(gs)
+    means = gs["w"].astype(np.float64).mean(0)
+
+    def missing(us):
+        sums = np.cumsum(means - np.asarray(us["w"][0], np.float64), 0)
+        return [np.abs(sums[:100]).max(), np.abs(sums).max()]
+
+    early, late = missing(updates)
+    assert late < bound
+    assert late < 1.5 * early
+    lost_early, lost_late = missing(without)
+    assert lost_late > 1.3 * lost_early
+    assert lost_late > 3 * late
+
+
+def test_descent_ends_where_that_by_the_exact_mean_does():
+    rng = np.random.default_rng(0)
+    centers = rng.normal(size=(10, 64)) * 0.5
+    labels = rng.integers(0, 10, size=(N, 64))
+    x = jnp.asarray(centers[labels] + rng.normal(size=(N, 64, 64)), jnp.float32)
+
+    def loss(params, x, y):
+        scores = x @ params["w"] + params["b"]
+        return gd.softmax_cross_entropy_with_integer_labels(scores, y).mean() + 1e-3 * jnp.sum(params["w"] ** 2)
+
+    def ended(mean):
+        tx = gd.chain(*mean, gd.sgd(0.3, momentum=0.9))
+
+        def descent(x, y):
+            def step(carry, _):
+                params, state = carry
+                g = jax.grad(loss)(params, x, y)
+                updates, state = tx.update(g if mean else jax.lax.pmean(g, "data"), state, params)
+                return (gd.apply_updates(params, updates), state), None
+
+            start = {"b": jnp.zeros(10), "w": jnp.zeros((64, 10))}
+            params, _ = jax.lax.scan(step, (start, tx.init(start)), length=300)[0]
+            return jax.lax.pmean(loss(params, x, y), "data")
+
+        return float(jax.jit(jax.vmap(descent, axis_name="data"))(x, jnp.asarray(labels))[0])
+
+    exact = ended([])
+    assert exact < 0.3  # 2.3 at the start
+    assert abs(ended([gd.compressed_mean("data", bits=8)]) / exact - 1) < 1e-3
+    assert abs(ended([gd.compressed_mean("data", rank=2)]) / exact - 1) < 1e-2
+
+
+@EITHER
+def test_every_kind_of_axis_gives_the_same_and_all_members_the_same_bits(how):
+    tx, gs = gd.compressed_mean("data", **how), gradients(steps=3)
+    updates, state = simulated(tx, gs)
+
+    def run(gs):
+        state = tx.init(jax.tree.map(lambda g: g[0], gs))
+        return jax.lax.scan(lambda state, g: tx.update(g, state)[::-1], state, gs)[::-1]
+
+    places = {"pmap": jax.pmap(run, axis_name="data")(gs)}
+    for check in (True, False):
+        mapped, placed = sharded(run, check)
+        moved, kept = mapped(placed(gs))  # with the check, its type says that the update is the same on all
+        places[f"shard_map {check}"] = jax.tree.map(lambda u: jnp.stack([u] * N), moved), kept
+    for leaf in jax.tree.leaves((updates, places["pmap"][0])):
+        assert (leaf == leaf[0]).all()
+    for place in places.values():
+        assert jax.tree.structure(place) == jax.tree.structure((updates, state))
+        for ours, theirs in zip(jax.tree.leaves(place), jax.tree.leaves((updates, state)), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+@EITHER
+def test_the_state_keeps_its_type_and_one_compile_serves_all_steps(how):
+    tx, g = gd.compressed_mean("data", **how), gradients()
+    start, placed = sharded(lambda g: ((), tx.init(g)))
+    step, _ = sharded(lambda g, state: tx.update(g, state))
+    g = placed(g)
+    _, state = start(g)
+    first = signature_of(state)
+    for _ in range(3):
+        _, state = step(g, state)
+        assert signature_of(state) == first
+    assert step._cache_size() == 1
+
+
+def on_the_wire(tx, g):
+    """The collectives of a step on 8 devices."""
+    start, placed = sharded(lambda g: ((), tx.init(g)))
+    step, _ = sharded(lambda g, state: tx.update(g, state))
+    g = placed(g)
+    return collectives(step.lower(g, start(g)[1]).compile())
+
+
+LAYERS = {f"w{i}": (96, 128) for i in range(6)} | {f"b{i}": (128,) for i in range(6)}
+
+
+def test_8_bits_are_one_all_to_all_and_one_all_gather_of_a_quarter_of_the_bytes():
+    found = on_the_wire(gd.compressed_mean("data", bits=8), gradients(shapes=LAYERS))
+    assert counts(found) == {"all-gather": 1, "all-to-all": 1}
+    rows = 6 * (96 * 128 // 256 + 1)
+    share = -(-rows // N) * 260  # 256 integers and a scale
+    assert {c.kind: c.operand_bytes for c in found} == {"all-gather": share, "all-to-all": N * share}
+    exact, placed = sharded(
+        lambda g: (jax.lax.pmean(jnp.concatenate([x.ravel() for x in jax.tree.leaves(g)]), "data"), ())
+    )
+    whole = collectives(exact.lower(placed(gradients(shapes=LAYERS))).compile())
+    assert counts(whole) == {"all-reduce": 1}
+    ratio = sum(c.wire_bytes for c in found) / sum(c.wire_bytes for c in whole)
+    assert 65 / 256 <= ratio < 65 / 256 * 1.03
+
+
+@pytest.mark.parametrize("rank", [1, 4])
+def test_rank_r_is_two_all_reduces_of_p_with_the_plain_leaves_and_of_q(rank):
+    found = on_the_wire(gd.compressed_mean("data", rank=rank), gradients(shapes=LAYERS))
+    assert counts(found) == {"all-reduce": 2}
+    assert sorted(c.operand_bytes for c in found) == sorted([4 * 6 * (96 * rank + 128), 4 * 6 * 128 * rank])
+    assert {c.members for c in found} == {N}
+
+
+def test_without_a_matrix_it_is_one_all_reduce():
+    found = on_the_wire(gd.compressed_mean("data", rank=1), gradients(shapes={"a": (5,), "b": (2, 2)}))
+    assert counts(found) == {"all-reduce": 1}
+
+
+def test_what_a_collective_stands_within_is_read():
+    def program(x):
+        summed = jax.lax.scan(lambda s, _: (jax.lax.psum(s, "data") / N, None), x, length=5)[0]
+        many = jax.lax.pmax(x.sum(), "data") > 0
+        return jax.lax.cond(many, lambda: jax.lax.all_gather(summed, "data").sum(0), lambda: summed), ()
+
+    mapped, placed = sharded(program, check=False)
+    found = collectives(mapped.lower(placed(jnp.ones((N, 6)))).compile())
+    assert [(c.kind, c.operand_bytes, c.within) for c in sorted(found, key=lambda c: (c.kind, c.operand_bytes))] == [
+        ("all-gather", 24, ("conditional",)),
+        ("all-reduce", 4, ()),
+        ("all-reduce", 24, ("while",)),
+    ]
+
+
+@pytest.mark.parametrize("sizes", [(1,), (255,), (256,), (257, 3), (2048, 1), (0, 5), (2049,)], ids=str)
+@pytest.mark.parametrize("members", [1, 3, 8])
+def test_leaves_of_any_size_come_back_from_blocks(sizes, members):
+    leaves = [jnp.arange(1.0, size + 1) for size in sizes]
+    cut = blocks(leaves, members)
+    assert cut.shape[0] == members
+    np.testing.assert_array_equal(cut, in_blocks([np.asarray(x) for x in leaves], members))
+    for ours, theirs in zip(unblocked(cut, leaves), leaves, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@EITHER
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.complex64])
+def test_updates_have_the_dtype_of_gradients_and_errors_float32_at_least(how, dtype):
+    tx, gs = gd.compressed_mean("data", **how), gradients(steps=3)
+    other = gradients(steps=3, seed=1)
+    gs = {k: jnp.asarray(g + 1j * other[k] if dtype == jnp.complex64 else g, dtype) for k, g in gs.items()}
+    with jax.numpy_dtype_promotion("strict"):
+        updates, state = simulated(tx, gs)
+    assert {u.dtype for u in jax.tree.leaves(updates)} == {jnp.dtype(dtype)}
+    kept = {np.dtype("float32"), np.dtype("complex64") if dtype == jnp.complex64 else np.dtype("float32")}
+    assert {x.dtype for x in jax.tree.leaves(state)} <= kept
+    wide = gs["b"].astype(complex if dtype == jnp.complex64 else float)
+    np.testing.assert_allclose(updates["b"][0], wide.mean(0), atol=0.05)
+
+
+def test_a_complex_leaf_is_two_real_ones():
+    gs = {"z": np.stack([gradients(steps=2)["w"], gradients(steps=2, seed=1)["w"]], -1)}
+    as_complex = {"z": jnp.asarray(gs["z"][..., 0] + 1j * gs["z"][..., 1], jnp.complex64)}
+    for how in ({"bits": 8}, {"rank": 2}):
+        tx = gd.compressed_mean("data", **how)
+        ours, theirs = simulated(tx, as_complex)[0]["z"], simulated(tx, gs)[0]["z"]
+        np.testing.assert_allclose(jnp.stack([ours.real, ours.imag], -1), theirs, rtol=1e-4, atol=1e-5)
+
+
+@EITHER
+def test_float64_stays_float64(how):
+    with jax.enable_x64(True):
+        g = jax.tree.map(lambda g: jnp.asarray(g, jnp.float64), gradients(steps=2))
+        updates, state = simulated(gd.compressed_mean("data", **how), g)
+        assert {x.dtype for x in jax.tree.leaves((updates, state))} == {jnp.dtype("float64")}
+
+
+@EITHER
+def test_scalars_empty_leaves_and_none_pass(how):
+    g = {"e": np.ones((N, 0, 3), np.float32), "n": None, "s": np.arange(8, dtype=np.float32), "within": {"n": None}}
+    updates = once(gd.compressed_mean("data", **how), g)
+    assert jax.tree.structure(updates) == jax.tree.structure(g)
+    assert updates["e"].shape == (N, 0, 3)
+    np.testing.assert_allclose(updates["s"], 3.5, atol=0.06)
+    tx = gd.compressed_mean("data", **how)
+    none = jax.vmap(lambda _: (tx.update({}, tx.init({}))[0], 0.0)[1], axis_name="data")(np.arange(8))
+    assert none.shape == (N,)
+
+
+@EITHER
+def test_of_one_member_it_is_the_compression_of_its_own_gradient(how):
+    g = gradients(members=1)
+    u = np.asarray(once(gd.compressed_mean("data", **how), g)["w"][0], np.float64)
+    off = np.abs(u - g["w"][0])
+    if "bits" in how:
+        assert 0 < off.max() < 0.01 * np.abs(g["w"]).max()
+    else:
+        sizes = np.linalg.svd(u)[1]
+        assert sizes[2] < 1e-5 * sizes[0]
+        orthogonal = (g["w"][0] - u).T @ u  # what is lost is orthogonal to what is kept
+        assert np.abs(orthogonal).max() < 1e-3
+
+
+@EITHER
+def test_a_step_that_is_not_finite_says_so_and_leaves_the_state_as_it_was(how):
+    tx, gs = gd.compressed_mean("data", **how), gradients(steps=2)
+    _, state = simulated(tx, gs)
+    for number in (np.nan, np.inf, -np.inf):
+        bad = {k: g[:, :1].copy() for k, g in gs.items()}
+        bad["w"][3, 0, 1, 2] = number
+        updates, after = simulated(tx, bad, state)
+        assert not np.isfinite(updates["w"][:, 0, 1, 2]).any()
+        for new, old in zip(jax.tree.leaves(after), jax.tree.leaves(state), strict=True):
+            np.testing.assert_array_equal(new, old)
+    later, _ = simulated(tx, gs, after)
+    assert all(np.isfinite(u).all() for u in jax.tree.leaves(later))
+
+
+def test_numbers_too_small_for_a_scale_wait_until_their_sum_is_not():
+    g = {"w": np.full((N, 40, 4), 3e-37, np.float32)}  # the scale would be 2e-39, no normal number
+    updates, _ = simulated(gd.compressed_mean("data", bits=8), g)
+    sums = np.asarray(updates["w"][0], np.float64).sum(0)
+    assert (np.asarray(updates["w"][0, 0]) == 0).all()
+    np.testing.assert_allclose(sums, 40 * 3e-37, rtol=0.2)
+
+
+def test_a_mean_of_low_rank_is_exact():
+    rng = np.random.default_rng(0)
+    u, v = rng.normal(size=(40, 2)), rng.normal(size=(2, 30))
+    noise = rng.normal(size=(N, 40, 30))
+    g = (u @ v + noise - noise.mean(0)).astype(np.float32)
+    updates = once(gd.compressed_mean("data", rank=2), {"w": g})
+    np.testing.assert_allclose(updates["w"][0], g.astype(np.float64).mean(0), atol=1e-4)
+    over = once(gd.compressed_mean("data", rank=4), {"w": g})  # P is of rank 2 alone
+    np.testing.assert_allclose(over["w"][0], g.astype(np.float64).mean(0), atol=1e-4)
+
+
+@pytest.mark.parametrize("rank", [5, 9])
+def test_a_rank_that_a_matrix_has_not_leaves_it_as_it_is(rank):
+    g = gradients(shapes={"w": (5, 40)})
+    updates = once(gd.compressed_mean("data", rank=rank), g)
+    assert not is_compressed(g["w"][0], rank)
+    np.testing.assert_array_equal(updates["w"], once(gd.mean_over("data"), g)["w"])
+
+
+def test_only_leaves_that_are_larger_than_their_approximation_are_compressed():
+    shapes = {(100,): False, (): False, (4, 4): True, (2, 2): False, (3, 1): False, (0, 9): False, (6, 5, 4): True}
+    assert {shape: is_compressed(np.zeros(shape), 1) for shape in shapes} == shapes
+
+
+def test_a_zero_gradient_gives_zero_and_the_next_one_is_taken_as_ever():
+    tx, gs = gd.compressed_mean("data", rank=2), gradients(steps=12, shapes={"w": (20, 18)})
+    gs["w"][:, :3] = 0
+    updates, _ = simulated(tx, gs)
+    assert (updates["w"][:, :3] == 0).all()
+    total, mean = np.asarray(updates["w"][0], np.float64).sum(0), gs["w"].astype(np.float64).mean(0).sum(0)
+    assert np.linalg.norm(total - mean) < 0.7 * np.linalg.norm(mean)
+
+
+@EITHER
+def test_weights_are_those_of_the_mean(how):
+    weights = jnp.asarray([1.0, 2, 0, 1, 3, 1, 1, 1])
+    g = gradients()
+    g["w"][2] = np.nan  # of no weight
+
+    def update(tx):
+        return jax.vmap(lambda g, w: tx.update(g, tx.init(g), weight=w)[0], axis_name="data")(g, weights)
+
+    ours, exact = update(gd.compressed_mean("data", **how)), update(gd.mean_over("data"))
+    np.testing.assert_allclose(ours["b"], exact["b"], atol=0.02 * np.abs(g["b"]).max())
+    assert np.isfinite(ours["w"]).all()
+
+
+@EITHER
+def test_leaves_that_differ_over_another_axis_keep_their_types(how):
+    mesh = jax.make_mesh((4, 2), ("data", "model"))
+    tx = gd.compressed_mean("data", **how)
+    g = {"b": np.ones((4, 20, 9), np.float32), "w": np.arange(4.0 * 24 * 16, dtype=np.float32).reshape(4, 24, 16)}
+    specs = {"b": PartitionSpec("data"), "w": PartitionSpec("data", None, "model")}
+    out = {"b": PartitionSpec(), "w": PartitionSpec(None, "model")}
+
+    def step(g):
+        g = jax.tree.map(lambda x: x[0], g)
+
+        def both(carry, _):
+            updates, state = tx.update(g, carry[1])
+            return (updates, state), None
+
+        zeros = jax.tree.map(lambda x: jax.lax.psum(x, "data") * 0, g)
+        return jax.lax.scan(both, (zeros, tx.init(g)), length=2)[0][0]
+
+    placed = {k: jax.device_put(g[k], NamedSharding(mesh, specs[k])) for k in g}
+    updates = jax.jit(jax.shard_map(step, mesh=mesh, in_specs=(specs,), out_specs=out))(placed)
+    np.testing.assert_allclose(updates["b"], 1.0, rtol=1e-5)
+    assert updates["w"].shape == (24, 16)
+
+
+@EITHER
+def test_leaves_that_are_sharded_by_their_types_are_refused_and_by_an_auto_axis_taken(how):
+    tx, g = gd.compressed_mean("data", **how), np.ones((4, 24, 16), np.float32)
+
+    def updated(kind):
+        mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Auto, kind))
+        placed = jax.device_put(g, NamedSharding(mesh, PartitionSpec("data", None, "model")))
+        data = PartitionSpec("data")
+
+        def step(g):
+            return tx.update({"w": g[0]}, tx.init({"w": g[0]}))[0]["w"][None]
+
+        with jax.set_mesh(mesh):
+            return jax.jit(jax.shard_map(step, in_specs=data, out_specs=data, axis_names={"data"}))(placed)
+
+    np.testing.assert_allclose(updated(AxisType.Auto), 1.0, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"'w' must not be sharded by its type, got .*'model'.*shard_map\(axis_names"):
+        updated(AxisType.Explicit)
+
+
+def test_several_names_are_one_axis():
+    mesh = jax.make_mesh((4, 2), ("host", "device"))
+    both = PartitionSpec(("host", "device"))
+    g = gradients()
+    for how in ({"bits": 8}, {"rank": 2}):
+        tx = gd.compressed_mean(("host", "device"), **how)
+
+        def step(g, tx=tx):
+            g = jax.tree.map(lambda x: x[0], g)
+            return tx.update(g, tx.init(g))[0]
+
+        placed = jax.device_put(g, NamedSharding(mesh, both))
+        ours = jax.jit(jax.shard_map(step, mesh=mesh, in_specs=both, out_specs=PartitionSpec()))(placed)
+        theirs = once(gd.compressed_mean("data", **how), g)
+        for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+            np.testing.assert_allclose(a, b[0], rtol=1e-3, atol=1e-4)
+
+
+@EITHER
+def test_a_gradient_that_is_the_sum_already_is_refused_and_the_way_out_works(how):
+    tx, w = gd.compressed_mean("data", **how), jnp.ones((6, 4))
+    x, placed = np.arange(N * 6, dtype=np.float32).reshape(N, 6), None
+
+    def step(x, cast):
+        params = {"w": jax.lax.pcast(w, "data", to="varying") if cast else w}
+        g = jax.grad(lambda p: jnp.sum(x @ p["w"]))(params)
+        updates, _ = tx.update(g, tx.init(params))
+        return updates, ()
+
+    refused, placed = sharded(functools.partial(step, cast=False))
+    with pytest.raises(ValueError, match=r"'w' must be each member's own .* 8 times too large.*pcast\(params, 'data'"):
+        refused(placed(x))
+    mapped, _ = sharded(functools.partial(step, cast=True))
+    exact = np.repeat(x.mean(0)[:, None], 4, 1)
+    np.testing.assert_allclose(mapped(placed(x))[0]["w"], exact, atol=0.01 * x.max())
+    unchecked, _ = sharded(functools.partial(step, cast=False), check=False)
+    np.testing.assert_allclose(unchecked(placed(x))[0]["w"], exact, atol=0.01 * x.max())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({}, "one of bits and rank must be given, got bits=None, rank=None"),
+        ({"bits": 8, "rank": 2}, "one of bits and rank must be given, got bits=8, rank=2"),
+        ({"bits": 4}, "bits must be 8, got 4"),
+        ({"bits": True}, "bits must be 8, got True"),
+        ({"rank": 0}, "rank must be an integer of 1 at least, got 0"),
+        ({"rank": 1.5}, "rank must be an integer of 1 at least, got 1.5"),
+        ({"rank": 1, "seed": 0.5}, "seed must be an integer, got 0.5"),
+        ({"axis_name": None, "bits": 8}, "axis_name must be the name of an axis"),
+        ({"axis_name": (), "bits": 8}, "axis_name must be the name of an axis"),
+    ],
+    ids=str,
+)
+def test_bad_arguments_are_refused_in_words(arguments, says):
+    with pytest.raises(ValueError, match=f"^compressed_mean: {says}"):
+        gd.compressed_mean(**({"axis_name": "data"} | arguments))
+
+
+@EITHER
+def test_outside_its_axis_it_says_where_it_belongs(how):
+    tx = gd.compressed_mean("data", **how)
+    with pytest.raises(ValueError, match=r"compressed_mean: the axis 'data' must be there.* vmap\(.*axis_name='data'"):
+        tx.init(jnp.ones(3))
+    state = jax.vmap(tx.init, axis_name="data")(jnp.ones((2, 3)))
+    with pytest.raises(ValueError, match="the axis 'data' must be there"):
+        tx.update(jnp.ones(3), state)
+
+
+@EITHER
+def test_it_prints_what_it_is_and_reduces(how):
+    tx = gd.compressed_mean("data", **how)
+    assert gd.parse(repr(tx)) == tx
+    assert tx.factory.traits.reduces
+    assert not jax.tree.leaves(tx)

@@ -1,0 +1,32 @@
+"""However a batch is divided among members, the descent is that of one device on the whole of it."""
+
+import jax
+import numpy as np
+import pytest
+
+import gdjax as gd
+from tests.battery import OPTIMIZERS, WAYS, difference, on_one_device
+
+SHARDED = {name: gd.shard_update(tx, "data") for name, tx in OPTIMIZERS.items() if name != "adafactor"}
+"""Of those for which parts of leaves will do."""
+OVER_AN_AXIS = [way for way in WAYS if not way.startswith("jit")]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_way_is_the_descent_of_one_device(name, way):
+    tx = OPTIMIZERS[name]
+    assert difference(WAYS[way](tx), on_one_device(tx)) <= 1e-6
+
+
+@pytest.mark.parametrize("way", OVER_AN_AXIS)
+@pytest.mark.parametrize("name", SHARDED)
+def test_so_is_one_whose_members_each_update_a_part(name, way):
+    assert difference(WAYS[way](SHARDED[name]), on_one_device(OPTIMIZERS[name])) <= 1e-6
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_where_sums_are_in_one_order_the_bits_are_the_same(name):
+    by_pmap, *others = (WAYS[way](OPTIMIZERS[name]) for way in ("pmap", "shard_map", "shard_map, unchecked"))
+    for other in others:
+        jax.tree.map(np.testing.assert_array_equal, other, by_pmap)

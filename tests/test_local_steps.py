@@ -1,0 +1,147 @@
+"""Steps apart, and one together: local SGD and DiLoCo as the papers have them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, PartitionSpec
+
+import gdjax as gd
+from benchmarks.hlo import collectives
+from tests.battery import descent, difference, loss, on_one_device, parts, start
+
+DILOCO = gd.local_steps(gd.adamw(1e-2), gd.sgd(0.7, momentum=0.9, nesterov=True), every=3, axis_name="data")
+
+
+def each(tx):
+    return jax.vmap(descent(tx, "data"), in_axes=(None, 0), axis_name="data")(start(), parts())
+
+
+def test_together_at_every_step_it_is_synchronous_descent():
+    tx = gd.local_steps(gd.sgd(0.05), gd.sgd(1.0), every=1, axis_name="data")
+    assert difference(jax.tree.map(lambda x: x[3], each(tx)), on_one_device(gd.sgd(0.05))) <= 1e-6
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_it_is_the_papers_algorithm(nesterov):
+    """Douillard et al. 2023, algorithm 1, line by line in float64: inner SGD, outer momentum."""
+    rng = np.random.default_rng(0)
+    targets, rate, outer_rate, decay, every = rng.normal(size=(4, 3)), 0.1, 0.7, 0.9, 3
+    theta, momentum = np.zeros(3), np.zeros(3)
+    for _ in range(4):
+        workers = np.tile(theta, (4, 1))
+        for _ in range(every):
+            workers -= rate * (workers - targets)
+        gone = np.mean(theta - workers, axis=0)
+        momentum = decay * momentum + gone
+        theta = theta - outer_rate * (gone + decay * momentum if nesterov else momentum)
+    tx = gd.local_steps(gd.sgd(rate), gd.sgd(outer_rate, decay, nesterov), every, "data")
+
+    def descended(target):
+        params = jnp.zeros(3)
+        state = tx.init(params)
+        for _ in range(4 * every):
+            params, state = gd.descend(tx, params - target, state, params)
+        return params, state.anchor
+
+    with jax.enable_x64(True):
+        params, anchor = jax.vmap(descended, axis_name="data")(jnp.asarray(targets))
+    np.testing.assert_allclose(anchor, [theta] * 4, rtol=1e-12)
+    np.testing.assert_allclose(params, [theta] * 4, rtol=1e-12)
+
+
+def test_members_differ_in_between_and_no_more_when_they_have_come_together():
+    step = gd.make_step(loss, DILOCO, axis_name="data")
+    spread = []
+
+    def descended(batch):
+        state, seen = gd.State.create(start(), DILOCO), []
+        for _ in range(6):
+            state, metrics = step(state, batch)
+            seen.append((state.params["out"]["w"], metrics["loss"]))
+        return seen
+
+    for weights, losses in jax.vmap(descended, axis_name="data")(parts()):
+        spread.append(float(jnp.ptp(weights, axis=0).max()))
+        assert float(jnp.std(losses)) > 0  # each member's own: nothing is sent for it
+    assert spread[2] == spread[5] == 0 < 1e-4 < min(spread[i] for i in (0, 1, 3, 4))
+
+
+@pytest.mark.parametrize("way", ["pmap", "shard_map"])
+def test_they_speak_once_in_a_while(way):
+    step = gd.make_step(loss, DILOCO, axis_name="data")
+    state = jax.pmap(lambda params: gd.State.create(params, DILOCO), axis_name="data")(gd.replicate(start()))
+    if way == "pmap":
+        run = jax.pmap(step, axis_name="data")
+    else:
+        own, mesh = PartitionSpec("data"), Mesh(np.array(jax.devices()), ("data",))
+
+        def unstacked(state, batch):
+            alone, _ = step(*jax.tree.map(lambda x: x[0], (state, batch)))
+            return jax.tree.map(lambda x: x[None], alone)
+
+        run = jax.jit(jax.shard_map(unstacked, mesh=mesh, in_specs=own, out_specs=own))
+    found = collectives(run.lower(state, parts()).compile())
+    assert found
+    assert all(one.kind == "all-reduce" and one.within == ("conditional",) for one in found)
+
+
+def test_the_state_keeps_its_type_where_types_tell_what_differs():
+    mesh, own = Mesh(np.array(jax.devices()), ("data",)), PartitionSpec("data")
+    step = gd.make_step(loss, DILOCO, axis_name="data")
+
+    def descended(batch):
+        state = gd.State.create(jax.lax.pcast(start(), "data", to="varying"), DILOCO)
+        state, _ = jax.lax.scan(lambda state, _: (step(state, batch)[0], None), state, length=6)
+        return jax.tree.map(lambda x: x[None], state.params)
+
+    batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), parts())
+    ours = jax.jit(jax.shard_map(descended, mesh=mesh, in_specs=own, out_specs=own))(batch)
+    six = jax.vmap(descended_alone(step, 6), axis_name="data")(parts())
+    assert difference(ours, six) <= 2e-6
+
+
+def descended_alone(step, number):
+    def descended(batch):
+        state = gd.State.create(start(), DILOCO)
+        return jax.lax.scan(lambda state, _: (step(state, batch)[0], None), state, length=number)[0].params
+
+    return descended
+
+
+def test_updates_that_are_added_lead_to_the_same_parameters():
+    def descended(target, step):
+        params = jnp.ones(3)
+        state = DILOCO.init(params)
+        for _ in range(7):
+            params, state = step(params - target, state, params)
+        return params
+
+    def added(grads, state, params):
+        updates, state = DILOCO.update(grads, state, params)
+        return gd.apply_updates(params, updates), state
+
+    targets = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), jnp.float32)
+    ways = (added, lambda *of: gd.descend(DILOCO, *of))
+    ours, theirs = (jax.vmap(lambda t, way=way: descended(t, way), axis_name="data")(targets) for way in ways)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+def test_bfloat16_parameters_have_a_float32_anchor():
+    tx = gd.local_steps(gd.sgd(0.1), gd.sgd(1.0), 2, "data")
+    state = jax.vmap(lambda w: tx.init(w), axis_name="data")(jnp.ones((2, 3), jnp.bfloat16))
+    assert state.anchor.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("every", [0, -1, True, 2.5])
+def test_every_is_a_whole_number(every):
+    with pytest.raises(ValueError, match="local_steps: every must be an integer of 1 at least"):
+        gd.local_steps(gd.sgd(0.1), gd.sgd(1.0), every, "data")
+
+
+def test_it_needs_parameters_and_its_axis():
+    tx = gd.local_steps(gd.sgd(0.1), gd.sgd(1.0), 2, "data")
+    with pytest.raises(ValueError, match="local_steps: the axis 'data' must be there"):
+        tx.init(jnp.ones(2))
+    with pytest.raises(ValueError, match="local_steps needs the parameters"):
+        jax.vmap(lambda g: tx.update(g, tx.init(g)), axis_name="data")(jnp.ones((2, 3)))

@@ -1,0 +1,119 @@
+"""The mean of the gradients of many is the gradient of all."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+import gdjax as gd
+
+mapped = functools.partial(jax.vmap, axis_name="data")
+
+
+def mesh():
+    return jax.sharding.Mesh(np.array(jax.devices()), ("data",))
+
+
+def test_it_is_the_mean_in_the_dtype_of_gradients_summed_in_float32():
+    grads = jnp.asarray(np.random.default_rng(0).normal(size=(8, 5)), jnp.bfloat16)
+    tx = gd.mean_over("data")
+    means = mapped(lambda g: tx.update(g, tx.init(g))[0])(grads)
+    exact = np.asarray(grads, np.float32).mean(0)
+    assert means.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(means[3], jnp.asarray(exact, jnp.bfloat16))
+
+
+@pytest.mark.parametrize(("dtype", "sent"), [(None, "f32"), (jnp.bfloat16, "bf16")])
+def test_it_is_sent_in_the_dtype_that_is_asked_for(dtype, sent):
+    tx = gd.mean_over("data", dtype)
+    specs = {"in_specs": PartitionSpec("data"), "out_specs": PartitionSpec()}
+    mean = jax.shard_map(lambda g: tx.update(g, tx.init(g))[0], mesh=mesh(), **specs)
+    text = jax.jit(mean).lower(jnp.ones((8, 5), jnp.bfloat16)).as_text()
+    assert f"tensor<1x5x{sent}>" in next(line for line in text.splitlines() if "}) : (tensor<1x5x" in line)
+
+
+def test_weights_are_those_of_uneven_batches():
+    sizes, tx = jnp.array([4.0, 1.0, 0.0]), gd.mean_over("data")
+    grads = jnp.array([[1.0, 2.0], [6.0, -3.0], [jnp.nan, jnp.inf]])  # the mean of no example at all
+    means = mapped(lambda g, w: tx.update(g, tx.init(g), weight=w)[0])(grads, sizes)
+    np.testing.assert_allclose(means, [[2.0, 1.0]] * 3, rtol=1e-6)
+
+
+def test_without_any_weight_it_is_zero():
+    tx = gd.mean_over("data")
+    means = mapped(lambda g: tx.update(g, tx.init(g), weight=0.0)[0])(jnp.ones((3, 2)))
+    np.testing.assert_array_equal(means, np.zeros((3, 2)))
+
+
+def test_axes_may_be_several():
+    tx, grads = gd.mean_over(("a", "b")), jnp.arange(6.0).reshape(2, 3)
+    means = jax.vmap(jax.vmap(lambda g: tx.update(g, tx.init(g))[0], axis_name="b"), axis_name="a")(grads)
+    np.testing.assert_array_equal(means, np.full((2, 3), 2.5))
+
+
+def test_a_gradient_that_holds_the_sum_already_is_refused():
+    tx = gd.mean_over("data")
+
+    def step(w, x):
+        return tx.update(jax.grad(lambda w: w["a"] @ x[0])(w), tx.init(w))[0]
+
+    specs = {"in_specs": (PartitionSpec(), PartitionSpec("data")), "out_specs": PartitionSpec()}
+    w, x = {"a": jnp.ones(3)}, jnp.ones((8, 3))
+    with pytest.raises(ValueError, match=r"mean_over: updates at 'a' must be each member's own.*8 times too large"):
+        jax.shard_map(step, mesh=mesh(), **specs)(w, x)
+    np.testing.assert_array_equal(jax.shard_map(step, mesh=mesh(), check_vma=False, **specs)(w, x)["a"], np.ones(3))
+
+
+@pytest.mark.parametrize("axis_name", [None, ()])
+def test_an_axis_has_a_name(axis_name):
+    with pytest.raises(ValueError, match="mean_over: axis_name must be"):
+        gd.mean_over(axis_name)
+
+
+def test_an_axis_that_is_not_there_is_named():
+    tx = gd.mean_over("data")
+    with pytest.raises(ValueError, match="mean_over: the axis 'data' must be there"):
+        tx.update(jnp.ones(2), tx.init(jnp.ones(2)))
+
+
+def weighed_loss(w, batch):
+    x, counts = batch
+    return jnp.sum(jnp.square(w - x) * counts) / jnp.maximum(jnp.sum(counts), 1)
+
+
+@pytest.mark.parametrize("tx", [gd.adam(0.1), gd.chain(gd.mean_over("data"), gd.adam(0.1))], ids=["plain", "own"])
+def test_a_step_weighs_uneven_parts_by_their_examples(tx):
+    """5 examples on 3 members of 2 and one of none, filled up, against all 5 at once."""
+    x = jnp.array([1.0, 2.0, 3.0, 4.0, 5.0, 0.0, 0.0, 0.0]).reshape(4, 2)
+    counts = jnp.array([1.0, 1, 1, 1, 1, 0, 0, 0]).reshape(4, 2)
+    step = gd.make_step(weighed_loss, tx, axis_name="data", weight=lambda batch: batch[1].sum())
+    state, metrics = mapped(lambda batch: step(gd.State.create(0.5, tx), batch))((x, counts))
+    alone, told = gd.make_step(weighed_loss, gd.adam(0.1))(gd.State.create(0.5, gd.adam(0.1)), (x, counts))
+    np.testing.assert_allclose(state.params, [alone.params] * 4, rtol=1e-6)
+    np.testing.assert_allclose(metrics["loss"], [told["loss"]] * 4, rtol=1e-6)
+
+
+def test_a_step_gives_an_optimizer_over_an_axis_gradients_that_are_each_members_own():
+    tx = gd.chain(gd.mean_over("data"), gd.sgd(1.0))
+    step = gd.make_step(lambda w, x: w * x, tx, axis_name="data")
+    _, metrics = mapped(lambda x: step(gd.State.create(0.0, tx), x))(jnp.array([3.0, 4.0]))
+    np.testing.assert_allclose(metrics["grad_norm"], [12.5**0.5] * 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tx": gd.chain(gd.mean_over("data"), gd.sgd(0.1))}, "give make_step its axis_name"),
+        ({"tx": gd.sgd(0.1), "weight": len}, "weight is that of a member of an axis"),
+        (
+            {"tx": gd.local_steps(gd.sgd(0.1), gd.sgd(1.0), 2, "data"), "weight": len, "axis_name": "data"},
+            "weight is of means over an axis",
+        ),
+    ],
+)
+def test_a_step_is_asked_for_what_fits_together(options, message):
+    with pytest.raises(ValueError, match=message):
+        gd.make_step(weighed_loss, **options)
