@@ -1,0 +1,346 @@
+"""What does distribution cost, and what does it save: bytes on devices, bytes between them, steps of a large cluster?
+
+`python benchmarks/scale.py` makes eight virtual devices, asks three questions and writes `results/scale-cpu.md` and
+`results/scale-cpu.png`:
+
+1. How many bytes of parameters, state and temporaries has each of N devices, and which collectives are in a step?
+2. How many bytes does a member send at every step, by each way to take the mean?
+3. A cluster of 256 workers, simulated by `vmap` on one processor: how many steps, messages and bytes to a target?
+
+The first two are read off compiled programs, where nothing is timed; the third is arithmetic, the same on any machine
+to rounding. `--only cluster` asks one question and writes nothing.
+"""
+
+import argparse
+import functools
+import os
+import pathlib
+
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+
+import jax
+import jax.numpy as jnp
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+from hlo import collectives, counts
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from timing import machine
+
+import gdjax as gd
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+WIDTH = 1024
+WORKERS = 256
+P = PartitionSpec
+
+
+def main():
+    """Ask, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", choices=QUESTIONS, help="ask these alone, and write nothing")
+    only = parser.parse_args().only
+    lines = ["# Scale", "", f"{machine()}; `benchmarks/scale.py`."]
+    for name, question in QUESTIONS.items():
+        if not only or name in only:
+            lines += ["", *question(draw=not only)]
+    print("\n".join(lines))
+    if not only:
+        (RESULTS / "scale-cpu.md").write_text("\n".join(lines) + "\n")
+
+
+# Bytes on devices
+
+
+def network_params():
+    """Two matrices, 33.5 MB in float32."""
+    keys = jax.random.split(jax.random.key(0))
+    shapes = ((WIDTH, 4 * WIDTH), (4 * WIDTH, WIDTH))
+    return {name: 0.02 * jax.random.normal(key, shape) for name, key, shape in zip("ab", keys, shapes, strict=True)}
+
+
+def network_loss(params, x):
+    """Mean squares of what two layers leave of their input."""
+    return jnp.mean(jnp.square(jax.nn.relu(x @ params["a"]) @ params["b"] - x))
+
+
+def memory(draw):
+    """A training step of two layers under AdamW, one batch of 64 rows divided over N devices."""
+    lines = [
+        "## Bytes a device, and collectives a step",
+        "",
+        "Two layers of 33.5 MB under `adamw`, a batch of 64 rows divided over N devices, float32, parameters and state "
+        "donated. MB a device: of parameters and state as they lie there, of temporaries (the gradient among them, and "
+        "for FSDP the gathered parameters) as XLA says of the compiled step. The update is `gd.descend` alone, of "
+        "gradients that each device has already.",
+        "",
+        "| | N | parameters | state | temporaries | of the update | collectives | MB sent a step |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, way in WAYS.items():
+        for number in (1, 2, 4, 8):
+            params, state, compiled, update = way(number)
+            found = collectives(compiled)
+            row = [name, number, _mb(_on_one(params)), _mb(_on_one(state)), _mb(_temporaries(compiled))]
+            row += [_mb(_temporaries(update)) if update else "", _listed(counts(found))]
+            row += [_mb(sum(one.wire_bytes for one in found))]
+            lines.append("| " + " | ".join(map(str, row)) + " |")
+    return lines
+
+
+def _by_jit(number, shardings_of):
+    """A step that XLA divides, as the shardings of parameters and state tell it to."""
+    mesh, tx = _mesh(number), gd.adamw(1e-3)
+    of_params, of_state = shardings_of(mesh, tx, network_params())
+    params = jax.device_put(network_params(), of_params)
+    state = gd.sharding.init(tx, params, of_state)
+
+    def step(params, state, x):
+        return gd.descend(tx, jax.grad(network_loss)(params, x), state, params)
+
+    batch = jax.ShapeDtypeStruct((64, WIDTH), jnp.float32, sharding=NamedSharding(mesh, P("data")))
+    run = jax.jit(step, donate_argnums=(0, 1), out_shardings=(of_params, of_state))
+    return params, state, run.lower(params, state, batch).compile(), None
+
+
+def _replicated(mesh, tx, params):
+    whole = NamedSharding(mesh, P())
+    return jax.tree.map(lambda _: whole, params), jax.tree.map(lambda _: whole, jax.eval_shape(tx.init, params))
+
+
+def _zero(mesh, tx, params):
+    of_params, _ = _replicated(mesh, tx, params)
+    return of_params, gd.sharding.zero(tx, jax.device_put(params, of_params), mesh)
+
+
+def _fsdp(mesh, tx, params):
+    of_params = jax.tree.map(lambda _: NamedSharding(mesh, P("data")), params)
+    return of_params, gd.sharding.of_state(tx, jax.device_put(params, of_params))
+
+
+def _by_shard_map(number):
+    """A step each device of which scatters its gradients and gathers the parameters."""
+    mesh, inner = _mesh(number), gd.adamw(1e-3)
+    tx = gd.shard_update(inner, "data")
+    params = jax.device_put(network_params(), NamedSharding(mesh, P()))
+    of_state = jax.tree.map(lambda x: P("data") if x.ndim else P(), jax.eval_shape(inner.init, params))
+    mapped = functools.partial(jax.shard_map, mesh=mesh, out_specs=(P(), of_state))
+    state = jax.jit(jax.shard_map(tx.init, mesh=mesh, in_specs=P(), out_specs=of_state))(params)
+    step = gd.make_step(network_loss, tx, axis_name="data")
+
+    def stepped(params, state, x):
+        new, _ = step(gd.State(params, state, jnp.zeros((), jnp.int32), jax.random.key(0), None), x)
+        return new.params, new.opt_state
+
+    def updated(params, state, grads):
+        return gd.descend(tx, jax.tree.map(lambda g: g[0], grads), state, params)
+
+    def compiled(f, last):
+        run = jax.jit(mapped(f, in_specs=(P(), of_state, P("data"))), donate_argnums=(0, 1))
+        return run.lower(params, state, last).compile()
+
+    rows = NamedSharding(mesh, P("data"))
+    batch = jax.ShapeDtypeStruct((64, WIDTH), jnp.float32, sharding=rows)
+    grads = jax.tree.map(lambda p: jax.ShapeDtypeStruct((number, *p.shape), p.dtype, sharding=rows), params)
+    return params, state, compiled(stepped, batch), compiled(updated, grads)
+
+
+WAYS = {
+    "replicated": lambda number: _by_jit(number, _replicated),
+    "ZeRO-1, `sharding.zero`": lambda number: _by_jit(number, _zero),
+    "ZeRO-2, `shard_update`": _by_shard_map,
+    "FSDP, `sharding.of_state`": lambda number: _by_jit(number, _fsdp),
+}
+
+
+def _mesh(number):
+    return Mesh(np.array(jax.devices()[:number]), ("data",))
+
+
+def _on_one(values):
+    return sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(values))
+
+
+def _temporaries(compiled):
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def _mb(size):
+    return f"{size / 1e6:,.2f}"
+
+
+def _listed(found):
+    return ", ".join(f"{number} {kind}" for kind, number in found.items()) or "none"
+
+
+# Bytes between devices
+
+MEANS = {
+    "`mean_over`": gd.mean_over("data"),
+    "`mean_over(dtype=bfloat16)`": gd.mean_over("data", jnp.bfloat16),
+    "`compressed_mean(bits=8)`": gd.compressed_mean("data", bits=8),
+    "`compressed_mean(rank=1)`": gd.compressed_mean("data", rank=1),
+    "`compressed_mean(rank=4)`": gd.compressed_mean("data", rank=4),
+}
+
+
+def wire(draw):
+    """What a member sends at a step, by each way to take the mean."""
+    lines = [
+        "## Bytes that a member sends at a step",
+        "",
+        "The mean of 8.4M float32 gradients in two matrices over N members, read off the compiled program: a ring's "
+        "all-reduce sends 2 (N - 1) / N times its operand, the others (N - 1) / N times what they gather or exchange.",
+        "",
+        "| | N = 2 | N = 4 | N = 8 | of `mean_over`, N = 8 | collectives |",
+        "|---|---|---|---|---|---|",
+    ]
+    plain = sum(one.wire_bytes for one in mean_of(gd.mean_over("data"), 8))
+    for name, tx in MEANS.items():
+        found = {number: mean_of(tx, number) for number in (2, 4, 8)}
+        sent = {number: sum(one.wire_bytes for one in of) for number, of in found.items()}
+        shown = [*map(_mb, sent.values()), f"{sent[8] / plain:.4f}", _listed(counts(found[8]))]
+        lines.append(f"| {name} | " + " | ".join(shown) + " |")
+    return lines
+
+
+def mean_of(tx, number, params=None):
+    """The collectives of the mean of gradients."""
+    params = params or jax.eval_shape(network_params)
+    mesh = _mesh(number)
+
+    def mean(grads):
+        own = jax.tree.map(lambda g: g[0], grads)
+        return tx.update(own, tx.init(own))[0]
+
+    rows = NamedSharding(mesh, P("data"))
+    grads = jax.tree.map(lambda p: jax.ShapeDtypeStruct((number, *p.shape), p.dtype, sharding=rows), params)
+    run = jax.jit(jax.shard_map(mean, mesh=mesh, in_specs=P("data"), out_specs=P()))
+    return collectives(run.lower(grads).compile())
+
+
+# A simulated cluster
+
+TARGET = 0.1
+EVERY = 16
+STEPS = 640
+RATE = 3e-3
+OUTER = gd.sgd(0.7, momentum=0.9, nesterov=True)
+CLUSTER = {
+    "synchronous": (gd.chain(gd.mean_over("data"), gd.adamw(RATE)), "black", "-"),
+    "int8": (gd.chain(gd.compressed_mean("data", bits=8), gd.adamw(RATE)), "#009E73", "-"),
+    "PowerSGD, rank 2": (gd.chain(gd.compressed_mean("data", rank=2), gd.adamw(RATE)), "#CC79A7", "-"),
+    "local SGD, H = 8": (gd.local_steps(gd.adamw(RATE), gd.sgd(1.0), 8, "data"), "#E69F00", "--"),
+    "DiLoCo, H = 16": (gd.local_steps(gd.adamw(RATE), OUTER, 16, "data"), "#0072B2", "--"),
+    "DiLoCo, H = 64": (gd.local_steps(gd.adamw(RATE), OUTER, 64, "data"), "#D55E00", "--"),
+}
+"""Methods by name, each with the colour and the line that draw it."""
+
+
+def cluster(draw):
+    """Descent on digits by 256 workers of 4 images each."""
+    problem = gd.problems.digits()
+    lines = [
+        f"## A simulated cluster of {WORKERS} workers",
+        "",
+        f"`digits`, {WORKERS} workers under `vmap(axis_name=)`, 4 images each a step, AdamW at {RATE:g}. To a training "
+        f"loss of {TARGET:g}: steps, messages that wait for one another (collectives), MB that each worker sends, as "
+        "the formulas of `cost.py` have it of this model. *Shuffled*: every worker draws from all images. *Apart*: "
+        "each has 5 images of its own, and sees no other.",
+        "",
+        "| | steps, shuffled | messages | MB sent | steps, apart | messages | MB sent |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    curves = {data: {name: descended(problem, tx, data) for name, (tx, *_) in CLUSTER.items()} for data in DATA}
+    for name in CLUSTER:
+        cells = [cell for data in DATA for cell in _to_target(name, curves[data][name])]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    if draw:
+        _drawn(curves)
+        lines += ["", "![Loss against bytes sent](scale-cpu.png)"]
+    return lines
+
+
+def _shuffled(key, images):
+    return jax.random.randint(key, (WORKERS, 4), 0, images)
+
+
+def _apart(key, images):
+    own = images // WORKERS
+    return own * jnp.arange(WORKERS)[:, None] + jax.random.randint(key, (WORKERS, 4), 0, own)
+
+
+DATA = {"shuffled": _shuffled, "apart": _apart}
+
+
+def descended(problem, tx, data):
+    """The training loss every few steps, of the parameters that all would keep."""
+    step = jax.vmap(gd.make_step(problem.loss, tx, axis_name="data"), axis_name="data")
+    images, labels = map(jnp.asarray, problem.train)
+    begin = jax.vmap(lambda _: gd.State.create(problem.init(jax.random.key(0)), tx), axis_name="data")
+
+    def one(state, key):
+        rows = DATA[data](key, len(images))
+        return step(state, (images[rows], labels[rows]))[0], None
+
+    @jax.jit
+    def several(state, keys):
+        state, _ = jax.lax.scan(one, state, keys)
+        of_all = getattr(state.opt_state, "anchor", state.params)
+        return state, problem.loss(jax.tree.map(lambda x: x[0], of_all), problem.train)
+
+    state, losses = begin(jnp.arange(WORKERS)), []
+    for keys in jax.random.split(jax.random.key(1), (STEPS // EVERY, EVERY)):
+        state, loss = several(state, keys)
+        losses.append(float(loss))
+    return np.array(losses)
+
+
+def sent_a_step(name):
+    """The MB and the messages of a worker at a step."""
+    size = sum(x.size for x in jax.tree.leaves(jax.eval_shape(gd.problems.digits().init, jax.random.key(0))))
+    share = (WORKERS - 1) / WORKERS
+    tx = CLUSTER[name][0]
+    if name == "int8":
+        found = mean_of(tx.transforms[0], 8, _digits_params())
+        return sum(one.operand_bytes * (1 if one.kind == "all-to-all" else 8) for one in found) * share / 1e6, 2
+    if name.startswith("PowerSGD"):
+        found = mean_of(tx.transforms[0], 8, _digits_params())
+        return 2 * share * sum(one.operand_bytes for one in found) / 1e6, len(found)
+    every = getattr(tx, "every", 1) if name != "synchronous" else 1
+    return 2 * share * 4 * size / 1e6 / every, 1 / every
+
+
+def _digits_params():
+    return jax.eval_shape(gd.problems.digits().init, jax.random.key(0))
+
+
+def _to_target(name, losses):
+    reached = np.flatnonzero(losses <= TARGET)
+    if not len(reached):
+        return f"over {STEPS} ({losses[-1]:.2f})", "", ""
+    steps = EVERY * int(reached[0] + 1)
+    megabytes, messages = sent_a_step(name)
+    return f"{steps}", f"{steps * messages:,.0f}", f"{steps * megabytes:,.2f}"
+
+
+def _drawn(curves):
+    matplotlib.use("agg")
+    figure, panels = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained", dpi=120)
+    for panel, (data, of) in zip(panels, curves.items(), strict=True):
+        for name, losses in of.items():
+            _, colour, line = CLUSTER[name]
+            steps = EVERY * np.arange(1, len(losses) + 1)
+            panel.loglog(sent_a_step(name)[0] * steps, losses, color=colour, ls=line, lw=1.4, label=name)
+        panel.axhline(TARGET, color="grey", lw=0.6)
+        panel.set(title=f"{WORKERS} workers, data {data}", xlabel="MB sent by each worker")
+    panels[0].set_ylabel("training loss, nats")
+    panels[0].legend(frameon=False, fontsize=9)
+    figure.savefig(RESULTS / "scale-cpu.png")
+
+
+QUESTIONS = {"memory": memory, "wire": wire, "cluster": cluster}
+
+
+if __name__ == "__main__":
+    main()
