@@ -101,6 +101,13 @@ def cast(x: Any, over: frozenset[Any]) -> Any:
     return lax.pcast(x, missing, to="varying") if missing else x
 
 
+def zeros(like: Any, x: jax.Array) -> jax.Array:
+    """Zeros in the place of `x` and placed like it, which are the same on all members of an axis where `like` is."""
+    if differing(x) <= differing(like):
+        return jnp.zeros_like(x)
+    return cast(jnp.zeros(jnp.shape(x), x.dtype), differing(like))
+
+
 def mean(x: jax.Array, axis_name: AxisName, dtype: Any = None) -> jax.Array:
     """The mean over an axis in the dtype of `x`, summed in another one, by default float32 or wider."""
     wire = dtype or (x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.float32)

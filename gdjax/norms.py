@@ -36,6 +36,11 @@ def global_norms(trees: Sequence[Tree], axis_name: axes.AxisName = None) -> list
     return [root_of_sum(square) for square in sums(squares, axis_name)]
 
 
+def of_members(norm: jax.Array, axis_name: axes.AxisName) -> jax.Array:
+    """The root of the mean square of norms that the members of an axis have each of something of its own."""
+    return jnp.sqrt(axes.mean(jnp.square(norm), axis_name)) if axes.names(axis_name) else norm
+
+
 def _numbers(tree: Tree) -> list[Any]:
     """The leaves, without the gradients of integers."""
     return [leaf for leaf in jax.tree.leaves(tree) if getattr(leaf, "dtype", None) != jax.dtypes.float0]

@@ -25,6 +25,14 @@ def test_so_is_one_whose_members_each_update_a_part(name, way):
     assert difference(WAYS[way](SHARDED[name]), on_one_device(OPTIMIZERS[name])) <= 1e-6
 
 
+@pytest.mark.parametrize("way", OVER_AN_AXIS)
+@pytest.mark.parametrize("text", ["chain(mean_over('data'), adamw(1e-2))", "shard_update(adamw(1e-2), 'data')"])
+@pytest.mark.parametrize("around", ["accumulate({}, 2)", "watch({})", "apply_if_finite({}, 2)", "params_ema({})"])
+def test_so_is_one_with_a_wrapper_around_it(around, text, way):
+    tx = gd.parse(around.format(text))
+    assert difference(WAYS[way](tx), on_one_device(gd.parse(around.format("adamw(1e-2)")))) <= 1e-6
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_where_sums_are_in_one_order_the_bits_are_the_same(name):
     by_pmap, *others = (WAYS[way](OPTIMIZERS[name]) for way in ("pmap", "shard_map", "shard_map, unchecked"))

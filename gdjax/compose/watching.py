@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gdjax import norms
+from gdjax import axes, norms
 from gdjax.value import transform
 from gdjax.value.diagnose import require_params
+from gdjax.value.traits import anywhere, reduced_over
 
 
 class WatchState(NamedTuple):
@@ -24,7 +25,9 @@ def watch(inner: optax.GradientTransformation, name: str = "", axis_name: Any = 
     r"""Record the norms of what goes into a transform, of what comes out of it, and of the parameters.
 
     `gd.metrics(state)` reads `grad_norm`, `update_norm` and `param_norm`, zero before the first step. The state is the
-    same type at every step, so it can be carried through `scan`.
+    same type at every step, so it can be carried through `scan`. Around a transform that takes the mean of the
+    gradients of an axis, `grad_norm` is the root of their mean square; around `local_steps` all norms are each
+    member's own.
 
     State: `WatchState(inner_state, seen)`, 12 bytes in all beside the inner one.
 
@@ -46,14 +49,17 @@ def watch(inner: optax.GradientTransformation, name: str = "", axis_name: Any = 
     prefix = f"{name}/" if name else ""
     watched = [f"{prefix}{of}_norm" for of in ("grad", "param", "update")]
 
+    over, apart = reduced_over(inner), anywhere(inner, "apart")
+
     def init(params):
         seen = {norm: jnp.zeros((), float) for norm in watched}
-        return WatchState(inner_state=inner.init(params), seen=seen)
+        return WatchState(inner_state=inner.init(params), seen=axes.vary(seen, over) if apart else seen)
 
     def update(grads, state, params=None, **extra_args):
         require_params("watch", params)
         updates, inner_state = inner.update(grads, state.inner_state, params, **extra_args)
-        found = norms.global_norms([grads, params, updates], axis_name)
+        grad_norm, *others = norms.global_norms([grads, params, updates], axis_name)
+        found = (grad_norm if apart else norms.of_members(grad_norm, over), *others)
         seen = {norm: jnp.asarray(of, float) for norm, of in zip(watched, found, strict=True)}
         return updates, WatchState(inner_state=inner_state, seen=seen)
 

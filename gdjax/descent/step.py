@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from jax.sharding import NamedSharding
 
-from gdjax import axes, norms, tree
+from gdjax import norms, tree
 from gdjax.compose import descend
 from gdjax.descent.gradient import WAY, Gradient, make_gradient
 from gdjax.value.diagnose import require_inexact
@@ -97,6 +97,7 @@ def make_step(
     require_optimizer("make_step", tx)
     _require_axis(axis_name, weight, tx)
     own, apart = (anywhere(tx, trait) for trait in ("reduces", "apart"))
+    over = axis_name if own and not apart else None
     gradient = make_gradient(
         loss,
         accumulate=accumulate,
@@ -112,7 +113,8 @@ def make_step(
         if not isinstance(state, State):
             raise TypeError(f"make_step: step takes a State, as State.create makes it, got a {type(state).__name__}.")
         at, value_fn = gradient(state.params, batch, state.step_key(), state.extra)
-        metrics = {"loss": at.value, "grad_norm": _norm(at.grads, axis_name if own and not apart else None)}
+        norm = norms.of_members(norms.global_norm(at.grads), over)
+        metrics = {"loss": at.value, "grad_norm": norm}
         return descended(tx, state, at, value_fn), metrics | ({"aux": at.aux} if has_aux else {})
 
     return step
@@ -123,12 +125,6 @@ def descended(tx: optax.GradientTransformation, state: State, at: Gradient, valu
     told = {"value": at.value, "grad": at.grads, "value_fn": value_fn}
     params, opt_state = descend(tx, at.grads, state.opt_state, state.params, **told)
     return State(params, opt_state, state.count + 1, state.key, at.extra)
-
-
-def _norm(grads: Any, axis_name: Any) -> jax.Array:
-    """The norm of the gradient; over an axis whose members have each its own, the root of their mean square."""
-    norm = norms.global_norm(grads)
-    return norm if axis_name is None else jnp.sqrt(axes.mean(jnp.square(norm), axis_name))
 
 
 def _require_axis(axis_name: Any, weight: Any, tx: Any) -> None:

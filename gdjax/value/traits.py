@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from gdjax import axes
 from gdjax.value.base import Value
 
 
@@ -51,6 +52,14 @@ def anywhere(tx: Any, trait: str) -> bool:
     return isinstance(tx, Value) and (
         getattr(tx.factory.traits, trait) or any(anywhere(part, trait) for part in within(tx))
     )
+
+
+def reduced_over(tx: Any) -> tuple[Any, ...]:
+    """The names of axes over whose members a transform takes gradients each for itself."""
+    if not isinstance(tx, Value):
+        return ()
+    own = axes.names(tx.arguments["axis_name"]) if tx.factory.traits.reduces else ()
+    return tuple(dict.fromkeys([*own, *(name for part in within(tx) for name in reduced_over(part))]))
 
 
 def over(tx: Any, axis_name: Any) -> Any:

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gdjax import tree
+from gdjax import axes, tree
 from gdjax.value import Interval, ScalarOrSchedule, at, transform
+from gdjax.value.traits import reduced_over
 
 
 class AccumulateState(NamedTuple):
@@ -59,19 +60,19 @@ def accumulate(
             mini_step=jnp.zeros((), jnp.int32),
             gradient_step=jnp.zeros((), jnp.int32),
             inner_state=inner.init(params),
-            acc_grads=tree.accumulators(params, 0, accumulator_dtype),
+            acc_grads=axes.vary(tree.accumulators(params, 0, accumulator_dtype), reduced_over(inner)),
         )
 
     def update(updates, state, params=None, **extra_args):
         count = state.mini_step + 1
         k = at(every, state.gradient_step)
 
-        def total():
+        def total(updates, state):
             both = jax.tree.map(jnp.add, tree.widen(state.acc_grads), tree.widen(updates))
             return tree.cast_like(both, state.acc_grads)
 
-        def step():
-            mean = jax.tree.map(lambda s: s / tree.scalar(count.astype(float), s), tree.widen(total()))
+        def step(updates, state):
+            mean = jax.tree.map(lambda s: s / tree.scalar(count.astype(float), s), tree.widen(total(updates, state)))
             stepped, kept = inner.update(mean, state.inner_state, params, **extra_args)
             return tree.cast_like(stepped, updates), AccumulateState(
                 mini_step=jnp.zeros_like(count),
@@ -80,9 +81,11 @@ def accumulate(
                 acc_grads=jax.tree.map(jnp.zeros_like, state.acc_grads),
             )
 
-        def wait():
-            return jax.tree.map(jnp.zeros_like, updates), state._replace(mini_step=count, acc_grads=total())
+        def wait(updates, state):
+            like = jax.eval_shape(step, updates, state)[0] if reduced_over(inner) else updates
+            kept = state._replace(mini_step=count, acc_grads=total(updates, state))
+            return jax.tree.map(axes.zeros, like, updates), kept
 
-        return jax.lax.cond(count.astype(float) >= k, step, wait)
+        return jax.lax.cond(count.astype(float) >= k, step, wait, updates, state)
 
     return init, update

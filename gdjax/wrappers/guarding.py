@@ -8,6 +8,7 @@ import optax
 
 from gdjax import axes, tree
 from gdjax.value import transform
+from gdjax.value.traits import reduced_over
 
 
 @transform(parts=True)
@@ -24,7 +25,7 @@ def apply_if_finite(inner: optax.GradientTransformation, max_consecutive_errors:
       inner: what takes the steps.
       max_consecutive_errors: how many steps in a row may be skipped, at least 0.
       axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
-        members is whole. All members skip the same steps.
+        members is whole. All members skip the same steps, as they do where the inner transform takes the mean over one.
 
     Raises:
       ValueError: if `max_consecutive_errors` is negative.
@@ -41,6 +42,8 @@ def apply_if_finite(inner: optax.GradientTransformation, max_consecutive_errors:
     if max_consecutive_errors < 0:
         raise ValueError(f"apply_if_finite: max_consecutive_errors must be at least 0, got {max_consecutive_errors}.")
 
+    over = (*axes.names(axis_name), *reduced_over(inner))
+
     def init(params):
         def zero():
             return jnp.zeros((), jnp.int32)
@@ -51,19 +54,22 @@ def apply_if_finite(inner: optax.GradientTransformation, max_consecutive_errors:
         finite = jnp.asarray(True)
         for leaf in jax.tree.leaves(updates):
             finite &= jnp.isfinite(leaf).all()
-        if axis_name is not None:
-            finite = ~axes.somewhere(~finite, axis_name)
+        if over:
+            finite = ~axes.somewhere(~finite, over)
         in_a_row = jnp.where(finite, 0, optax.safe_increment(state.notfinite_count))
         total = jnp.where(finite, state.total_notfinite, optax.safe_increment(state.total_notfinite))
 
-        def step():
-            stepped, kept = inner.update(updates, state.inner_state, params, **extra_args)
-            return tree.cast_like(stepped, updates), tree.cast_like(kept, state.inner_state)
+        def step(updates, inner_state):
+            stepped, kept = inner.update(updates, inner_state, params, **extra_args)
+            return tree.cast_like(stepped, updates), tree.cast_like(kept, inner_state)
 
-        def skip():
-            return jax.tree.map(jnp.zeros_like, updates), state.inner_state
+        def skip(updates, inner_state):
+            like = jax.eval_shape(step, updates, inner_state)[0] if over else updates
+            return jax.tree.map(axes.zeros, like, updates), inner_state
 
-        stepped, kept = jax.lax.cond(finite | (in_a_row > max_consecutive_errors), step, skip)
+        stepped, kept = jax.lax.cond(
+            finite | (in_a_row > max_consecutive_errors), step, skip, updates, state.inner_state
+        )
         return stepped, optax.ApplyIfFiniteState(in_a_row, finite, total, kept)
 
     return init, update
