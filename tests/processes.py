@@ -1,11 +1,126 @@
-"""Processes that tests start and signal."""
+"""Processes that tests start and signal; none outlives its test."""
 
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
 import sys
+import tempfile
+import time
 
 HEARING = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.executable, sys.argv[1:])"
+ROOT = pathlib.Path(__file__).parents[1]
+CALLING = """
+import importlib, json, pathlib, sys, jax
+address, number, index, devices, path, arguments, found = sys.argv[1:]
+jax.config.update("jax_num_cpu_devices", int(devices))
+jax.distributed.initialize(
+    address, int(number), int(index), cluster_detection_method="deactivate", heartbeat_timeout_seconds=10,
+    shutdown_timeout_seconds=30,
+)
+module, name = path.split(":")
+result = getattr(importlib.import_module(module), name)(*json.loads(arguments))
+pathlib.Path(found).write_text(json.dumps(result))
+"""
 
 
 def hearing(*arguments):
     """The command of a Python that hears Ctrl-C, wherever it is started: in the background of a shell none does."""
     python = sys.executable
     return [python, "-c", HEARING, python, *map(str, arguments)]
+
+
+def free_port():
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def environment(**more):
+    """The environment of a user with a processor, without the devices of the other tests."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "COLUMNS")}
+    return {**kept, "JAX_PLATFORMS": "cpu", **more}
+
+
+class Process:
+    """A process in a group of its own."""
+
+    def __init__(self, command, cwd, env):
+        self.out, self.err = (tempfile.TemporaryFile("w+") for _ in range(2))  # noqa: SIM115  (closed by `kill`)
+        self._process = subprocess.Popen(
+            list(map(str, command)), cwd=cwd, env=env, stdout=self.out, stderr=self.err, start_new_session=True
+        )
+        self.pid = self._process.pid
+
+    def running(self):
+        return self._process.poll() is None
+
+    def ended(self, timeout):
+        """How it ended, and what it said on its standard output and error."""
+        status = self._process.wait(timeout)
+        for stream in (self.out, self.err):
+            stream.seek(0)
+        return status, self.out.read(), self.err.read()
+
+    def kill(self):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+        self.out.close()
+        self.err.close()
+
+
+@contextlib.contextmanager
+def running(*commands, cwd=ROOT, env=None):
+    """Processes of these commands; what is left of them at the end is killed."""
+    processes = []
+    try:
+        for command in commands:
+            processes.append(Process(command, cwd, environment() if env is None else env))
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def all_ended(processes, timeout):
+    """How each ended and what it said; within a time, or what they have said fails the test."""
+    until = time.monotonic() + timeout
+    try:
+        return [process.ended(max(until - time.monotonic(), 0.01)) for process in processes]
+    except subprocess.TimeoutExpired:
+        raise AssertionError(f"after {timeout} s they still run: {[_said(process) for process in processes]}") from None
+
+
+def in_processes(number, path, *arguments, devices=None, timeout=120):
+    """What a function returns in each of several processes that JAX has joined.
+
+    Args:
+      number: of processes.
+      path: of the function, as in `tests.test_processes:divided`.
+      arguments: its arguments; like the results they are what JSON can hold.
+      devices: of all processes together; by default one each.
+      timeout: seconds after which they are killed, and the test fails.
+    """
+    each = (devices or number) // number
+    address = f"127.0.0.1:{free_port()}"
+    with tempfile.TemporaryDirectory() as folder:
+        found = [pathlib.Path(folder) / str(index) for index in range(number)]
+        command = [sys.executable, "-W", "error", "-c", CALLING, address, number]
+        commands = [[*command, i, each, path, json.dumps(arguments), found[i]] for i in range(number)]
+        with running(*commands) as processes:
+            for status, out, err in all_ended(processes, timeout):
+                assert status == 0, f"{out[-2000:]}\n{err[-6000:]}"
+        return [json.loads(file.read_text()) for file in found]
+
+
+def _said(process):
+    parts = []
+    for stream in (process.out, process.err):
+        stream.seek(0)
+        parts.append(stream.read()[-2000:])
+    return parts

@@ -360,16 +360,19 @@ def test_text_descends_on_files_of_yours(gdjax, tmp_path):
     assert_same_run(tmp_path / "runs/text-1", tmp_path / "runs/text-2")
 
 
-def test_devices_divide_every_batch(gdjax, tmp_path):
+def test_a_mesh_divides_every_batch_and_a_run_goes_on_over_another(gdjax, tmp_path):
     arguments = ["train", "classification", "--epochs", "1"]
-    two = gdjax(*arguments, "--devices", 2, "--out", "two")
+    two = gdjax(*arguments, "--mesh", "data=2", "--out", "two")
     assert two.returncode == 0, two.stderr
     again = gdjax("train", "--config", "two/config.toml", "--out", "again")
     assert again.returncode == 0, again.stderr
     assert_same_run(tmp_path / "two", tmp_path / "again")
-    refused(gdjax(*arguments, "--devices", 3), "--batch-size must be a multiple of --devices")
+    refused(gdjax(*arguments, "--mesh", "data=3"), "--batch-size must be a multiple of the devices of --mesh")
     one = gdjax(*arguments, "--out", "one")
     assert one.returncode == 0, one.stderr
+    for out, more in (("one", "data=4"), ("two", "data=1")):
+        done = gdjax("train", "--resume", "--out", out, "--epochs", 2, "--mesh", more)
+        assert done.returncode == 0, done.stderr
     losses = [[line["loss"] for line in lines(tmp_path / out) if "loss" in line] for out in ("one", "two")]
     np.testing.assert_allclose(*losses, rtol=1e-5)
 

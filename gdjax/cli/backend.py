@@ -1,6 +1,7 @@
 """What JAX is told before it starts: where compiled programs are kept, and over how many devices to go."""
 
 import os
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -48,16 +49,40 @@ def _clearing(folder: Path, show: Callable[..., Any]) -> Callable[..., Any]:
     return shown
 
 
-def mesh(number: int) -> Mesh | None:
-    """A number of devices of the default backend, on the processor as many virtual ones; `None` for one."""
-    if number == 1:
-        return None
-    jax.config.update("jax_num_cpu_devices", number)
-    devices = jax.devices()
-    if len(devices) < number:
-        kind = devices[0].platform
+def axis(text: str) -> tuple[str, int]:
+    """Read the axis of a mesh, as in `data=8`: its name, and the number of devices."""
+    if "," in text:
         raise InputError(
-            f"--devices must be at most {len(devices)}, those of the {kind}, got {number}: fewer, or JAX_PLATFORMS=cpu "
+            f"--mesh must have one axis, got {text!r}: a problem's parameters are whole on every device, and batches "
+            "are divided over all of them: give data=N."
+        )
+    found = re.fullmatch(r"\s*([A-Za-z_]\w*)\s*=\s*0*([1-9]\d{0,5})\s*", text)
+    if not found:
+        raise InputError(f"--mesh must be an axis and a number of devices of 1 at least, as in data=8, got {text!r}.")
+    return found[1], int(found[2])
+
+
+def mesh(text: str | None, processes: int | None) -> Mesh | None:
+    """The devices of a mesh: of every process as many, on the processor virtual ones; `None` for one device.
+
+    Args:
+      text: as in `data=8`; by default what devices the processes have, and one of a process alone.
+      processes: how many there are, where it is known.
+    """
+    name, number = ("data", None) if text is None else axis(text)
+    if processes == 1 and number in (None, 1):
+        return None
+    if number is not None and processes is not None:
+        if number % processes:
+            raise InputError(f"--mesh must have as many devices for each of {processes} processes, got {text!r}.")
+        jax.config.update("jax_num_cpu_devices", number // processes)
+    devices = jax.devices()
+    each = (number or len(devices)) // jax.process_count()
+    found = [[d for d in devices if d.process_index == i][:each] for i in range(jax.process_count())]
+    if not each or min(map(len, found)) < each:
+        kind, here = devices[0].platform, len(devices)
+        raise InputError(
+            f"--mesh must have at most {here} devices, those of the {kind}, got {number}: fewer, or JAX_PLATFORMS=cpu "
             "for virtual ones."
         )
-    return Mesh(np.array(devices[:number]), ("batch",))
+    return Mesh(np.array([d for of in found for d in of]), (name,))

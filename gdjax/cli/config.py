@@ -22,7 +22,7 @@ KINDS: Mapping[str, tuple[type, ...]] = {
     "steps": (int,),
     "until": (str,),
     "seed": (int,),
-    "devices": (int,),
+    "mesh": (str,),
     "data": (str,),
 }
 MADE_WITH = "made_with"
@@ -83,9 +83,12 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, st
 
 
 def prolongs(name: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether a run that is resumed may be asked for this anew: what was done so far is as if it always had been."""
+    """Whether a run that is resumed may be asked for this anew: what was done so far is as if it always had been.
+
+    On another mesh it is that but for the order of sums.
+    """
     if name != "until":
-        return name in ("epochs", "steps")
+        return name in ("epochs", "steps", "mesh")
     if "until" not in then or "until" not in now:
         return False
     before, after = Goal.of(then["until"]), Goal.of(now["until"])

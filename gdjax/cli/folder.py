@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gdjax.cli.status import InputError
+from gdjax.descent.agreement import Peers
 from gdjax.descent.lock import alone
 
 RUNS = Path("runs")
@@ -76,6 +77,15 @@ def old(folder: Path) -> Iterator[Run]:
     require_run(folder)
     with alone(folder):
         yield Run(folder)
+
+
+@contextlib.contextmanager
+def shared(peers: Peers, taken: contextlib.AbstractContextManager[Run]) -> Iterator[Run]:
+    """The folder of a run that the first of its processes takes for all."""
+    with contextlib.ExitStack() as held:
+        run = peers.together(lambda: held.enter_context(taken) if peers.first else None)
+        folder = peers.texts(str(run.folder) if run else "")[0]
+        yield Run(Path(folder))
 
 
 def require_run(folder: Path) -> None:

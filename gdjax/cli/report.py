@@ -14,24 +14,30 @@ from gdjax.cli.task import Task
 from gdjax.descent import Fit, Stopped
 
 
-def report(task: Task, run: Run, fit: Fit) -> Status:
+def report(task: Task, run: Run, fit: Fit) -> None:
     """Draw the curves, print the table, and tell how it ended."""
     _draw(run, fit)
-    last = _last(fit)
-    show(_rows(task, run, fit, last))
+    show(_rows(task, run, fit, _last(fit)))
     go_on = f"gdjax train --resume --out {run.folder}"
+    match status(task, fit):
+        case Status.INTERRUPTED:
+            say(f"interrupted after step {int(fit.state.count):,}; saved: {go_on} goes on.")
+        case Status.FAILED:
+            way = ": a smaller learning rate, or clip_by_global_norm before it, may help"
+            say(f"{fit.because}{way if fit.history.rows > 1 else ''}.")
+        case Status.MISSED:
+            length = "epochs" if "epochs" in task.asked else "steps"
+            say(f"{task.until} was not reached: {go_on} --{length} {2 * task.asked[length]} goes on.")
+
+
+def status(task: Task, fit: Fit) -> Status:
+    """How it ended."""
     if fit.stopped is Stopped.INTERRUPTED:
-        say(f"interrupted after step {int(fit.state.count):,}; saved: {go_on} goes on.")
         return Status.INTERRUPTED
     if fit.stopped is Stopped.NONFINITE:
-        way = ": a smaller learning rate, or clip_by_global_norm before it, may help" if fit.history.rows > 1 else ""
-        say(f"{fit.because}{way}.")
         return Status.FAILED
-    if task.until and not _reached(task.until, fit, last):
-        length = "epochs" if "epochs" in task.asked else "steps"
-        say(f"{task.until} was not reached: {go_on} --{length} {2 * task.asked[length]} goes on.")
-        return Status.MISSED
-    return Status.DONE
+    missed = task.until is not None and not _reached(task.until, fit, _last(fit))
+    return Status.MISSED if missed else Status.DONE
 
 
 def _rows(task: Task, run: Run, fit: Fit, last: dict[str, float]) -> list[tuple[str, str]]:

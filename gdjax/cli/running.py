@@ -4,12 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from gdjax.cli.folder import Run
 from gdjax.cli.status import InputError
 from gdjax.cli.task import Task
 from gdjax.descent import Checkpoints, Evaluate, Fit, JsonLines, fit
+from gdjax.descent.agreement import Peers
+from gdjax.descent.placing import Placement
 
 
 def descend(task: Task, run: Run, mesh: Mesh | None, *, resume: bool, save_every: int | None) -> Fit:
@@ -37,7 +39,7 @@ def descend(task: Task, run: Run, mesh: Mesh | None, *, resume: bool, save_every
             resume=resume,
             key=of_rest,
             mesh=mesh,
-            callbacks=[note, JsonLines(run.metrics)],
+            callbacks=[note, *([JsonLines(run.metrics)] if Peers(mesh).first else [])],
         )
     except (TypeError, ValueError) as error:
         if begun:
@@ -50,7 +52,7 @@ def _evaluate(task: Task, mesh: Mesh | None) -> Evaluate | None:
     """All metrics in one compiled program."""
     if not task.metrics:
         return None
-    held_out = jax.device_put(task.problem.held_out, mesh and NamedSharding(mesh, PartitionSpec()))
+    held_out = Placement.of(mesh).placed(task.problem.held_out)
     measured: Callable[..., dict[str, jax.Array]] = jax.jit(
         lambda params, batch: {name: metric(params, batch) for name, metric in task.metrics.items()}
     )

@@ -2,13 +2,17 @@
 
 import contextlib
 import enum
+import os
 import sys
 import traceback
 import warnings
 from collections.abc import Iterator
+from typing import NoReturn
 
+import jax
 import typer
 
+from gdjax.descent.agreement import PeerFailedError
 from gdjax.descent.checkpointing import CheckpointError
 from gdjax.descent.lock import FolderInUseError
 from gdjax.value import ParseError
@@ -36,7 +40,11 @@ def say(sentence: str) -> None:
 
 @contextlib.contextmanager
 def in_a_sentence(debug: bool) -> Iterator[None]:
-    """End the command in one sentence where something goes wrong; with `debug` its traceback stands before."""
+    """End the command in one sentence where something goes wrong; with `debug` its traceback stands before.
+
+    Of several processes each says what it found wrong, unless the first says the same. What one found alone ends it at
+    once, without a shutdown that waits for the others: so they are told.
+    """
     warnings.showwarning = lambda message, *_: say(str(message))
     try:
         yield
@@ -44,13 +52,28 @@ def in_a_sentence(debug: bool) -> Iterator[None]:
         raise
     except KeyboardInterrupt:
         say("interrupted before it could be saved; what was saved earlier stays.")
-        raise typer.Exit(Status.INTERRUPTED) from None
+        _leave(Status.INTERRUPTED)
+    except PeerFailedError as error:
+        raise typer.Exit(_status(error.__cause__ or error)) from None
     except Exception as error:
         if debug:
             traceback.print_exception(error)
         say(_sentence(error))
-        wrong = isinstance(error, (InputError, ParseError, FolderInUseError))
-        raise typer.Exit(Status.WRONG if wrong else Status.FAILED) from None
+        if (status := _status(error)) is Status.FAILED:
+            _leave(status)
+        raise typer.Exit(status) from None
+
+
+def _status(error: BaseException) -> Status:
+    wrong = isinstance(error, (InputError, ParseError, FolderInUseError))
+    return Status.WRONG if wrong else Status.FAILED
+
+
+def _leave(status: Status) -> NoReturn:
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        os._exit(status)
+    raise typer.Exit(status) from None
 
 
 def _sentence(error: Exception) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from gdjax import names, problems
+from gdjax.cli.backend import axis
 from gdjax.cli.goal import Goal
 from gdjax.cli.status import InputError
 from gdjax.compose import metrics
@@ -66,7 +67,7 @@ class Task:
             **lengths,
             **({"until": str(until)} if until else {}),
             "seed": asked.get("seed", 0),
-            "devices": asked.get("devices", 1),
+            "mesh": "{}={}".format(*axis(asked.get("mesh", "data=1"))),
             **({"data": asked["data"]} if "data" in asked else {}),
         }
         return cls(whole, problem, tx, until, target, measured)
@@ -92,9 +93,10 @@ class Task:
             rows = self.rows
         except (OSError, ValueError) as error:
             raise InputError(f"{error}".rstrip(".") + "; --data takes a file or a folder of text.") from error
-        batch, devices, who = self.asked["batch_size"], self.asked["devices"], self.problem.factory.__name__
+        batch, who = self.asked["batch_size"], self.problem.factory.__name__
+        _, devices = axis(self.asked["mesh"])
         if rows is None and (batch != "full" or devices > 1):
-            option = "--batch-size is" if batch != "full" else "--devices are"
+            option = "--batch-size is" if batch != "full" else "--mesh is"
             raise InputError(f"{option} for problems with data, and {who} has none: leave it out.")
         if rows is not None:
             size = rows if batch == "full" else batch
@@ -104,8 +106,8 @@ class Task:
                 )
             if size % devices:
                 raise InputError(
-                    f"--batch-size must be a multiple of --devices, so that each has as many rows, got {size:,} and "
-                    f"{devices}: give --batch-size {max(size // devices, 1) * devices}."
+                    f"--batch-size must be a multiple of the devices of --mesh, so that each has as many rows, got "
+                    f"{size:,} and {devices}: give --batch-size {max(size // devices, 1) * devices}."
                 )
         key = jax.eval_shape(lambda: jax.random.key(0))
         params = jax.eval_shape(self.problem.init, key)

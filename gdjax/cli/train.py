@@ -4,12 +4,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from jax.sharding import Mesh
 
 from gdjax.cli import backend, config, folder
-from gdjax.cli.report import report
+from gdjax.cli.joining import Joined, hushed, joined
+from gdjax.cli.report import report, status
 from gdjax.cli.running import descend
 from gdjax.cli.status import InputError, Status, in_a_sentence, say
 from gdjax.cli.task import Task, batch_size
+from gdjax.descent.agreement import Peers
 
 EXPRESSION = "digits, or 'quadratic(condition=1e4)': an expression of what gdjax problems lists."
 
@@ -32,7 +35,9 @@ def train(
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**32 - 1, metavar="N", help="Of weights and of the order of rows.")
     ] = None,
-    devices: Annotated[int | None, typer.Option(min=1, metavar="N", help="Over which every batch is divided.")] = None,
+    mesh: Annotated[
+        str | None, typer.Option(metavar="AXIS=N", help="Devices over which every batch is divided: data=8.")
+    ] = None,
     data: Annotated[str | None, typer.Option(metavar="PATH", help="A file or folder, for problem text.")] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where the run is kept: runs/PROBLEM-1, -2, ...")
@@ -44,6 +49,11 @@ def train(
     save_every: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Steps between checkpoints, beside once a minute.")
     ] = None,
+    coordinator: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Of several processes: where process 0 is found.")
+    ] = None,
+    num_processes: Annotated[int | None, typer.Option(min=1, metavar="N", help="How many there are.")] = None,
+    process_id: Annotated[int | None, typer.Option(min=0, metavar="I", help="Which this is, from 0.")] = None,
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep compiled programs for the next run.")] = True,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
@@ -51,6 +61,9 @@ def train(
 
     Bare, it reaches a held-out accuracy above 0.97 within a minute. The folder of the run gets config.toml,
     metrics.jsonl, curves.png and checkpoints.
+
+    Several processes are one run, each with its part of the devices of --mesh: as SLURM, Open MPI or Kubernetes has
+    started them, or by --coordinator, --num-processes and --process-id.
 
     Exit status: 0 done; 1 failed on the way (a loss that is not finite, a full disk); 2 asked for what cannot be;
     3 ended without reaching --until; 130 Ctrl-C, saved; 143 SIGTERM, saved.
@@ -68,50 +81,76 @@ def train(
             "steps": steps,
             "until": until,
             "seed": seed,
-            "devices": devices,
+            "mesh": mesh,
             "data": data and str(Path(data).absolute()),
         }
         given = {name: wish for name, wish in wishes.items() if wish is not None}
-        if resume:
-            _resume(given, _resumed(out, file), save_every)
-        else:
-            _begin(given, out, file, save_every)
+        with joined(coordinator, num_processes, process_id) as processes:
+            if resume:
+                _resume(given, _resumed(out, file), save_every, processes)
+            else:
+                _begin(given, out, file, save_every, processes)
 
 
-def _begin(given: dict[str, Any], out: Path | None, file: Path | None, save_every: int | None) -> None:
+def _begin(
+    given: dict[str, Any], out: Path | None, file: Path | None, save_every: int | None, processes: Joined
+) -> None:
     """A new run, in a folder of its own."""
     base = config.read(file) if file else {}
-    task = Task.of(config.over(base, given))
-    if file:
-        for words in config.differences(Task.of(base).asked, task.asked).values():
+    asked, mesh, peers = _divided(config.over(base, given), processes)
+
+    def checked() -> Task:
+        task = Task.of(asked)
+        for words in config.differences(Task.of(base).asked, task.asked).values() if file and peers.first else ():
             say(f"not as in {file}: {words}.")
-    mesh = backend.mesh(task.asked["devices"])
-    task.check()
-    with folder.new(out, task.problem.factory.__name__) as run:
-        config.write(run.config, task.asked)
-        _descend(task, run, mesh, save_every, resume=False)
-
-
-def _resume(given: dict[str, Any], where: Path, save_every: int | None) -> None:
-    """A run that goes on where it was, or longer."""
-    with folder.old(where) as run:
-        base = config.read(run.config)
-        task = Task.of(config.over(base, given))
-        other = config.differences(Task.of(base).asked, task.asked)
-        if fixed := [words for name, words in other.items() if not config.prolongs(name, base, task.asked)]:
-            raise InputError(
-                f"{str(where)!r} holds a run of something else: {'; '.join(fixed)}. Leave these out to resume it, or "
-                f"begin one by --config {run.config} and another --out."
-            )
-        mesh = backend.mesh(task.asked["devices"])
         task.check()
-        if (done := run.steps) > task.steps:
-            raise InputError(
-                f"{str(where)!r} has taken {done:,} steps already, more than the {task.steps:,} asked for."
-            )
-        if other:
+        return task
+
+    task = peers.together(checked)
+    with folder.shared(peers, folder.new(out, task.problem.factory.__name__)) as run:
+        if peers.first:
             config.write(run.config, task.asked)
-        _descend(task, run, mesh, save_every, resume=True)
+        raise typer.Exit(_descend(task, run, mesh, processes, save_every, resume=False))
+
+
+def _resume(given: dict[str, Any], where: Path, save_every: int | None, processes: Joined) -> None:
+    """A run that goes on where it was, or longer."""
+    folder.require_run(where)
+    asked, mesh, peers = _divided(config.over(config.read(folder.Run(where).config), given), processes)
+    with folder.shared(peers, folder.old(where)) as run:
+        task, written = peers.together(lambda: _prolonged(run, asked))
+        if peers.first and written:
+            config.write(run.config, task.asked)
+        raise typer.Exit(_descend(task, run, mesh, processes, save_every, resume=True))
+
+
+def _divided(asked: dict[str, Any], processes: Joined) -> tuple[dict[str, Any], Mesh | None, Peers]:
+    """What is asked for with its mesh, the devices of that, and the processes that have them."""
+    mesh = backend.mesh(asked.get("mesh"), processes.number)
+    if mesh is None:
+        return asked, mesh, Peers()
+    peers = Peers(mesh)
+    if not peers.alone:
+        hushed(peers.first)
+    return {**asked, "mesh": f"{mesh.axis_names[0]}={mesh.size}"}, mesh, peers
+
+
+def _prolonged(run: folder.Run, asked: dict[str, Any]) -> tuple[Task, bool]:
+    """What a run that is resumed was and is asked for, and whether that is something new."""
+    base = config.read(run.config)
+    task = Task.of(asked)
+    other = config.differences(Task.of(base).asked, task.asked)
+    if fixed := [words for name, words in other.items() if not config.prolongs(name, base, task.asked)]:
+        raise InputError(
+            f"{str(run.folder)!r} holds a run of something else: {'; '.join(fixed)}. Leave these out to resume it, or "
+            f"begin one by --config {run.config} and another --out."
+        )
+    task.check()
+    if (done := run.steps) > task.steps:
+        raise InputError(
+            f"{str(run.folder)!r} has taken {done:,} steps already, more than the {task.steps:,} asked for."
+        )
+    return task, bool(other)
 
 
 def _resumed(out: Path | None, file: Path | None) -> Path:
@@ -123,12 +162,19 @@ def _resumed(out: Path | None, file: Path | None) -> Path:
     return out if out is not None else file.parent  # pyright: ignore[reportOptionalMemberAccess]
 
 
-def _descend(task: Task, run: folder.Run, mesh: Any, save_every: int | None, *, resume: bool) -> None:
+def _descend(
+    task: Task, run: folder.Run, mesh: Mesh | None, processes: Joined, save_every: int | None, *, resume: bool
+) -> Status:
+    peers = Peers(mesh)
+    processes.watch.tell(str(run.folder))
     print(f"{task.asked['problem']} in {run.folder}", flush=True)
     try:
         fit = descend(task, run, mesh, resume=resume, save_every=save_every)
     except SystemExit as ended:  # what it was, it has said
-        if ended.code == Status.TERMINATED:
+        if ended.code == Status.TERMINATED and peers.first:
             say(f"gdjax train --resume --out {run.folder} goes on.")
         raise
-    raise typer.Exit(report(task, run, fit))
+    if peers.first:
+        report(task, run, fit)
+    peers.wait()  # or one that is done would wait in vain for one that draws
+    return status(task, fit)

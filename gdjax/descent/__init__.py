@@ -1,6 +1,7 @@
 """Descent: one step, and the loop that takes many."""
 
 from gdjax.descent import stopping as stop
+from gdjax.descent.agreement import PeerFailedError, PeerLostError
 from gdjax.descent.checkpointing import CheckpointError, Checkpoints
 from gdjax.descent.evaluation import Evaluate
 from gdjax.descent.fit import fit
@@ -17,6 +18,8 @@ __all__ = [
     "Fit",
     "History",
     "JsonLines",
+    "PeerFailedError",
+    "PeerLostError",
     "Progress",
     "State",
     "Stopped",

@@ -1,6 +1,7 @@
 """What a descent saves of itself, and how it is found again."""
 
 import contextlib
+import json
 import time
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +11,7 @@ import jax
 import numpy as np
 
 from gdjax.descent import loop
+from gdjax.descent.agreement import Peers
 from gdjax.descent.checkpointing import CheckpointError, Checkpoints, Saved, Store
 from gdjax.descent.faults import require_writable
 from gdjax.descent.history import History, under
@@ -37,8 +39,8 @@ class Found(NamedTuple):
 class Archive:
     """The checkpoints of one descent; none if none are asked for."""
 
-    def __init__(self, checkpoints: Checkpoints | None, program: loop.Program, resume: bool | str):
-        self._checkpoints, self._program, self._resume = checkpoints, program, resume
+    def __init__(self, checkpoints: Checkpoints | None, program: loop.Program, resume: bool | str, peers: Peers):
+        self._checkpoints, self._program, self._resume, self._peers = checkpoints, program, resume, peers
         self._store: Store | None = None
         self._opened = contextlib.ExitStack()
         self._saved_step, self._saved_at, self._best = -1, time.monotonic(), None
@@ -46,11 +48,17 @@ class Archive:
     def __enter__(self) -> Self:
         if self._checkpoints is not None:
             with contextlib.ExitStack() as opened:
-                require_writable(Path(self._checkpoints.folder))
-                opened.enter_context(alone(self._checkpoints.folder))
-                self._store = opened.enter_context(Store(self._checkpoints))
+                self._peers.together(lambda: self._take(opened))
+                self._store = opened.enter_context(Store(self._checkpoints, self._peers))
                 self._opened = opened.pop_all()
         return self
+
+    def _take(self, opened: contextlib.ExitStack) -> None:
+        """Hold the folder; of several processes the first holds it for all."""
+        assert self._checkpoints is not None
+        require_writable(Path(self._checkpoints.folder))
+        if self._peers.first:
+            opened.enter_context(alone(self._checkpoints.folder))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None):
         self._opened.__exit__(kind, error, where)
@@ -64,6 +72,15 @@ class Archive:
     def holds(self) -> bool:
         """Whether anything is saved."""
         return self._saved_step >= 0
+
+    @property
+    def saved(self) -> str:
+        """What is saved, in words."""
+        if self._checkpoints is None:
+            return "there is no checkpoint"
+        steps = [int(path.name) for path in Path(self.folder).glob("*") if path.name.isdigit()]
+        has = f"has the checkpoint of step {max(steps):,}" if steps else "has no checkpoint yet"
+        return f"{self.folder} {has}: start all of them again with resume=True"
 
     def found(self, state: State, order_key: jax.Array) -> Found | None:
         """The newest whole checkpoint, placed like the state that the descent would begin with."""
@@ -117,7 +134,19 @@ class Archive:
             leaves = [arrays[f"stop/{i}"] for i in range(len(jax.tree.leaves(init)))]
             stop = jax.tree.unflatten(jax.tree.structure(init), leaves)
         history = History.of_arrays(under("history/", arrays))
-        return Found(placed, typed(arrays["order_key"], order_key), stop, history, saved.about)
+        about = saved.about | {"stream": self._own_stream(saved.about["stream"])}
+        return Found(placed, typed(arrays["order_key"], order_key), stop, history, about)
+
+    def _own_stream(self, streams: list[Any]) -> Any:
+        """Where the iterable of this process stood: of several each had its own, unless all had the same."""
+        if all(stream == streams[0] for stream in streams):
+            return streams[0]
+        if len(streams) != len(self._peers.processes):
+            raise CheckpointError(
+                f"fit: {self.folder} holds the states of the iterators of {len(streams)} processes, and there are "
+                f"{len(self._peers.processes)} now: go on with as many, or with data in arrays."
+            )
+        return streams[self._peers.processes.index(jax.process_index())]
 
     def due(self, step: int, evaluated: bool, metrics: dict[str, float]) -> bool:
         """Whether it is time to save: by the clock, by the count, or since an evaluation was the best so far."""
@@ -145,6 +174,7 @@ class Archive:
             "data": repr(self._program.plan),
             "key": _impl(carry.state.key),
         }
+        about = about | {"stream": [json.loads(text) for text in self._peers.texts(json.dumps(about["stream"]))]}
         self._store.save(step, Saved(_arrays(carry.state, carry.order_key) | stop | past, about | program), metrics)
         self._saved_step, self._saved_at = step, time.monotonic()
 

@@ -154,6 +154,16 @@ class Stream:
         self._fill()
         return self._ahead[0] if self._ahead else None
 
+    def ready(self, most: int) -> tuple[int, bool]:
+        """How many batches of this epoch lie ahead, so many at the most, and whether the last of them ends it."""
+        self._fill()
+        number = 0
+        for item in list(self._ahead)[:most]:
+            number += 1
+            if item.ends:
+                return number, True
+        return number, False
+
     def _fill(self) -> None:
         while len(self._ahead) <= AHEAD and not self._over:
             self._read()

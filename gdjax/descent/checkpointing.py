@@ -11,9 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import jax
+import numpy as np
+
 from gdjax.descent import whole
+from gdjax.descent.agreement import LOST, Peers
 from gdjax.descent.faults import CheckpointError as CheckpointError
-from gdjax.descent.faults import cause, require_room, require_writable
+from gdjax.descent.faults import OrbaxError, cause, require_room, require_writable
 from gdjax.descent.whole import Saved as Saved
 
 
@@ -63,23 +67,25 @@ class Checkpoints:
 class Store:
     """The checkpoints in a folder, written by Orbax's `CheckpointManager` in a thread of its own.
 
-    One process at a time writes to a folder.
+    One run at a time writes to a folder. The processes of one run write together: each its parts of the arrays, while
+    the descent waits; all of them call the same methods in the same order.
 
     Args:
       checkpoints: where, and which are kept.
+      peers: the processes of the run.
 
     Raises:
       CheckpointError: if the folder cannot be written to.
       ImportError: if there is no Orbax.
     """
 
-    def __init__(self, checkpoints: Checkpoints):
-        self._checkpoints = checkpoints
+    def __init__(self, checkpoints: Checkpoints, peers: Peers | None = None):
+        self._checkpoints, self._peers = checkpoints, peers or Peers()
         self._folder = Path(checkpoints.folder).absolute()
         require_writable(self._folder)
         self._best = whole.Best(checkpoints.keep_best, checkpoints.best[1])
         self._open()
-        self._best.scores |= {step: whole.score(self._manager, step) for step in self._manager.all_steps()}
+        self._best.scores |= {step: whole.score(self._reader, step) for step in self._reader.all_steps()}
         self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self._writing: concurrent.futures.Future[None] | None = None
 
@@ -98,8 +104,12 @@ class Store:
         self.wait()
         if step not in self._manager.all_steps():
             score = float((metrics or {}).get(self._checkpoints.best[0], math.nan))
-            kept = Saved(whole.on_host(saved.arrays), json.loads(json.dumps(saved.about)))
-            self._writing = self._writer.submit(self._write, step, kept, score)
+            about = json.loads(json.dumps(saved.about))
+            if self._peers.alone:
+                kept = Saved(whole.on_host(saved.arrays), about)
+                self._writing = self._writer.submit(self._write, step, kept, score)
+            else:
+                self._write_together(step, Saved(saved.arrays, about), score)
 
     def check(self) -> None:
         """Raise what a save has failed with, if one has."""
@@ -128,6 +138,7 @@ class Store:
         finally:
             self._writer.shutdown()
             self._manager.close()
+            self._reader.close()
 
     def __enter__(self) -> Self:
         return self
@@ -148,32 +159,44 @@ class Store:
           CheckpointError: if the save before failed, or there are checkpoints and none is whole.
         """
         self.wait()
+        self._reader.reload()
+        found, broken = self._peers.together(lambda: self._read_newest() if self._peers.first else (None, {}))
+        step, moved = map(int, self._peers.numbers(found[0] if found else -1, len(broken))[0])
+        if step < 0:
+            return None
+        if moved:
+            self._move_aside(broken, step)
+        saved = self._peers.together(lambda: found[1] if found else whole.read(self._reader, step))
+        like = like or {}
+        return step, Saved({key: whole.placed(x, like.get(key)) for key, x in saved.arrays.items()}, saved.about)
+
+    def _read_newest(self) -> tuple[tuple[int, Saved] | None, dict[int, str]]:
+        """The newest that is whole, and why the newer ones are not."""
         broken: dict[int, str] = {}
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        for step in sorted(self._reader.all_steps(), reverse=True):
             try:
-                saved = whole.read(self._manager, step)
+                return (step, whole.read(self._reader, step)), broken
             except MemoryError:
                 raise
             except Exception as error:
                 broken[step] = cause(error)
-                continue
-            self._move_aside(broken, step)
-            return step, Saved(
-                {key: whole.placed(x, (like or {}).get(key)) for key, x in saved.arrays.items()}, saved.about
-            )
         if broken:
             causes = ", ".join(f"step {step} ({why})" for step, why in broken.items())
             raise CheckpointError(
                 f"No checkpoint in {str(self._folder)!r} is whole: {causes}. They are left as they are; begin anew in "
                 "another folder."
             )
-        return None
+        return None, broken
 
     def _open(self) -> None:
         """Take the folder as it is, without what saves that were cut short have left."""
-        for left in self._folder.glob("*.orbax-checkpoint-tmp*"):
-            shutil.rmtree(left, ignore_errors=True)
-        self._manager = whole.manager(self._folder, self._checkpoints.keep_last, self._best)
+        if self._peers.first:
+            for left in self._folder.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(left, ignore_errors=True)
+        given = self._folder, self._checkpoints.keep_last, self._best
+        self._manager = self._reader = whole.manager(*given)
+        if not self._peers.alone:
+            self._reader = whole.manager(*given, jax.process_index())
 
     def _write(self, step: int, saved: Saved, score: float) -> None:
         try:
@@ -182,23 +205,49 @@ class Store:
             whole.write(self._manager, step, saved, score)
         except Exception as error:
             self._open()
-            newest = self.latest()
-            raise CheckpointError(
-                f"The checkpoint of step {step:,} could not be saved in {str(self._folder)!r}: {cause(error)}; "
-                f"{'there is none before it' if newest is None else f'that of step {newest:,} is whole'}. "
-                "Make room there or take another folder, then go on from what is saved."
-            ) from error
+            raise self._failed(step, error) from error
+
+    def _write_together(self, step: int, saved: Saved, score: float) -> None:
+        """Write what every process has its part of."""
+        arrays = {key: np.asarray(x) if _is_local(x) else x for key, x in saved.arrays.items()}
+        mine = whole.sums(arrays, self._peers.first)
+        merged: dict[str, whole.Sums] = {key: [] for key in arrays}
+        for text in self._peers.texts(json.dumps(mine)):
+            for key, sums in json.loads(text).items():
+                merged[key] += sums
+        self._best.scores[step] = score
+        try:
+            size = sum(x.nbytes for x in arrays.values())
+            self._peers.together(lambda: require_room(self._folder, size))
+            whole.write(self._manager, step, Saved(arrays, saved.about), score, merged)
+        except (OSError, OrbaxError) as error:
+            if LOST.search(str(error)):
+                raise
+            raise self._failed(step, error) from error
+
+    def _failed(self, step: int, error: Exception) -> CheckpointError:
+        newest = self.latest()
+        return CheckpointError(
+            f"The checkpoint of step {step:,} could not be saved in {str(self._folder)!r}: {cause(error)}; "
+            f"{'there is none before it' if newest is None else f'that of step {newest:,} is whole'}. "
+            "Make room there or take another folder, then go on from what is saved."
+        )
 
     def _move_aside(self, broken: dict[int, str], instead: int) -> None:
         for step in broken:
             aside = self._folder / f"{step}.corrupt"
             shutil.rmtree(aside, ignore_errors=True)  # what broke there before
             (self._folder / str(step)).rename(aside)
-        if broken:
-            self._open()
+        self._peers.wait()
+        self._open()
         for step, why in broken.items():
             warnings.warn(
                 f"The checkpoint of step {step:,} in {str(self._folder)!r} is broken ({why}): that of step "
                 f"{instead:,} is used, and the broken one is now {step}.corrupt.",
                 stacklevel=3,
             )
+
+
+def _is_local(x: Any) -> bool:
+    """Whether an array lies in this process alone."""
+    return isinstance(x, jax.Array) and x.is_fully_addressable

@@ -5,15 +5,17 @@ import dataclasses
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from gdjax.descent import loop
+from gdjax.descent.agreement import PeerFailedError, Peers
 from gdjax.descent.archive import Archive
 from gdjax.descent.checkpointing import Checkpoints
+from gdjax.descent.deciding import SENT, Said, agreed, answered, numbered, told
 from gdjax.descent.evaluation import Evaluate
 from gdjax.descent.feeding import Arrays, Brought
 from gdjax.descent.history import History
@@ -35,7 +37,7 @@ class Request:
     state: State
     order_key: jax.Array
     data: Any
-    put: Callable[[Any], Any]
+    peers: Peers
     epochs: int | None
     steps: int | None
     evaluate: Evaluate | None
@@ -46,25 +48,31 @@ class Request:
 
 def descend(request: Request, progress: bool) -> Fit:
     """Descend until something ends it."""
+    peers, archive = request.peers, Archive(request.checkpoint, request.program, request.resume, request.peers)
     signals = (signal.SIGINT, signal.SIGTERM) if request.checkpoint else (signal.SIGINT,)
     with (
-        Archive(request.checkpoint, request.program, request.resume) as archive,
+        peers.losing(lambda: archive.saved),
+        archive,
         heard(*signals) as sent,
-        shown(progress) as show,
+        shown(progress and peers.first) as show,
     ):
         descent = _Descent(request, archive)
         try:
             ending = _driven(descent, archive, sent, (show, *request.callbacks))
         except BaseException:  # of a callback, an evaluation, a second Ctrl-C
             with contextlib.suppress(Exception):
-                descent.save()
+                if peers.alone:  # the others are elsewhere
+                    descent.save()
             raise
         if ending[0] is not Stopped.NONFINITE or not archive.holds:
             descent.save()  # else what was saved before it stays the newest: more may come of that
-        if sent.reason:  # however late
-            ending = _sent(sent.reason)
+        if reason := SENT[int(max(peers.numbers(numbered(sent.reason)))[0])]:  # however late
+            ending = told(reason)
     if ending[0] is Stopped.TERMINATED:
-        print(f"gdjax: SIGTERM after step {descent.step:,}; saved in {archive.folder}, to be resumed", file=sys.stderr)
+        if peers.first:
+            print(
+                f"gdjax: SIGTERM after step {descent.step:,}; saved in {archive.folder}, to be resumed", file=sys.stderr
+            )
         raise SystemExit(128 + signal.SIGTERM)
     if ending[0] is not Stopped.INTERRUPTED and descent.evaluate():  # after it is saved: no resumed history has it
         for callback in request.callbacks:
@@ -73,29 +81,32 @@ def descend(request: Request, progress: bool) -> Fit:
 
 
 def _driven(descent: "_Descent", archive: Archive, sent: Heard, callbacks: Sequence[Callback]) -> Ending:
+    peers = descent.peers
     while (ending := descent.ending()) is None:
         evaluated = descent.advance()
-        asked = [callback(descent.progress()) for callback in callbacks]
+        asked, failure = answered(callbacks, descent.progress, peers)
+        due = archive.due(descent.step, evaluated, descent.metrics)
+        said = agreed(peers, Said(failure is not None, asked, numbered(sent.reason), due, descent.pace.steps))
+        if said.failed:
+            descent.save()
+            raise failure or PeerFailedError("fit: another process failed in a callback, and says why itself.")
         if (ending := descent.ending()) is not None:
             break
-        if any(isinstance(answer, (bool, np.bool_)) and answer for answer in asked):
+        if said.asked:
             return Stopped.CALLBACK, "a callback returned True"
-        if sent.reason:
-            return _sent(sent.reason)
-        if archive.due(descent.step, evaluated, descent.metrics):
+        if reason := SENT[said.signal]:
+            return told(reason)
+        descent.pace.steps = said.steps
+        if said.due:
             descent.save()
     return ending
-
-
-def _sent(reason: Stopped) -> Ending:
-    return reason, "Ctrl-C" if reason is Stopped.INTERRUPTED else "SIGTERM"
 
 
 class _Descent:
     """A descent as it goes on."""
 
     def __init__(self, request: Request, archive: Archive):
-        self._asked, self._archive = request, archive
+        self._asked, self._archive, self.peers = request, archive, request.peers
         self._program = program = request.program
         self._run = run = loop.compiled(program)
         found = archive.found(request.state, request.order_key)
@@ -108,14 +119,14 @@ class _Descent:
             self._feed = Arrays(run, request.data, program.plan)
         else:
             options = {"about": about.get("stream"), "epochs": request.epochs, "states": request.checkpoint is not None}
-            self._feed = Brought(run, request.data, request.put, **options)
+            self._feed = Brought(run, request.data, program.placement, self.peers, **options)
         first = self._feed.first()
         # jit remembers shapes from descent to descent; an iterator that was used up has none to show
         reports = {} if self._feed.exhausted else run.reports.eval_shape(state, stop, first)
-        self._carry = request.put(program.start(state, order_key, stop, reports))
+        self._carry = program.placement.placed(program.start(state, order_key, stop, reports))
         self.step = int(state.count)
         self.metrics: dict[str, float] = {}
-        self._pace = Pace(loop.CAPACITY)
+        self.pace = Pace(loop.CAPACITY)
         self._every = request.evaluate and request.evaluate.steps(program.plan)
         if not self.history.rows:
             self.history.add({name: of[:0] for name, of in {"step": np.arange(0), **self._carry.records}.items()})
@@ -135,14 +146,15 @@ class _Descent:
         taken = int(self._carry.written)  # waits for the device
         if not taken:
             return False
-        rate = self._pace.measured(dispatch.program, taken, time.monotonic() - began)
+        rate = self.pace.measured(dispatch.program, taken, time.monotonic() - began)
         # copied: the buffers are the device's, and go with the next dispatch
         rows = {name: np.array(x[:taken]) for name, x in jax.device_get(self._carry.records).items()}
         rows["throughput"] = np.full(taken, rate * dispatch.examples, np.float32)
         self.history.add({"step": np.arange(self.step, self.step + taken), **rows})
         self.step += taken
         self.metrics |= {name: float(x[-1]) for name, x in rows.items()}
-        self._tell({"seconds": self.seconds})
+        if "seconds" in self._program.stop.watched:
+            self._tell({"seconds": self.peers.numbers(self.seconds)[0][0]})
         due = dispatch.ends_epoch if self._every is None else self.step % self._every == 0
         return due and self.evaluate()
 
@@ -153,6 +165,7 @@ class _Descent:
             return False
         values = self._asked.evaluate(self._program.tx, self._carry.state)
         loop.require_free("what is evaluated", values, {*loop.RESERVED, *self._carry.records})
+        values = dict(zip(values, self.peers.numbers(*values.values())[0], strict=True))
         seen.add({"step": [self.step], **{name: [value] for name, value in values.items()}})
         self.metrics |= values
         self._tell(values)
@@ -196,7 +209,7 @@ class _Descent:
         asked = self._asked
         every = (self._every, asked.checkpoint and asked.checkpoint.every)
         left = [asked.steps - self.step] if asked.steps else []
-        return min([self._pace.steps, *left, *(n - self.step % n for n in every if n)])
+        return min([self.pace.steps, *left, *(n - self.step % n for n in every if n)])
 
     def _finite(self, words: str) -> Ending:
         """The end of a descent, unless its very last update was not finite."""

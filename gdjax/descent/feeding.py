@@ -1,13 +1,15 @@
 """Steps with arrays that lie on the device, or with batches that are brought."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from gdjax.descent.agreement import Peers
 from gdjax.descent.batches import Plan, Stream
 from gdjax.descent.loop import Carry, Compiled
+from gdjax.descent.placing import Placement
 
 
 class Dispatch(NamedTuple):
@@ -54,14 +56,15 @@ class Brought:
 
     data = None
 
-    def __init__(self, run: Compiled, data: Iterable[Any], put: Callable[[Any], Any], **options: Any):
-        self._run, self._put = run, put
-        self._stream = Stream(data, put, **options)
+    def __init__(self, run: Compiled, data: Iterable[Any], placement: Placement, peers: Peers, **options: Any):
+        self._run, self._placement, self._peers = run, placement, peers
+        self._stream = Stream(data, placement.brought, **options)
         self.about: dict[str, Any] | None = options.get("about")
         self.exhausted = False
 
     def first(self) -> Any:
         """The first batch."""
+        self._agreed(1)
         if (item := self._stream.peek()) is None:
             self.exhausted = True
             return None
@@ -73,7 +76,8 @@ class Brought:
 
     def advance(self, carry: Carry, step: int, most: int) -> tuple[Carry, Dispatch]:
         """Take so many steps at the most, none of them in the next epoch."""
-        carry = carry._replace(written=self._put(np.zeros((), np.int32)))
+        carry = carry._replace(written=self._placement.placed(np.zeros((), np.int32)))
+        most = self._agreed(most)
         passed: list[tuple[dict[str, Any], bool]] = []
         shapes: list[tuple[tuple[int, ...], ...]] = []
         while len(passed) < most and not (passed and passed[-1][1]):
@@ -88,3 +92,14 @@ class Brought:
             self.about, ends = passed[taken - 1]
         first = next((shape for of in shapes for shape in of if shape), (1,))
         return carry, Dispatch(first[0], ends, frozenset(shapes))
+
+    def _agreed(self, most: int) -> int:
+        """So many steps at the most; as many as every process has batches for, where there are several."""
+        if self._peers.alone:
+            return most
+        number, ends = self._stream.ready(most)
+        told = self._peers.numbers(number, ends)
+        least = int(min(told)[0])
+        if len({ends if number == least else 0.0 for number, ends in told}) > 1 or (least == 0 and max(told)[0] > 0):
+            raise ValueError("fit: data must yield as many batches an epoch in every process, and in one they ended.")
+        return max(least, 1)

@@ -1,20 +1,22 @@
 """Descend: full-batch, stochastic or by mini-batches, until it is done; resumed, it is as if it had never stopped."""
 
-import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
 
-from gdjax import tree
+from gdjax import sharding, tree
 from gdjax.descent import loop, stopping
+from gdjax.descent.agreement import Peers
 from gdjax.descent.batches import Plan, is_stream, plan
 from gdjax.descent.checkpointing import Checkpoints
 from gdjax.descent.driver import Request, descend
 from gdjax.descent.evaluation import Evaluate
 from gdjax.descent.gradient import WAY
+from gdjax.descent.placing import Placement
 from gdjax.descent.progress import Callback
 from gdjax.descent.result import Fit
 from gdjax.descent.step import State, as_key, require_optimizer
@@ -37,7 +39,7 @@ def fit(
     checkpoint: Checkpoints | str | os.PathLike[str] | None = None,
     resume: bool | str = False,
     key: Any = 0,
-    mesh: Mesh | None = None,
+    mesh: Mesh | NamedSharding | None = None,
     progress: bool = True,
     callbacks: Sequence[Callback] = (),
 ) -> Fit:
@@ -70,10 +72,23 @@ def fit(
         that is an error (functions, and so Optax's own optimizers, are told by name alone); `"params"` takes its
         parameters and where it stood, and begins the optimizer's state anew, `"state"` takes this too, if it fits.
       key: a PRNG key, or the seed of one: of the order of examples and of the loss.
-      mesh: devices over which every batch is divided; parameters are on each.
+      mesh: devices over all of whose axes every batch is divided, or the `NamedSharding` of a batch, over some of
+        them. Parameters, or a `State`, that lie on the mesh stay as they are (FSDP; ZeRO-1 by `gd.sharding.zero`), and
+        the optimizer's state follows them; what does not is whole on every device. Rows of arrays are divided over
+        the devices; which make up a batch is as on one device, and so are the losses, but for the order of sums. See
+        below for several processes.
       progress: whether to show it: a bar on a screen or in a notebook, else a line every ten seconds.
       callbacks: each is called with a `Progress` after every dispatch; one that returns `True` ends the descent, one
         that raises too, after all is saved.
+
+    Where the devices of `mesh` are those of several processes (`jax.distributed.initialize` comes first), each calls
+    `fit` with the same arguments: the same whole arrays, of which it puts its part on its devices, or arrays that are
+    global already; an iterable yields in each that process's part of every batch, the parts in the order of processes.
+    The clock, what is evaluated and what is shown are those of the first; a signal, or a callback that returns `True`
+    or raises, in one of them ends all at the same step. The folder of checkpoints is one that all share; it is resumed
+    on any number of processes and devices. How soon a process that is gone is noticed is said to
+    `jax.distributed.initialize`: `heartbeat_timeout_seconds` (100 by default; JAX itself ends the others then, if no
+    collective has failed before) and `shutdown_timeout_seconds` (300, which a process that ends waits for the others).
 
     Returns:
       A `Fit`. Ctrl-C ends the descent as a criterion does. SIGTERM, where there is a checkpoint, saves and exits with
@@ -83,6 +98,8 @@ def fit(
       TypeError: if the loss is not a real scalar, or parameters are not floating or complex.
       ValueError: if arguments do not fit together: data of different lengths, a batch larger than the data, ...
       CheckpointError: if nothing can be saved or read; what was saved before stays as it was.
+      PeerLostError: if another process is gone; end this one by `os._exit`, or its shutdown waits for that one.
+      PeerFailedError: if another process failed and all end together.
 
     >>> import gdjax as gd
     >>> fit = gd.fit(lambda w, batch: (w - 2.0) ** 2, 5.0, gd.sgd(0.1), steps=100, progress=False)
@@ -101,22 +118,22 @@ def fit(
     if streamed and (batch_size != "full" or not drop_remainder):
         raise ValueError("fit: batch_size and drop_remainder are for arrays; an iterable yields batches as they are.")
     cut = None if streamed else plan(data, batch_size, drop_remainder)
-    mesh = mesh and Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * mesh.devices.ndim)
-    if mesh and cut:
-        _require_divisible(cut, mesh, data)
-    put = functools.partial(jax.device_put, device=mesh and NamedSharding(mesh, PartitionSpec()))
+    placement = Placement.of(mesh)
+    if cut:
+        _require_divisible(cut, placement, data)
     of_state, of_order = jax.random.split(as_key(key))
     if isinstance(params, State):
-        state = tree.fresh(params)
+        state = placement.placed(tree.fresh(params))
     else:
         require_inexact("fit", "params", params, WAY)
-        state = State.create(tree.fresh(params), tx, key=of_state)
+        state = _begun(placement.placed(tree.fresh(params)), tx, of_state, placement)
+    placement = placement.keeping(state)
     request = Request(
-        program=loop.Program(loss, tx, stopping.guarded(stop), cut, mesh),
-        state=put(state),
-        order_key=put(of_order),
-        data=data if streamed else put(data),
-        put=put,
+        program=loop.Program(loss, tx, stopping.guarded(stop), cut, placement),
+        state=state,
+        order_key=placement.placed(of_order),
+        data=data if streamed else placement.divided(data),
+        peers=Peers(placement.mesh),
         epochs=epochs,
         steps=epochs * cut.per_epoch if epochs and cut else steps,
         evaluate=Evaluate.of(evaluate),
@@ -127,12 +144,21 @@ def fit(
     return descend(request, progress)
 
 
-def _require_divisible(cut: Plan, mesh: Mesh, data: Any) -> None:
-    if data is None:
-        raise ValueError(f"fit: mesh divides batches, and there are no data for its {mesh.size} devices: leave it out.")
+def _begun(params: Any, tx: Any, key: jax.Array, placement: Placement) -> State:
+    """The state before the first step, placed."""
+    if placement.mesh is None:
+        return jax.device_put(State.create(params, tx, key=key))
+    opt_state = sharding.init(tx, params, sharding.of_state(tx, params, placement.mesh))
+    return placement.placed(State(params, tree.fresh(opt_state), jnp.zeros((), jnp.int32), key, None))
+
+
+def _require_divisible(cut: Plan, placement: Placement, data: Any) -> None:
+    number = placement.parts
+    if data is None and placement.mesh is not None:
+        raise ValueError(f"fit: mesh divides batches, and there are no data for its {number} devices: leave it out.")
     for what, size in (("batch_size", cut.batch_size), ("the remainder of an epoch", cut.remainder)):
-        if size % mesh.size:
-            raise ValueError(f"fit: {what} must be a multiple of the {mesh.size} devices of mesh, got {size}.")
+        if size % number:
+            raise ValueError(f"fit: {what} must be a multiple of the {number} devices of mesh, got {size}.")
 
 
 def _require_length(epochs: Any, steps: Any, stop: Any) -> None:

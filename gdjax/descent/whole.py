@@ -13,6 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdjax.descent.faults import quietly
+from gdjax.descent.placing import put
+
+Sums = list[tuple[list[tuple[int, int]], int]]
+"""Parts of an array, each by where it begins and ends in every dimension, with their checksums."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +46,8 @@ def placed(x: np.ndarray, like: Any) -> Any:
     if like is None or (like.shape, like.dtype) != (x.shape, x.dtype):
         return x
     bound = getattr(like, "committed", True)  # what is on a device by default alone must not hold others there
-    return jax.device_put(x, getattr(like, "sharding", None) if bound else None)
+    sharding = getattr(like, "sharding", None) if bound else None
+    return jax.device_put(x) if sharding is None else put(x, sharding)
 
 
 @dataclasses.dataclass
@@ -61,22 +66,43 @@ class Best:
         return [c.step in best for c in checkpoints]
 
 
-def manager(folder: Path, keep_last: int, best: Best) -> Any:
-    """Orbax's manager of a folder: it writes under another name and renames what is complete, then deletes the old."""
+def manager(folder: Path, keep_last: int, best: Best, process: int | None = None) -> Any:
+    """Orbax's manager of a folder: it writes under another name and renames what is complete, then deletes the old.
+
+    Where there are several processes all of them call it together, but for one that is of one `process` alone.
+    """
     ocp = _orbax()
     policies = ocp.checkpoint_managers
+    apart = {} if process is None else {
+        "active_processes": {process}, "primary_host": process, "barrier_sync_key_prefix": f"process_{process}"
+    }  # fmt: skip
     options = ocp.CheckpointManagerOptions(
         preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep_last), best]),
         enable_async_checkpointing=False,  # its threads wait for ever for a folder that cannot be made
         lightweight_initialize=True,
+        create=process is None,
+        multiprocessing_options=ocp.options.MultiprocessingOptions(**apart),
     )
     return ocp.CheckpointManager(folder, options=options)
 
 
-def write(manager: Any, step: int, saved: Saved, score: float) -> None:
-    """Write a checkpoint of NumPy arrays."""
+def sums(arrays: Mapping[str, Any], first: bool = True) -> dict[str, Sums]:
+    """The checksums of what this process writes of arrays: of global ones its parts, all others are the first's."""
+
+    def of(x: Any) -> Sums:
+        if isinstance(x, jax.Array):
+            parts = [shard for shard in x.addressable_shards if shard.replica_id == 0]
+            return [(_bounds(part.index, x.shape), _checksum(np.asarray(part.data))) for part in parts]
+        return [(_bounds((slice(None),) * x.ndim, x.shape), _checksum(x))] if first else []
+
+    return {key: of(x) for key, x in arrays.items()}
+
+
+def write(manager: Any, step: int, saved: Saved, score: float, checked: Mapping[str, Sums] | None = None) -> None:
+    """Write a checkpoint of NumPy arrays, or with all processes together one of global arrays and their checksums."""
     ocp = _orbax()
-    listed = {key: [str(x.dtype), x.shape, _checksum(x)] for key, x in saved.arrays.items()}
+    checked = sums(saved.arrays) if checked is None else checked
+    listed = {key: [str(x.dtype), x.shape, checked[key]] for key, x in saved.arrays.items()}
     text = json.dumps({"about": saved.about, "score": score, "arrays": listed})
     items = ocp.args.Composite(
         arrays=ocp.args.PyTreeSave({key: x for key, x in saved.arrays.items() if x.size}),
@@ -89,13 +115,15 @@ def read(manager: Any, step: int) -> Saved:
     """Read a checkpoint in NumPy, and compare all of it with its checksums."""
     ocp = _orbax()
     record = _record(manager, step)
-    items = ocp.args.Composite(arrays=ocp.args.PyTreeRestore())
+    as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
+    args = {key: as_numpy for key, (_, shape, _) in record["arrays"].items() if 0 not in shape}
+    items = ocp.args.Composite(arrays=ocp.args.PyTreeRestore(restore_args=args))
     arrays = quietly(manager.directory, manager.restore, step, args=items).arrays
-    for key, (dtype, shape, checksum) in record["arrays"].items():
+    for key, (dtype, shape, checked) in record["arrays"].items():
         if 0 in shape:
             arrays[key] = np.empty(shape, jnp.dtype(dtype))
         x = arrays.get(key)
-        if x is None or (str(x.dtype), list(x.shape), _checksum(x)) != (dtype, shape, checksum):
+        if x is None or (str(x.dtype), list(x.shape)) != (dtype, shape) or not _is_whole(x, checked):
             raise ValueError(f"its array {key!r} is not what was saved")
     return Saved({key: arrays[key] for key in record["arrays"]}, record["about"])
 
@@ -116,6 +144,17 @@ def _record(manager: Any, step: int) -> dict[str, Any]:
     if zlib.crc32(text.encode()) != record.get("checksum"):
         raise ValueError("its record is not what was saved")
     return json.loads(text)
+
+
+def _bounds(index: tuple[slice, ...], shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    return [part.indices(size)[:2] for part, size in zip(index, shape, strict=True)]
+
+
+def _is_whole(x: np.ndarray, checked: Sums) -> bool:
+    """Whether the parts of an array are what was saved, and are all of it."""
+    parts = [x[tuple(slice(*bounds) for bounds in part)] for part, _ in checked]
+    alike = all(_checksum(part) == checksum for part, (_, checksum) in zip(parts, checked, strict=True))
+    return alike and sum(part.size for part in parts) == x.size
 
 
 def _checksum(x: np.ndarray) -> int:

@@ -1,0 +1,58 @@
+"""What is decided after every dispatch, by all processes of a descent as one."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gdjax.descent.agreement import Peers
+from gdjax.descent.progress import Callback
+from gdjax.descent.stopping import Ending, Stopped
+
+SENT = (None, Stopped.INTERRUPTED, Stopped.TERMINATED)
+"""Why a signal ends it, if one came; the last of these that any process heard counts for all."""
+
+
+class Said(NamedTuple):
+    """What a process says, and what counts for all."""
+
+    failed: bool
+    """Whether a callback raised."""
+    asked: bool
+    """Whether one asks for the end."""
+    signal: int
+    """A place in `SENT`."""
+    due: bool
+    """Whether it is time to save."""
+    steps: int
+    """Of the next dispatch."""
+
+
+def agreed(peers: Peers, mine: Said) -> Said:
+    """What all say: one reason to end is enough, and the clock is that of the first process."""
+    if peers.alone:
+        return mine
+    said = [Said(*map(int, numbers)) for numbers in peers.numbers(*mine)]  # pyright: ignore[reportArgumentType]
+    failed, asked, signals = (max(part) for part in list(zip(*said, strict=True))[:3])
+    return Said(bool(failed), bool(asked), signals, bool(said[0].due), said[0].steps)
+
+
+def answered(callbacks: Sequence[Callback], progress: Callable[[], Any], peers: Peers) -> tuple[bool, Exception | None]:
+    """Whether a callback asks for the end; where one fails, the other processes are to be told first."""
+    try:
+        answers = [callback(progress()) for callback in callbacks]
+    except Exception as error:
+        if peers.alone:
+            raise
+        return False, error
+    return any(isinstance(answer, (bool, np.bool_)) and bool(answer) for answer in answers), None
+
+
+def numbered(reason: Stopped | None) -> int:
+    """The place in `SENT` of what a signal gave as a reason."""
+    return SENT.index(reason)
+
+
+def told(reason: Stopped) -> Ending:
+    """The end that a signal makes."""
+    return reason, "Ctrl-C" if reason is Stopped.INTERRUPTED else "SIGTERM"
