@@ -82,16 +82,19 @@ def by_shard_map(tx, *, check_vma):
     """A device for every member, of a mesh."""
     mesh = Mesh(np.array(jax.devices()), ("data",))
     specs = {"in_specs": (PartitionSpec(), PartitionSpec("data")), "out_specs": PartitionSpec()}
-    return jax.jit(jax.shard_map(descent(tx, "data"), mesh=mesh, check_vma=check_vma, **specs))(start(), data())
+    return jax.jit(jax.shard_map(descent(tx, "data"), mesh=mesh, check_vma=check_vma, **specs))(*_placed(mesh))
 
 
 def by_jit(tx, *, axis_type):
     """XLA divides the work, as shardings tell it to."""
     mesh = jax.make_mesh((len(jax.devices()),), ("data",), axis_types=(axis_type,))
     with jax.set_mesh(mesh):
-        params = jax.device_put(start(), NamedSharding(mesh, PartitionSpec()))
-        batch = jax.device_put(data(), NamedSharding(mesh, PartitionSpec("data")))
-        return jax.jit(descent(tx))(params, batch)
+        return jax.jit(descent(tx))(*_placed(mesh))
+
+
+def _placed(mesh):
+    params = jax.device_put(jax.tree.map(np.asarray, start()), NamedSharding(mesh, PartitionSpec()))
+    return params, jax.device_put(data(), NamedSharding(mesh, PartitionSpec("data")))
 
 
 WAYS = {
@@ -108,3 +111,8 @@ def difference(ours, theirs):
     """The largest difference of two trees in any leaf, over the largest number there."""
     pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
     return max(float(np.abs(np.asarray(a, float) - b).max() / np.abs(b).max()) for a, b in pairs)
+
+
+def in_this_process(way):
+    """Where one of several processes ends up by every optimizer, as lists."""
+    return {name: jax.tree.map(lambda x: np.asarray(x).tolist(), WAYS[way](tx)) for name, tx in OPTIMIZERS.items()}

@@ -13,7 +13,8 @@ from tests.samples import assert_close, sample, update
 FLAT = sorted(
     name
     for name, factory in gd.factories().items()
-    if (factory.traits.flat and not factory.traits.reduces) or factory.__name__ in ("adam", "adamw", "lion", "sgd", "adan", "rmsprop")
+    if (factory.traits.flat and not factory.traits.reduces)
+    or factory.__name__ in ("adam", "adamw", "lion", "sgd", "adan", "rmsprop")
 )
 
 

@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from gdjax import tree as trees
 
 
-def replicate(tree: Any, devices: Sequence[jax.Device] | None = None) -> Any:
+def replicate(tree: Any, devices: Sequence[Any] | None = None) -> Any:
     """Put a copy of every leaf on every device, along a new first axis: what `pmap` maps over.
 
     Counters of shape () and keys get that axis too. Each copy has a buffer of its own, to be donated.

@@ -4,7 +4,8 @@ from collections import OrderedDict
 
 import optax
 
-from gdjax.value import GradientTransform, transform
+from gdjax.compose.updating import apply_updates, descend
+from gdjax.value import transform
 from gdjax.value.diagnose import MismatchError
 
 
@@ -29,17 +30,22 @@ def chain(*transforms: optax.GradientTransformation):
         return tuple(tx.init(params) for tx in transforms)
 
     def update(updates, state, params=None, **extra_args):
+        return through(updates, state, params, len(transforms), extra_args)
+
+    def through(updates, state, params, number, extra_args):
         if not isinstance(state, tuple) or len(state) != len(transforms):
             raise MismatchError(_other_state("chain", transforms, state))
         new = []
-        for tx, old in zip(transforms, state, strict=True):
+        for tx, old in zip(transforms[:number], state, strict=False):
             updates, kept = tx.update(updates, old, params, **extra_args)
             new.append(kept)
         return updates, tuple(new)
 
-    def descend(updates, state, params, **extra_args):
-        updates, before = chain(*transforms[:-1]).update(updates, state[:-1], params, **extra_args)
-        params, last = transforms[-1].descend(updates, state[-1], params, **extra_args)  # pyright: ignore
+    def step(updates, state, params, **extra_args):
+        if not transforms:
+            return apply_updates(params, updates), state
+        updates, before = through(updates, state, params, len(transforms) - 1, extra_args)
+        params, last = descend(transforms[-1], updates, state[-1], params, **extra_args)
         return params, (*before, last)
 
     def again(updates, state, params=None):
@@ -47,8 +53,7 @@ def chain(*transforms: optax.GradientTransformation):
             updates = None if updates is None else tx.again(updates, kept, params)  # pyright: ignore
         return updates
 
-    own = transforms and isinstance(transforms[-1], GradientTransform) and transforms[-1].descends
-    return init, update, again, descend if own else None
+    return init, update, again, step
 
 
 @transform(flat=True, parts=True)
