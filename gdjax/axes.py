@@ -1,7 +1,8 @@
 """Named axes, of `vmap`, `pmap` or `shard_map`: who their members are, and what differs among them."""
 
 import itertools
-from collections.abc import Hashable, Sequence
+import math
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import jax
@@ -30,22 +31,17 @@ class UnboundError(ValueError):
 
 def tracked(axis_name: AxisName) -> frozenset[Any]:
     """The names of an axis for which types tell what differs over it: those of `shard_map` with `check_vma`."""
-    return frozenset(name for name in names(axis_name) if name in differing(_index(name)))
+    return frozenset(name for name in names(axis_name) if name in differing(_bound(lax.axis_index, name)))
 
 
-def _index(name: Hashable) -> jax.Array:
+def _bound(of: Callable[[Hashable], Any], name: Hashable) -> Any:
     try:
-        return lax.axis_index(name)
+        return of(name)
     except NameError:
         raise UnboundError(
             f"the axis {name!r} must be there, got no axis of this name. Call init and update within "
             f"vmap(..., axis_name={name!r}), pmap or shard_map."
         ) from None
-
-
-def is_divided(x: Any, axis_name: AxisName) -> bool:
-    """Whether the members of an axis have parts of an array, and not each the same; where no type tells, they have."""
-    return bool(names(axis_name)) and tracked(axis_name) <= differing(x)
 
 
 def spread(x: Any, axis_name: AxisName) -> tuple[Hashable, ...]:
@@ -54,9 +50,15 @@ def spread(x: Any, axis_name: AxisName) -> tuple[Hashable, ...]:
     return tuple(name for name in names(axis_name) if name not in known or name in differing(x))
 
 
+def place_of_member(axis_name: AxisName) -> jax.Array:
+    """Which member of an axis this is."""
+    size(axis_name)  # it must be there
+    return lax.axis_index(axis_name)
+
+
 def size(axis_name: AxisName) -> int:
     """How many members an axis has; 1 where there is none."""
-    return lax.axis_size(names(axis_name)) if names(axis_name) else 1
+    return math.prod(_bound(lax.axis_size, name) for name in names(axis_name))
 
 
 def place(x: Any, axis_name: AxisName, dim: int) -> int | None:
@@ -110,20 +112,32 @@ def zeros(like: Any, x: jax.Array) -> jax.Array:
 
 def mean(x: jax.Array, axis_name: AxisName, dtype: Any = None) -> jax.Array:
     """The mean over an axis in the dtype of `x`, summed in another one, by default float32 or wider."""
-    wire = dtype or (x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.float32)
-    return lax.pmean(x.astype(wire), axis_name).astype(x.dtype)
+    return lax.pmean(x.astype(_wire(x.dtype, dtype)), axis_name).astype(x.dtype)
 
 
-def share(weight: Any, axis_name: AxisName) -> jax.Array:
-    """What a member's numbers are multiplied by, such that their plain mean is the one weighted by these weights."""
+def _wire(own: Any, dtype: Any) -> Any:
+    """The dtype in which numbers of a dtype are added, of those asked for one that has their parts."""
+    if dtype is None:
+        return own if jnp.finfo(own).bits >= 32 else jnp.float32
+    return jnp.promote_types(dtype, jnp.complex64) if jnp.issubdtype(own, jnp.complexfloating) else dtype
+
+
+def weighed(values: Any, weight: Any, axis_name: AxisName) -> Any:
+    """What members have, in float32 or wider, such that its plain mean over an axis is the one by their weights.
+
+    Without a weight a member counts as zeros, whatever it has.
+    """
+    if jnp.shape(weight):
+        raise ValueError(f"weight must be a scalar of each member, got shape {jnp.shape(weight)}")
     own = vary(jnp.asarray(weight, float), axis_name)
     total = lax.psum(own, axis_name)
-    return jnp.where(own > 0, own * lax.axis_size(axis_name) / jnp.where(total > 0, total, 1.0), 0.0)
+    share = own * size(axis_name) / jnp.where(total == 0, 1.0, total)
 
+    def times_share(x: jax.Array) -> jax.Array:
+        wide = x.astype(_wire(x.dtype, None))
+        return jnp.where(own == 0, 0, share.astype(jnp.finfo(wide.dtype).dtype) * wide)
 
-def weigh(x: jax.Array, share: jax.Array) -> jax.Array:
-    """A member's numbers times its share; zeros without one, whatever they were."""
-    return jnp.where(share > 0, share.astype(jnp.finfo(x.dtype).dtype) * x, jnp.zeros((), x.dtype))
+    return jax.tree.map(times_share, values)
 
 
 def all_gather(x: jax.Array, axis_name: AxisName, axis: int = 0) -> jax.Array:
@@ -152,13 +166,16 @@ def somewhere(flags: Any, axis_name: AxisName) -> Any:
 
 
 def sums(xs: Sequence[jax.Array], over: Sequence[tuple[Hashable, ...]]) -> list[jax.Array]:
-    """Sums of arrays, each over names of its own, in one collective for each dtype and the same names."""
+    """Sums of arrays, each over names of its own, in one collective for each dtype and the same names.
+
+    What types say to differ over further names goes apart too.
+    """
     groups: dict[Any, list[int]] = {}
     for i, (x, own) in enumerate(zip(xs, over, strict=True)):
         if own:
-            groups.setdefault((own, x.dtype), []).append(i)
+            groups.setdefault((own, x.dtype, differing(x)), []).append(i)
     summed = list(xs)
-    for (own, _), places in groups.items():
+    for (own, *_), places in groups.items():
         together = lax.psum(jnp.concatenate([xs[i].ravel() for i in places]), own)
         ends = list(itertools.accumulate(xs[i].size for i in places))
         for i, start, end in zip(places, [0, *ends], ends, strict=False):

@@ -21,8 +21,8 @@ def global_norm(tree: Tree, axis_name: axes.AxisName = None) -> jax.Array:
 
     Args:
       tree: a tree of arrays.
-      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
-        members is whole.
+      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
+        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
 
     >>> print(global_norm({"w": jnp.array([3.0]), "b": jnp.array([4.0])}))
     5.0

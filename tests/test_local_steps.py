@@ -127,6 +127,14 @@ def test_updates_that_are_added_lead_to_the_same_parameters():
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
+def test_the_anchor_is_what_to_evaluate():
+    def read(w):
+        state = DILOCO.init(w)._replace(anchor=w + 1.0)
+        return gd.eval_params(DILOCO, state, w)
+
+    np.testing.assert_array_equal(jax.vmap(read, axis_name="data")(jnp.zeros((2, 3))), np.ones((2, 3)))
+
+
 def test_bfloat16_parameters_have_a_float32_anchor():
     tx = gd.local_steps(gd.sgd(0.1), gd.sgd(1.0), 2, "data")
     state = jax.vmap(lambda w: tx.init(w), axis_name="data")(jnp.ones((2, 3), jnp.bfloat16))

@@ -67,7 +67,7 @@ def test_a_gradient_that_holds_the_sum_already_is_refused():
     np.testing.assert_array_equal(jax.shard_map(step, mesh=mesh(), check_vma=False, **specs)(w, x)["a"], np.ones(3))
 
 
-@pytest.mark.parametrize("axis_name", [None, ()])
+@pytest.mark.parametrize("axis_name", [None, (), ("a", "a")])
 def test_an_axis_has_a_name(axis_name):
     with pytest.raises(ValueError, match="mean_over: axis_name must be"):
         gd.mean_over(axis_name)
@@ -77,6 +77,58 @@ def test_an_axis_that_is_not_there_is_named():
     tx = gd.mean_over("data")
     with pytest.raises(ValueError, match="mean_over: the axis 'data' must be there"):
         tx.update(jnp.ones(2), tx.init(jnp.ones(2)))
+
+
+def test_a_dtype_that_holds_no_fractions_is_refused_and_complex_numbers_keep_both_parts():
+    with pytest.raises(ValueError, match="mean_over: dtype must be floating or complex, got int8"):
+        gd.mean_over("data", jnp.int8)
+    tx = gd.mean_over("data", jnp.bfloat16)
+    means = mapped(lambda g: tx.update(g, tx.init(g))[0])(jnp.array([1 + 2j, 3 + 4j]))
+    np.testing.assert_array_equal(means, [2 + 3j] * 2)
+
+
+def test_weights_do_not_round_gradients_of_16_bits():
+    tx, grads = gd.mean_over("data"), jnp.array([3, 3, 3, -9], jnp.bfloat16)
+    means = mapped(lambda g, w: tx.update(g, tx.init(g), weight=w)[0])(grads, jnp.array([100.0, 101.0, 103.0, 97.0]))
+    np.testing.assert_allclose(means.astype(float), [39 / 401] * 4, rtol=2**-8)
+
+
+def test_a_weight_that_is_no_number_is_seen_and_one_that_is_no_scalar_refused():
+    tx = gd.mean_over("data")
+    means = mapped(lambda g, w: tx.update(g, tx.init(g), weight=w)[0])(jnp.ones(2), jnp.array([1.0, jnp.nan]))
+    assert jnp.isnan(means).all()
+    with pytest.raises(ValueError, match=r"weight must be a scalar of each member, got shape \(1,\)"):
+        mapped(lambda g: tx.update(g, tx.init(g), weight=jnp.ones(1))[0])(jnp.ones(2))
+
+
+def test_it_is_seen_in_the_body_of_a_factory_of_ones_own():
+    @gd.transform
+    def mine(rate: gd.Scalar):
+        return gd.chain(gd.mean_over("data"), gd.sgd(rate))
+
+    with pytest.raises(ValueError, match="axis_name must be 'data'"):
+        gd.make_step(weighed_loss, mine(0.1))
+
+
+@pytest.mark.parametrize("around", [gd.cautious, gd.sam, gd.mars])
+def test_what_needs_the_mean_itself_is_refused_around_it(around):
+    inner = gd.chain(gd.mean_over("data"), gd.scale_by_adam())
+    with pytest.raises(ValueError, match=rf"{around.__name__}: inner must be given the mean of gradients.*\('data',\)"):
+        around(inner)
+
+
+def test_a_line_search_is_told_the_mean_gradient():
+    def descended(tx, axis_name, batch):
+        step = gd.make_step(lambda w, x: jnp.sum((w - x) ** 4), tx, axis_name=axis_name)
+        state = gd.State.create(jnp.zeros(2), tx)
+        for _ in range(3):
+            state, _ = step(state, batch)
+        return state.params
+
+    batch = jnp.array([[1.0, 2.0], [3.0, -1.0]])
+    own, plain = gd.chain(gd.mean_over("data"), gd.lbfgs()), gd.lbfgs()
+    ours, theirs = (mapped(lambda x, tx=tx: descended(tx, "data", x))(batch) for tx in (own, plain))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
 def weighed_loss(w, batch):
@@ -106,7 +158,8 @@ def test_a_step_gives_an_optimizer_over_an_axis_gradients_that_are_each_members_
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tx": gd.chain(gd.mean_over("data"), gd.sgd(0.1))}, "give make_step its axis_name"),
+        ({"tx": gd.chain(gd.mean_over("data"), gd.sgd(0.1))}, "axis_name must be 'data'.* got None"),
+        ({"tx": gd.chain(gd.mean_over("a"), gd.sgd(0.1)), "axis_name": ("a", "b")}, "axis_name must be 'a'.* got"),
         ({"tx": gd.sgd(0.1), "weight": len}, "weight is that of a member of an axis"),
         (
             {"tx": gd.local_steps(gd.sgd(0.1), gd.sgd(1.0), 2, "data"), "weight": len, "axis_name": "data"},

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import Mesh, PartitionSpec
 
@@ -121,11 +122,44 @@ def test_each_leaf_is_scattered_once_and_gathered_once_into_place(chained):
         (gd.adaptive_grad_clip(0.1), "adaptive_grad_clip"),
         (gd.centralize(), "centralize"),
         (gd.contrib.muon(0.1), "muon"),
+        (gd.yogi(0.1), "scale_by_yogi"),
+        (optax.adam(0.1), "a plain Optax transformation"),
     ],
 )
 def test_what_needs_whole_leaves_is_refused_by_name(inner, part):
     with pytest.raises(ValueError, match=f"shard_update: .* {part} needs whole ones"):
         gd.shard_update(inner, "data")
+
+
+def test_norms_within_a_factory_of_ones_own_are_over_the_axis():
+    @gd.transform
+    def mine(rate: gd.Scalar):
+        return gd.chain(gd.clip_by_global_norm(1.0), gd.sgd(rate))
+
+    tx, grads = gd.shard_update(mine(1.0), "data"), jnp.ones((4, 16))
+    updates = jax.vmap(lambda g: tx.update(g, tx.init(g), g)[0], axis_name="data")(grads)
+    np.testing.assert_allclose(jnp.linalg.norm(updates[0]), 1.0, rtol=1e-6)
+
+
+def test_masks_that_are_functions_see_whole_parameters():
+    def large(params):
+        return jax.tree.map(lambda p: p.size >= 8 or p.ndim == 0, params)
+
+    params, grads = normal(0), normal(1, MEMBERS)
+    ours, theirs = (gd.adamw(0.1, weight_decay=0.5, mask=mask) for mask in (large, large(params)))
+    run = [
+        jax.vmap(lambda g, tx=tx: steps(gd.shard_update(tx, "data"), params, g)[0], axis_name="data")(grads)
+        for tx in (ours, theirs)
+    ]
+    assert_close(*run)
+    alone, _ = steps(ours, params, jax.tree.map(lambda g: g.mean(0), grads))
+    assert_close(jax.tree.map(lambda x: x[0], run[0]), alone, rtol=2e-5, atol=1e-6)
+
+
+def test_a_mean_that_is_kept_in_parts_is_not_read_for_the_whole():
+    tx, w = gd.shard_update(gd.params_ema(gd.sgd(0.1)), "data"), jnp.ones(8)
+    with pytest.raises(ValueError, match=r"eval_params: .* put it around shard_update"):
+        jax.vmap(lambda g: gd.eval_params(tx, tx.init(w), w), axis_name="data")(jnp.ones((4, 8)))
 
 
 def test_bad_arguments_are_told():

@@ -2,11 +2,9 @@
 
 from typing import Any
 
-import jax
-
 from gdjax import axes, tree
 from gdjax.collectives.low_rank import low_rank_mean
-from gdjax.collectives.own import members, require_name, require_own
+from gdjax.collectives.own import require_name, require_own
 from gdjax.collectives.quantised import quantised_mean
 from gdjax.collectives.together import require_whole
 from gdjax.value import transform
@@ -53,7 +51,7 @@ def compressed_mean(axis_name: Any, *, bits: int | None = None, rank: int | None
       ValueError: if not one of `bits` and `rank` is given; if the axis is not bound; if the type of a gradient says
         that it is the same on all members, as in `mean_over`, or that it is sharded over an Explicit axis.
 
-    >>> import gdjax as gd, jax.numpy as jnp
+    >>> import jax, gdjax as gd, jax.numpy as jnp
     >>> tx = gd.compressed_mean("data", bits=8)
     >>> def mean(g):
     ...     return tx.update(g, tx.init(g))[0]
@@ -62,7 +60,7 @@ def compressed_mean(axis_name: Any, *, bits: int | None = None, rank: int | None
      [50.    4.72]]
     """
     who = "compressed_mean"
-    require_name(who, axis_name)
+    axis_name = require_name(who, axis_name)
     if (bits is None) == (rank is None):
         raise ValueError(f"{who}: one of bits and rank must be given, got bits={bits!r}, rank={rank!r}.")
     if rank is not None:
@@ -74,7 +72,7 @@ def compressed_mean(axis_name: Any, *, bits: int | None = None, rank: int | None
     start, mean = quantised_mean(axis_name) if rank is None else low_rank_mean(axis_name, rank, seed)
 
     def init(params):
-        members(who, axis_name)
+        axes.size(axis_name)  # it must be there
         return start(params)
 
     def update(updates, state, params=None, *, weight=None):
@@ -82,8 +80,7 @@ def compressed_mean(axis_name: Any, *, bits: int | None = None, rank: int | None
         require_whole(who, updates)
         own = tree.widen(updates)
         if weight is not None:
-            share = axes.share(weight, axis_name)
-            own = jax.tree.map(lambda g: axes.weigh(g, share), own)
+            own = axes.weighed(own, weight, axis_name)
         means, state = mean(own, state)
         return tree.cast_like(means, updates), state
 

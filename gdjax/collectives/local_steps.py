@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import axes, tree
-from gdjax.collectives.own import members, require_name, require_own
+from gdjax.collectives.own import require_name, require_own
 from gdjax.value import transform
 from gdjax.value.diagnose import require_count, require_params
 
@@ -66,10 +66,10 @@ def local_steps(inner: optax.GradientTransformation, outer: optax.GradientTransf
     [1.5 1.5]
     """
     require_count("local_steps", "every", every)
-    require_name("local_steps", axis_name)
+    axis_name = require_name("local_steps", axis_name)
 
     def init(params):
-        members("local_steps", axis_name)
+        axes.size(axis_name)  # it must be there
         own = axes.vary(params, axis_name)
         return LocalStepsState(
             count=jnp.zeros((), jnp.int32),

@@ -92,7 +92,7 @@ def _means(arrays, axis_name):
         return arrays, jnp.asarray(True)
     dtype = jnp.result_type(*leaves)
     together = jnp.concatenate([x.astype(dtype).ravel() for x in leaves])
-    mean = lax.psum(together, axis_name) / lax.axis_size(axis_name)
+    mean = lax.psum(together, axis_name) / axes.size(axis_name)
     cut = jnp.split(mean, np.cumsum([x.size for x in leaves])[:-1])
     shaped = [part.reshape(x.shape).astype(x.dtype) for part, x in zip(cut, leaves, strict=True)]
     return treedef.unflatten(shaped), jnp.isfinite(mean).all()

@@ -3,9 +3,10 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
-from gdjax import axes
+from gdjax import axes, tree
 from gdjax.collectives.own import require_name, require_own
 from gdjax.value import transform
 
@@ -18,7 +19,8 @@ def mean_over(axis_name: Any, dtype: Any = None):
     is: that of uneven last batches, filled up, weighted by the number of their true examples. The axis is that of
     `vmap`, `pmap` or `shard_map`, or a tuple of several.
 
-    Stateless: 0 bytes a parameter. On the wire: an all-reduce of every leaf, 4 bytes a number (8 in float64).
+    Stateless: 0 bytes a parameter. On the wire: an all-reduce of every leaf, 4 bytes a number (8 in float64), or those
+    of `dtype`.
 
     Args:
       axis_name: the axis whose members each have a gradient of their own.
@@ -29,19 +31,18 @@ def mean_over(axis_name: Any, dtype: Any = None):
         `shard_map(check_vma=True)` that of an invariant parameter is the sum over the axis already. `make_step` with
         its `axis_name` takes care of that.
 
-    >>> import gdjax as gd, jax.numpy as jnp
+    >>> import gdjax as gd
     >>> tx = gd.mean_over("data")
     >>> print(jax.vmap(lambda g: tx.update(g, tx.init(g))[0], axis_name="data")(jnp.array([1.0, 3.0])))
     [2. 2.]
     """
-    require_name("mean_over", axis_name)
+    axis_name = require_name("mean_over", axis_name)
+    if dtype is not None and not jnp.issubdtype(dtype, jnp.inexact):
+        raise ValueError(f"mean_over: dtype must be floating or complex, got {dtype}.")
 
     def update(updates, state, params=None, *, weight=None):
         require_own("mean_over", updates, axis_name)
-        if weight is None:
-            return jax.tree.map(lambda g: axes.mean(g, axis_name, dtype), updates), state
-        share = axes.share(weight, axis_name)
-        weighed = jax.tree.map(lambda g: axes.mean(axes.weigh(g, share), axis_name, dtype), updates)
-        return weighed, state
+        own = updates if weight is None else axes.weighed(updates, weight, axis_name)
+        return tree.cast_like(jax.tree.map(lambda g: axes.mean(g, axis_name, dtype), own), updates), state
 
     return optax.init_empty_state, update

@@ -51,7 +51,7 @@ def quantised_mean(axis_name: Any) -> tuple[Any, Any]:
 
 def _exchanged(leaves, mean_error, axis_name):
     """The means of leaves, what each leaf lost, what the owned part of the mean lost, and whether all is finite."""
-    own = blocks(leaves, lax.axis_size(axis_name))
+    own = blocks(leaves, axes.size(axis_name))
     codes, scales = quantised(own)
     of_all = lax.all_to_all(_wire(codes, scales), axis_name, split_axis=0, concat_axis=0, tiled=True)
     mean = restored(*_unwired(of_all, own.shape), own.dtype).mean(0) + mean_error
@@ -96,7 +96,7 @@ def unblocked(x, like):
 
 def _no_error(leaves, axis_name):
     dtype = jnp.result_type(*[jnp.finfo(tree.wide(jnp.result_type(x))).dtype for x in leaves])
-    zeros = jnp.zeros((_share(leaves, lax.axis_size(axis_name)), BLOCK), dtype)
+    zeros = jnp.zeros((_share(leaves, axes.size(axis_name)), BLOCK), dtype)
     return axes.cast(zeros, further(leaves[0], axis_name))
 
 

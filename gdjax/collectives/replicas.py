@@ -43,16 +43,18 @@ def unreplicate(tree: Any) -> Any:
       tree: what `pmap` returned, or `replicate`.
 
     Raises:
-      ValueError: if a leaf has no first axis: it was not mapped (`out_axes=None` of `pmap` gives such leaves).
+      ValueError: if a leaf has no first axis that is divided over devices, one each: it was not mapped
+        (`out_axes=None` of `pmap` gives such leaves).
     """
 
     def first(keys: Any, x: Any) -> Any:
-        if not jnp.ndim(x):
-            where = f" at {path!r}" if (path := trees.path(keys)) else ""
-            raise ValueError(
-                f"unreplicate: every leaf must have a first axis of copies, got a scalar{where}: it is one already, as "
-                "out_axes=None of pmap makes it."
-            )
-        return x.addressable_shards[0].data[0] if isinstance(x, jax.Array) else x[0]
+        copy = x.addressable_shards[0].data if isinstance(x, jax.Array) else np.asarray(x)
+        if jnp.ndim(copy) and (copy.shape[0] == 1 or not isinstance(x, jax.Array)):
+            return copy[0]
+        where = f" at {path!r}" if (path := trees.path(keys)) else ""
+        raise ValueError(
+            f"unreplicate: every leaf must have a first axis of copies, one on each device, got shape {jnp.shape(x)}"
+            f"{where}: it is one already, as out_axes=None of pmap makes it."
+        )
 
     return jax.tree_util.tree_map_with_path(first, tree)

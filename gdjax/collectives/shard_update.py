@@ -8,11 +8,11 @@ import optax
 from jax import lax
 
 from gdjax import axes, tree
-from gdjax.collectives.own import members, require_name, require_own
+from gdjax.collectives.own import require_name, require_own
 from gdjax.compose import apply_updates
 from gdjax.value import transform
-from gdjax.value.gradient_transform import require_value
-from gdjax.value.traits import lacking, over
+from gdjax.value.factory import opaque_transform
+from gdjax.value.traits import lacking, masked_for, over
 
 
 @transform(reduces=True)
@@ -47,18 +47,18 @@ def shard_update(inner: optax.GradientTransformation, axis_name: Any):
     >>> print(updates[0], state[0].mu.shape)
     [-0.1 -0.1 -0.1 -0.1] (2, 2)
     """
-    require_value("shard_update", inner)
-    require_name("shard_update", axis_name)
+    axis_name = require_name("shard_update", axis_name)
     if (part := lacking(inner, lambda tx: tx.factory.traits.parts)) is not None:
+        name = "a plain Optax transformation" if part.factory is opaque_transform else part.factory.__name__
         raise ValueError(
-            f"shard_update: for inner, parts of leaves must do, and {part.factory.__name__} needs whole ones. Under "
-            "jit, gd.sharding.zero divides the state of any transform; one of your own says that parts will do by "
+            f"shard_update: for inner, parts of leaves must do, and {name} needs whole ones. Under jit, "
+            "gd.sharding.zero divides the state of any transform; one of your own says that parts will do by "
             "transform(elementwise=True), or parts=True."
         )
     sharded = over(inner, axis_name)
 
     def init(params):
-        return sharded.init(jax.tree.map(own_part, params))
+        return masked_for(sharded, params).init(jax.tree.map(own_part, params))
 
     def update(updates, state, params=None, **extra_args):
         held = None if params is None else jax.tree.map(own_part, params)
@@ -72,25 +72,26 @@ def shard_update(inner: optax.GradientTransformation, axis_name: Any):
 
     def updated(updates, state, held, extra_args):
         require_own("shard_update", updates, axis_name)
-        return sharded.update(jax.tree.map(mean_of_part, updates), state, held, **extra_args)
+        means = jax.tree.map(mean_of_part, updates)
+        return masked_for(sharded, updates).update(means, state, held, **extra_args)
 
     def mean_of_part(g):
-        number = members("shard_update", axis_name)
+        number = axes.size(axis_name)
         if (cut := _cut(g, number)) is None:
-            return axes.mean(g, axis_name)
+            return g if g.dtype == jax.dtypes.float0 else axes.mean(g, axis_name)
         filled = _filled(tree.as_dtype(g, tree.wide(g.dtype)), cut)
         part = lax.psum_scatter(filled, axis_name, scatter_dimension=cut.dim, tiled=True)
         return (part / number).astype(g.dtype)
 
     def own_part(p):
-        number = members("shard_update", axis_name)
+        number = axes.size(axis_name)
         if (cut := _cut(p, number)) is None:
             return p
         size = cut.size // number
         return lax.dynamic_slice_in_dim(_filled(p, cut), lax.axis_index(axis_name) * size, size, cut.dim)
 
     def whole(part, like):
-        if (cut := _cut(like, members("shard_update", axis_name))) is None:
+        if (cut := _cut(like, axes.size(axis_name))) is None:
             return part
         gathered = axes.all_gather(part, axis_name, cut.dim)
         return jnp.reshape(lax.slice_in_dim(gathered, 0, cut.length, axis=cut.dim), jnp.shape(like))
@@ -107,9 +108,9 @@ class _Cut(NamedTuple):
 
 
 def _cut(x: Any, number: int) -> _Cut | None:
-    """The cut of a leaf into a number of parts; none of one without elements."""
+    """The cut of a leaf into a number of parts; none of one without elements, or of the gradient of integers."""
     shape = jnp.shape(x) or (1,)
-    if 0 in shape:
+    if 0 in shape or getattr(x, "dtype", None) == jax.dtypes.float0:
         return None
     even = (dim for dim, length in enumerate(shape) if length % number == 0)
     dim = next(even, max(range(len(shape)), key=shape.__getitem__))

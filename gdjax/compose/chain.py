@@ -80,18 +80,31 @@ def named_chain(*transforms: tuple[str, optax.GradientTransformation]):
     if len(set(names)) < len(names):
         raise ValueError(f"named_chain: the names must all be different, got {names}.")
 
+    within = chain(*(tx for _, tx in transforms))
+
     def init(params):
-        return OrderedDict((str(name), tx.init(params)) for name, tx in transforms)
+        return named(within.init(params))
 
     def update(updates, state, params=None, **extra_args):
+        updates, kept = within.update(updates, unnamed(state), params, **extra_args)
+        return updates, named(kept)
+
+    def step(updates, state, params, **extra_args):
+        params, kept = within.descend(updates, unnamed(state), params, **extra_args)
+        return params, named(kept)
+
+    def again(updates, state, params=None):
+        return within.again(updates, unnamed(state), params)
+
+    def named(states):
+        return OrderedDict(zip(names, states, strict=True))
+
+    def unnamed(state):
         if not isinstance(state, dict) or set(state) != set(names):
             raise MismatchError(_other_state("named_chain", transforms, state))
-        new = OrderedDict()
-        for name, tx in transforms:
-            updates, new[str(name)] = tx.update(updates, state[name], params, **extra_args)
-        return updates, new
+        return tuple(state[name] for name in names)
 
-    return init, update
+    return init, update, again, step
 
 
 def _other_state(who: str, transforms: tuple, state: object) -> str:

@@ -34,8 +34,8 @@ def watch(inner: optax.GradientTransformation, name: str = "", axis_name: Any = 
     Args:
       inner: what is watched.
       name: set before the names of the norms (`encoder/grad_norm`) where several transforms are watched.
-      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
-        members is whole.
+      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
+        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
 
     Raises:
       ValueError: if `update` is called without `params`.

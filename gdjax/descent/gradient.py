@@ -24,6 +24,8 @@ class Gradient(NamedTuple):
     grads: Any
     extra: Any
     aux: Any
+    own: Any = None
+    """Over an axis, the gradients of this member, of which `grads` are the means."""
 
 
 def make_gradient(
@@ -32,7 +34,6 @@ def make_gradient(
     accumulate: int = 1,
     axis_name: Any = None,
     weight: Callable[[Any], Any] | None = None,
-    own: bool = False,
     apart: bool = False,
     batch_sharding: NamedSharding | None = None,
     has_aux: bool | None = False,
@@ -40,8 +41,8 @@ def make_gradient(
 ) -> Callable[..., tuple[Gradient, Callable[[Any], Any]]]:
     """A function of `(params, batch, key, extra)` that returns the gradient there, and that batch's loss as a function.
 
-    Over an axis the gradient is the mean of its members', or with `own` each member's, such that their mean is this
-    one; with `apart` nothing is shared. With `has_aux=None` it is what the loss returns that tells.
+    Over an axis the gradient is the mean of its members', or with `apart` each member's own. With `has_aux=None` it is
+    what the loss returns that tells.
     """
     require_count(who, "accumulate", accumulate)
     if batch_sharding is not None:
@@ -60,18 +61,17 @@ def make_gradient(
             return of_all(params), _by_gradient(of_all)
         if axis_name is None:
             return of(params, batch, key, extra), lambda params: _value(whole, accumulate, params, batch, key, extra)
-        key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-        share = None if weight is None else axes.share(weight(batch), axis_name)
+        key = jax.random.fold_in(key, axes.place_of_member(axis_name))
 
         def alone(params: Any) -> Gradient:
             return of(*axes.vary((params, batch, key, extra), axis_name))
 
-        def at(params: Any, own: bool = False) -> Gradient:
-            return _mean(alone(params), share, axis_name, own)
+        def at(params: Any) -> Gradient:
+            return _mean(alone(params), None if weight is None else weight(batch), axis_name)
 
         if apart:
             return alone(params), lambda params: _value(whole, accumulate, params, batch, key, extra)
-        return at(params, own), _by_gradient(at)
+        return at(params), _by_gradient(at)
 
     return gradient
 
@@ -137,23 +137,25 @@ def _parts(batch: Any, number: int) -> Any:
     return jax.tree_util.tree_map_with_path(cut, batch)
 
 
-def _mean(at: Gradient, share: Any, axis_name: Any, own: bool) -> Gradient:
-    """The mean over an axis of all but `aux`, and of gradients unless they stay each member's own.
+def _mean(at: Gradient, weight: Any, axis_name: Any) -> Gradient:
+    """The mean over an axis of all but `aux`, in float32 or wider; of what is no float in `extra`, the greatest."""
+    floats = jax.tree.map(lambda x: x if _is_float(x) else 0.0, at.extra)
+    told = (at.value, at.grads, floats)
+    weighed = told if weight is None else axes.weighed(told, weight, axis_name)
 
-    It is taken in float32 or wider; of what is no float in `extra` it is the greatest.
-    """
+    def mean(x: Any, like: Any) -> jax.Array:
+        return axes.mean(x, axis_name).astype(like.dtype)
 
-    def weighed(x: Any) -> Any:
-        return x if share is None else axes.weigh(x, share)
+    def shared(x: Any, share: Any) -> jax.Array:
+        return mean(share, x) if _is_float(x) else jax.lax.pmax(x, axis_name)
 
-    def mean(x: Any) -> Any:
-        return axes.mean(weighed(x), axis_name)
+    value, grads, floats = weighed
+    means, extra = jax.tree.map(mean, grads, at.grads), jax.tree.map(shared, at.extra, floats)
+    return Gradient(mean(value, at.value), means, extra, at.aux, tree.cast_like(grads, at.grads))
 
-    def shared(x: Any) -> Any:
-        return mean(x) if jnp.issubdtype(jnp.result_type(x), jnp.inexact) else jax.lax.pmax(x, axis_name)
 
-    grads = jax.tree.map(weighed if own else mean, at.grads)
-    return Gradient(mean(at.value), grads, jax.tree.map(shared, at.extra), at.aux)
+def _is_float(x: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
 
 
 def _by_gradient(at: Callable[[Any], Gradient]) -> Callable[[Any], jax.Array]:

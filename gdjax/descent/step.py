@@ -9,11 +9,11 @@ import numpy as np
 import optax
 from jax.sharding import NamedSharding
 
-from gdjax import norms, tree
+from gdjax import axes, norms, tree
 from gdjax.compose import descend
 from gdjax.descent.gradient import WAY, Gradient, make_gradient
 from gdjax.value.diagnose import require_inexact
-from gdjax.value.traits import anywhere
+from gdjax.value.traits import anywhere, reduced_over
 
 
 class State(NamedTuple):
@@ -73,7 +73,8 @@ def make_step(
       accumulate: parts that a batch is cut into along its first axis, one after the other on the device: the mean of
         their gradients is descended on, and the memory is that of one part.
       axis_name: the axis (of `vmap`, `pmap` or `shard_map`) whose members each hold a part of the batch: gradients,
-        loss and floating `extra` are their means, summed in float32 or wider. An optimizer that takes from each member
+        loss and floating `extra` are their means, summed in float32 or wider, other `extra` the greatest; `aux` stays
+        each member's own. An optimizer that takes from each member
         a gradient of its own (`mean_over`, `compressed_mean` or `shard_update` is in it) gets these; under
         `local_steps` all stays each member's own.
       weight: `weight(batch)` of a member's part, a scalar of 0 at least: means over the axis are weighted by it. Give
@@ -97,13 +98,12 @@ def make_step(
     require_optimizer("make_step", tx)
     _require_axis(axis_name, weight, tx)
     own, apart = (anywhere(tx, trait) for trait in ("reduces", "apart"))
-    over = axis_name if own and not apart else None
+    mine = own and not apart
     gradient = make_gradient(
         loss,
         accumulate=accumulate,
         axis_name=axis_name,
         weight=weight,
-        own=own,
         apart=apart,
         batch_sharding=batch_sharding,
         has_aux=has_aux,
@@ -113,26 +113,33 @@ def make_step(
         if not isinstance(state, State):
             raise TypeError(f"make_step: step takes a State, as State.create makes it, got a {type(state).__name__}.")
         at, value_fn = gradient(state.params, batch, state.step_key(), state.extra)
-        norm = norms.of_members(norms.global_norm(at.grads), over)
-        metrics = {"loss": at.value, "grad_norm": norm}
-        return descended(tx, state, at, value_fn), metrics | ({"aux": at.aux} if has_aux else {})
+        grads = at.own if mine else at.grads
+        norm = norms.of_members(norms.global_norm(grads), axis_name if mine else None)
+        metrics = {"loss": at.value, "grad_norm": norm} | ({"aux": at.aux} if has_aux else {})
+        return descended(tx, state, at, value_fn, grads), metrics
 
     return step
 
 
-def descended(tx: optax.GradientTransformation, state: State, at: Gradient, value_fn: Callable[[Any], Any]) -> State:
-    """The state after an update by a gradient."""
+def descended(
+    tx: optax.GradientTransformation, state: State, at: Gradient, value_fn: Callable[[Any], Any], grads: Any = None
+) -> State:
+    """The state after an update by a gradient, or by gradients that are each member's own."""
     told = {"value": at.value, "grad": at.grads, "value_fn": value_fn}
-    params, opt_state = descend(tx, at.grads, state.opt_state, state.params, **told)
+    taken = at.grads if grads is None else grads
+    params, opt_state = descend(tx, taken, state.opt_state, state.params, **told)
     return State(params, opt_state, state.count + 1, state.key, at.extra)
 
 
 def _require_axis(axis_name: Any, weight: Any, tx: Any) -> None:
-    """Refuse what is asked of an axis where none is named."""
+    """Refuse what is asked of an axis that is not that of the optimizer, or where none is named."""
     if axis_name is None and weight is not None:
-        raise ValueError("make_step: weight is that of a member of an axis: give axis_name too.")
-    if axis_name is None and anywhere(tx, "reduces"):
-        raise ValueError(f"make_step: {tx} takes gradients from the members of an axis: give make_step its axis_name.")
+        raise ValueError(f"make_step: weight is that of a member of an axis: give axis_name too, got {weight!r} alone.")
+    if (over := reduced_over(tx)) and {*over} != {*axes.names(axis_name)}:
+        raise ValueError(
+            f"make_step: axis_name must be {over if len(over) > 1 else over[0]!r}, over which the optimizer takes "
+            f"gradients from members, got {axis_name!r}."
+        )
     if weight is not None and anywhere(tx, "apart"):
         raise ValueError("make_step: weight is of means over an axis, and local_steps takes none: leave it out.")
 

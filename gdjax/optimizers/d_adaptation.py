@@ -54,8 +54,8 @@ def prodigy(
       estim_lr_coef: $c$, in [0, inf).
       weight_decay: $\lambda$, in [0, inf), or a schedule of it.
       safeguard_warmup: whether $s$ takes $d$ in the place of $\eta$, so that a warmup does not make $d$ too large.
-      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
-        members is whole.
+      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
+        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
 
     Raises:
       ValueError: if `update` is called without `params`.
@@ -124,8 +124,8 @@ def dadapt_adamw(
       eps: $\epsilon$, in [0, inf).
       estim_lr0: the first $d$, in (0, inf]: smaller than any distance that is to be expected.
       weight_decay: $\lambda$, in [0, inf), or a schedule of it.
-      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
-        members is whole.
+      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
+        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
 
     Raises:
       ValueError: if `update` is called without `params`.

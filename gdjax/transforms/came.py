@@ -56,8 +56,8 @@ def scale_by_came(
       eps_res: $\epsilon_2$, in (0, inf].
       clipping_threshold: $d$, in (0, inf].
       min_dim_size_to_factor: how long the shorter of the two largest axes must be.
-      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
-        members is whole.
+      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
+        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
       dim: the dimension along which leaves are divided; another for some by `by_path`.
 
     Raises:

@@ -49,8 +49,8 @@ def clip_by_global_norm(max_norm: Positive, axis_name: Any = None):
 
     Args:
       max_norm: $c$, in (0, inf].
-      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
-        members is whole.
+      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
+        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
 
     >>> import gdjax as gd
     >>> tx = gd.clip_by_global_norm(1.0)
@@ -79,8 +79,8 @@ def clip_by_block_rms(threshold: Positive, axis_name: Any = None):
 
     Args:
       threshold: $d$, in (0, inf].
-      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
-        members is whole.
+      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
+        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
 
     >>> import gdjax as gd
     >>> print(gd.clip_by_block_rms(1.0).update(jnp.array([2.0, -2.0, 2.0]), ())[0])
@@ -116,8 +116,8 @@ def adaptive_grad_clip(
       eps: $\epsilon$, in [0, inf): weights that start at zero can still move.
       axis: the axes along which the weights of one unit lie; by default the first of a leaf of 2 or 3 axes, all but the
         last of one of 4 or 5, and the whole of a vector.
-      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
-        members is whole.
+      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
+        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
       dim: the dimension along which leaves are divided; another for some by `by_path`.
 
     Raises:

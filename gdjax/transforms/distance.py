@@ -33,8 +33,8 @@ def scale_by_dog(
         $\bar r$; `"heuristic"`: the first $\bar r / (1 + \lVert p_0 \rVert)$; `"learning_rate"`: the factor of the
         first gradient itself, with $\bar r = 0$.
       eps: $\epsilon$, in [0, inf).
-      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
-        members is whole.
+      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
+        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
 
     Raises:
       ValueError: if `init_step` is no such pair, or `update` is called without `params`.
@@ -91,8 +91,8 @@ def scale_by_dowg(init_estim_sq_dist: Positive | None = None, eps: NonNegative =
     Args:
       init_estim_sq_dist: the first $\bar r^2$, in (0, inf]; by default `eps`, which must then not be 0.
       eps: $\epsilon$, in [0, inf).
-      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
-        members is whole.
+      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
+        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
 
     Raises:
       ValueError: if the first $\bar r^2$ is 0, with which it would never move, or `update` is called without `params`.

@@ -19,8 +19,8 @@ def normalize_by_update_norm(scale_factor: Scalar = 1.0, eps: Positive = 1e-6, a
     Args:
       scale_factor: $c$, any number.
       eps: $\epsilon$, in (0, inf].
-      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
-        members is whole.
+      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
+        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
 
     >>> import gdjax as gd
     >>> print(gd.normalize_by_update_norm(eps=1e-9).update(jnp.array([3.0, 4.0]), ())[0])
@@ -43,8 +43,8 @@ def centralize(axis_name: Any = None, dim: int = 0):
     mean there is one of each output unit, whose weights are a column of a kernel `[inputs, outputs]`.
 
     Args:
-      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
-        members is whole.
+      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
+        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
       dim: the dimension along which leaves are divided; another for some by `by_path`.
 
     >>> import gdjax as gd
@@ -70,8 +70,8 @@ def zero_nans(axis_name: Any = None):
     State: `ZeroNansState(found_nan)`, 1 byte a leaf: whether the last gradient held a NaN.
 
     Args:
-      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
-        members is whole.
+      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
+        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
 
     >>> import gdjax as gd
     >>> tx = gd.zero_nans()

@@ -60,7 +60,7 @@ def scale_by_belief(
     return init, update
 
 
-@transform(elementwise=True)
+@transform(flat=True)  # zeros filled up would not stay zeros
 def scale_by_yogi(
     b1: Decay = 0.9,
     b2: Decay = 0.999,
@@ -137,8 +137,8 @@ def scale_by_novograd(
       eps_root: $\epsilon_0$, added under the root, in [0, inf).
       weight_decay: $\lambda$, in [0, inf), or a schedule of it.
       mu_dtype: the dtype in which `mu` is kept; by default that of the parameters, float32 at least.
-      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
-        members is whole.
+      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
+        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
 
     Raises:
       ValueError: if `update` is called without `params`.

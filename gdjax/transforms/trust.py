@@ -28,8 +28,8 @@ def scale_by_trust_ratio(
       min_norm: $c$, in [0, inf).
       trust_coefficient: $\eta$, in [0, inf).
       eps: $\epsilon$, in [0, inf).
-      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
-        members is whole.
+      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
+        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
 
     Raises:
       ValueError: if `update` is called without `params`.
@@ -62,8 +62,8 @@ def scale_by_param_block_norm(min_scale: NonNegative = 1e-3, axis_name: Any = No
 
     Args:
       min_scale: $c$, in [0, inf).
-      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
-        members is whole.
+      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
+        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
 
     Raises:
       ValueError: if `update` is called without `params`.
@@ -83,8 +83,8 @@ def scale_by_param_block_rms(min_scale: NonNegative = 1e-3, axis_name: Any = Non
 
     Args:
       min_scale: $c$, in [0, inf).
-      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
-        members is whole.
+      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
+        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
 
     Raises:
       ValueError: if `update` is called without `params`.

@@ -173,7 +173,7 @@ def transform(
       function: a function of hyperparameters.
       any_dtype: whether it also takes parameters that have no gradient (integers, say); by default one that is made
         of other transforms does, and leaves it to these.
-      elementwise: whether it takes each number for itself: it is then flat, and takes parts.
+      elementwise: whether it takes each number for itself, and zero for zero: it is then flat, and takes parts.
       flat: whether it takes all leaves for one vector, each number for itself or by norms of the whole, so that leaves
         may lie side by side in one array (`packed`).
       parts: whether a part of every leaf will do, filled up with zeros (`shard_update`): what it sums over a leaf, it
@@ -221,6 +221,10 @@ def declared(
 ) -> Factory[P, V]:
     """A factory whose declaration is checked at once."""
     factory = Factory(function, kind, any_dtype=any_dtype, traits=traits)
+    if traits.reduces and "axis_name" not in factory.slots:
+        raise TypeError(
+            f"{factory.__name__}: what takes gradients from an axis has a parameter axis_name that names it."
+        )
     for name, slot in factory.slots.items():
         if not slot.leaf and isinstance(factory.signature.parameters[name].default, float):
             raise TypeError(f"{factory.__name__}: annotate {name}, float for a leaf or Any for what is static.")

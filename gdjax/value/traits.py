@@ -42,39 +42,87 @@ def lacking(tx: Any, has: Callable[[Value], bool]) -> Any:
 
 def within(tx: Value) -> Iterator[Value]:
     """The transforms that one is made of, as its arguments."""
-    for name, argument in tx.arguments.items():
-        if "transform" in tx.factory.slots[name].takes:
-            yield from (part for part in jax.tree.leaves(argument, is_leaf=_is_value) if _is_value(part))
+    for name in _transforms(tx):
+        yield from (part for part in jax.tree.leaves(tx.arguments[name], is_leaf=_is_value) if _is_value(part))
+
+
+def _transforms(tx: Value) -> list[str]:
+    """The parameters that hold transforms."""
+    return [name for name, slot in tx.factory.slots.items() if "transform" in slot.takes]
+
+
+def _parts(tx: Value) -> Iterator[Value]:
+    """The transforms that one is made of, as its arguments or in its body."""
+    yield from within(tx)
+    if isinstance(body := tx.body(), Value):
+        yield body
 
 
 def anywhere(tx: Any, trait: str) -> bool:
     """Whether anything in a transform has a trait."""
-    return isinstance(tx, Value) and (
-        getattr(tx.factory.traits, trait) or any(anywhere(part, trait) for part in within(tx))
-    )
+    if not isinstance(tx, Value):
+        return False
+    return _once(tx, trait, lambda: getattr(tx.factory.traits, trait) or any(anywhere(p, trait) for p in _parts(tx)))
 
 
 def reduced_over(tx: Any) -> tuple[Any, ...]:
     """The names of axes over whose members a transform takes gradients each for itself."""
     if not isinstance(tx, Value):
         return ()
-    own = axes.names(tx.arguments["axis_name"]) if tx.factory.traits.reduces else ()
-    return tuple(dict.fromkeys([*own, *(name for part in within(tx) for name in reduced_over(part))]))
+
+    def found() -> tuple[Any, ...]:
+        own = axes.names(tx.arguments["axis_name"]) if tx.factory.traits.reduces else ()
+        return tuple(dict.fromkeys([*own, *(name for part in _parts(tx) for name in reduced_over(part))]))
+
+    return _once(tx, "over", found)
+
+
+def _once(tx: Value, what: str, make: Callable[[], Any]) -> Any:
+    """What is told of a value, once: of bodies within bodies it would be told again and again."""
+    key = f"_told_{what}"
+    if key not in tx.__dict__:
+        tx.__dict__[key] = make()
+    return tx.__dict__[key]
+
+
+def require_reduced(who: str, inner: Any) -> None:
+    """Refuse a transform that takes the mean over an axis where what is around it needs that mean itself."""
+    if over := reduced_over(inner):
+        raise ValueError(
+            f"{who}: inner must be given the mean of gradients, and it takes that over {over} itself: put mean_over, "
+            f"or what else takes it, before {who} in a chain."
+        )
 
 
 def over(tx: Any, axis_name: Any) -> Any:
-    """The transform with its norms over an axis, wherever it has a parameter `axis_name` and that is `None`."""
+    """The transform with its norms over an axis, wherever it has a parameter `axis_name` and that is `None`.
 
-    def inner(part: Any) -> Any:
-        return over(part, axis_name) if _is_value(part) else part
-
-    given = dict(tx.arguments)
-    for name, argument in tx.arguments.items():
-        if "transform" in tx.factory.slots[name].takes:
-            given[name] = jax.tree.map(inner, argument, is_leaf=_is_value)
+    A named optimizer without that parameter becomes the chain that it stands for.
+    """
+    traits = tx.factory.traits
+    if "axis_name" not in tx.arguments and not (traits.parts or tx.factory.composes) and _is_value(body := tx.body()):
+        return over(body, axis_name)
+    given = _with_parts(tx, lambda part: over(part, axis_name))
     if given.get("axis_name", axis_name) is None:
         given["axis_name"] = axis_name
     return tx.factory.kind(tx.factory, given)
+
+
+def masked_for(tx: Any, params: Any) -> Any:
+    """The transform with the masks that are functions of the parameters told for these."""
+    given = _with_parts(tx, lambda part: masked_for(part, params))
+    for name, argument in given.items():
+        if name.endswith("mask") and callable(argument):
+            given[name] = argument(params)
+    return tx.factory.kind(tx.factory, given)
+
+
+def _with_parts(tx: Value, f: Callable[[Any], Any]) -> dict[str, Any]:
+    """The arguments of a transform, with others in the place of the transforms in them."""
+    given = dict(tx.arguments)
+    for name in _transforms(tx):
+        given[name] = jax.tree.map(lambda part: f(part) if _is_value(part) else part, given[name], is_leaf=_is_value)
+    return given
 
 
 def _is_value(node: Any) -> bool:

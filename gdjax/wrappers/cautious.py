@@ -9,6 +9,7 @@ import optax
 from gdjax import norms, tree
 from gdjax.value import GradientTransform, transform
 from gdjax.value.hyperparams import hyperparams
+from gdjax.value.traits import require_reduced
 
 
 @transform(any_dtype=False)
@@ -24,8 +25,8 @@ def cautious(inner: optax.GradientTransformation, axis_name: Any = None):
 
     Args:
       inner: what makes the direction.
-      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
-        members is whole.
+      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
+        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
 
     Raises:
       ValueError: if the inner transform has a learning rate.
@@ -36,6 +37,7 @@ def cautious(inner: optax.GradientTransformation, axis_name: Any = None):
     >>> print(tx.update(jnp.array([2.0, 1.0]), state)[0])
     [6. 0.]
     """
+    require_reduced("cautious", inner)
     if isinstance(inner, GradientTransform) and any(way[-1] == "learning_rate" for way in hyperparams(inner)):
         raise ValueError(
             f"cautious: inner must be a direction, and {inner.factory.__name__} has a learning rate, which turns it "

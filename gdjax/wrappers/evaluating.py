@@ -8,11 +8,13 @@ import optax
 from optax.contrib import ScheduleFreeState
 
 from gdjax import tree
+from gdjax.collectives import LocalStepsState
 from gdjax.value.diagnose import difference
 from gdjax.wrappers.averaging import ParamsEmaState, SlowState, ema_of
 from gdjax.wrappers.schedule_free import mean_of
 
 KEPT = {
+    LocalStepsState: ("anchor", lambda p, anchor, state: anchor),
     ParamsEmaState: ("ema", ema_of),
     ScheduleFreeState: ("z", mean_of),
     SlowState: ("slow", lambda p, slow, state: slow),
@@ -23,9 +25,9 @@ KEPT = {
 def eval_params(tx: optax.GradientTransformation, state: Any, params: Any) -> Any:
     """Read the parameters to evaluate, or to keep, out of an optimizer's state.
 
-    They are the mean of `params_ema`, the $x$ of `schedule_free` or the slow parameters of `lookahead`, wherever within
-    the optimizer these stand; the outermost counts. Under every other optimizer, and at leaves that are masked out,
-    they are the parameters themselves.
+    They are the mean of `params_ema`, the $x$ of `schedule_free`, the slow parameters of `lookahead` or the anchor of
+    `local_steps`, wherever within the optimizer these stand; the outermost counts. Under every other optimizer, and at
+    leaves that are masked out, they are the parameters themselves.
 
     Args:
       tx: the optimizer, a value or one of Optax.
@@ -70,6 +72,12 @@ def _read(state, params):
     def leaf(kept, p):
         if tree.is_masked(kept):
             return p
+        if jnp.shape(kept) != jnp.shape(p):
+            must = "a mean must be shaped like its parameter"
+            raise ValueError(
+                f"eval_params: {must}, got shapes {jnp.shape(kept)} and {jnp.shape(p)}: put it around shard_update, "
+                "which gives what is within it parts of leaves."
+            )
         wide = tree.as_dtype(p, tree.wide(jnp.result_type(p)))
         return tree.as_dtype(f(wide, tree.as_dtype(kept, wide.dtype), state), jnp.result_type(p))
 

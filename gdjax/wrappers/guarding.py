@@ -24,8 +24,8 @@ def apply_if_finite(inner: optax.GradientTransformation, max_consecutive_errors:
     Args:
       inner: what takes the steps.
       max_consecutive_errors: how many steps in a row may be skipped, at least 0.
-      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
-        members is whole. All members skip the same steps, as they do where the inner transform takes the mean over one.
+      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
+        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is. All members skip the same steps, as they do where the inner transform takes the mean over one.
 
     Raises:
       ValueError: if `max_consecutive_errors` is negative.
@@ -42,7 +42,7 @@ def apply_if_finite(inner: optax.GradientTransformation, max_consecutive_errors:
     if max_consecutive_errors < 0:
         raise ValueError(f"apply_if_finite: max_consecutive_errors must be at least 0, got {max_consecutive_errors}.")
 
-    over = (*axes.names(axis_name), *reduced_over(inner))
+    over = tuple(dict.fromkeys([*axes.names(axis_name), *reduced_over(inner)]))
 
     def init(params):
         def zero():

@@ -10,6 +10,7 @@ from gdjax import tree
 from gdjax.transforms import clip_by_global_norm
 from gdjax.transforms.moments import below_one
 from gdjax.value import Decay, NonNegative, Positive, transform
+from gdjax.value.traits import require_reduced
 
 
 class MarsState(NamedTuple):
@@ -44,8 +45,8 @@ def mars(
       b1: $\beta_1$, in [0, 1).
       gamma: $\gamma$, in [0, inf).
       max_norm: $C$, in (0, inf].
-      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
-        members is whole.
+      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
+        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
 
     >>> import gdjax as gd
     >>> tx = gd.mars(gd.identity(), b1=0.5, gamma=0.5, max_norm=10.0)
@@ -53,6 +54,7 @@ def mars(
     >>> print(tx.update(3.0, state)[0])
     4.0
     """
+    require_reduced("mars", inner)
     clip = clip_by_global_norm(max_norm, axis_name)
 
     def init(params):

@@ -10,6 +10,7 @@ import optax
 from gdjax import norms, tree
 from gdjax.value import NonNegative, transform
 from gdjax.value.diagnose import require_params
+from gdjax.value.traits import require_reduced
 
 
 @transform(any_dtype=False)
@@ -29,8 +30,8 @@ def sam(inner: optax.GradientTransformation, rho: NonNegative = 0.05, axis_name:
     Args:
       inner: what gets the gradient.
       rho: $\rho$, the radius, in [0, inf).
-      axis_name: the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
-        members is whole.
+      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
+        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
 
     Raises:
       ValueError: if `update` is called without `params` or `value_fn`.
@@ -41,6 +42,7 @@ def sam(inner: optax.GradientTransformation, rho: NonNegative = 0.05, axis_name:
     >>> print(updates)
     -5.0
     """
+    require_reduced("sam", inner)
 
     def update(updates, state, params=None, *, value_fn: Callable[[Any], jax.Array] | None = None, **extra_args):
         require_params("sam", params)
