@@ -1,7 +1,8 @@
 """What a step costs on machines that are not here: a model of bytes and latency, and a page of what it says.
 
-`python benchmarks/cost.py` writes the tables of `docs/scale.md`. The model is small enough to be checked by hand; its
-bytes are checked against compiled programs, and its steps against a simulated cluster (`benchmarks/scale.py`).
+`python benchmarks/cost.py` writes the tables of `docs/scale.md`. The model is small enough to be checked by hand, and
+its bytes are held to those of compiled programs (`tests/test_cost.py`). How many steps a method takes it does not say:
+that is tried on a simulated cluster (`benchmarks/scale.py`).
 """
 
 import dataclasses

@@ -49,12 +49,15 @@ def loss(params):
     return sum(jnp.sum(jnp.square(leaf - 0.3)) for leaf in jax.tree.leaves(params))
 
 
-def of_one_device(factory):
-    """Whether a factory makes transforms that need no named axis."""
-    return factory.kind is gd.GradientTransform and not factory.traits.reduces
+def is_lifted(factory):
+    """Whether a factory makes transforms of Optax; the contract holds those written here to the same."""
+    return factory.kind is gd.GradientTransform and not factory.function.__module__.startswith("gdjax")
 
 
-ALL = [name for name, factory in sorted(gd.factories().items()) if of_one_device(factory)] + VARIANTS
+LIFTED = [name for name, factory in sorted(gd.factories().items()) if is_lifted(factory)]
+OWN = ["accumulate", "apply_if_finite", "by_path", "chain", "lookahead", "packed", "sam", "schedule_free", *VARIANTS]
+"""What branches, or is made of others."""
+ALL = LIFTED + OWN
 
 
 @functools.cache
