@@ -93,7 +93,7 @@ def all_ended(processes, timeout):
     try:
         return [process.ended(max(until - time.monotonic(), 0.01)) for process in processes]
     except subprocess.TimeoutExpired:
-        raise AssertionError(f"after {timeout} s they still run: {[_said(process) for process in processes]}") from None
+        raise AssertionError(f"after {timeout} s they still run: {[said(process) for process in processes]}") from None
 
 
 def in_processes(number, path, *arguments, devices=None, timeout=120):
@@ -118,7 +118,14 @@ def in_processes(number, path, *arguments, devices=None, timeout=120):
         return [json.loads(file.read_text()) for file in found]
 
 
-def _said(process):
+def steps_in(folder):
+    """The checkpoints in a folder."""
+    with os.scandir(folder) as found:
+        return sorted(int(entry.name) for entry in found if entry.name.isdigit())
+
+
+def said(process):
+    """What a process has said so far."""
     parts = []
     for stream in (process.out, process.err):
         stream.seek(0)

@@ -18,7 +18,7 @@ import pytest
 import gdjax as gd
 from gdjax.cli import main
 from gdjax.cli.pages import page, told
-from gdjax.descent.checkpointing import Store
+from gdjax.descent.store import Store
 from tests.processes import hearing
 
 LONG = ["classification", "--batch-size", "8", "--steps", "5000", "--optimizer", "adam(1e-2)", "--save-every", "200"]

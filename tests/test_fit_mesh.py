@@ -120,7 +120,7 @@ ODD = {
     "halves": np.arange(42, dtype=jnp.bfloat16),
     "bytes": np.arange(42, dtype=np.uint8).reshape(42, 1, 1),
     "truths": np.arange(42) % 2 == 0,
-    "complex": (np.arange(42) * (1 + 2j)).astype(np.complex64),
+    "complex": ((np.arange(42) - 9) * (-0.0 + 2j)).astype(np.complex64),
     "numbers": -np.arange(84, dtype=np.int32).reshape(42, 2),
 }
 

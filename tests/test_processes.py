@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import shutil
 import signal
 import sys
@@ -16,11 +17,10 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import gdjax as gd
-from gdjax.cli import main
 from gdjax.descent import whole
-from gdjax.descent.checkpointing import Store
 from gdjax.descent.placing import Placement
-from tests.processes import all_ended, environment, free_port, in_processes, running
+from gdjax.descent.store import Store
+from tests.processes import in_processes, steps_in
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(42, 6)).astype(np.float32)
@@ -98,8 +98,82 @@ class Again:
         return iter(self._batches)
 
 
+def streamed(mesh, numbers, rows=(4, 4), **options):
+    """What becomes of a descent on an iterable that has so many batches, of so many rows, in each process."""
+    me = jax.process_index()
+    batches = Again([(X[: rows[me]], Y[: rows[me]])] * numbers[me])
+    return failing(lambda: fit(mesh, data=batches, batch_size="full", steps=None, epochs=2, **options))
+
+
 def uneven(mesh, me, folder):
-    return failing(lambda: fit(mesh, data=Again([(X[:4], Y[:4])] * (7 + me)), batch_size="full", steps=None, epochs=2))
+    evaluate = gd.Evaluate(lambda params: jnp.sum(params["w2"]))
+    return [streamed(mesh, (7, 8)), streamed(mesh, (11, 12), evaluate=evaluate), streamed(mesh, (5, 4))]
+
+
+def uneven_rows(mesh, me, folder):
+    return streamed(mesh, (7, 7), rows=(4, 2))
+
+
+def unlike(mesh, me, folder):
+    """Each argument that the second process has otherwise than the first."""
+    several = [
+        {"evaluate": [jnp.sum, None][me]},
+        {"checkpoint": [folder, None][me]},
+        {"steps": 24 + me},
+        {"params": {**START, "w2": START["w2"] + me}},
+        {"key": 3 + me},
+        {"tx": gd.adamw([1e-2, 1e-3][me])},
+        {"batch_size": [8, "eight"][me]},
+    ]
+    return [failing(lambda given=given: fit(mesh, **given)) for given in several]
+
+
+def failed_elsewhere(mesh, me, folder):
+    """An evaluation, an iterable and a callback that fail in the second process."""
+
+    def evaluated(params):
+        if me == 1:
+            raise KeyError("no accuracy")
+        return 1.0
+
+    def broken():
+        yield from [(X[:4], Y[:4])] * 9
+        if me == 1:
+            raise OSError("no further file")
+        yield from [(X[:4], Y[:4])] * 9
+
+    def leave(now):
+        sys.exit(3 if me == 1 else None) if me == 1 and now.step >= 5 else None
+
+    return [
+        failing(lambda: fit(mesh, evaluate=evaluated)),
+        failing(lambda: fit(mesh, data=broken(), batch_size="full", checkpoint=folder)),
+        failing(lambda: fit(mesh, steps=500, callbacks=[leave])),
+        steps_in(folder),
+    ]
+
+
+def by_themselves(mesh, me, folder):
+    """A descent of each process in a folder of its own."""
+    done = fit(steps=8, checkpoint=f"{folder}/{me}")
+    again = fit(steps=12, checkpoint=f"{folder}/{me}", resume=True)
+    return [losses(done), losses(again), steps_in(f"{folder}/{me}")]
+
+
+def fsdp(mesh, me, folder):
+    """Parameters of which every device has its part."""
+    specs = {"w1": P(None, "data"), "w2": P("data")}
+    parts = {name: NamedSharding(mesh, spec) for name, spec in specs.items()}
+    params = {name: jax.make_array_from_callback(x.shape, parts[name], lambda at, x=x: x[at]) for name, x in START.items()}
+    done = fit(mesh, params, steps=12)
+    return [losses(done), [shard.data.shape for shard in done.params["w1"].addressable_shards]]
+
+
+def keys_of_an_iterable(mesh, me, folder):
+    keys = jax.random.split(jax.random.key(0), 8)
+    brought = Placement.of(mesh).brought(keys[4 * me : 4 * me + 4])
+    alike = [bool((jax.random.key_data(s.data) == jax.random.key_data(keys[s.index])).all()) for s in brought.addressable_shards]
+    return [brought.shape, alike]
 
 
 def failing(call):
@@ -163,14 +237,10 @@ KINDS = {
     of.__name__: of
     for of in (
         alone, divided, placed, of_an_iterable, uneven, divided_state, asked_by_one, failed_in_one, terminated_in_one,
-        by_the_clock, evaluated, broken_checkpoint,
+        by_the_clock, evaluated, broken_checkpoint, uneven_rows, unlike, failed_elsewhere, by_themselves, fsdp,
+        keys_of_an_iterable,
     )
 }  # fmt: skip
-
-
-def steps_in(folder):
-    with os.scandir(folder) as found:
-        return sorted(int(entry.name) for entry in found if entry.name.isdigit())
 
 
 @pytest.fixture(scope="module")
@@ -206,18 +276,87 @@ def test_what_one_process_decides_by_itself_ends_all_at_the_same_step(both):
     assert one["terminated_in_one"][0] == ["SystemExit", "143"]
 
 
+FAILED = (
+    "fit: process 1 failed, and all end with it: {}. What was saved stays: start all of them again, with resume=True "
+    "where there is a checkpoint."
+)
+
+
 def test_what_fails_in_one_process_ends_all_with_everything_saved(both):
     (first, saved), (second, saved_too) = (of["failed_in_one"] for of in both)
     assert second == ["RuntimeError", "broken"]
-    assert first == ["PeerFailedError", "fit: another process failed in a callback, and says why itself."]
+    assert first == ["PeerFailedError", FAILED.format("RuntimeError: broken")]
     assert saved == saved_too
     assert saved[-1] >= 5
 
 
+def test_an_evaluation_or_an_iterable_that_fails_in_one_process_ends_all_with_a_sentence(both):
+    first, second = (of["failed_elsewhere"] for of in both)
+    assert second[:3] == [["KeyError", "'no accuracy'"], ["OSError", "no further file"], ["SystemExit", "3"]]
+    told = ["KeyError: 'no accuracy'", "OSError: no further file", "SystemExit: 3"]
+    assert first[:3] == [["PeerFailedError", FAILED.format(text)] for text in told]
+    assert first[3] == second[3] != []
+
+
 def test_batches_that_end_earlier_in_one_process_are_refused_in_all(both):
     for of in both:
-        assert of["uneven"][0] == "ValueError"
-        assert "as many batches an epoch in every process" in of["uneven"][1]
+        for kind, words in of["uneven"]:
+            assert kind == "ValueError"
+            assert "as many batches an epoch in every process; process 0 has " in words
+
+
+def test_batches_of_other_shapes_in_one_process_are_refused_in_all(both):
+    for of in both:
+        kind, words = of["uneven_rows"]
+        assert kind == "ValueError"
+        assert "float32[8, 6], float32[8] by that of process 0, float32[4, 6], float32[4] by that of process 1" in words
+
+
+def test_arguments_that_are_not_alike_are_named(both):
+    one, two = (of["unlike"] for of in both)
+    assert one[:-1] == two[:-1]
+    names = ["evaluate", "checkpoint", "steps", "params", "key", "tx"]
+    for name, (kind, words) in zip(names, one[:-1], strict=True):
+        assert kind == "ValueError"
+        assert words.startswith(f"fit: every process must be given the same {name}, got ")
+    assert (one[-1][0], two[-1][0]) == ("PeerFailedError", "ValueError")
+
+
+def test_a_process_may_descend_by_itself_beside_others(both):
+    for of in both:
+        done, again, steps = of["by_themselves"]
+        assert (done, again, steps) == (of["alone"][:8], of["alone"][:12], [8, 12])
+
+
+def test_parameters_divided_over_two_processes_stay_so(both):
+    for of in both:
+        found, shapes = of["fsdp"]
+        np.testing.assert_allclose(found, of["alone"][:12], rtol=1e-5)
+        assert shapes == [[6, 2], [6, 2]]
+        assert of["keys_of_an_iterable"] == [[8], [True, True]]
+
+
+def test_where_a_process_is_lost_fit_says_what_is_saved(tmp_path):
+    (kind, words), left = in_processes(2, "tests.test_processes:lost", str(tmp_path))
+    assert (kind, left) == ("PeerLostError", "left")
+    assert words.startswith("fit: another process of this descent was lost (")
+    [*_, step] = steps_in(tmp_path)
+    assert words.endswith(f"{tmp_path} has the checkpoint of step {step:,}: start all of them again with resume=True.")
+
+
+def lost(folder):
+    def leave(now):
+        if jax.process_index() == 1 and now.step >= 9:
+            end("left")
+
+    wishes = {"checkpoint": gd.Checkpoints(folder, every=4), "callbacks": [leave]}
+    end(failing(lambda: fit(whole_mesh(), steps=500, **wishes)))
+
+
+def end(result):
+    """End a process of `in_processes` at once: a shutdown would wait for the other."""
+    pathlib.Path(sys.argv[-1]).write_text(json.dumps(result))
+    os._exit(0)
 
 
 def test_a_broken_checkpoint_is_passed_over_by_all(both):
@@ -266,148 +405,3 @@ def test_a_part_that_is_another_by_one_bit_is_told_by_its_own_checksum():
     assert not whole._is_whole(x, sums[:1])
     x[3, 1] = np.nextafter(x[3, 1], 0)
     assert not whole._is_whole(x, sums)
-
-
-# The command line
-
-
-BATCH = ["classification", "--batch-size", "8", "--optimizer", "adam(1e-2)"]
-
-
-@pytest.fixture(scope="module")
-def env(tmp_path_factory):
-    return environment(XDG_CACHE_HOME=str(tmp_path_factory.mktemp("cache")))
-
-
-def commands(number, *arguments):
-    """Of so many processes of one run."""
-    joined = ["--coordinator", f"127.0.0.1:{free_port()}", "--num-processes", number]
-    train = [sys.executable, "-m", "gdjax", "train", *arguments]
-    return [[*train, *joined, "--process-id", i] for i in range(number)]
-
-
-@pytest.fixture
-def train(env, tmp_path):
-    """Run a command in so many processes until they end, and return what the first one said."""
-
-    def run(number, *arguments):
-        many = commands(number, *arguments) if number > 1 else [[sys.executable, "-m", "gdjax", "train", *arguments]]
-        with running(*many, cwd=tmp_path, env=env) as processes:
-            ended = all_ended(processes, 150)
-        for status, _, err in ended:
-            assert status == 0, err
-        assert [(out, err) for _, out, err in ended[1:]] == [("", "")] * (number - 1)
-        return ended[0]
-
-    return run
-
-
-def told(run):
-    """The losses in the file of a run, and the steps that they are of."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [row["step"] for row in rows if "loss" in row], [row["loss"] for row in rows if "loss" in row]
-
-
-def test_one_two_and_four_processes_go_on_with_each_others_runs(train, tmp_path):
-    train(1, *BATCH, "--steps", 120, "--out", "whole")
-    train(2, *BATCH, "--steps", 40, "--out", "run", "--mesh", "data=4")
-    train(1, "--resume", "--out", "run", "--steps", 80)
-    _, out, _ = train(4, "--resume", "--out", "run", "--steps", 120)
-    assert out.startswith("classification(l2=0.001) in run\n")
-    assert "Gloo" not in out
-    steps, found = told(tmp_path / "run")
-    assert steps == [*range(120)]
-    np.testing.assert_allclose(found, told(tmp_path / "whole")[1], rtol=1e-5)
-    assert 'mesh = "data=4"' in (tmp_path / "run" / "config.toml").read_text()
-
-
-@pytest.mark.skipif(shutil.which("mpirun") is None, reason="needs Open MPI's mpirun")
-def test_open_mpi_starts_a_run(env, tmp_path):
-    command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", 2, sys.executable, "-m", "gdjax", "train"]
-    with running([*command, *BATCH, "--steps", 20], cwd=tmp_path, env=env) as processes:
-        [(status, out, err)] = all_ended(processes, 120)
-    assert status == 0, err
-    assert "classification(l2=0.001) in runs/classification-1" in out
-    assert told(tmp_path / "runs/classification-1")[0] == [*range(20)]
-    assert 'mesh = "data=2"' in (tmp_path / "runs/classification-1" / "config.toml").read_text()
-
-
-@pytest.fixture
-def endless(env, tmp_path):
-    """Two processes of an endless run, of which something is saved."""
-    many = commands(2, *BATCH, "--steps", 10**6, "--save-every", 20, "--out", "run", "--mesh", "data=4")
-    with running(*many, cwd=tmp_path, env=env) as processes:
-        until = time.monotonic() + 120
-        while not (tmp_path / "run/checkpoints/40").exists():
-            if time.monotonic() > until or not all(process.running() for process in processes):
-                all_ended(processes, 1)
-                pytest.fail("nothing was saved")
-            time.sleep(0.02)
-        yield processes
-
-
-def test_sigterm_to_one_ends_all_at_one_step_and_they_are_resumed(endless, train, tmp_path):
-    os.kill(endless[1].pid, signal.SIGTERM)
-    (status, _, err), (other, other_out, other_err) = all_ended(endless, 60)
-    assert (status, other) == (143, 143), err + other_err
-    [*_, step] = steps_in(tmp_path / "run/checkpoints")
-    assert err.startswith(f"gdjax: SIGTERM after step {step:,}; saved in ")
-    assert err.endswith("\ngdjax: gdjax train --resume --out run goes on.\n")
-    assert (other_out, other_err) == ("", "")
-    train(2, "--resume", "--out", "run", "--steps", step + 10)
-    train(1, *BATCH, "--steps", step + 10, "--out", "whole")
-    np.testing.assert_allclose(told(tmp_path / "run")[1], told(tmp_path / "whole")[1], rtol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("which", "how"), [(0, signal.SIGKILL), (1, signal.SIGKILL), (1, signal.SIGSTOP)], ids=lambda x: str(x)
-)
-def test_where_a_process_is_lost_the_other_says_so_and_ends_in_time(endless, tmp_path, which, how):
-    os.kill(endless[which].pid, how)
-    [(status, _, _)] = all_ended([endless[1 - which]], 15)
-    assert status != 0
-    time.sleep(0.5)
-    [(_, _, err)] = all_ended([endless[1 - which]], 1)
-    with Store(gd.Checkpoints(tmp_path / "run/checkpoints")) as store:
-        step, _ = store.newest()
-    assert err.endswith(
-        f"gdjax: a process of this run was lost; its last checkpoint is of step {step:,}: gdjax train --resume "
-        "--out run, in all processes, goes on.\n"
-    )
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--coordinator", "host:1"], "go together: give --num-processes and --process-id too."),
-        (["--num-processes", "2", "--process-id", "0"], "go together: give --coordinator too."),
-        (["--coordinator", "host", "--num-processes", "2", "--process-id", "0"], "--coordinator must be HOST:PORT"),
-        (["--coordinator", "a:1", "--num-processes", "2", "--process-id", "2"], "less than --num-processes 2"),
-        (["--mesh", "8"], "--mesh must be an axis and a number of devices of 1 at least, as in data=8, got '8'"),
-        (["--mesh", "data=0"], "as in data=8, got 'data=0'"),
-        (["--mesh", "data=4,model=2"], "--mesh must have one axis, got 'data=4,model=2'"),
-    ],
-)
-def test_wrong_flags_are_refused_in_words(monkeypatch, capfd, tmp_path, arguments, message):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["gdjax", "train", "--no-cache", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    assert message in capfd.readouterr().err
-    assert not list(tmp_path.iterdir())
-
-
-def test_what_all_processes_find_wrong_is_said_once(env, tmp_path):
-    wrong = commands(2, *BATCH, "--mesh", "data=3")
-    with running(*wrong, cwd=tmp_path, env=env) as processes:
-        first, second = all_ended(processes, 60)
-    assert (first[0], second[0]) == (2, 2)
-    assert "--mesh must have as many devices for each of 2 processes, got 'data=3'" in first[2]
-    wrong = commands(2, "classification", "--batch-size", "5", "--mesh", "data=4")
-    with running(*wrong, cwd=tmp_path, env=env) as processes:
-        first, second = all_ended(processes, 60)
-    assert (first[0], second[0]) == (2, 2)
-    assert first[2].startswith("gdjax: --batch-size must be a multiple of the devices of --mesh")
-    assert second[2] == ""
-    assert not list(tmp_path.glob("runs/*"))

@@ -17,7 +17,11 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from gdjax.descent.checkpointing import CheckpointError, Checkpoints, Saved, Store
+from gdjax.descent import whole
+from gdjax.descent.checkpointing import Checkpoints
+from gdjax.descent.faults import CheckpointError
+from gdjax.descent.store import Store
+from gdjax.descent.whole import Saved
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -101,6 +105,15 @@ def test_a_step_that_is_there_stays_as_it_is(store):
     store.save(1, saved(1))
     store.save(1, Saved({"count": np.int32(7)}, {}))
     assert_saved(store.newest(), 1)
+
+
+def test_what_another_version_wrote_is_told_from_what_is_broken(store, monkeypatch):
+    monkeypatch.setattr(whole, "FORMAT", 0)
+    store.save(1, saved(1))
+    store.wait()
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match=r"step 1 .* another version of gdjax.*: its format is 0, this one reads 1"):
+        store.newest()
 
 
 def test_what_json_cannot_hold_is_refused_by_save_itself(store):

@@ -25,7 +25,7 @@ class LocalStepsState(NamedTuple):
     """The same on all members."""
 
 
-@transform(any_dtype=False, apart=True)
+@transform(any_dtype=False, reduces=True, apart=True)
 def local_steps(inner: optax.GradientTransformation, outer: optax.GradientTransformation, every: int, axis_name: Any):
     r"""Descend apart on each member of an axis, and come together once every $H$ steps: local SGD, DiLoCo.
 

@@ -136,9 +136,10 @@ def _require_axis(axis_name: Any, weight: Any, tx: Any) -> None:
     if axis_name is None and weight is not None:
         raise ValueError(f"make_step: weight is that of a member of an axis: give axis_name too, got {weight!r} alone.")
     if (over := reduced_over(tx)) and {*over} != {*axes.names(axis_name)}:
+        wanted = " and ".join(map(repr, over))
         raise ValueError(
-            f"make_step: axis_name must be {over if len(over) > 1 else over[0]!r}, over which the optimizer takes "
-            f"gradients from members, got {axis_name!r}."
+            f"make_step: axis_name must be {wanted}, over which the optimizer takes gradients from members, got "
+            f"{axis_name!r}."
         )
     if weight is not None and anywhere(tx, "apart"):
         raise ValueError("make_step: weight is of means over an axis, and local_steps takes none: leave it out.")

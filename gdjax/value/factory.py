@@ -7,7 +7,7 @@ import operator
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Generic, ParamSpec, overload
+from typing import Any, Generic, ParamSpec, Unpack, overload
 
 import optax
 
@@ -18,7 +18,7 @@ from gdjax.value.gradient_transform import GradientTransform
 from gdjax.value.printing import nearest
 from gdjax.value.schedule import Schedule
 from gdjax.value.slots import Slot, slots
-from gdjax.value.traits import NONE, Traits
+from gdjax.value.traits import NONE, Declared, Traits
 
 P = ParamSpec("P")
 
@@ -140,25 +140,9 @@ class Factory(Generic[P, V]):
 def transform(function: Callable[P, Any], /) -> Factory[P, GradientTransform]: ...
 @overload
 def transform(
-    *,
-    any_dtype: bool | None = None,
-    elementwise: bool = False,
-    flat: bool = False,
-    parts: bool = False,
-    reduces: bool = False,
-    apart: bool = False,
+    *, any_dtype: bool | None = None, **declares: Unpack[Declared]
 ) -> Callable[[Callable[P, Any]], Factory[P, GradientTransform]]: ...
-def transform(
-    function: Any = None,
-    /,
-    *,
-    any_dtype: bool | None = None,
-    elementwise: bool = False,
-    flat: bool = False,
-    parts: bool = False,
-    reduces: bool = False,
-    apart: bool = False,
-) -> Any:
+def transform(function: Any = None, /, *, any_dtype: bool | None = None, **declares: Unpack[Declared]) -> Any:
     """Turn a function that returns `(init, update)`, or another transform, into a factory of values.
 
     The parameters annotated as numbers (`float`, `gd.Scalar`, `gd.ScalarOrSchedule`), as transforms or as containers
@@ -173,6 +157,7 @@ def transform(
       function: a function of hyperparameters.
       any_dtype: whether it also takes parameters that have no gradient (integers, say); by default one that is made
         of other transforms does, and leaves it to these.
+      **declares: what it can be given, each true or false:
       elementwise: whether it takes each number for itself, and zero for zero: it is then flat, and takes parts.
       flat: whether it takes all leaves for one vector, each number for itself or by norms of the whole, so that leaves
         may lie side by side in one array (`packed`).
@@ -196,7 +181,7 @@ def transform(
     (4.0, ())
     """
     if function is None:
-        traits = Traits(flat=flat or elementwise, parts=parts or elementwise, reduces=reduces or apart, apart=apart)
+        traits = Traits.of(**declares)
         return functools.partial(declared, kind=GradientTransform, any_dtype=any_dtype, traits=traits)
     return declared(function, GradientTransform)
 

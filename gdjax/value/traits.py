@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 
@@ -23,8 +23,30 @@ class Traits:
     apart: bool = False
     """Parameters that they have each for itself, too."""
 
+    @classmethod
+    def of(
+        cls,
+        elementwise: bool = False,
+        flat: bool = False,
+        parts: bool = False,
+        reduces: bool = False,
+        apart: bool = False,
+    ) -> "Traits":
+        """What is declared; of each number for itself, that leaves may be one vector, and parts of them will do."""
+        return cls(flat or elementwise, parts or elementwise, reduces, apart)
+
 
 NONE = Traits()
+
+
+class Declared(TypedDict, total=False):
+    """What a factory may declare."""
+
+    elementwise: bool
+    flat: bool
+    parts: bool
+    reduces: bool
+    apart: bool
 
 
 def lacking(tx: Any, has: Callable[[Value], bool]) -> Any:
@@ -97,11 +119,12 @@ def require_reduced(who: str, inner: Any) -> None:
 def over(tx: Any, axis_name: Any) -> Any:
     """The transform with its norms over an axis, wherever it has a parameter `axis_name` and that is `None`.
 
-    A named optimizer without that parameter becomes the chain that it stands for.
+    A named optimizer without that parameter, and with norms, becomes the chain that it stands for.
     """
     traits = tx.factory.traits
     if "axis_name" not in tx.arguments and not (traits.parts or tx.factory.composes) and _is_value(body := tx.body()):
-        return over(body, axis_name)
+        chained = over(body, axis_name)
+        return chained if jax.tree.structure(chained) != jax.tree.structure(body) else tx
     given = _with_parts(tx, lambda part: over(part, axis_name))
     if given.get("axis_name", axis_name) is None:
         given["axis_name"] = axis_name
