@@ -43,6 +43,7 @@ def compressed_mean(axis_name: Any, *, bits: int | None = None, rank: int | None
 
     Args:
       axis_name: the axis (of `vmap`, `pmap` or `shard_map`) whose members each have a gradient of their own.
+        With `bits` a tuple of several is one axis, but under nested `vmap`, where JAX gathers over single ones.
       bits: of a number on the wire, 8; None where `rank` is given.
       rank: $r$, an integer of 1 at least; None where `bits` is given.
       seed: of the normal numbers that $Q$ starts from, an integer.

@@ -21,8 +21,8 @@ def shard_update(inner: optax.GradientTransformation, axis_name: Any):
 
     The gradients, each member's own, are reduce-scattered to means of parts of the leaves; the inner transform updates
     the parts; the updates are gathered, or by `gd.descend` (as `make_step` steps) the parameters themselves, in place.
-    A leaf is cut along the first of its dimensions that $N$ divides; where none is
-    divided evenly, its longest is filled up with zeros. A scalar is a vector of one number.
+    A leaf is cut along the first of its dimensions that $N$ divides; where none is divided evenly, its longest is
+    filled up with zeros. A scalar is a vector of one number.
 
     State: that of the inner transform for $1/N$ of every leaf, of each member its own: call `init` within the axis,
     too. On the wire: a reduce-scatter and an all-gather of every leaf, as many bytes as its all-reduce.
@@ -33,7 +33,7 @@ def shard_update(inner: optax.GradientTransformation, axis_name: Any):
       inner: a transform for which parts of leaves will do: of each number for itself, or with sums over leaves, which
         become sums over the axis. Its factory declares it, `transform(elementwise=True)` or `transform(parts=True)`.
       axis_name: the axis (of `vmap`, `pmap` or `shard_map`) whose members hold the same parameters, and each gradients
-        of its own.
+        of its own. A tuple of several is one axis, but under nested `vmap`, where JAX gathers over single ones.
 
     Raises:
       ValueError: if the inner transform needs whole leaves, with the part of it that does; if the axis is not bound; if
