@@ -39,7 +39,7 @@ def _bound(of: Callable[[Hashable], Any], name: Hashable) -> Any:
         return of(name)
     except NameError:
         raise UnboundError(
-            f"the axis {name!r} must be there, got no axis of this name. Call init and update within "
+            f"the axis {name!r} must be there, got no axis of this name. Call it, and init, within "
             f"vmap(..., axis_name={name!r}), pmap or shard_map."
         ) from None
 

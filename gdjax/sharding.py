@@ -111,7 +111,8 @@ def init(tx: optax.GradientTransformation, params: Any, shardings: Any = None) -
     (P('model', None), P())
     """
     shardings = _of_state("sharding.init", tx, params, None)[1] if shardings is None else shardings
-    return jax.jit(tx.init, out_shardings=shardings)(params)
+    own = jax.jit(lambda params: tree.fresh(tx.init(params)), out_shardings=shardings)
+    return own(params)  # in buffers of its own: a lifted one may hold the parameters, and both may be donated
 
 
 def _of_state(

@@ -109,6 +109,12 @@ def _cast_like(x: Any, like: Any) -> jax.Array:
     return as_dtype(x, jnp.result_type(like))
 
 
+def typed_like(x: Any, like: Any) -> Any:
+    """An array, divided over Explicit axes as its counterpart is, which must stay so."""
+    ours, theirs = (jax.typeof(of).sharding for of in (x, like))
+    return jax.reshard(x, theirs) if theirs.mesh.explicit_axes and ours.spec != theirs.spec else x
+
+
 def require_same_shapes(tree: Tree, like: Tree) -> None:
     """Refuse leaves whose shapes are not those of their counterparts."""
     jax.tree.map(_require_same_shape, tree, like)

@@ -1,5 +1,6 @@
 """The page on scale says what is so: its bytes are those of compiled programs, its tables those of its model."""
 
+import functools
 import importlib.util
 import pathlib
 import sys
@@ -8,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import gdjax as gd
 from benchmarks.hlo import collectives
+from tests import battery
 
 HERE = pathlib.Path(__file__).parent.parent
 spec = importlib.util.spec_from_file_location("cost", HERE / "benchmarks" / "cost.py")
@@ -67,3 +69,18 @@ def test_one_member_sends_nothing():
 
 def test_the_page_has_the_tables_of_the_model():
     assert cost.page() in (HERE / "docs" / "scale.md").read_text()
+
+
+@pytest.mark.parametrize("tx", [gd.adamw(1e-2), gd.shard_update(gd.adamw(1e-2), "data")], ids=["adamw", "sharded"])
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+def test_what_the_page_shows_runs(kind, tx):
+    shown = (HERE / "docs" / "scale.md").read_text().split("```python\n")[1].split("```")[0]
+    there = {"gd": gd, "jax": jax, "functools": functools, "P": PartitionSpec, "NamedSharding": NamedSharding}
+    there |= {"mesh": jax.make_mesh((8,), ("data",), axis_types=(kind,)), "tx": tx}
+    there |= {"loss": battery.loss, "params": battery.start(), "batch": battery.data()}
+    exec(shown, there)
+    state = there["state"]
+    for _ in range(battery.STEPS - 1):
+        state, _ = there["stepped"](state, jax.device_put(there["batch"], there["state"].count.sharding))
+    ours = jax.tree.map(lambda x: np.asarray(x)[3], state.params)
+    assert battery.difference(ours, battery.on_one_device(gd.adamw(1e-2))) <= 1e-6

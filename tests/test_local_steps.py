@@ -147,6 +147,12 @@ def test_every_is_a_whole_number(every):
         gd.local_steps(gd.sgd(0.1), gd.sgd(1.0), every, "data")
 
 
+def test_a_mean_at_every_step_is_refused_within_it():
+    inner = gd.chain(gd.mean_over("data"), gd.adamw(0.1))
+    with pytest.raises(ValueError, match=r"local_steps: inner must leave gradients .* over 'data' at every step"):
+        gd.local_steps(inner, gd.sgd(1.0), 4, "data")
+
+
 def test_it_needs_parameters_and_its_axis():
     tx = gd.local_steps(gd.sgd(0.1), gd.sgd(1.0), 2, "data")
     with pytest.raises(ValueError, match="local_steps: the axis 'data' must be there"):

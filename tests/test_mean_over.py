@@ -170,3 +170,9 @@ def test_a_step_gives_an_optimizer_over_an_axis_gradients_that_are_each_members_
 def test_a_step_is_asked_for_what_fits_together(options, message):
     with pytest.raises(ValueError, match=message):
         gd.make_step(weighed_loss, **options)
+
+
+def test_a_step_names_the_axis_that_is_not_there():
+    step = gd.make_step(weighed_loss, gd.sgd(0.1), axis_name="dta")
+    with pytest.raises(ValueError, match="make_step: the axis 'dta' must be there"):
+        mapped(lambda batch: step(gd.State.create(0.0, gd.sgd(0.1)), batch))((jnp.ones((2, 3)), jnp.ones((2, 3))))

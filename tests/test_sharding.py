@@ -636,3 +636,36 @@ def test_wrong_divisions_of_a_batch_are_named(options, message):
     options = {"batch_sharding": options(line())} if callable(options) else options
     with pytest.raises(ValueError, match=message):
         gd.make_step(mse, gd.sgd(0.1), accumulate=3, **options)(gd.State.create(network(), gd.sgd(0.1)), BATCH)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_a_state_is_made_where_it_belongs_and_steps_are_those_of_one_device(kind):
+    def squares(params, batch):
+        return jnp.mean(jnp.square(batch @ params["w"] + params["b"]))
+
+    mesh, tx = line(kind), gd.adamw(0.1)
+    params = {"b": np.ones(4, np.float32), "w": np.full((8, 4), 0.5, np.float32)}
+    batch = np.random.default_rng(0).normal(size=(16, 8)).astype(np.float32)
+    with jax.set_mesh(mesh):
+        there = jax.device_put(params, NamedSharding(mesh, P()))
+        state = gd.State.create(there, tx, shardings=gd.sharding.zero(tx, there, mesh))
+        assert state.opt_state[0].mu["w"].addressable_shards[0].data.shape == (1, 4)
+        assert {x.sharding.mesh for x in jax.tree.leaves(state)} == {mesh}
+        stay = jax.tree.map(lambda x: x.sharding, state)
+        step = jax.jit(gd.make_step(squares, tx), donate_argnums=0, out_shardings=(stay, None))
+        for _ in range(3):
+            state, _ = step(state, jax.device_put(batch, NamedSharding(mesh, P("data"))))
+        assert state.params["w"].sharding.is_fully_replicated
+    alone = gd.State.create(jax.tree.map(jnp.asarray, params), tx)
+    for _ in range(3):
+        alone, _ = jax.jit(gd.make_step(squares, tx))(alone, batch)
+    same(state.params, alone.params)
+
+
+def test_over_explicit_axes_parameters_stay_as_they_are_divided():
+    mesh = line(AxisType.Explicit)
+    with jax.set_mesh(mesh):
+        params = jax.device_put(jnp.ones((8, 4)), NamedSharding(mesh, P()))
+        updates = jax.device_put(jnp.ones((8, 4)), NamedSharding(mesh, P("data")))
+        assert not any(jax.typeof(gd.apply_updates(params, updates)).sharding.spec)
+        assert jax.typeof(gd.apply_updates(updates, params)).sharding.spec[0] == "data"

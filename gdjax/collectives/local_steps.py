@@ -10,6 +10,7 @@ from gdjax import axes, tree
 from gdjax.collectives.own import require_name, require_own
 from gdjax.value import transform
 from gdjax.value.diagnose import require_count, require_params
+from gdjax.value.traits import reduced_over
 
 
 class LocalStepsState(NamedTuple):
@@ -67,6 +68,11 @@ def local_steps(inner: optax.GradientTransformation, outer: optax.GradientTransf
     """
     require_count("local_steps", "every", every)
     axis_name = require_name("local_steps", axis_name)
+    if taken := {*reduced_over(inner)} & {*axes.names(axis_name)}:
+        raise ValueError(
+            f"local_steps: inner must leave gradients each member's own over {axis_name!r}, and it takes their mean "
+            f"over {', '.join(map(repr, taken))} at every step: leave that out."
+        )
 
     def init(params):
         axes.size(axis_name)  # it must be there

@@ -65,4 +65,4 @@ def _moved(param: Any, update: Any) -> Any:
         return param
     if jnp.shape(param) != jnp.shape(update):
         raise ValueError
-    return tree.as_dtype(param + update, jnp.result_type(param))
+    return tree.as_dtype(param + tree.typed_like(update, param), jnp.result_type(param))

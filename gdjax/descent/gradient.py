@@ -61,7 +61,10 @@ def make_gradient(
             return of_all(params), _by_gradient(of_all)
         if axis_name is None:
             return of(params, batch, key, extra), lambda params: _value(whole, accumulate, params, batch, key, extra)
-        key = jax.random.fold_in(key, axes.place_of_member(axis_name))
+        try:
+            key = jax.random.fold_in(key, axes.place_of_member(axis_name))
+        except axes.UnboundError as error:
+            raise ValueError(f"{who}: {error}") from None
 
         def alone(params: Any) -> Gradient:
             return of(*axes.vary((params, batch, key, extra), axis_name))

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import NamedSharding
+from jax.sharding import NamedSharding, PartitionSpec
 
-from gdjax import axes, norms, tree
+from gdjax import axes, norms, sharding, tree
 from gdjax.compose import descend
 from gdjax.descent.gradient import WAY, Gradient, make_gradient
 from gdjax.value.diagnose import require_inexact
@@ -29,22 +29,49 @@ class State(NamedTuple):
     """What the loss hands on but is not descended on: batch statistics, say."""
 
     @classmethod
-    def create(cls, params: Any, tx: optax.GradientTransformation, *, key: Any = 0, extra: Any = None) -> "State":
+    def create(
+        cls,
+        params: Any,
+        tx: optax.GradientTransformation,
+        *,
+        key: Any = 0,
+        extra: Any = None,
+        shardings: Any = None,
+    ) -> "State":
         """The state before the first step.
 
         Args:
-          params: a tree of floating or complex arrays, taken as they are: donate the state and they are gone.
+          params: a tree of floating or complex arrays, taken as they are: donate the state and they are gone. Where
+          they
+            lie on a mesh, all else does too, and the optimizer's state is divided as they are.
           tx: the optimizer.
           key: a PRNG key, or the seed of one.
           extra: what a loss with a parameter `extra` gets and hands on.
+          shardings: those of the optimizer's state, as `gd.sharding.zero` gives them; by default they follow `params`.
         """
         require_inexact("State.create", "params", params, WAY)
-        opt_state = tree.fresh(tx.init(params))  # a lifted one may hold the parameters, and both may be donated
-        return cls(params, opt_state, jnp.zeros((), jnp.int32), as_key(key), extra)
+        count, key, mesh = jnp.zeros((), jnp.int32), as_key(key), _mesh(params)
+        if mesh is None and shardings is None:
+            opt_state = tree.fresh(tx.init(params))  # a lifted one may hold the parameters, and both may be donated
+        else:
+            opt_state = sharding.init(tx, params, shardings)
+        if mesh is not None:
+            count, key = jax.device_put((count, key), NamedSharding(mesh, PartitionSpec()))
+        return cls(params, opt_state, count, key, extra)
 
     def step_key(self) -> jax.Array:
         """The key of the next step."""
         return jax.random.fold_in(self.key, self.count)
+
+
+def _mesh(params: Any) -> Any:
+    """The mesh that parameters lie on, if they are arrays and on several devices."""
+    places = (x.sharding for x in jax.tree.leaves(params) if isinstance(x, jax.Array) and not _is_traced(x))
+    return next((place.mesh for place in places if isinstance(place, NamedSharding) and place.mesh.size > 1), None)
+
+
+def _is_traced(x: Any) -> bool:
+    return isinstance(x, jax.core.Tracer)
 
 
 def make_step(
@@ -143,6 +170,16 @@ def _require_axis(axis_name: Any, weight: Any, tx: Any) -> None:
         )
     if weight is not None and anywhere(tx, "apart"):
         raise ValueError("make_step: weight is of means over an axis, and local_steps takes none: leave it out.")
+
+
+def require_no_axis(who: str, tx: Any) -> None:
+    """Refuse an optimizer over a named axis where there is none."""
+    if over := reduced_over(tx):
+        raise ValueError(
+            f"{who}: tx must take the gradient of the whole batch, which mesh= divides, and it takes those of members "
+            f"of {', '.join(map(repr, over))}: leave it out (gd.sharding.zero divides the state as shard_update does), "
+            "or take the steps of make_step(axis_name=) yourself."
+        )
 
 
 def require_optimizer(who: str, tx: Any) -> None:
