@@ -186,3 +186,9 @@ def test_what_cannot_be_divided_is_refused(options, error, message):
     given = {name: x() if callable(x) else x for name, x in options.items()}
     with pytest.raises(error, match=message):
         fit(**given)
+
+
+def test_an_optimizer_over_an_axis_is_refused_with_the_way_out():
+    tx = gd.chain(gd.compressed_mean("data", bits=8), gd.sgd(0.1))
+    with pytest.raises(ValueError, match=r"fit: tx must take the gradient of the whole batch.*'data'.*leave it out"):
+        gd.fit(lambda w, batch: (w - 1.0) ** 2, 0.0, tx, steps=1, progress=False)

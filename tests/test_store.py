@@ -112,7 +112,7 @@ def test_what_another_version_wrote_is_told_from_what_is_broken(store, monkeypat
     store.save(1, saved(1))
     store.wait()
     monkeypatch.undo()
-    with pytest.raises(CheckpointError, match=r"step 1 .* another version of gdjax.*: its format is 0, this one reads 1"):
+    with pytest.raises(CheckpointError, match=r"step 1 .* another version .* its format is 0, this one reads 1"):
         store.newest()
 
 

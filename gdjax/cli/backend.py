@@ -62,27 +62,49 @@ def axis(text: str) -> tuple[str, int]:
     return found[1], int(found[2])
 
 
-def mesh(text: str | None, processes: int | None) -> Mesh | None:
-    """The devices of a mesh: of every process as many, on the processor virtual ones; `None` for one device.
+def prepare(text: str | None, processes: int | None) -> None:
+    """Have as many virtual devices on the processor as each process needs for a mesh, before JAX starts.
+
+    Args:
+      text: as in `data=8`.
+      processes: how many there are, where it is known.
+    """
+    number = text and axis(text)[1]
+    if number and processes and (number, processes) != (1, 1):
+        jax.config.update("jax_num_cpu_devices", _each(text, number, processes))
+
+
+def mesh(text: str | None) -> Mesh | None:
+    """The devices of a mesh: of every process as many; `None` for one device.
 
     Args:
       text: as in `data=8`; by default what devices the processes have, and one of a process alone.
-      processes: how many there are, where it is known.
     """
     name, number = ("data", None) if text is None else axis(text)
+    processes = jax.process_count()
     if processes == 1 and number in (None, 1):
         return None
-    if number is not None and processes is not None:
-        if number % processes:
-            raise InputError(f"--mesh must have as many devices for each of {processes} processes, got {text!r}.")
-        jax.config.update("jax_num_cpu_devices", number // processes)
-    devices = jax.devices()
-    each = (number or len(devices)) // jax.process_count()
-    found = [[d for d in devices if d.process_index == i][:each] for i in range(jax.process_count())]
-    if not each or min(map(len, found)) < each:
-        kind, here = devices[0].platform, len(devices)
+    found = [[device for device in jax.devices() if device.process_index == i] for i in range(processes)]
+    most = min(map(len, found))
+    each = _each(text, number, processes) if number else most
+    if each > most:
+        of_each = "" if processes == 1 else f", {most} of each of {processes} processes"
         raise InputError(
-            f"--mesh must have at most {here} devices, those of the {kind}, got {number}: fewer, or JAX_PLATFORMS=cpu "
-            "for virtual ones."
+            f"--mesh must have at most {most * processes} devices{of_each}, those of the {found[0][0].platform}, got "
+            f"{number}: fewer, or JAX_PLATFORMS=cpu for virtual ones."
         )
-    return Mesh(np.array([d for of in found for d in of]), (name,))
+    return Mesh(np.array([device for of in found for device in of[:each]]), (name,))
+
+
+def one_of_each() -> Mesh | None:
+    """One device of every process, for what they tell each other before there is a mesh; `None` if there is but one."""
+    firsts = {device.process_index: device for device in reversed(jax.devices())}
+    return None if len(firsts) == 1 else Mesh(np.array([firsts[process] for process in sorted(firsts)]), ("process",))
+
+
+def _each(text: str | None, number: int, processes: int) -> int:
+    if number % processes:
+        name, enough = str(text).partition("=")[0].strip(), -(-number // processes) * processes
+        must = f"--mesh must have as many devices for each of {processes} processes"
+        raise InputError(f"{must}, got {text!r}: give --mesh {name}={enough}.")
+    return number // processes

@@ -30,14 +30,8 @@ MADE_WITH = "made_with"
 
 def read(path: Path) -> dict[str, Any]:
     """Read what a run was asked for."""
-    try:
-        found = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror.lower() if isinstance(error, OSError) and error.strerror else "it is no text"
-        raise InputError(f"{str(path)!r} cannot be read: {why}; give the config.toml of a run.") from error
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{str(path)!r} is no TOML: {error}; give the config.toml of a run.") from error
-    _compare_versions(path, found.pop(MADE_WITH, {}))
+    found = _parsed(path)
+    del found[MADE_WITH]
     for name, value in found.items():
         if name not in KINDS:
             raise InputError(
@@ -47,6 +41,14 @@ def read(path: Path) -> dict[str, Any]:
             must = " or ".join({int: "an integer", str: "a string"}[kind] for kind in KINDS[name])
             raise InputError(f"{str(path)!r}: {name} must be {must}, got {value!r}.")
     return found
+
+
+def compare_versions(path: Path) -> None:
+    """Say so where a run was made with another version than this."""
+    then = _parsed(path)[MADE_WITH]
+    now = {"gdjax": gdjax.__version__, "jax": jax.__version__}  # the backend would have to be started
+    if other := [f"{name} {then[name]}" for name, version in now.items() if then.get(name, version) != version]:
+        say(f"{path} was made with {', '.join(other)}, this is {now}: the last bits of numbers may differ.")
 
 
 def write(path: Path, asked: Mapping[str, Any]) -> None:
@@ -95,9 +97,15 @@ def prolongs(name: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> bool
     return (before.metric, before.sign) == (after.metric, after.sign) and before.holds(after.bound)
 
 
-def _compare_versions(path: Path, then: Any) -> None:
+def _parsed(path: Path) -> dict[str, Any]:
+    try:
+        found = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror.lower() if isinstance(error, OSError) and error.strerror else "it is no text"
+        raise InputError(f"{str(path)!r} cannot be read: {why}; give the config.toml of a run.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{str(path)!r} is no TOML: {error}; give the config.toml of a run.") from error
+    then = found.setdefault(MADE_WITH, {})
     if not isinstance(then, dict):
         raise InputError(f"{str(path)!r}: {MADE_WITH} must be a table, got {then!r}.")
-    now = {"gdjax": gdjax.__version__, "jax": jax.__version__}  # the backend would have to be started
-    if other := [f"{name} {then[name]}" for name, version in now.items() if then.get(name, version) != version]:
-        say(f"{path} was made with {', '.join(other)}, this is {now}: the last bits of numbers may differ.")
+    return found

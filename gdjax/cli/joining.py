@@ -12,7 +12,7 @@ import jax
 
 from gdjax.cli import watcher
 from gdjax.cli.status import InputError, Status
-from gdjax.descent.agreement import LOST, PeerLostError
+from gdjax.descent.agreement import PeerLostError, is_lost
 
 HEARTBEAT = 10
 """Seconds without a sign of life after which a process counts as lost, and all end."""
@@ -55,6 +55,9 @@ def joined(coordinator: str | None, number: int | None, process: int | None) -> 
       number: of processes.
       process: which of them this is.
     """
+    own = os.environ
+    if coordinator is not None and number is None and process is None and "OMPI_COMM_WORLD_RANK" in own:
+        number, process = int(own["OMPI_COMM_WORLD_SIZE"]), int(own["OMPI_COMM_WORLD_RANK"])
     given = {"--coordinator": coordinator, "--num-processes": number, "--process-id": process}
     by_flags, launched = _complete(given), _launched()
     if (not by_flags and launched == 1) or (by_flags and number == 1):
@@ -72,11 +75,11 @@ def joined(coordinator: str | None, number: int | None, process: int | None) -> 
             )  # fmt: skip
         except (RuntimeError, ValueError, OSError) as error:
             why = (str(error).splitlines() or [type(error).__name__])[0]
-            raise InputError(f"the processes did not find each other: {why.rstrip('.')}.") from error
+            way = "--coordinator HOST:PORT of process 0, and but for Open MPI --num-processes and --process-id"
+            raise InputError(f"the processes did not find each other: {why.rstrip('.')}; give {way}.") from error
         yield Joined(number if by_flags else launched, watch)
     except BaseException as error:
-        of_jax = isinstance(error, jax.errors.JaxRuntimeError) and LOST.search(str(error))
-        if isinstance(error, PeerLostError) or of_jax:
+        if isinstance(error, PeerLostError) or is_lost(error):
             os._exit(Status.FAILED)  # the watch tells why; a shutdown would wait for what is gone
         watch.end()
         raise

@@ -1,5 +1,6 @@
 """The run itself: `fit`, on what the command line asked for."""
 
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -10,18 +11,23 @@ from gdjax.cli.folder import Run
 from gdjax.cli.status import InputError
 from gdjax.cli.task import Task
 from gdjax.descent import Checkpoints, Evaluate, Fit, JsonLines, fit
-from gdjax.descent.agreement import Peers
+from gdjax.descent.agreement import PeerFailedError, Peers
 from gdjax.descent.placing import Placement
+from gdjax.descent.signals import Heard
 
 
-def descend(task: Task, run: Run, mesh: Mesh | None, *, resume: bool, save_every: int | None) -> Fit:
-    """Descend, and keep what it was like in the folder of the run."""
+def descend(
+    task: Task, run: Run, mesh: Mesh | None, peers: Peers, early: Heard, *, resume: bool, save_every: int | None
+) -> Fit:
+    """Descend, and keep what it was like in the folder of the run; a signal that came early is heard when it begins."""
     asked, problem = task.asked, task.problem
     of_params, of_rest = jax.random.split(jax.random.key(asked["seed"]))
     begun = False
 
     def note(_: Any) -> None:
         nonlocal begun
+        if not begun and early.number is not None:
+            signal.raise_signal(early.number)
         begun = True
 
     try:
@@ -39,13 +45,17 @@ def descend(task: Task, run: Run, mesh: Mesh | None, *, resume: bool, save_every
             resume=resume,
             key=of_rest,
             mesh=mesh,
-            callbacks=[note, *([JsonLines(run.metrics)] if Peers(mesh).first else [])],
+            callbacks=[note, *([JsonLines(run.metrics)] if peers.first else [])],
         )
     except (TypeError, ValueError) as error:
         if begun:
             raise
         hint = "" if str(error).startswith("fit: ") else f" ({type(error).__name__} in the loss; --debug shows where)"
         raise InputError(f"{error}{hint}") from error
+    except PeerFailedError as error:
+        if not begun and error.kind in (TypeError.__name__, ValueError.__name__):
+            error.kind = InputError.__name__
+        raise
 
 
 def _evaluate(task: Task, mesh: Mesh | None) -> Evaluate | None:

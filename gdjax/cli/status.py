@@ -13,7 +13,7 @@ import jax
 import typer
 
 from gdjax.descent.agreement import PeerFailedError
-from gdjax.descent.checkpointing import CheckpointError
+from gdjax.descent.faults import CheckpointError
 from gdjax.descent.lock import FolderInUseError
 from gdjax.value import ParseError
 
@@ -33,6 +33,10 @@ class InputError(Exception):
     """What was asked for cannot be: a sentence, and the way out."""
 
 
+WRONG = (InputError, ParseError, FolderInUseError)
+"""What is wrong before anything is done."""
+
+
 def say(sentence: str) -> None:
     """Say something that is no result."""
     print(f"gdjax: {sentence}", file=sys.stderr, flush=True)
@@ -42,8 +46,8 @@ def say(sentence: str) -> None:
 def in_a_sentence(debug: bool) -> Iterator[None]:
     """End the command in one sentence where something goes wrong; with `debug` its traceback stands before.
 
-    Of several processes each says what it found wrong, unless the first says the same. What one found alone ends it at
-    once, without a shutdown that waits for the others: so they are told.
+    Of several processes that end together one says why: the first of those that found it. What one found that the
+    others were not told of ends it at once, without a shutdown that waits for them: so they hear of it.
     """
     warnings.showwarning = lambda message, *_: say(str(message))
     try:
@@ -54,18 +58,19 @@ def in_a_sentence(debug: bool) -> Iterator[None]:
         say("interrupted before it could be saved; what was saved earlier stays.")
         _leave(Status.INTERRUPTED)
     except PeerFailedError as error:
-        raise typer.Exit(_status(error.__cause__ or error)) from None
+        raise typer.Exit(_status(error)) from None
     except Exception as error:
         if debug:
             traceback.print_exception(error)
         say(_sentence(error))
-        if (status := _status(error)) is Status.FAILED:
+        if (status := _status(error)) is Status.FAILED and not getattr(error, "agreed", False):
             _leave(status)
         raise typer.Exit(status) from None
 
 
 def _status(error: BaseException) -> Status:
-    wrong = isinstance(error, (InputError, ParseError, FolderInUseError))
+    kind = error.kind if isinstance(error, PeerFailedError) else ""
+    wrong = isinstance(error, WRONG) or kind in [of.__name__ for of in WRONG]
     return Status.WRONG if wrong else Status.FAILED
 
 

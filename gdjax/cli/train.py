@@ -1,5 +1,8 @@
 """`gdjax train`."""
 
+import contextlib
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +15,8 @@ from gdjax.cli.report import report, status
 from gdjax.cli.running import descend
 from gdjax.cli.status import InputError, Status, in_a_sentence, say
 from gdjax.cli.task import Task, batch_size
-from gdjax.descent.agreement import Peers
+from gdjax.descent.agreement import Peers, attempted
+from gdjax.descent.signals import REASONS, Heard, heard
 
 EXPRESSION = "digits, or 'quadratic(condition=1e4)': an expression of what gdjax problems lists."
 
@@ -96,8 +100,9 @@ def _begin(
     given: dict[str, Any], out: Path | None, file: Path | None, save_every: int | None, processes: Joined
 ) -> None:
     """A new run, in a folder of its own."""
-    base = config.read(file) if file else {}
-    asked, mesh, peers = _divided(config.over(base, given), processes)
+    base, asked, mesh, peers = _divided(lambda: config.read(file) if file else {}, given, processes, save_every, False)
+    if file and peers.first:
+        config.compare_versions(file)
 
     def checked() -> Task:
         task = Task.of(asked)
@@ -110,34 +115,57 @@ def _begin(
     with folder.shared(peers, folder.new(out, task.problem.factory.__name__)) as run:
         if peers.first:
             config.write(run.config, task.asked)
-        raise typer.Exit(_descend(task, run, mesh, processes, save_every, resume=False))
+        raise typer.Exit(_descend(task, run, mesh, peers, processes, save_every, resume=False))
 
 
 def _resume(given: dict[str, Any], where: Path, save_every: int | None, processes: Joined) -> None:
     """A run that goes on where it was, or longer."""
-    folder.require_run(where)
-    asked, mesh, peers = _divided(config.over(config.read(folder.Run(where).config), given), processes)
+
+    def read() -> dict[str, Any]:
+        folder.require_run(where)
+        return config.read(folder.Run(where).config)
+
+    base, asked, mesh, peers = _divided(read, given, processes, save_every, True)
+    if peers.first:
+        config.compare_versions(folder.Run(where).config)
     with folder.shared(peers, folder.old(where)) as run:
-        task, written = peers.together(lambda: _prolonged(run, asked))
+        task, written = peers.together(lambda: _prolonged(run, base, asked))
         if peers.first and written:
             config.write(run.config, task.asked)
-        raise typer.Exit(_descend(task, run, mesh, processes, save_every, resume=True))
+        raise typer.Exit(_descend(task, run, mesh, peers, processes, save_every, resume=True))
 
 
-def _divided(asked: dict[str, Any], processes: Joined) -> tuple[dict[str, Any], Mesh | None, Peers]:
-    """What is asked for with its mesh, the devices of that, and the processes that have them."""
-    mesh = backend.mesh(asked.get("mesh"), processes.number)
-    if mesh is None:
-        return asked, mesh, Peers()
-    peers = Peers(mesh)
+def _divided(
+    read: Callable[[], dict[str, Any]], given: dict[str, Any], processes: Joined, save_every: int | None, resume: bool
+) -> tuple[dict[str, Any], dict[str, Any], Mesh | None, Peers]:
+    """What a file says, what is asked for with its mesh, the devices of that, and the processes that have them."""
+
+    def prepared() -> tuple[dict[str, Any], dict[str, Any]]:
+        base = read()
+        asked = config.over(base, given)
+        backend.prepare(asked.get("mesh"), processes.number)
+        return base, asked
+
+    found, failure = attempted(prepared)  # what JAX is told before it starts
+    peers = Peers(None if processes.number == 1 else backend.one_of_each())
     if not peers.alone:
         hushed(peers.first)
-    return {**asked, "mesh": f"{mesh.axis_names[0]}={mesh.size}"}, mesh, peers
+    peers.end_if_any(failure)
+    base, asked = found
+    words = peers.differing(lambda: {**asked, "save_every": save_every, "resume": resume})
+
+    def divided() -> Mesh | None:
+        if words:
+            raise InputError(f"every process must be asked for the same {words}.")
+        return backend.mesh(asked.get("mesh"))
+
+    if (mesh := peers.together(divided)) is None:
+        return base, asked, None, peers
+    return base, {**asked, "mesh": f"{mesh.axis_names[0]}={mesh.size}"}, mesh, Peers(mesh)
 
 
-def _prolonged(run: folder.Run, asked: dict[str, Any]) -> tuple[Task, bool]:
+def _prolonged(run: folder.Run, base: dict[str, Any], asked: dict[str, Any]) -> tuple[Task, bool]:
     """What a run that is resumed was and is asked for, and whether that is something new."""
-    base = config.read(run.config)
     task = Task.of(asked)
     other = config.differences(Task.of(base).asked, task.asked)
     if fixed := [words for name, words in other.items() if not config.prolongs(name, base, task.asked)]:
@@ -163,17 +191,22 @@ def _resumed(out: Path | None, file: Path | None) -> Path:
 
 
 def _descend(
-    task: Task, run: folder.Run, mesh: Mesh | None, processes: Joined, save_every: int | None, *, resume: bool
-) -> Status:
-    peers = Peers(mesh)
+    task: Task, run: folder.Run, mesh: Mesh | None, peers: Peers, processes: Joined, save_every: int | None, *,
+    resume: bool,
+) -> Status:  # fmt: skip
     processes.watch.tell(str(run.folder))
     print(f"{task.asked['problem']} in {run.folder}", flush=True)
     try:
-        fit = descend(task, run, mesh, resume=resume, save_every=save_every)
+        with contextlib.nullcontext(Heard()) if peers.alone else heard(*REASONS) as early:
+            fit = descend(task, run, mesh, peers, early, resume=resume, save_every=save_every)
     except SystemExit as ended:  # what it was, it has said
         if ended.code == Status.TERMINATED and peers.first:
             say(f"gdjax train --resume --out {run.folder} goes on.")
         raise
+    finally:
+        if not peers.alone:  # a launcher tells some later than others, and all have ended as one
+            for number in REASONS:
+                signal.signal(number, signal.SIG_IGN)
     if peers.first:
         report(task, run, fit)
     peers.wait()  # or one that is done would wait in vain for one that draws

@@ -2,8 +2,9 @@
 
 from gdjax.descent import stopping as stop
 from gdjax.descent.agreement import PeerFailedError, PeerLostError
-from gdjax.descent.checkpointing import CheckpointError, Checkpoints
+from gdjax.descent.checkpointing import Checkpoints
 from gdjax.descent.evaluation import Evaluate
+from gdjax.descent.faults import CheckpointError
 from gdjax.descent.fit import fit
 from gdjax.descent.history import History, JsonLines
 from gdjax.descent.progress import Progress

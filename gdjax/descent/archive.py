@@ -12,13 +12,15 @@ import numpy as np
 
 from gdjax.descent import loop
 from gdjax.descent.agreement import Peers
-from gdjax.descent.checkpointing import CheckpointError, Checkpoints, Saved, Store
-from gdjax.descent.faults import require_writable
+from gdjax.descent.checkpointing import Checkpoints
+from gdjax.descent.faults import CheckpointError, require_writable
 from gdjax.descent.history import History, under
 from gdjax.descent.keyed import is_key, keyed, plain, typed, unkeyed
 from gdjax.descent.lock import alone
 from gdjax.descent.sameness import differing
 from gdjax.descent.step import State
+from gdjax.descent.store import Store
+from gdjax.descent.whole import Saved
 from gdjax.value.printing import text
 
 EAGER = 6
@@ -56,6 +58,11 @@ class Archive:
     def _take(self, opened: contextlib.ExitStack) -> None:
         """Hold the folder; of several processes the first holds it for all."""
         assert self._checkpoints is not None
+        if 0 not in self._peers.processes:
+            raise CheckpointError(
+                "fit: checkpoint must be of a descent that process 0 takes part in, for Orbax writes there alone what "
+                f"all have alike; this one is of {self._peers.processes}: leave it out, or begin in a job of its own."
+            )
         require_writable(Path(self._checkpoints.folder))
         if self._peers.first:
             opened.enter_context(alone(self._checkpoints.folder))
@@ -87,18 +94,21 @@ class Archive:
         if self._store is None:
             return None
         if not self._resume:
-            if (step := self._store.latest()) is not None:
-                raise CheckpointError(
-                    f"fit: {self.folder} holds a descent of {step:,} steps already: resume=True goes on with it, "
-                    "or give another folder."
-                )
-            return None
+            step = self._store.latest()
+            return self._peers.together(lambda: self._require_empty(step))
         like = _arrays(state, order_key)
         newest = self._store.newest(like)
         if newest is None:
             return None
         self._saved_step, saved = newest
-        return self._placed(state, order_key, saved)
+        return self._peers.together(lambda: self._placed(state, order_key, saved))
+
+    def _require_empty(self, step: int | None) -> None:
+        if step is not None:
+            raise CheckpointError(
+                f"fit: {self.folder} holds a descent of {step:,} steps already: resume=True goes on with it, or give "
+                "another folder."
+            )
 
     def _require_same(self, about: dict[str, Any]) -> bool:
         """Whether the optimizer is the one of before; refuses what goes on as no one asked for."""

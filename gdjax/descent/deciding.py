@@ -28,7 +28,7 @@ class Said(NamedTuple):
     """Of the next dispatch."""
 
 
-def agreed(peers: Peers, mine: Said) -> Said:
+def decided(peers: Peers, mine: Said) -> Said:
     """What all say: one reason to end is enough, and the clock is that of the first process."""
     if peers.alone:
         return mine
@@ -37,22 +37,23 @@ def agreed(peers: Peers, mine: Said) -> Said:
     return Said(bool(failed), bool(asked), signals, bool(said[0].due), said[0].steps)
 
 
-def answered(callbacks: Sequence[Callback], progress: Callable[[], Any], peers: Peers) -> tuple[bool, Exception | None]:
-    """Whether a callback asks for the end; where one fails, the other processes are to be told first."""
-    try:
-        answers = [callback(progress()) for callback in callbacks]
-    except Exception as error:
-        if peers.alone:
-            raise
-        return False, error
-    return any(isinstance(answer, (bool, np.bool_)) and bool(answer) for answer in answers), None
+def answers(callbacks: Sequence[Callback], progress: Callable[[], Any]) -> bool:
+    """Whether a callback asks for the end."""
+    said = [callback(progress()) for callback in callbacks]
+    return any(isinstance(answer, (bool, np.bool_)) and bool(answer) for answer in said)
+
+
+def signalled(peers: Peers, reason: Stopped | None) -> Ending | None:
+    """The end that a signal makes, whichever process heard it; `None` if none did."""
+    return of_signal(int(max(peers.numbers(numbered(reason)))[0]))
+
+
+def of_signal(place: int) -> Ending | None:
+    """The end that a place in `SENT` stands for."""
+    reason = SENT[place]
+    return None if reason is None else (reason, "Ctrl-C" if reason is Stopped.INTERRUPTED else "SIGTERM")
 
 
 def numbered(reason: Stopped | None) -> int:
     """The place in `SENT` of what a signal gave as a reason."""
     return SENT.index(reason)
-
-
-def told(reason: Stopped) -> Ending:
-    """The end that a signal makes."""
-    return reason, "Ctrl-C" if reason is Stopped.INTERRUPTED else "SIGTERM"

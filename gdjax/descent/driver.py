@@ -1,240 +1,73 @@
-"""The host's side of a descent: dispatch, read, evaluate, save, and see whether it is over."""
+"""The host's side of a descent: go on until something ends it, in all of its processes."""
 
 import contextlib
-import dataclasses
 import signal
 import sys
-import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import jax
-import numpy as np
-
-from gdjax.descent import loop
-from gdjax.descent.agreement import PeerFailedError, Peers
+from gdjax.descent.agreement import attempted
 from gdjax.descent.archive import Archive
-from gdjax.descent.checkpointing import Checkpoints
-from gdjax.descent.deciding import SENT, Said, agreed, answered, numbered, told
-from gdjax.descent.evaluation import Evaluate
-from gdjax.descent.feeding import Arrays, Brought
-from gdjax.descent.history import History
-from gdjax.descent.nonfinite import first_nonfinite, origin
-from gdjax.descent.progress import Callback, Pace, Progress, shown
+from gdjax.descent.course import Course, Request
+from gdjax.descent.deciding import Said, answers, decided, numbered, of_signal, signalled
+from gdjax.descent.progress import Callback, shown
 from gdjax.descent.result import Fit
 from gdjax.descent.signals import Heard, heard
-from gdjax.descent.step import State
 from gdjax.descent.stopping import Ending, Stopped
-from gdjax.value.printing import nearest
-from gdjax.wrappers import eval_params
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """What `fit` was asked for, checked."""
-
-    program: loop.Program
-    state: State
-    order_key: jax.Array
-    data: Any
-    peers: Peers
-    epochs: int | None
-    steps: int | None
-    evaluate: Evaluate | None
-    checkpoint: Checkpoints | None
-    resume: bool | str
-    callbacks: Sequence[Callback]
 
 
 def descend(request: Request, progress: bool) -> Fit:
     """Descend until something ends it."""
-    peers, archive = request.peers, Archive(request.checkpoint, request.program, request.resume, request.peers)
+    archive = Archive(request.checkpoint, request.program, request.resume, request.peers)
+    with request.peers.losing(lambda: archive.saved):
+        course, ending = _ended(request, archive, progress)
+        if ending[0] is Stopped.TERMINATED:
+            if request.peers.first:
+                step = f"{course.step:,}"
+                print(f"gdjax: SIGTERM after step {step}; saved in {archive.folder}, to be resumed", file=sys.stderr)
+            raise SystemExit(128 + signal.SIGTERM)
+        if ending[0] is not Stopped.INTERRUPTED and course.evaluate():  # after it is saved: no resumed history has it
+            request.peers.together(lambda: answers(request.callbacks, course.progress))
+        return course.result(ending)
+
+
+def _ended(request: Request, archive: Archive, progress: bool) -> tuple[Course, Ending]:
+    """A descent at its end, saved."""
+    peers = request.peers
     signals = (signal.SIGINT, signal.SIGTERM) if request.checkpoint else (signal.SIGINT,)
-    with (
-        peers.losing(lambda: archive.saved),
-        archive,
-        heard(*signals) as sent,
-        shown(progress and peers.first) as show,
-    ):
-        descent = _Descent(request, archive)
+    with archive, heard(*signals) as sent, shown(progress and peers.first) as show:
+        course = Course(request, archive)
         try:
-            ending = _driven(descent, archive, sent, (show, *request.callbacks))
+            ending = _driven(course, archive, sent, (show, *request.callbacks))
         except BaseException:  # of a callback, an evaluation, a second Ctrl-C
             with contextlib.suppress(Exception):
-                if peers.alone:  # the others are elsewhere
-                    descent.save()
+                if peers.alone or peers.failed:  # else the others are elsewhere
+                    course.save()
             raise
         if ending[0] is not Stopped.NONFINITE or not archive.holds:
-            descent.save()  # else what was saved before it stays the newest: more may come of that
-        if reason := SENT[int(max(peers.numbers(numbered(sent.reason)))[0])]:  # however late
-            ending = told(reason)
-    if ending[0] is Stopped.TERMINATED:
-        if peers.first:
-            print(
-                f"gdjax: SIGTERM after step {descent.step:,}; saved in {archive.folder}, to be resumed", file=sys.stderr
-            )
-        raise SystemExit(128 + signal.SIGTERM)
-    if ending[0] is not Stopped.INTERRUPTED and descent.evaluate():  # after it is saved: no resumed history has it
-        for callback in request.callbacks:
-            callback(descent.progress())
-    return descent.result(ending)
+            course.save()  # else what was saved before it stays the newest: more may come of that
+        return course, signalled(peers, sent.reason) or ending  # however late
 
 
-def _driven(descent: "_Descent", archive: Archive, sent: Heard, callbacks: Sequence[Callback]) -> Ending:
-    peers = descent.peers
-    while (ending := descent.ending()) is None:
-        evaluated = descent.advance()
-        asked, failure = answered(callbacks, descent.progress, peers)
-        due = archive.due(descent.step, evaluated, descent.metrics)
-        said = agreed(peers, Said(failure is not None, asked, numbered(sent.reason), due, descent.pace.steps))
+def _driven(course: Course, archive: Archive, sent: Heard, callbacks: Sequence[Callback]) -> Ending:
+    peers = course.peers
+    while (ending := course.ending()) is None:
+        evaluated = course.advance()
+        asked, failure = False, None
+        if peers.alone:
+            asked = answers(callbacks, course.progress)
+        else:  # the others are to be told first
+            asked, failure = attempted(lambda: answers(callbacks, course.progress))
+        due = archive.due(course.step, evaluated, course.metrics)
+        said = decided(peers, Said(failure is not None, bool(asked), numbered(sent.reason), due, course.pace.steps))
         if said.failed:
-            descent.save()
-            raise failure or PeerFailedError("fit: another process failed in a callback, and says why itself.")
-        if (ending := descent.ending()) is not None:
+            peers.end_if_any(failure)
+        if (ending := course.ending()) is not None:
             break
         if said.asked:
             return Stopped.CALLBACK, "a callback returned True"
-        if reason := SENT[said.signal]:
-            return told(reason)
-        descent.pace.steps = said.steps
+        if by_signal := of_signal(said.signal):
+            return by_signal
+        course.pace.steps = said.steps
         if said.due:
-            descent.save()
+            course.save()
     return ending
-
-
-class _Descent:
-    """A descent as it goes on."""
-
-    def __init__(self, request: Request, archive: Archive):
-        self._asked, self._archive, self.peers = request, archive, request.peers
-        self._program = program = request.program
-        self._run = run = loop.compiled(program)
-        found = archive.found(request.state, request.order_key)
-        about: Mapping[str, Any] = found.about if found else {}
-        state, order_key = (found.state, found.order_key) if found else (request.state, request.order_key)
-        stop = found.stop if found and found.stop is not None else program.stop.init()
-        self._began = time.monotonic() - about.get("seconds", 0.0)
-        self.history = found.history if found else History()
-        if program.plan:
-            self._feed = Arrays(run, request.data, program.plan)
-        else:
-            options = {"about": about.get("stream"), "epochs": request.epochs, "states": request.checkpoint is not None}
-            self._feed = Brought(run, request.data, program.placement, self.peers, **options)
-        first = self._feed.first()
-        # jit remembers shapes from descent to descent; an iterator that was used up has none to show
-        reports = {} if self._feed.exhausted else run.reports.eval_shape(state, stop, first)
-        self._carry = program.placement.placed(program.start(state, order_key, stop, reports))
-        self.step = int(state.count)
-        self.metrics: dict[str, float] = {}
-        self.pace = Pace(loop.CAPACITY)
-        self._every = request.evaluate and request.evaluate.steps(program.plan)
-        if not self.history.rows:
-            self.history.add({name: of[:0] for name, of in {"step": np.arange(0), **self._carry.records}.items()})
-        if not self.history.evaluations.rows:
-            self.evaluate()
-        self._require_watched()
-
-    @property
-    def seconds(self) -> float:
-        """Since the beginning, before a resumption too."""
-        return time.monotonic() - self._began
-
-    def advance(self) -> bool:
-        """Take one dispatch of steps and read what they report; tells whether something was evaluated."""
-        began = time.monotonic()
-        self._carry, dispatch = self._feed.advance(self._carry, self.step, self._most())
-        taken = int(self._carry.written)  # waits for the device
-        if not taken:
-            return False
-        rate = self.pace.measured(dispatch.program, taken, time.monotonic() - began)
-        # copied: the buffers are the device's, and go with the next dispatch
-        rows = {name: np.array(x[:taken]) for name, x in jax.device_get(self._carry.records).items()}
-        rows["throughput"] = np.full(taken, rate * dispatch.examples, np.float32)
-        self.history.add({"step": np.arange(self.step, self.step + taken), **rows})
-        self.step += taken
-        self.metrics |= {name: float(x[-1]) for name, x in rows.items()}
-        if "seconds" in self._program.stop.watched:
-            self._tell({"seconds": self.peers.numbers(self.seconds)[0][0]})
-        due = dispatch.ends_epoch if self._every is None else self.step % self._every == 0
-        return due and self.evaluate()
-
-    def evaluate(self) -> bool:
-        """Evaluate, if that is asked for and was not done after this step."""
-        seen = self.history.evaluations
-        if self._asked.evaluate is None or (seen.rows and seen["step"][-1] == self.step):
-            return False
-        values = self._asked.evaluate(self._program.tx, self._carry.state)
-        loop.require_free("what is evaluated", values, {*loop.RESERVED, *self._carry.records})
-        values = dict(zip(values, self.peers.numbers(*values.values())[0], strict=True))
-        seen.add({"step": [self.step], **{name: [value] for name, value in values.items()}})
-        self.metrics |= values
-        self._tell(values)
-        return True
-
-    def ending(self) -> Ending | None:
-        """Why it is over, if it is."""
-        asked, step = self._asked, self.step
-        epoch = self._feed.epoch(step)
-        if self._carry.ended and (ending := self._program.stop.because(jax.device_get(self._carry.stop))):
-            return self._explained(ending)
-        if asked.epochs and epoch >= asked.epochs:
-            return self._finite(f"epoch {epoch:,} of {asked.epochs:,} is done")
-        if asked.steps and step >= asked.steps:
-            return self._finite(f"{step:,} steps taken")
-        return (Stopped.EXHAUSTED, "the data have no further batch") if self._feed.exhausted else None
-
-    def progress(self) -> Progress:
-        """What callbacks are told."""
-        steps, state, epoch = self._asked.steps, self._carry.state, self._feed.epoch(self.step)
-        return Progress(state, self.step, steps, epoch, self.metrics, self.history, self.seconds)
-
-    def save(self) -> None:
-        """Save it as it is, if it is whole and finite."""
-        if int(self._carry.state.count) != self.step or first_nonfinite(self._carry.state.params):
-            return
-        about = {"seconds": self.seconds, "stream": self._feed.about}
-        seen = self.history.evaluations
-        of_before = seen.keys() if seen.rows and seen["step"][-1] != self.step else ()
-        metrics = {name: value for name, value in self.metrics.items() if name not in of_before}
-        self._archive.save(self._carry, self.history, about, metrics)
-
-    def result(self, ending: Ending) -> Fit:
-        """What it came to."""
-        state = self._carry.state
-        params = eval_params(self._program.tx, state.opt_state, state.params)
-        return Fit(params, state, self.history, *ending, self.seconds)
-
-    def _most(self) -> int:
-        """Steps to the next that the host must see."""
-        asked = self._asked
-        every = (self._every, asked.checkpoint and asked.checkpoint.every)
-        left = [asked.steps - self.step] if asked.steps else []
-        return min([self.pace.steps, *left, *(n - self.step % n for n in every if n)])
-
-    def _finite(self, words: str) -> Ending:
-        """The end of a descent, unless its very last update was not finite."""
-        if first_nonfinite(self._carry.state.params):
-            return Stopped.NONFINITE, origin(self.step, self._carry.state.params, None, self.history["grad_norm"])
-        return Stopped.STEPS, words
-
-    def _explained(self, ending: Ending) -> Ending:
-        if ending[0] is not Stopped.NONFINITE:
-            return ending
-        state, norms = self._carry.state, self.history["grad_norm"]
-        return ending[0], f"{ending[1]} {origin(self.step - 1, state.params, self._feed.data, norms)}"
-
-    def _tell(self, seen: Mapping[str, float]) -> None:
-        """Show the criterion what it watches of this."""
-        if watched := {name: np.float32(x) for name, x in seen.items() if name in self._program.stop.watched}:
-            self._carry = self._run.told(self._carry, watched)
-
-    def _require_watched(self) -> None:
-        evaluated = sorted(self.history.evaluations.keys() - {"step"})
-        reported = sorted({*self._carry.records, *self.history.keys()} - {"step", "throughput"})
-        of_best = {self._asked.checkpoint.best[0]} if self._asked.checkpoint else set()
-        for who, names in (("stop", self._program.stop.watched - {"step", "seconds"}), ("Checkpoints.best", of_best)):
-            if unknown := sorted(names - {*reported, *evaluated}):
-                hint = nearest(unknown[0], [*reported, *evaluated])
-                raise ValueError(
-                    f"fit: {who} is of {unknown[0]!r}{hint}; a step reports {reported}, evaluated are {evaluated}."
-                )

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gdjax.descent.batches import Plan
+from gdjax.descent.plans import Plan
 from gdjax.descent.step import State
 from gdjax.value.diagnose import require_count
 from gdjax.wrappers import eval_params

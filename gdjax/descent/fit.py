@@ -1,27 +1,33 @@
 """Descend: full-batch, stochastic or by mini-batches, until it is done; resumed, it is as if it had never stopped."""
 
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from gdjax import sharding, tree
-from gdjax.descent import loop, stopping
+from gdjax.descent import loop, stopping, whole
 from gdjax.descent.agreement import Peers
-from gdjax.descent.batches import Plan, is_stream, plan
 from gdjax.descent.checkpointing import Checkpoints
-from gdjax.descent.driver import Request, descend
+from gdjax.descent.course import Request
+from gdjax.descent.driver import descend
 from gdjax.descent.evaluation import Evaluate
 from gdjax.descent.gradient import WAY
+from gdjax.descent.keyed import is_key, plain
 from gdjax.descent.placing import Placement
+from gdjax.descent.plans import Plan, plan
 from gdjax.descent.progress import Callback
 from gdjax.descent.result import Fit
-from gdjax.descent.step import State, as_key, require_optimizer
+from gdjax.descent.step import State, as_key, require_no_axis, require_optimizer
 from gdjax.descent.stopping import Criterion
+from gdjax.descent.streams import is_stream
 from gdjax.value.diagnose import require_count, require_inexact
+from gdjax.value.printing import text
 
 
 def fit(
@@ -84,11 +90,13 @@ def fit(
     Where the devices of `mesh` are those of several processes (`jax.distributed.initialize` comes first), each calls
     `fit` with the same arguments: the same whole arrays, of which it puts its part on its devices, or arrays that are
     global already; an iterable yields in each that process's part of every batch, the parts in the order of processes.
-    The clock, what is evaluated and what is shown are those of the first; a signal, or a callback that returns `True`
-    or raises, in one of them ends all at the same step. The folder of checkpoints is one that all share; it is resumed
-    on any number of processes and devices. How soon a process that is gone is noticed is said to
-    `jax.distributed.initialize`: `heartbeat_timeout_seconds` (100 by default; JAX itself ends the others then, if no
-    collective has failed before) and `shutdown_timeout_seconds` (300, which a process that ends waits for the others).
+    What `evaluate` or a callback does with its arrays by JAX, it does in all of them, or one waits for the rest.
+    The clock, what is evaluated and what is shown are those of the first; a signal, a callback that returns `True`, or
+    one that raises, as `evaluate` and an iterable may, in one of them ends all at the same step. The folder of
+    checkpoints is one that all share; it is resumed on any number of processes and devices. How soon a process that is
+    gone is noticed is said to `jax.distributed.initialize`: `heartbeat_timeout_seconds` (100 by default; JAX itself
+    ends the others then, if no collective has failed before; Gloo's give up after 30 seconds) and
+    `shutdown_timeout_seconds` (300, which a process that ends waits for the others).
 
     Returns:
       A `Fit`. Ctrl-C ends the descent as a criterion does. SIGTERM, where there is a checkpoint, saves and exits with
@@ -99,49 +107,76 @@ def fit(
       ValueError: if arguments do not fit together: data of different lengths, a batch larger than the data, ...
       CheckpointError: if nothing can be saved or read; what was saved before stays as it was.
       PeerLostError: if another process is gone; end this one by `os._exit`, or its shutdown waits for that one.
-      PeerFailedError: if another process failed and all end together.
+      PeerFailedError: if another process failed and all end together; what all find wrong alike the first alone raises
+        as what it is.
 
     >>> import gdjax as gd
     >>> fit = gd.fit(lambda w, batch: (w - 2.0) ** 2, 5.0, gd.sgd(0.1), steps=100, progress=False)
     >>> print(f"{fit.params:.4f} {fit.history['loss'][1]:.4f}", fit.stopped)
     2.0000 5.7600 steps
     """
-    _require_length(epochs, steps, stop)
-    require_optimizer("fit", tx)
-    if resume not in (False, True, "params", "state"):
-        raise ValueError(f'fit: resume must be a boolean, "params" or "state", got {resume!r}.')
-    if resume and checkpoint is None:
-        raise ValueError("fit: resume needs the checkpoint to resume from.")
-    if checkpoint is not None and not isinstance(checkpoint, Checkpoints):
-        checkpoint = Checkpoints(checkpoint)
-    streamed = is_stream(data)
-    if streamed and (batch_size != "full" or not drop_remainder):
-        raise ValueError("fit: batch_size and drop_remainder are for arrays; an iterable yields batches as they are.")
-    cut = None if streamed else plan(data, batch_size, drop_remainder)
     placement = Placement.of(mesh)
-    if cut:
-        _require_divisible(cut, placement, data)
-    of_state, of_order = jax.random.split(as_key(key))
-    if isinstance(params, State):
-        state = placement.placed(tree.fresh(params))
-    else:
-        require_inexact("fit", "params", params, WAY)
-        state = _begun(placement.placed(tree.fresh(params)), tx, of_state, placement)
+    peers = Peers(placement.mesh)
+    streamed = is_stream(data)
+
+    def checked() -> tuple[Any, ...]:
+        _require_length(epochs, steps, stop)
+        require_optimizer("fit", tx)
+        require_no_axis("fit", tx)
+        if resume not in (False, True, "params", "state"):
+            raise ValueError(f'fit: resume must be a boolean, "params" or "state", got {resume!r}.')
+        if resume and checkpoint is None:
+            raise ValueError("fit: resume needs the checkpoint to resume from.")
+        if streamed and (batch_size != "full" or not drop_remainder):
+            must = "batch_size and drop_remainder are for arrays"
+            raise ValueError(f"fit: {must}; an iterable yields batches as they are.")
+        cut = None if streamed else plan(data, batch_size, drop_remainder)
+        if cut:
+            _require_divisible(cut, placement, data)
+        if not isinstance(params, State):
+            require_inexact("fit", "params", params, WAY)
+        saving = checkpoint if checkpoint is None or isinstance(checkpoint, Checkpoints) else Checkpoints(checkpoint)
+        return cut, saving, Evaluate.of(evaluate), as_key(key)
+
+    cut, saving, evaluating, whole_key = peers.together(checked)
+    asked = {"tx": text(tx), "epochs": epochs, "steps": steps, "stop": stop, "batches": cut, "resume": resume}
+    asked |= {"evaluate": evaluating and f"one every {evaluating.every}", "checkpoint": saving}
+    if words := peers.differing(lambda: asked | _summed(params=params, key=whole_key, data=None if streamed else data)):
+        raise ValueError(f"fit: every process must be given the same {words}.")
+    of_state, of_order = jax.random.split(whole_key)
+    started = placement.placed(tree.fresh(params))
+    state = started if isinstance(params, State) else _begun(started, tx, of_state, placement)
     placement = placement.keeping(state)
     request = Request(
         program=loop.Program(loss, tx, stopping.guarded(stop), cut, placement),
         state=state,
         order_key=placement.placed(of_order),
         data=data if streamed else placement.divided(data),
-        peers=Peers(placement.mesh),
+        peers=peers,
         epochs=epochs,
         steps=epochs * cut.per_epoch if epochs and cut else steps,
-        evaluate=Evaluate.of(evaluate),
-        checkpoint=checkpoint,
+        evaluate=evaluating,
+        checkpoint=saving,
         resume=resume,
         callbacks=tuple(callbacks),
     )
     return descend(request, progress)
+
+
+def _summed(**trees: Any) -> dict[str, str]:
+    """What arrays are, in a few words: their types, and a checksum of those that lie in this process."""
+
+    def of(x: Any) -> str:
+        if isinstance(x, jax.Array) and is_key(x):
+            x = plain(x)
+        bits = np.asarray(x) if not isinstance(x, jax.Array) or x.is_fully_addressable else np.zeros(0)
+        return f"{jnp.result_type(x)}{list(np.shape(x))} {whole.checksum(bits)}"
+
+    def words(arrays: Any) -> str:
+        each = [f"{path} {of(x)}" for path, x in tree.leaves_with_paths(arrays)]
+        return f"{len(each)} arrays of checksum {zlib.crc32(' '.join(each).encode()):08x}"
+
+    return {name: words(arrays) for name, arrays in trees.items()}
 
 
 def _begun(params: Any, tx: Any, key: jax.Array, placement: Placement) -> State:
@@ -158,7 +193,8 @@ def _require_divisible(cut: Plan, placement: Placement, data: Any) -> None:
         raise ValueError(f"fit: mesh divides batches, and there are no data for its {number} devices: leave it out.")
     for what, size in (("batch_size", cut.batch_size), ("the remainder of an epoch", cut.remainder)):
         if size % number:
-            raise ValueError(f"fit: {what} must be a multiple of the {number} devices of mesh, got {size}.")
+            way = f"give batch_size={max(size // number, 1) * number}, or a mesh of fewer"
+            raise ValueError(f"fit: {what} must be a multiple of the {number} devices of mesh, got {size}: {way}.")
 
 
 def _require_length(epochs: Any, steps: Any, stop: Any) -> None:

@@ -15,9 +15,9 @@ import optax
 
 from gdjax import norms, tree
 from gdjax.compose import metrics
-from gdjax.descent.batches import Plan
 from gdjax.descent.gradient import make_gradient
 from gdjax.descent.placing import EVERYWHERE, Placement
+from gdjax.descent.plans import Plan
 from gdjax.descent.step import State, descended
 from gdjax.descent.stopping import Criterion
 from gdjax.value import GradientTransform

@@ -39,7 +39,10 @@ class Placement:
             raise TypeError(f"fit: mesh must have devices, got the sharding of {given!r}.")
         devices = _auto(given)
         if jax.process_index() not in {device.process_index for device in devices.devices.flat}:
-            raise ValueError(f"fit: mesh must have a device of every process, and has none of {jax.process_index()}.")
+            raise ValueError(
+                f"fit: mesh must have a device of every process that calls, and has none of {jax.process_index()}: "
+                "make it of jax.devices(), or call fit in those processes alone."
+            )
         return cls(NamedSharding(devices, PartitionSpec(spec[0])))
 
     @property
@@ -141,6 +144,8 @@ class Placement:
         assert self.batch is not None
         if _is_global(x):
             return x
+        if isinstance(x, jax.Array) and is_key(x):
+            return typed(self._brought(plain(x)), x)
         here = len({str(index) for index in self.batch.addressable_devices_indices_map((self.parts,)).values()})
         if not np.ndim(x) or len(x) % here:
             raise ValueError(
@@ -192,6 +197,8 @@ def _bits(x: jax.Array) -> jax.Array:
         return plain(x)
     if x.dtype == bool:
         return x.astype(jnp.uint8)
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        return _bits(jnp.stack([x.real, x.imag], -1))
     if jnp.issubdtype(x.dtype, jnp.floating):
         return lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}")
     return x
@@ -200,6 +207,9 @@ def _bits(x: jax.Array) -> jax.Array:
 def _of_bits(bits: jax.Array, like: jax.Array) -> jax.Array:
     if is_key(like):
         return typed(bits, like)
+    if jnp.issubdtype(like.dtype, jnp.complexfloating):
+        parts = lax.bitcast_convert_type(bits, like.real.dtype)
+        return lax.complex(parts[..., 0], parts[..., 1])
     if jnp.issubdtype(like.dtype, jnp.floating):
         return lax.bitcast_convert_type(bits, like.dtype)
     return bits.astype(like.dtype)

@@ -15,6 +15,8 @@ class Heard:
     """The reason to end that a signal gave, if one came."""
 
     reason: Stopped | None = None
+    number: signal.Signals | None = None
+    """Of the signal."""
 
 
 @contextlib.contextmanager
@@ -32,7 +34,8 @@ def heard(*signals: signal.Signals) -> Iterator[Heard]:
             signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
 
     def hear(number: int, frame: FrameType | None) -> None:
-        found.reason = REASONS[signal.Signals(number)]
+        found.number = signal.Signals(number)
+        found.reason = REASONS[found.number]
         restore()
 
     if threading.current_thread() is threading.main_thread():

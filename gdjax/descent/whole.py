@@ -12,8 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdjax.descent.faults import quietly
+from gdjax.descent.faults import CheckpointError, quietly
 from gdjax.descent.placing import put
+
+FORMAT = 1
+"""Of what is written: another number is not read."""
 
 Sums = list[tuple[list[tuple[int, int]], int]]
 """Parts of an array, each by where it begins and ends in every dimension, with their checksums."""
@@ -66,22 +69,24 @@ class Best:
         return [c.step in best for c in checkpoints]
 
 
-def manager(folder: Path, keep_last: int, best: Best, process: int | None = None) -> Any:
+def manager(folder: Path, keep_last: int, best: Best, processes: Sequence[int]) -> Any:
     """Orbax's manager of a folder: it writes under another name and renames what is complete, then deletes the old.
 
-    Where there are several processes all of them call it together, but for one that is of one `process` alone.
+    These processes call it together, of all those that JAX has joined; the first of them renames and deletes.
     """
     ocp = _orbax()
     policies = ocp.checkpoint_managers
-    apart = {} if process is None else {
-        "active_processes": {process}, "primary_host": process, "barrier_sync_key_prefix": f"process_{process}"
+    joined = jax.process_count() > 1  # or Orbax waits for all of them
+    of_some = {
+        "active_processes": {*processes}, "primary_host": processes[0],
+        "barrier_sync_key_prefix": f"processes_{'_'.join(map(str, processes))}",
     }  # fmt: skip
     options = ocp.CheckpointManagerOptions(
         preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep_last), best]),
         enable_async_checkpointing=False,  # its threads wait for ever for a folder that cannot be made
         lightweight_initialize=True,
-        create=process is None,
-        multiprocessing_options=ocp.options.MultiprocessingOptions(**apart),
+        create=not joined,
+        multiprocessing_options=ocp.options.MultiprocessingOptions(**of_some if joined else {}),
     )
     return ocp.CheckpointManager(folder, options=options)
 
@@ -92,10 +97,15 @@ def sums(arrays: Mapping[str, Any], first: bool = True) -> dict[str, Sums]:
     def of(x: Any) -> Sums:
         if isinstance(x, jax.Array):
             parts = [shard for shard in x.addressable_shards if shard.replica_id == 0]
-            return [(_bounds(part.index, x.shape), _checksum(np.asarray(part.data))) for part in parts]
-        return [(_bounds((slice(None),) * x.ndim, x.shape), _checksum(x))] if first else []
+            return [(_bounds(part.index, x.shape), checksum(np.asarray(part.data))) for part in parts]
+        return [(_bounds((slice(None),) * x.ndim, x.shape), checksum(x))] if first else []
 
     return {key: of(x) for key, x in arrays.items()}
+
+
+def checksum(x: np.ndarray) -> int:
+    """A number that any one changed byte changes."""
+    return zlib.crc32(np.ascontiguousarray(x).reshape(-1).view(np.uint8).data)
 
 
 def write(manager: Any, step: int, saved: Saved, score: float, checked: Mapping[str, Sums] | None = None) -> None:
@@ -103,7 +113,7 @@ def write(manager: Any, step: int, saved: Saved, score: float, checked: Mapping[
     ocp = _orbax()
     checked = sums(saved.arrays) if checked is None else checked
     listed = {key: [str(x.dtype), x.shape, checked[key]] for key, x in saved.arrays.items()}
-    text = json.dumps({"about": saved.about, "score": score, "arrays": listed})
+    text = json.dumps({"format": FORMAT, "about": saved.about, "score": score, "arrays": listed})
     items = ocp.args.Composite(
         arrays=ocp.args.PyTreeSave({key: x for key, x in saved.arrays.items() if x.size}),
         record=ocp.args.JsonSave({"text": text, "checksum": zlib.crc32(text.encode())}),
@@ -143,7 +153,13 @@ def _record(manager: Any, step: int) -> dict[str, Any]:
     text = str(record.get("text"))
     if zlib.crc32(text.encode()) != record.get("checksum"):
         raise ValueError("its record is not what was saved")
-    return json.loads(text)
+    found = json.loads(text)
+    if (form := found.get("format")) != FORMAT:
+        raise CheckpointError(
+            f"The checkpoint of step {step:,} in {str(manager.directory)!r} was written by another version of gdjax, "
+            f"and is read by that alone: its format is {form}, this one reads {FORMAT}."
+        )
+    return found
 
 
 def _bounds(index: tuple[slice, ...], shape: tuple[int, ...]) -> list[tuple[int, int]]:
@@ -153,13 +169,8 @@ def _bounds(index: tuple[slice, ...], shape: tuple[int, ...]) -> list[tuple[int,
 def _is_whole(x: np.ndarray, checked: Sums) -> bool:
     """Whether the parts of an array are what was saved, and are all of it."""
     parts = [x[tuple(slice(*bounds) for bounds in part)] for part, _ in checked]
-    alike = all(_checksum(part) == checksum for part, (_, checksum) in zip(parts, checked, strict=True))
+    alike = all(checksum(part) == of_then for part, (_, of_then) in zip(parts, checked, strict=True))
     return alike and sum(part.size for part in parts) == x.size
-
-
-def _checksum(x: np.ndarray) -> int:
-    """A number that any one changed byte changes."""
-    return zlib.crc32(np.ascontiguousarray(x).reshape(-1).view(np.uint8).data)
 
 
 def _orbax() -> Any:

@@ -25,7 +25,8 @@ def apply_if_finite(inner: optax.GradientTransformation, max_consecutive_errors:
       inner: what takes the steps.
       max_consecutive_errors: how many steps in a row may be skipped, at least 0.
       axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
-        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is. All members skip the same steps, as they do where the inner transform takes the mean over one.
+        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is. All members skip the
+        same steps, as they do where the inner transform takes the mean over one.
 
     Raises:
       ValueError: if `max_consecutive_errors` is negative.

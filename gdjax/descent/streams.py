@@ -1,95 +1,16 @@
-"""What is descended on, batch by batch: arrays that stay on the device, or whatever an iterable yields."""
+"""Batches of whatever an iterable yields, read ahead."""
 
 import base64
 import collections
-import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-
-from gdjax import tree
-from gdjax.descent.shuffling import LARGEST, shuffled
 
 AHEAD = 4
 """Batches of an iterable that lie on the device before they are needed."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """How arrays of some length are cut into batches, epoch after epoch."""
-
-    examples: int
-    batch_size: int
-    drop_remainder: bool = True
-
-    @property
-    def full(self) -> int:
-        """Batches of an epoch that have all their examples."""
-        return self.examples // self.batch_size
-
-    @property
-    def remainder(self) -> int:
-        """Examples in the last batch of an epoch if it has fewer and is not dropped, else 0."""
-        return 0 if self.drop_remainder else self.examples % self.batch_size
-
-    @property
-    def per_epoch(self) -> int:
-        """Steps in an epoch."""
-        return self.full + (self.remainder > 0)
-
-    @property
-    def whole(self) -> bool:
-        """Whether every batch is all there is: nothing to shuffle, nothing to gather."""
-        return self.batch_size == self.examples
-
-    def rows(self, key: jax.Array, count: Any, size: int) -> jax.Array:
-        """The examples of the batch of a step: those next in the order of its epoch, each of them once."""
-        epoch, batch = count // self.per_epoch, count % self.per_epoch
-        return shuffled(jax.random.fold_in(key, epoch), batch * self.batch_size + jnp.arange(size), self.examples)
-
-
-def plan(data: Any, batch_size: Any, drop_remainder: bool) -> Plan:
-    """Check arrays and the size of a batch against each other."""
-    if callable(data):
-        raise TypeError(f"fit: data must be arrays or an iterable of batches, got the function {data!r}: call it.")
-    if isinstance(data, list):
-        raise TypeError(
-            "fit: data must be arrays in a tuple or dict, or an iterable of batches; a list may be meant as either: "
-            "give tuple(data), or iter(data)."
-        )
-    leaves = list(tree.leaves_with_paths(data))
-    if data is None:
-        leaves = [("", np.zeros(1))]  # a loss without data: one step is one epoch
-    if not leaves:
-        raise ValueError(f"fit: data must hold one array at least, got {data!r}; None is for a loss that needs none.")
-    for path, leaf in leaves:
-        if not jnp.ndim(leaf):
-            raise ValueError(f"fit: data must have a first axis of examples, got a scalar at {path!r}.")
-    counts = collections.Counter(len(leaf) for _, leaf in leaves)
-    examples = counts.most_common(1)[0][0]
-    for path, leaf in leaves:
-        if len(leaf) != examples:
-            others = next(other for other, x in leaves if len(x) == examples)
-            raise ValueError(
-                f"fit: all data must have as many examples; {path!r} has {len(leaf):,}, {others!r} has {examples:,}."
-            )
-    if not examples:
-        raise ValueError("fit: data must hold one example at least, got none.")
-    if examples > LARGEST:
-        raise ValueError(f"fit: data must hold {LARGEST:,} examples at the most, got {examples:,}; give an iterable.")
-    size = examples if batch_size == "full" else batch_size
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise ValueError(f'fit: batch_size must be "full" or an integer of 1 at least, got {batch_size!r}.')
-    if size > examples:
-        raise ValueError(
-            f"fit: batch_size must be at most the number of examples, {examples:,}, got {size:,}; "
-            'batch_size="full" takes all of them.'
-        )
-    return Plan(examples, size, drop_remainder)
 
 
 def is_stream(data: Any) -> bool:
@@ -121,6 +42,7 @@ class Stream:
       about: where a descent stood, to go on from: by the iterator's state, or past what it had given.
       epochs: how many are asked for; no further one is begun.
       states: whether the state of the iterator is asked for.
+      patient: whether what the iterable fails with is kept until it is asked what is `ready`.
     """
 
     def __init__(
@@ -130,8 +52,11 @@ class Stream:
         about: dict[str, Any] | None = None,
         epochs: int | None = None,
         states: bool = True,
+        patient: bool = False,
     ):
         self._data, self._put, self._epochs, self._states = data, put, epochs, states
+        self._patient = patient
+        self._failure: Exception | None = None
         self._iterator = iter(data)
         self._epoch, self._position = (about["epoch"], about["position"]) if about else (0, 0)
         self._over = bool(about and about["over"] and isinstance(data, Iterator))
@@ -154,19 +79,26 @@ class Stream:
         self._fill()
         return self._ahead[0] if self._ahead else None
 
-    def ready(self, most: int) -> tuple[int, bool]:
-        """How many batches of this epoch lie ahead, so many at the most, and whether the last of them ends it."""
+    def ready(self, most: int) -> list[Item]:
+        """The batches of this epoch that lie ahead, so many at the most.
+
+        Of one that ends the epoch it is known: the last that was read counts only where nothing follows.
+        """
         self._fill()
-        number = 0
-        for item in list(self._ahead)[:most]:
-            number += 1
-            if item.ends:
-                return number, True
-        return number, False
+        if self._failure is not None:
+            raise self._failure
+        known = list(self._ahead) if self._over else list(self._ahead)[:-1]
+        ends = next((place for place, item in enumerate(known, 1) if item.ends), most)
+        return known[: min(ends, most)]
 
     def _fill(self) -> None:
-        while len(self._ahead) <= AHEAD and not self._over:
-            self._read()
+        while len(self._ahead) <= AHEAD and not self._over and self._failure is None:
+            try:
+                self._read()
+            except Exception as error:
+                if not self._patient:
+                    raise
+                self._failure = error
 
     def _read(self) -> None:
         batch = next(self._iterator, _END)
