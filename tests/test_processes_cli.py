@@ -86,6 +86,19 @@ def test_open_mpi_starts_a_run(env, tmp_path):
     assert 'mesh = "data=2"' in (tmp_path / "runs/classification-1" / "config.toml").read_text()
 
 
+def test_slurm_starts_a_run(env, tmp_path):
+    """Two processes with what SLURM tells those that `srun` starts."""
+    slurm = {"SLURM_JOB_ID": os.getpid(), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": 2}
+    command = [sys.executable, "-m", "gdjax", "train", *BATCH, "--steps", 20, "--mesh", "data=2"]
+    told_each = [slurm | {"SLURM_PROCID": i, "SLURM_LOCALID": i} for i in range(2)]
+    many = [["env", *(f"{name}={value}" for name, value in of.items()), *command] for of in told_each]
+    with running(*many, cwd=tmp_path, env=env) as processes:
+        (first, out, err), second = all_ended(processes, 120)
+    assert (first, second) == (0, (0, "", "")), err
+    assert "classification(l2=0.001) in runs/classification-1" in out
+    assert told(tmp_path / "runs/classification-1")[0] == [*range(20)]
+
+
 @pytest.fixture
 def endless(env, tmp_path):
     """Two processes of an endless run, of which something is saved."""
