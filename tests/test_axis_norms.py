@@ -219,7 +219,7 @@ def test_one_collective_serves_all_leaves(name):
 @pytest.mark.parametrize("name", CASES)
 def test_an_axis_that_is_not_there_is_named(name):
     tx, (params, grads) = over(tried(name), AXIS), given(name)
-    with pytest.raises(ValueError, match=r"^\w+: the axis 'data' must be there, got no axis of this name\. Call init"):
+    with pytest.raises(ValueError, match=r"^\w+: the axis 'data' must be there, got no axis of this name\. Call it, and init,"):
         descended(tx, params, grads)
 
 
