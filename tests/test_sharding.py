@@ -58,6 +58,7 @@ LIFTED = [name for name, factory in sorted(gd.factories().items()) if is_lifted(
 OWN = ["accumulate", "apply_if_finite", "by_path", "chain", "lookahead", "packed", "sam", "schedule_free", *VARIANTS]
 """What branches, or is made of others."""
 ALL = LIFTED + OWN
+TRIED = [(name, kind) for name in LIFTED for kind in KINDS] + [(name, AxisType.Explicit) for name in OWN]
 
 
 @functools.cache
@@ -129,8 +130,7 @@ def same(ours, theirs):
         np.testing.assert_allclose(np.asarray(a), b, rtol=2e-5, atol=1e-5 * np.abs(b).max(initial=0.3))
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=str)
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(("name", "kind"), TRIED)
 def test_over_a_mesh_numbers_are_those_of_one_device_and_types_stay(name, kind):
     mesh, tx = grid(kind), made(name)
     packs = name.startswith("packed")  # it leaves sharded leaves apart, as Auto axes do not tell
