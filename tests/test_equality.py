@@ -10,7 +10,7 @@ from tests.processes import in_processes
 
 SHARDED = {name: gd.shard_update(tx, "data") for name, tx in OPTIMIZERS.items() if name != "adafactor"}
 """Of those for which parts of leaves will do."""
-OVER_AN_AXIS = ["vmap", "pmap", "shard_map"]
+OVER_AN_AXIS = ["vmap", "shard_map"]
 
 
 @pytest.mark.parametrize("way", WAYS)
