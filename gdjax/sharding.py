@@ -168,12 +168,17 @@ def _spec(x: Any) -> PartitionSpec:
 
 def _mesh(who: str, params: Any) -> Mesh | AbstractMesh:
     """The one mesh of the parameters."""
-    shardings = (getattr(x, "sharding", None) for x in jax.tree.leaves(params) if not isinstance(x, Tracer))
-    meshes = {sharding.mesh for sharding in shardings if isinstance(sharding, NamedSharding)}
-    if len(meshes) != 1:
-        got = f"those of {len(meshes)} meshes" if meshes else "none that does"
+    found = meshes(params)
+    if len(found) != 1:
+        got = f"those of {len(found)} meshes" if found else "none that does"
         raise ValueError(f"{who}: the parameters must lie on one mesh, got {got}. Give mesh=, or place them.")
-    return meshes.pop()
+    return found.pop()
+
+
+def meshes(params: Any) -> set[Any]:
+    """The meshes that parameters lie on, as far as that is known before they are traced."""
+    shardings = (getattr(x, "sharding", None) for x in jax.tree.leaves(params) if not isinstance(x, Tracer))
+    return {sharding.mesh for sharding in shardings if isinstance(sharding, NamedSharding)}
 
 
 def _require_axes(who: str, path: str, spec: PartitionSpec, mesh: Mesh | AbstractMesh) -> None:

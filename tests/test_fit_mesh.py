@@ -9,18 +9,10 @@ from jax.sharding import PartitionSpec as P
 
 import gdjax as gd
 from gdjax.descent.placing import Placement
+from tests.network import given, loss
 
-RNG = np.random.default_rng(0)
-X = RNG.normal(size=(42, 6)).astype(np.float32)  # eight devices do not divide the rows
-Y = np.tanh(X.sum(1))
-START = {"w1": RNG.normal(size=(6, 16)).astype(np.float32), "w2": RNG.normal(size=16).astype(np.float32)}
+X, Y, START = given(16)
 ADAM = gd.adamw(1e-2)
-
-
-def loss(params, batch, key):
-    x, y = batch
-    kept = jax.random.bernoulli(key, 0.9, x.shape)
-    return jnp.mean((jnp.tanh((x * kept) @ params["w1"]) @ params["w2"] - y) ** 2)
 
 
 def fit(params=START, tx=ADAM, data=(X, Y), **options):
@@ -128,7 +120,7 @@ ODD = {
 @pytest.mark.parametrize("kind", MESHES)
 def test_rows_are_found_to_the_bit_wherever_they_lie(kind):
     placement = Placement.of(MESHES[kind]())
-    rows = RNG.permutation(42)[:16]
+    rows = np.random.default_rng(0).permutation(42)[:16]
     data = {**ODD, "keys": jax.random.split(jax.random.key(0), 42)}
     found = jax.jit(placement.rows)(placement.divided(data), rows)
     for name, x in ODD.items():

@@ -20,19 +20,11 @@ import gdjax as gd
 from gdjax.descent import whole
 from gdjax.descent.placing import Placement, put
 from gdjax.descent.store import Store
+from tests.network import given, loss
 from tests.processes import in_processes, steps_in
 
-RNG = np.random.default_rng(0)
-X = RNG.normal(size=(42, 6)).astype(np.float32)
-Y = np.tanh(X.sum(1))
-START = {"w1": RNG.normal(size=(6, 8)).astype(np.float32), "w2": RNG.normal(size=8).astype(np.float32)}
+X, Y, START = given(8)
 ADAM = gd.adamw(1e-2)
-
-
-def loss(params, batch, key):
-    x, y = batch
-    kept = jax.random.bernoulli(key, 0.9, x.shape)
-    return jnp.mean((jnp.tanh((x * kept) @ params["w1"]) @ params["w2"] - y) ** 2)
 
 
 def fit(mesh=None, params=START, tx=ADAM, data=(X, Y), **options):

@@ -184,7 +184,7 @@ def _begun(params: Any, tx: Any, key: jax.Array, placement: Placement) -> State:
     if placement.mesh is None:
         return jax.device_put(State.create(params, tx, key=key))
     opt_state = sharding.init(tx, params, sharding.of_state(tx, params, placement.mesh))
-    return placement.placed(State(params, tree.fresh(opt_state), jnp.zeros((), jnp.int32), key, None))
+    return placement.placed(State(params, opt_state, jnp.zeros((), jnp.int32), key, None))
 
 
 def _require_divisible(cut: Plan, placement: Placement, data: Any) -> None:

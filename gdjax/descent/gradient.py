@@ -9,8 +9,8 @@ from jax.sharding import AbstractMesh, NamedSharding
 
 from gdjax import axes, tree
 from gdjax.descent.losses import called
-from gdjax.descent.members import by_members, divided, mean_or_last, require_divided
-from gdjax.value.diagnose import require_count, require_inexact
+from gdjax.descent.members import by_members, divided, is_float, mean_or_last, require_divided
+from gdjax.value.diagnose import require_count, require_inexact, unbound
 from gdjax.value.explicit import explicit_mesh, spec_of
 
 WAY = "Close over such leaves, or put them in the `extra` of a State."
@@ -61,10 +61,8 @@ def make_gradient(
             return of_all(params), _by_gradient(of_all)
         if axis_name is None:
             return of(params, batch, key, extra), lambda params: _value(whole, accumulate, params, batch, key, extra)
-        try:
+        with unbound(who):
             key = jax.random.fold_in(key, axes.place_of_member(axis_name))
-        except axes.UnboundError as error:
-            raise ValueError(f"{who}: {error}") from None
 
         def alone(params: Any) -> Gradient:
             return of(*axes.vary((params, batch, key, extra), axis_name))
@@ -142,7 +140,7 @@ def _parts(batch: Any, number: int) -> Any:
 
 def _mean(at: Gradient, weight: Any, axis_name: Any) -> Gradient:
     """The mean over an axis of all but `aux`, in float32 or wider; of what is no float in `extra`, the greatest."""
-    floats = jax.tree.map(lambda x: x if _is_float(x) else 0.0, at.extra)
+    floats = jax.tree.map(lambda x: x if is_float(x) else 0.0, at.extra)
     told = (at.value, at.grads, floats)
     weighed = told if weight is None else axes.weighed(told, weight, axis_name)
 
@@ -150,15 +148,11 @@ def _mean(at: Gradient, weight: Any, axis_name: Any) -> Gradient:
         return axes.mean(x, axis_name).astype(like.dtype)
 
     def shared(x: Any, share: Any) -> jax.Array:
-        return mean(share, x) if _is_float(x) else jax.lax.pmax(x, axis_name)
+        return mean(share, x) if is_float(x) else jax.lax.pmax(x, axis_name)
 
     value, grads, floats = weighed
     means, extra = jax.tree.map(mean, grads, at.grads), jax.tree.map(shared, at.extra, floats)
     return Gradient(mean(value, at.value), means, extra, at.aux, tree.cast_like(grads, at.grads))
-
-
-def _is_float(x: Any) -> bool:
-    return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
 
 
 def _by_gradient(at: Callable[[Any], Gradient]) -> Callable[[Any], jax.Array]:

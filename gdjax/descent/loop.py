@@ -137,7 +137,9 @@ class Program:
         weighed, weighed_fn = _weighed(weight, gradient, value_fn)
         # the count is no result of a branch: with it there, a step of digits took half as long again on XLA:CPU
         changed = jax.lax.cond(
-            finite, lambda: _changed(descended(self.tx, state, weighed, weighed_fn)), lambda: _changed(state)
+            finite,
+            lambda: _changed(descended(self.tx, state, weighed, weighed_fn, weighed.grads)),
+            lambda: _changed(state),
         )
         new = state._replace(count=state.count + 1, **changed)
         reports = {"loss": gradient.value, "grad_norm": norm} | _learning_rate(self.tx, state.opt_state)

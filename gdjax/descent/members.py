@@ -56,7 +56,7 @@ def by_members(of: Callable[..., Any], batch: Any, key: Any, extra: Any, number:
         return x.mean(0, tree.wide(x.dtype)).astype(x.dtype)
 
     def shared(x: jax.Array) -> jax.Array:
-        return mean(x) if jnp.issubdtype(x.dtype, jnp.inexact) else x.max(0)
+        return mean(x) if is_float(x) else x.max(0)
 
     def at(params: Any) -> Any:
         each = jax.vmap(member, (None, 0, 0), spmd_axis_name=over.spec[0])(jax.tree.map(typed, params), members, parts)
@@ -72,7 +72,12 @@ def by_members(of: Callable[..., Any], batch: Any, key: Any, extra: Any, number:
 
 def mean_or_last(stacked: jax.Array) -> jax.Array:
     """The mean of floats; the last of what is none."""
-    return stacked.mean(0) if jnp.issubdtype(stacked.dtype, jnp.inexact) else stacked[-1]
+    return stacked.mean(0) if is_float(stacked) else stacked[-1]
+
+
+def is_float(x: Any) -> bool:
+    """Whether an array has a mean of its own dtype."""
+    return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
 
 
 def _cut(batch: Any, number: int, over: NamedSharding) -> tuple[jax.Array, Any]:

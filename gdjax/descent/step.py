@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.core import Tracer
 from jax.sharding import NamedSharding, PartitionSpec
 
 from gdjax import axes, norms, sharding, tree
@@ -43,15 +42,15 @@ class State(NamedTuple):
 
         Args:
           params: a tree of floating or complex arrays, taken as they are: donate the state and they are gone. Where
-          they
-            lie on a mesh, all else does too, and the optimizer's state is divided as they are.
+            they lie on a mesh, all else does too, and the optimizer's state is divided as they are.
           tx: the optimizer.
           key: a PRNG key, or the seed of one.
           extra: what a loss with a parameter `extra` gets and hands on.
           shardings: those of the optimizer's state, as `gd.sharding.zero` gives them; by default they follow `params`.
         """
         require_inexact("State.create", "params", params, WAY)
-        count, key, mesh = jnp.zeros((), jnp.int32), as_key(key), _mesh(params)
+        count, key = jnp.zeros((), jnp.int32), as_key(key)
+        mesh = next((mesh for mesh in sharding.meshes(params) if mesh.size > 1), None)
         if mesh is None and shardings is None:
             opt_state = tree.fresh(tx.init(params))  # a lifted one may hold the parameters, and both may be donated
         else:
@@ -63,16 +62,6 @@ class State(NamedTuple):
     def step_key(self) -> jax.Array:
         """The key of the next step."""
         return jax.random.fold_in(self.key, self.count)
-
-
-def _mesh(params: Any) -> Any:
-    """The mesh that parameters lie on, if they are arrays and on several devices."""
-    places = (x.sharding for x in jax.tree.leaves(params) if isinstance(x, jax.Array) and not _is_traced(x))
-    return next((place.mesh for place in places if isinstance(place, NamedSharding) and place.mesh.size > 1), None)
-
-
-def _is_traced(x: Any) -> bool:
-    return isinstance(x, Tracer)
 
 
 def make_step(
@@ -102,9 +91,8 @@ def make_step(
         their gradients is descended on, and the memory is that of one part.
       axis_name: the axis (of `vmap`, `pmap` or `shard_map`) whose members each hold a part of the batch: gradients,
         loss and floating `extra` are their means, summed in float32 or wider, other `extra` the greatest; `aux` stays
-        each member's own. An optimizer that takes from each member
-        a gradient of its own (`mean_over`, `compressed_mean` or `shard_update` is in it) gets these; under
-        `local_steps` all stays each member's own.
+        each member's own. An optimizer that takes from each member a gradient of its own (`mean_over`,
+        `compressed_mean` or `shard_update` is in it) gets these; under `local_steps` all stays each member's own.
       weight: `weight(batch)` of a member's part, a scalar of 0 at least: means over the axis are weighted by it. Give
         the number of true examples where the last batch is filled up.
       batch_sharding: under `jit`, how the first axis of the batch is divided over a mesh: with `accumulate` each device
@@ -150,12 +138,11 @@ def make_step(
 
 
 def descended(
-    tx: optax.GradientTransformation, state: State, at: Gradient, value_fn: Callable[[Any], Any], grads: Any = None
+    tx: optax.GradientTransformation, state: State, at: Gradient, value_fn: Callable[[Any], Any], grads: Any
 ) -> State:
-    """The state after an update by a gradient, or by gradients that are each member's own."""
+    """The state after an update by gradients: those of the batch, or each member's own."""
     told = {"value": at.value, "grad": at.grads, "value_fn": value_fn}
-    taken = at.grads if grads is None else grads
-    params, opt_state = descend(tx, taken, state.opt_state, state.params, **told)
+    params, opt_state = descend(tx, grads, state.opt_state, state.params, **told)
     return State(params, opt_state, state.count + 1, state.key, at.extra)
 
 

@@ -89,12 +89,12 @@ def branches(value: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def unbound(tx: Any) -> Iterator[None]:
-    """Say which transform needs an axis that is not there."""
+def unbound(who: str) -> Iterator[None]:
+    """Say who needs an axis that is not there."""
     try:
         yield
     except axes.UnboundError as error:
-        raise ValueError(f"{tx.factory.__name__}: {error}") from None
+        raise ValueError(f"{who}: {error}") from None
 
 
 def _expected_state(tx: Any, params: Any, otherwise: Any) -> Any:

@@ -100,14 +100,14 @@ def require_value(who: str, tx: Any) -> None:
 
 def _init(tx: GradientTransform, params: Any) -> Any:
     _require_inexact(tx, "params", params)
-    with diagnose.unbound(tx), diagnose.branches(tx):
+    with diagnose.unbound(tx.factory.__name__), diagnose.branches(tx):
         init, _ = tx.pair()
         return init(params)
 
 
 def _called(tx: GradientTransform, name: str, updates: Any, state: Any, params: Any, extra_args: dict[str, Any]) -> Any:
     _require_inexact(tx, "updates", updates)
-    with diagnose.mismatches(tx, updates, state, params), diagnose.unbound(tx), diagnose.branches(tx):
+    with diagnose.mismatches(tx, updates, state, params), diagnose.unbound(tx.factory.__name__), diagnose.branches(tx):
         function = getattr(tx._functions(), name)
         return function(updates, state, params, **_accepted(function, extra_args))
 
