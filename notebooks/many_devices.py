@@ -47,7 +47,9 @@ print(f"{N} devices, {len(images)} images")
 # ## Train by pmap
 #
 # `gd.replicate` puts a copy of the whole state on every device, along a new first axis that `pmap` maps over. The batch
-# gets such an axis too, by `reshape`. The state is donated: each step writes into the buffers of the one before.
+# gets such an axis too, by `reshape`. The state is donated: each step writes into the buffers of the one before. `float`
+# waits for a step before the next is dispatched: virtual devices share the threads of one processor, and steps that pile
+# up there can leave an all-reduce without the last of its members, for ever.
 
 
 # %%
@@ -64,7 +66,7 @@ state = gd.replicate(gd.State.create(start, tx))
 losses = []
 for batch in batches(300):
     state, metrics = step(state, batch)
-    losses.append(metrics["loss"][0])  # the mean over the members: the same on all
+    losses.append(float(metrics["loss"][0]))  # the mean over the members: the same on all
 
 trained = gd.unreplicate(state)
 accuracy = problem.metrics["accuracy"](trained.params, problem.held_out)
@@ -82,7 +84,7 @@ cluster = jax.tree.map(lambda x: jnp.stack([x] * N), gd.State.create(start, tx))
 again = []
 for batch in batches(300):
     cluster, metrics = simulated(cluster, batch)
-    again.append(metrics["loss"][0])
+    again.append(float(metrics["loss"][0]))
 
 print(f"largest difference of the losses: {np.abs(np.array(again) - np.array(losses)).max():.1e}")
 
@@ -103,7 +105,7 @@ step_parted = jax.pmap(gd.make_step(problem.loss, sharded, axis_name="data"), ax
 divided = []
 for batch in batches(300):
     parted, metrics = step_parted(parted, batch)
-    divided.append(metrics["loss"][0])
+    divided.append(float(metrics["loss"][0]))
 
 # %% [markdown]
 # ## Speak less often
@@ -118,7 +120,7 @@ step_apart = jax.pmap(gd.make_step(problem.loss, local, axis_name="data"), axis_
 seldom = []
 for batch in batches(300):
     apart, metrics = step_apart(apart, batch)
-    seldom.append(metrics["loss"].mean())
+    seldom.append(float(metrics["loss"].mean()))
 
 anchor = gd.unreplicate(apart.opt_state.anchor)
 accuracy_apart = problem.metrics["accuracy"](anchor, problem.held_out)
