@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 import optax
 
 from gdjax import contrib as contrib
+from gdjax import linalg as linalg
+from gdjax import matrices as matrices
 from gdjax import sharding as sharding
 from gdjax.collectives import LocalStepsState as LocalStepsState
 from gdjax.collectives import compressed_mean as compressed_mean
@@ -20,6 +22,7 @@ from gdjax.compose import by_path as by_path
 from gdjax.compose import chain as chain
 from gdjax.compose import descend as descend
 from gdjax.compose import frozen as frozen
+from gdjax.compose import hidden_matrices as hidden_matrices
 from gdjax.compose import masked as masked
 from gdjax.compose import metrics as metrics
 from gdjax.compose import named_chain as named_chain
@@ -27,6 +30,8 @@ from gdjax.compose import watch as watch
 from gdjax.describing import Description as Description
 from gdjax.describing import describe as describe
 from gdjax.lifted import *  # noqa: F403  (one table of names, not two)
+from gdjax.matrices import jordan_scale as jordan_scale
+from gdjax.matrices import moonlight_scale as moonlight_scale
 from gdjax.names import factories as factories
 from gdjax.names import parse as parse
 from gdjax.norms import global_norm as global_norm
@@ -53,8 +58,10 @@ from gdjax.optimizers import laprop as laprop
 from gdjax.optimizers import lars as lars
 from gdjax.optimizers import lion as lion
 from gdjax.optimizers import mars_adamw as mars_adamw
+from gdjax.optimizers import muon as muon
 from gdjax.optimizers import nadam as nadam
 from gdjax.optimizers import nadamw as nadamw
+from gdjax.optimizers import normuon as normuon
 from gdjax.optimizers import novograd as novograd
 from gdjax.optimizers import prodigy as prodigy
 from gdjax.optimizers import radam as radam
@@ -114,6 +121,8 @@ from gdjax.transforms import scale_by_factored_rms as scale_by_factored_rms
 from gdjax.transforms import scale_by_laprop as scale_by_laprop
 from gdjax.transforms import scale_by_learning_rate as scale_by_learning_rate
 from gdjax.transforms import scale_by_lion as scale_by_lion
+from gdjax.transforms import scale_by_muon as scale_by_muon
+from gdjax.transforms import scale_by_normuon as scale_by_normuon
 from gdjax.transforms import scale_by_novograd as scale_by_novograd
 from gdjax.transforms import scale_by_param_block_norm as scale_by_param_block_norm
 from gdjax.transforms import scale_by_param_block_rms as scale_by_param_block_rms

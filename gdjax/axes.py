@@ -44,6 +44,14 @@ def _bound(of: Callable[[Hashable], Any], name: Hashable) -> Any:
         ) from None
 
 
+def bound(axis_name: AxisName) -> bool:
+    """Whether an axis is there."""
+    try:
+        return size(axis_name) > 0
+    except UnboundError:
+        return False
+
+
 def spread(x: Any, axis_name: AxisName) -> tuple[Hashable, ...]:
     """The names of an axis over which an array is divided; all those that no type tells of are among them."""
     known = tracked(axis_name)

@@ -12,8 +12,10 @@ import optax
 from gdjax import tree
 from gdjax.compose.by_path import by_path, labels
 from gdjax.compose.chain import chain, named_chain
+from gdjax.compose.hidden import are_hidden, hidden_matrices
 from gdjax.compose.masking import masked
 from gdjax.compose.watching import watch
+from gdjax.transforms import identity
 from gdjax.value import GradientTransform
 from gdjax.value.gradient_transform import require_value
 from gdjax.wrappers import packed
@@ -149,6 +151,10 @@ def _assigned(tx: GradientTransform, params: Any) -> dict[str, str]:
         chosen = labels(list(tx.transforms), params)
         each = [_assigned(part, _masked(params, chosen, own)) for own, part in tx.transforms.items()]
         return {path: one[path] for one in each for path in one}
+    if factory is hidden_matrices:
+        hidden = are_hidden(params) if tx.which is None else tree.selector("describe", tx.which)(params)
+        each = [_assigned(part, _masked(params, hidden, own)) for own, part in ((True, tx.inner), (False, tx.others))]
+        return {path: one[path] for one in each for path in one}
     if factory is masked:
         mask = tree.selector("masked", tx.mask)
         mask = mask(params) if callable(mask) else mask
@@ -156,6 +162,9 @@ def _assigned(tx: GradientTransform, params: Any) -> dict[str, str]:
         return dict.fromkeys(paths, "") | _assigned(tx.inner, _masked(params, whole, True))
     if factory is watch:
         return _assigned(tx.inner, params)
+    if isinstance(body := tx.body(), GradientTransform) and body.factory is hidden_matrices:
+        hidden = _assigned(body.replace(inner=identity()), params)
+        return {path: factory.__name__ if name == "identity" else name for path, name in hidden.items()}
     inner = [part for part in tx.arguments.values() if isinstance(part, GradientTransform)]
     if len(inner) == 1:
         return {path: f"{factory.__name__}({name})" for path, name in _assigned(inner[0], params).items()}

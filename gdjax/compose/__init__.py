@@ -3,6 +3,7 @@
 from gdjax.compose.by_path import by_path as by_path
 from gdjax.compose.chain import chain as chain
 from gdjax.compose.chain import named_chain as named_chain
+from gdjax.compose.hidden import hidden_matrices as hidden_matrices
 from gdjax.compose.masking import frozen as frozen
 from gdjax.compose.masking import masked as masked
 from gdjax.compose.updating import apply_updates as apply_updates

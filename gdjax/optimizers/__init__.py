@@ -12,6 +12,8 @@ from gdjax.optimizers.d_adaptation import dadapt_adamw as dadapt_adamw
 from gdjax.optimizers.d_adaptation import prodigy as prodigy
 from gdjax.optimizers.learning_rate_free import dog as dog
 from gdjax.optimizers.learning_rate_free import dowg as dowg
+from gdjax.optimizers.matrix import muon as muon
+from gdjax.optimizers.matrix import normuon as normuon
 from gdjax.optimizers.moments import adabelief as adabelief
 from gdjax.optimizers.moments import adan as adan
 from gdjax.optimizers.moments import ademamix as ademamix

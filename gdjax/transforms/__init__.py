@@ -21,6 +21,9 @@ from gdjax.transforms.distance import scale_by_dowg as scale_by_dowg
 from gdjax.transforms.factored import scale_by_factored_rms as scale_by_factored_rms
 from gdjax.transforms.momentum import ema as ema
 from gdjax.transforms.momentum import trace as trace
+from gdjax.transforms.muon import NorMuonState as NorMuonState
+from gdjax.transforms.muon import scale_by_muon as scale_by_muon
+from gdjax.transforms.muon import scale_by_normuon as scale_by_normuon
 from gdjax.transforms.normalized_first import scale_by_adopt as scale_by_adopt
 from gdjax.transforms.normalized_first import scale_by_laprop as scale_by_laprop
 from gdjax.transforms.normalizing import centralize as centralize

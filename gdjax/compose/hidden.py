@@ -1,0 +1,63 @@
+"""One transform for the hidden matrices of a model, another for all else."""
+
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gdjax import tree
+from gdjax.value import transform
+
+_ENDS = r"\w*embed\w*|wte|wpe|tok\w*|pos\w*|symbol\w*|vocab\w*|(\w+_)?head|logits?|classifier|shared"
+_VECTORS = r"b|bias|scale|gamma|beta|offset|\w*norm\w*|ln\w*"
+NOT_HIDDEN = rf"(?i)(.*/)?({_ENDS})(/.*)?|out(put)?(/.*)?|(.*/)?({_VECTORS})|(.*/)?(\w*norm\w*|ln\w*)/.*"
+"""Paths of what is no hidden matrix whatever its shape: embeddings and heads, by a name on the way, an `output` at the
+root, and the vectors of layers, which are matrices where layers are stacked."""
+
+
+@transform(parts=True)
+def hidden_matrices(
+    inner: optax.GradientTransformation, others: optax.GradientTransformation, which: str | None = None
+):
+    """Give the hidden matrices of a model one transform, and all else another: vectors, embeddings, the head.
+
+    A hidden matrix is a leaf of two dimensions at least whose path does not say that it is none: no name on it begins
+    like an embedding's, a position's or a symbol's (`embed`, `wte`, `wpe`, `token`, `pos`, `symbol`, `vocab`) or is a
+    head's (`head`, `lm_head`, `logits`, `classifier`), it does not begin with `output`, and does not end in `bias`,
+    `scale` or a norm's, which are vectors though stacked layers have a matrix of them. Names are all that can tell, so
+    look at what `gd.describe(tx, params)` says, and give a pattern where it is not what you mean.
+
+    State: `PartitionState(inner_states)`, a dict of the states of `inner` and of `others`.
+
+    Args:
+      inner: what is done to hidden matrices.
+      others: what is done to all else.
+      which: a regular expression over whole paths (`"blocks/.*/kernel"`) that says which leaves are hidden matrices.
+
+    Raises:
+      ValueError: if the pattern is no regular expression, or no path matches it.
+
+    >>> import gdjax as gd
+    >>> params = {"embed": jnp.ones((9, 4)), "layer": {"kernel": jnp.ones((4, 4)), "bias": jnp.ones(4)}}
+    >>> gd.describe(gd.hidden_matrices(gd.scale_by_muon(), gd.adam(0.1)), params)
+    path          shape   dtype    state bytes  transform
+    embed         [9, 4]  float32  288          adam
+    layer/bias    [4]     float32  32           adam
+    layer/kernel  [4, 4]  float32  64           scale_by_muon
+    3 leaves, 56 parameters, 404 bytes of state, 20 of them shared
+    """
+    selected = tree.selector("hidden_matrices", which) if which is not None else None
+
+    def labels(params: Any) -> Any:
+        hidden = are_hidden(params) if selected is None else selected(params)
+        return jax.tree.map(lambda own: "inner" if own else "others", hidden)
+
+    return optax.partition({"inner": inner, "others": others}, labels)
+
+
+def are_hidden(params: Any) -> Any:
+    """Of every leaf whether it is a hidden matrix, as far as its shape and its path tell."""
+    named = tree.map_paths(lambda path: re.fullmatch(NOT_HIDDEN, path) is None, params)
+    return jax.tree.map(lambda own, p: own and jnp.ndim(p) > 1, named, params)

@@ -1,0 +1,126 @@
+r"""Newton-Schulz: a matrix brought near the nearest one with orthonormal rows, by products alone.
+
+A step is $X \leftarrow aX + b(XX^*)X + c(XX^*)^2X$: every singular value $\sigma$ becomes $a\sigma + b\sigma^3 + c\sigma^5$,
+and the singular vectors stay. A table has one row $(a, b, c)$ a step, for a matrix of Frobenius norm 1.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gdjax import tree
+from gdjax.linalg.products import matmul
+
+Table = tuple[tuple[float, float, float], ...]
+
+JORDAN: Table = ((3.4445, -4.7750, 2.0315),) * 5
+"""Jordan 2024 (https://kellerjordan.github.io/posts/muon): steep at 0, ends within [0.68, 1.13] and not at 1."""
+
+QUINTIC: Table = (
+    (4.0848, -6.8946, 2.9270),
+    (3.9505, -6.3029, 2.6377),
+    (3.7418, -5.5913, 2.3037),
+    (2.8769, -3.1427, 1.2046),
+    (2.8366, -3.0525, 1.2012),
+)
+"""One fitted polynomial a step (NVIDIA-NeMo/Emerging-Optimizers, `muon_utils`)."""
+
+_MARGIN = 1.02
+"""Polar Express is given a matrix of norm 1 / 1.02, so that no rounding leads past 1."""
+
+POLAR_EXPRESS: Table = (
+    (8.156554524902461 / _MARGIN, -22.48329292557795 / _MARGIN**3, 15.878769915207462 / _MARGIN**5),
+    (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+    (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+    (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+    (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+)
+"""Amsel et al. 2025, algorithm 1 (https://arxiv.org/abs/2505.16932): the best polynomial for what the last one left."""
+
+POLAR_EXPRESS_8: Table = (
+    (8.2051 / _MARGIN, -22.9019 / _MARGIN**3, 16.4607 / _MARGIN**5),
+    (4.0664, -2.8612, 0.5184),
+    (3.9096, -2.8234, 0.5250),
+    (3.2856, -2.4153, 0.4853),
+    (2.2779, -1.6198, 0.3985),
+    (1.8726, -1.2307, 0.3585),
+    (1.8564, -1.2132, 0.3568),
+    (1.8750, -1.2500, 0.3750),
+)
+"""The same in eight steps; a last row that repeats converges to 1."""
+
+CONVERGING: Table = (*JORDAN, *JORDAN[:3], (2.0, -1.5, 0.5), (2.0, -1.5, 0.5))
+"""Eight steps of Jordan's, then two that converge to 1."""
+
+GRAM_FROM = 1.5
+"""Columns a row from which $XX^*$ is the cheaper place to iterate: $4m^2n + 34m^3$ for $20m^2n + 10m^3$, five steps."""
+
+_GROWTH = 2.0**18
+"""How much one pass on the Gram side may magnify what rounding leaves of an eigenvalue that should be 0."""
+
+
+def orthogonalized(x: jax.Array, coefficients: Table = JORDAN, products: Any = None) -> jax.Array:
+    r"""The orthogonal factor $UV^*$ of $X = U \Sigma V^*$, as near as a table comes.
+
+    It does not depend on the scale of $X$, and 0 stays 0. A matrix with more rows than columns is turned; one with
+    $n \ge 1.5 m$ is iterated on the Gram side: $R = XX^*$, at each step $M = aI + bR + cR^2$, $Q \leftarrow MQ$,
+    $R \leftarrow MRM$, at the end $QX$; where the table is so long that an eigenvalue lost to rounding would grow past
+    1, $X$ is multiplied by $Q$ on the way and $R$ made anew.
+
+    Args:
+      x: matrices `[..., m, n]`, real or complex, in float32 or wider.
+      coefficients: a table, such as `POLAR_EXPRESS`.
+      products: the dtype that factors are rounded to (`bfloat16`), sums staying wide; by default that of `x`. Narrow
+        products never go by the Gram side, whose conditioning is that of $X$ squared.
+
+    >>> x = jnp.array([[3.0, 0.0, 0.0], [0.0, -1e-3, 0.0]])
+    >>> print(orthogonalized(x, POLAR_EXPRESS_8).round(3))
+    [[ 1.  0.  0.]
+     [ 0. -1.  0.]]
+    """
+    m, n = x.shape[-2:]
+    if m > n:
+        return orthogonalized(x.mT, coefficients, products).mT
+    iterate = gram_side if n >= GRAM_FROM * m and products is None else direct
+    return iterate(unit(x), coefficients, products)
+
+
+def unit(x: jax.Array) -> jax.Array:
+    """Matrices over their Frobenius norms; squares neither vanish nor overflow on the way."""
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True, initial=0))
+    x = x / jnp.where(largest > 0, largest, 1)
+    square = jnp.sum(tree.abs_sq(x), axis=(-2, -1), keepdims=True)
+    return x / jnp.where(largest > 0, jnp.sqrt(jnp.where(largest > 0, square, 1)), 1)
+
+
+def direct(x: jax.Array, coefficients: Table, products: Any = None) -> jax.Array:
+    """The iteration on $X$ itself, of norm 1."""
+    for a, b, c in coefficients:
+        r = matmul(x, x.mT.conj(), products)
+        x = a * x + matmul(b * r + c * matmul(r, r, products), x, products)
+    return x
+
+
+def gram_side(x: jax.Array, coefficients: Table, products: Any = None) -> jax.Array:
+    """The iteration on $XX^*$, of $X$ of norm 1."""
+    for passed in _passes(coefficients):
+        r = matmul(x, x.mT.conj(), products)
+        q = None
+        for step, (a, b, c) in enumerate(passed, 1):
+            m = a * jnp.eye(r.shape[-1], dtype=r.dtype) + b * r + c * matmul(r, r, products)
+            q = m if q is None else matmul(m, q, products)
+            r = matmul(matmul(m, r, products), m, products) if step < len(passed) else r
+        x = x if q is None else matmul(q, x, products)
+    return x
+
+
+def _passes(coefficients: Table) -> list[Table]:
+    """A table in parts, in each of which an eigenvalue near 0 grows by no more than is allowed."""
+    passes, growth = [[]], 1.0
+    for row in coefficients:
+        if growth > _GROWTH:
+            passes, growth = [*passes, []], 1.0
+        passes[-1].append(row)
+        growth *= row[0] ** 2
+    return passes

@@ -1,0 +1,187 @@
+"""A function of stacks of matrices, on the leaves of trees: alone, among the members of an axis, or over a mesh."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
+
+from gdjax import axes, tree
+from gdjax.matrices.shares import Piece, Share, given, has, pieces, returned, shares
+from gdjax.matrices.stacks import Group, Matrices, groups, stacked, taken_apart
+from gdjax.matrices.view import View, view
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """Of a matrix; a leaf of a tree."""
+
+    inputs: int
+    outputs: int
+
+
+class Layout(NamedTuple):
+    """How leaves are matrices, and among whom the work on these is divided."""
+
+    who: str
+    """Of whom errors speak."""
+    views: Mapping[str, str] | None = None
+    """A view for every pattern of paths that has one; the first that matches."""
+    axis_name: Any = None
+    """The axis whose members divide the work: a bound one, or of the mesh that `jit` runs over."""
+    dim: int | None = None
+    """Along which dimension leaves are divided over that axis; none where every member has whole ones."""
+    oriented: bool = False
+    """Whether it matters what of a matrix is inputs: a stack then holds none that is turned beside one that is not."""
+
+    def view(self, path: str, shape: tuple[int, ...]) -> View:
+        """That of a leaf."""
+        try:
+            patterns = self.views or {}
+            return view(next((patterns[own] for own in patterns if re.fullmatch(own, path)), None), shape)
+        except (ValueError, re.error) as error:
+            where = f"views at {path!r}" if path else "views"
+            raise ValueError(f"{self.who}: {where} must fit the leaf: {error}.") from None
+
+    def init(self, make: Callable[[Piece, jax.Array], Any], params: Any) -> tuple[Any, ...]:
+        """What is kept of each piece: `make(piece, zeros)` gets zeros of its shape, `[count, m, n]`."""
+        paths, leaves, _ = _flat(tree.widen(params))
+        mesh = self._mesh(leaves)
+
+        def own(leaves: Sequence[Any], _: Any) -> tuple[Any, tuple[Any, ...]]:
+            made = pieces(*self._plan(paths, leaves[0])[1:])
+            return leaves[0], tuple(axes.vary(make(piece, zeros(piece)), self.axis_name) for piece in made)
+
+        def zeros(piece: Piece) -> jax.Array:
+            return jnp.zeros((piece.count, *piece.group.shape), piece.group.dtype)
+
+        return self._over(mesh, own, [leaves], ())[1]
+
+    def each(self, f: Callable[[jax.Array], jax.Array], values: Any) -> Any:
+        """The tree of what a function makes of every stack."""
+        return self.map(lambda piece, _, stack: (f(stack), ()), [values], None)[0]
+
+    def map(self, f: Callable[..., tuple[jax.Array, Any]], trees: Sequence[Any], kept: Sequence[Any] | None) -> Any:
+        """The tree of what `f(piece, kept, *stacks)` makes of every piece, and what is kept after it.
+
+        `f` takes the stacks `[count, m, n]` of all trees, rows never more than columns, and returns one like them; it must
+        not mind if a matrix is turned, or has its rows or columns in another order.
+        """
+        paths, first, treedef = _flat(trees[0])
+        all_leaves = [first, *(treedef.flatten_up_to(other) for other in trees[1:])]
+
+        def mapped(all_leaves: Sequence[Sequence[jax.Array]], kept: Sequence[Any]) -> Any:
+            found, made, share = self._plan(paths, all_leaves[0])
+            stacks = [[stacked(group, found, leaves) for group in made] for leaves in all_leaves]
+            own = zip(*given(made, share, stacks, self.axis_name), strict=True)
+            worked = pieces(made, share)
+            before = [()] * len(worked) if stateless else kept
+            done = [self._worked(f, *of) for of in zip(worked, before, own, strict=True)]
+            results = returned(made, share, [result for result, _ in done], self.axis_name)
+            return taken_apart(made, found, results, all_leaves[0]), tuple(after for _, after in done)
+
+        stateless = kept is None
+        moved, kept = self._over(self._mesh(first), mapped, all_leaves, tuple(kept or ()))
+        return treedef.unflatten(map(tree.typed_like, moved, first)), kept
+
+    def shapes(self, values: Any) -> Any:
+        """The tree of the shapes `(inputs, outputs)` of whole matrices."""
+        paths, leaves, treedef = _flat(values)
+        bound = self.dim is not None and axes.bound(self.axis_name)
+
+        def shape(path: str, leaf: jax.Array) -> "Shape":
+            whole = axes.whole_shape(leaf, self.axis_name, self.dim or 0) if bound else leaf.shape
+            return Shape(*self.view(path, whole).sizes()[1:])
+
+        return treedef.unflatten(map(shape, paths, leaves))
+
+    def _worked(self, f: Callable[..., Any], piece: Piece, kept: Any, stacks: Sequence[jax.Array]) -> Any:
+        """What a piece becomes; nothing is computed by members that have none."""
+
+        def work(kept: Any, *stacks: jax.Array) -> Any:
+            return axes.vary(f(piece, kept, *stacks), self.axis_name)
+
+        def rest(kept: Any, *stacks: jax.Array) -> Any:
+            return axes.vary((jnp.zeros_like(stacks[0]), kept), self.axis_name)
+
+        return lax.cond(has(piece, self.axis_name), work, rest, kept, *stacks) if piece.owners else f(piece, kept, *stacks)
+
+    def _plan(self, paths: Sequence[str], leaves: Sequence[jax.Array]) -> Any:
+        """What each leaf is, the stacks that leaves lie in, and who works on each."""
+        members, found = axes.size(self.axis_name), {}
+        for i, (path, leaf) in enumerate(zip(paths, leaves, strict=True)):
+            if not leaf.size:
+                continue
+            at = None if self.dim is None else axes.place(leaf, self.axis_name, self.dim)
+            if at is None:
+                self._require_same(path, leaf)
+                own = self.view(path, leaf.shape)
+                found[i] = Matrices(own, own.sizes()[1:], None, alone=self.axis_name is None)
+                continue
+            own = self.view(path, axes.whole_shape(leaf, self.axis_name, self.dim))
+            try:
+                part, divided = own.part(at, members)
+            except ValueError as error:
+                raise ValueError(f"{self.who}: at {path!r}, {error}.") from None
+            found[i] = Matrices(part, own.sizes()[1:], divided or None, alone=not divided)
+        made = groups(found, leaves, members, self.oriented)
+        return found, made, shares(made, members)
+
+    def _require_same(self, path: str, leaf: jax.Array) -> None:
+        if over := axes.differing(leaf) & axes.tracked(self.axis_name):
+            raise ValueError(
+                f"{self.who}: updates at {path!r} must be the same on all members of the axis {self.axis_name!r}, got one "
+                f"that differs over {sorted(map(str, over))}. Put mean_over before it, or say along which dimension "
+                "leaves are divided, dim=."
+            )
+
+    def _mesh(self, leaves: Sequence[jax.Array]) -> AbstractMesh | None:
+        """The mesh that has the axis, where it is not bound."""
+        if self.axis_name is None or axes.bound(self.axis_name):
+            return None
+        meshes = [jax.sharding.get_abstract_mesh(), *(jax.typeof(x).sharding.mesh for x in leaves)]
+        own = {*axes.names(self.axis_name)}
+        return next((mesh for mesh in meshes if own <= {*mesh.axis_names}), None)
+
+    def _over(self, mesh: AbstractMesh | None, f: Callable[..., Any], all_leaves: Any, kept: Any) -> Any:
+        """Call `f(all_leaves, kept)`, over a mesh on each of its members; leaves lose what divides them otherwise."""
+        if mesh is None:
+            return f([[_placed(x, PartitionSpec()) for x in leaves] for leaves in all_leaves], kept)
+        specs = [self._spec(x, mesh) for x in all_leaves[0]]
+        placed = [[_placed(x, spec) for x, spec in zip(of, specs, strict=True)] for of in all_leaves]
+        parts = PartitionSpec(self.axis_name)
+        return jax.shard_map(
+            lambda *given: f(*given),
+            mesh=mesh,
+            in_specs=([specs] * len(placed), parts),
+            out_specs=(specs, parts),
+            axis_names={*axes.names(self.axis_name), *mesh.explicit_axes},
+        )(placed, kept)
+
+    def _spec(self, x: jax.Array, mesh: AbstractMesh) -> PartitionSpec:
+        """How a leaf is divided over the axis of a mesh."""
+        number = math.prod(mesh.shape[name] for name in axes.names(self.axis_name))
+        if self.dim is None or not x.ndim:
+            return PartitionSpec()
+        at = self.dim % x.ndim if x.ndim > 1 else 0
+        if x.shape[at] % number:
+            return PartitionSpec()
+        return PartitionSpec(*[None] * at, self.axis_name)
+
+
+def _flat(values: Any) -> tuple[list[str], list[jax.Array], Any]:
+    """The paths and the leaves of a tree, and its structure."""
+    paths = [path for path, _ in tree.leaves_with_paths(values)]
+    leaves, treedef = jax.tree.flatten(values)
+    return paths, [jnp.asarray(x) for x in leaves], treedef
+
+
+def _placed(x: jax.Array, spec: PartitionSpec) -> jax.Array:
+    """An array divided over Explicit axes as a spec says."""
+    mesh = jax.typeof(x).sharding.mesh
+    return jax.reshard(x, NamedSharding(mesh, spec)) if mesh.explicit_axes else x

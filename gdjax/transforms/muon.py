@@ -1,0 +1,184 @@
+"""Orthogonal momentum: Muon and NorMuon."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gdjax import tree
+from gdjax.linalg import JORDAN, orthogonalized
+from gdjax.linalg.newton_schulz import Table
+from gdjax.matrices import Layout, jordan_scale
+from gdjax.transforms.moments import corrected, looking_ahead, mean, means
+from gdjax.value import Decay, NonNegative, transform
+
+
+@transform
+def scale_by_muon(
+    ns_coeffs: Any = JORDAN,
+    beta: Decay = 0.95,
+    mu_dtype: Any = None,
+    *,
+    nesterov: bool = True,
+    scale: Any = jordan_scale(),  # noqa: B008  (a value)
+    products: Any = None,
+    views: Any = None,
+    axis_name: Any = None,
+    dim: int | None = None,
+):
+    r"""Replace the momentum of every matrix by its orthogonal factor, as long as its shape says.
+
+    $m \leftarrow \beta m + (1 - \beta) g$, $\hat m$ as in `scale_by_adam` (with Nesterov); the update is
+    $s(in, out)\, UV^*$, $\hat m = U \Sigma V^*$, by Newton-Schulz.
+
+    Of a leaf, the last two dimensions are a matrix of inputs by outputs and those before them a stack of such; a vector
+    is a matrix of one column. Matrices of one shape, or its transpose, are one batch. Over an axis its members
+    divide them, each so much of the arithmetic as the others, and send results: one all-gather, or two all-to-alls where
+    leaves are divided. Momentum is never sent.
+
+    State: `MuonState(count, mu, ns_coeffs)`, 4 bytes a parameter (8 in float64).
+    Source: Jordan 2024 (https://kellerjordan.github.io/posts/muon); the division, after Liu et al. 2025, algorithm 1
+    (https://arxiv.org/abs/2502.16982). Differs from Jordan, as Optax does: the mean is corrected. Differs from Optax: it
+    has the scale, no `eps` since the scale of a gradient does not matter, and takes leaves of any shape.
+
+    Args:
+      ns_coeffs: a table of `gd.linalg`, one row $(a, b, c)$ for each step.
+      beta: $\beta$, in [0, 1).
+      mu_dtype: the dtype in which `mu` is kept; by default that of the parameters, float32 at least.
+      nesterov: whether to look ahead by one step of the mean.
+      scale: $s$: `jordan_scale()`, `moonlight_scale()`, or a function of inputs and outputs.
+      products: the dtype that factors of products are rounded to, such as `bfloat16`; by default none.
+      views: a view for every pattern of paths that has one, as in `gd.matrices.view`.
+      axis_name: the axis whose members divide the work, of `vmap`, `pmap`, `shard_map`, or of the mesh under `jit`.
+      dim: the dimension along which leaves are divided over that axis; by default every member has whole ones.
+
+    Raises:
+      ValueError: if a view does not fit its leaf, or the axis is not there.
+
+    >>> import gdjax as gd
+    >>> tx = gd.scale_by_muon()
+    >>> g = jnp.array([[3.0, 4.0]])
+    >>> print(tx.update(g, tx.init(g))[0].round(2))
+    [[0.59 0.79]]
+    """
+    table = _table("scale_by_muon", ns_coeffs)
+    layout = Layout("scale_by_muon", views, axis_name, dim)
+
+    def init(params):
+        return optax.contrib.MuonState(jnp.zeros((), jnp.int32), tree.accumulators(params, 0, mu_dtype), kept())
+
+    def kept():
+        return jnp.asarray(table[0] if len(set(table)) == 1 else table, jnp.float32)
+
+    def update(updates, state, params=None):
+        count, mu, direction = _direction(updates, state, beta, nesterov)
+        moved = layout.each(lambda x: orthogonalized(x, table, products), direction)
+        moved = _as_long(moved, layout.shapes(updates), scale)
+        return tree.cast_like(moved, updates), optax.contrib.MuonState(count, mu, kept())
+
+    return init, update
+
+
+class NorMuonState(NamedTuple):
+    """Muon's momentum, and how long the rows of its orthogonal factors were."""
+
+    count: jax.Array
+    """How many steps were taken, of shape ()."""
+    mu: Any
+    """$m$, the mean of gradients, shaped like the parameters."""
+    nu: tuple[jax.Array, ...]
+    """$v$, of every stack of matrices the mean squares by outputs, of shape (matrices, outputs)."""
+
+
+@transform
+def scale_by_normuon(
+    ns_coeffs: Any = JORDAN,
+    beta: Decay = 0.95,
+    beta2: Decay = 0.95,
+    eps: NonNegative = 1e-8,
+    mu_dtype: Any = None,
+    *,
+    nesterov: bool = True,
+    scale: Any = jordan_scale(),  # noqa: B008  (a value)
+    products: Any = None,
+    views: Any = None,
+    axis_name: Any = None,
+    dim: int | None = None,
+):
+    r"""Muon whose neurons all move as far: what belongs to an output is divided by the size that it mostly has.
+
+    With $O$ the orthogonal factor of `scale_by_muon`: $v_j \leftarrow \beta_2 v_j + (1 - \beta_2)\, \mathrm{mean}_i O_{ij}^2$
+    of every output $j$, $\bar O_{ij} = O_{ij} / (\sqrt{v_j} + \epsilon)$; the update is
+    $s(in, out)\, \bar O\, \lVert O \rVert / \lVert \bar O \rVert$.
+
+    State: `NorMuonState(count, mu, nu)`, 4 bytes a parameter and 4 an output (8 and 8 in float64).
+    Source: Li et al. 2025, algorithm 1 (https://arxiv.org/abs/2510.05491). Differs from the paper: the norm is that of
+    $O$, and $s$ a function, as in Muon.
+
+    Args:
+      ns_coeffs, beta, mu_dtype, nesterov, scale, products, views, axis_name, dim: as in `scale_by_muon`.
+      beta2: $\beta_2$, in [0, 1).
+      eps: $\epsilon$, in [0, inf).
+
+    Raises:
+      ValueError: if a view does not fit its leaf, or the axis is not there.
+
+    >>> import gdjax as gd
+    >>> tx = gd.scale_by_normuon(gd.linalg.CONVERGING)
+    >>> g = jnp.array([[3.0, 4.0]])
+    >>> print(tx.update(g, tx.init(g))[0].round(3))
+    [[0.707 0.707]]
+    """
+    table = _table("scale_by_normuon", ns_coeffs)
+    layout = Layout("scale_by_normuon", views, axis_name, dim, oriented=True)
+
+    def init(params):
+        mu = tree.accumulators(params, 0, mu_dtype)
+        return NorMuonState(jnp.zeros((), jnp.int32), mu, layout.init(kept, params))
+
+    def kept(piece, x):
+        return jnp.sum(tree.abs_sq(x), axis=piece.inputs)
+
+    def update(updates, state, params=None):
+        count, mu, direction = _direction(updates, state, beta, nesterov)
+        moved, nu = layout.map(normalized, [direction], state.nu)
+        moved = _as_long(moved, layout.shapes(updates), scale)
+        return tree.cast_like(moved, updates), NorMuonState(count, mu, nu)
+
+    def normalized(piece, nu, x):
+        o = orthogonalized(x, table, products)
+        nu = mean(jnp.mean(tree.abs_sq(o), axis=piece.inputs), nu, beta2)
+        even = o / (tree.root(jnp.expand_dims(nu, piece.inputs)) + eps)
+        return even * _ratio(_norms(o), _norms(even)), nu
+
+    return init, update
+
+
+def _direction(updates, state, beta, nesterov):
+    """The count and the momentum after a step, and what is to be made orthogonal."""
+    count, g = optax.safe_increment(state.count), tree.widen(updates)
+    mu = means(g, state.mu, beta)
+    direction = looking_ahead(g, mu, beta, count) if nesterov else corrected(mu, beta, count)
+    return count, tree.cast_like(mu, state.mu), direction
+
+
+def _as_long(moved, shapes, scale):
+    """Updates as long as the shapes of their matrices say."""
+    return jax.tree.map(lambda u, shape: u * tree.scalar(scale(shape.inputs, shape.outputs), u), moved, shapes)
+
+
+def _norms(x):
+    return tree.root(jnp.sum(tree.abs_sq(x), axis=(-2, -1), keepdims=True))
+
+
+def _ratio(a, b):
+    return a / jnp.where(b > 0, b, 1)
+
+
+def _table(who: str, coefficients: Any) -> Table:
+    """A table of coefficients as floats."""
+    rows = [tuple(row) if isinstance(row, (tuple, list)) else row for row in coefficients]
+    if not rows or not all(isinstance(row, tuple) and len(row) == 3 for row in rows):
+        raise ValueError(f"{who}: ns_coeffs must be a table with one row (a, b, c) for each step, got {coefficients!r}.")
+    return tuple((float(a), float(b), float(c)) for a, b, c in rows)
