@@ -47,9 +47,9 @@ print(f"{N} devices, {len(images)} images")
 # ## Train by pmap
 #
 # `gd.replicate` puts a copy of the whole state on every device, along a new first axis that `pmap` maps over. The batch
-# gets such an axis too, by `reshape`. The state is donated: each step writes into the buffers of the one before. `float`
-# waits for a step before the next is dispatched: virtual devices share the threads of one processor, and steps that pile
-# up there can leave an all-reduce without the last of its members, for ever.
+# gets such an axis too, by `reshape`. The state is donated: each step writes into the buffers of the one before.
+# `float` waits for a step before the next is dispatched: virtual devices share the threads of one processor, and steps
+# that pile up there can leave an all-reduce without the last of its members, for ever.
 
 
 # %%

@@ -29,6 +29,7 @@ REQUIRED = {
     "max_consecutive_errors": 2,
     "max_delta": 0.5,
     "max_norm": 0.5,
+    "others": gd.adam(0.1),
     "peak": 0.1,
     "peak_value": 0.1,
     "power": 2.0,
@@ -47,13 +48,25 @@ REQUIRED = {
 }
 """An argument for every required parameter; a factory with a new one says here what it is tried with."""
 
+FEW = gd.linalg.JORDAN[:2]
+"""A short table: five steps magnify what rounding does to small singular values 500 times."""
+
 SPECIAL = {
     "by_path": lambda: gd.by_path({"w": gd.adam(0.1), ".*": gd.frozen()}),
     "cautious": lambda: gd.cautious(gd.scale_by_adam()),
     "chain": lambda: gd.chain(gd.clip_by_global_norm(1.0), gd.adamw(gd.warmup_cosine(0.1, 2, 10))),
+    "hidden_matrices": lambda: gd.hidden_matrices(gd.scale_by_muon(FEW), gd.adam(0.1)),
+    "muon": lambda: gd.muon(0.1, ns_coeffs=FEW),
     "named_chain": lambda: gd.named_chain(("clip", gd.clip(0.5)), ("step", gd.sgd(0.1, momentum=0.9, nesterov=True))),
+    "normuon": lambda: gd.normuon(0.1, ns_coeffs=FEW),
+    "scale_by_muon": lambda: gd.scale_by_muon(FEW),
+    "scale_by_normuon": lambda: gd.scale_by_normuon(FEW),
+    "scale_by_shampoo": lambda: gd.scale_by_shampoo(eps=1e-2, every=1),
+    "scale_by_soap": lambda: gd.scale_by_soap(every=2, one_sided=True),
+    "shampoo": lambda: gd.shampoo(0.1, eps=1e-2, every=1),
+    "soap": lambda: gd.soap(0.1, every=2, one_sided=True),
 }
-"""Values of the factories whose arguments are not told apart by name."""
+"""Values of the factories whose arguments are not told apart by name, or magnify rounding by their defaults."""
 
 
 VARIANTS = [

@@ -18,9 +18,9 @@ PACKAGE = pathlib.Path(gd.__file__).parent
 FLOORS = [
     ["axes"],
     ["tree"],
-    ["norms"],
+    ["norms", "linalg"],
     ["value"],
-    ["fallback", "lifted"],
+    ["fallback", "lifted", "matrices"],
     ["compose", "schedules", "transforms"],
     ["collectives"],
     ["wrappers"],

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from gdjax.linalg.products import matmul
 
 
+@jax.jit
 def eigenbasis(a: jax.Array) -> jax.Array:
     """Eigenvectors as columns, the largest eigenvalue first; no derivative is taken through it.
 
@@ -20,6 +21,7 @@ def eigenbasis(a: jax.Array) -> jax.Array:
     return jnp.linalg.eigh(jax.lax.stop_gradient(a) + tiny)[1][..., ::-1]
 
 
+@jax.jit
 def refreshed(basis: jax.Array, a: jax.Array) -> tuple[jax.Array, jax.Array]:
     r"""A basis one step of orthogonal iteration nearer to the eigenvectors, and the order in which it took its columns.
 

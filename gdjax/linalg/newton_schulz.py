@@ -1,9 +1,11 @@
 r"""Newton-Schulz: a matrix brought near the nearest one with orthonormal rows, by products alone.
 
-A step is $X \leftarrow aX + b(XX^*)X + c(XX^*)^2X$: every singular value $\sigma$ becomes $a\sigma + b\sigma^3 + c\sigma^5$,
-and the singular vectors stay. A table has one row $(a, b, c)$ a step, for a matrix of Frobenius norm 1.
+A step is $X \leftarrow aX + b(XX^*)X + c(XX^*)^2X$: a singular value $\sigma$ becomes
+$a\sigma + b\sigma^3 + c\sigma^5$, and singular vectors stay. A table has one row $(a, b, c)$ a step, for a matrix of
+Frobenius norm 1.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -60,6 +62,7 @@ _GROWTH = 2.0**18
 """How much one pass on the Gram side may magnify what rounding leaves of an eigenvalue that should be 0."""
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2))
 def orthogonalized(x: jax.Array, coefficients: Table = JORDAN, products: Any = None) -> jax.Array:
     r"""The orthogonal factor $UV^*$ of $X = U \Sigma V^*$, as near as a table comes.
 
@@ -74,7 +77,7 @@ def orthogonalized(x: jax.Array, coefficients: Table = JORDAN, products: Any = N
       products: the dtype that factors are rounded to (`bfloat16`), sums staying wide; by default that of `x`. Narrow
         products never go by the Gram side, whose conditioning is that of $X$ squared.
 
-    >>> x = jnp.array([[3.0, 0.0, 0.0], [0.0, -1e-3, 0.0]])
+    >>> x = jnp.array([[3.0, 0.0, 0.0], [0.0, -0.1, 0.0]])
     >>> print(orthogonalized(x, POLAR_EXPRESS_8).round(3))
     [[ 1.  0.  0.]
      [ 0. -1.  0.]]
@@ -117,10 +120,11 @@ def gram_side(x: jax.Array, coefficients: Table, products: Any = None) -> jax.Ar
 
 def _passes(coefficients: Table) -> list[Table]:
     """A table in parts, in each of which an eigenvalue near 0 grows by no more than is allowed."""
-    passes, growth = [[]], 1.0
+    passes: list[Table] = [()]
+    growth = 1.0
     for row in coefficients:
         if growth > _GROWTH:
-            passes, growth = [*passes, []], 1.0
-        passes[-1].append(row)
+            passes, growth = [*passes, ()], 1.0
+        passes[-1] = (*passes[-1], row)
         growth *= row[0] ** 2
     return passes

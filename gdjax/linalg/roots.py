@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from gdjax.linalg.products import matmul
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+@functools.partial(jax.jit, static_argnums=1)
 def inverse_root(a: jax.Array, exponent: float, eps: Any = 1e-12) -> jax.Array:
     r"""$(A + (\epsilon - \min(\lambda_{min}, 0)) I)^{-e}$ by eigenvalues.
 
@@ -26,14 +26,18 @@ def inverse_root(a: jax.Array, exponent: float, eps: Any = 1e-12) -> jax.Array:
     [[0.5 0. ]
      [0.  1. ]]
     """
+    return _inverse_root(a, exponent, eps)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _inverse_root(a: jax.Array, exponent: float, eps: Any) -> jax.Array:
     lifted, v = _spectrum(a, eps)
     return matmul(v * lifted[..., None, :] ** -exponent, v.mT.conj())
 
 
-@inverse_root.defjvp
-def _(exponent, primals, tangents):
-    a, eps = primals
-    da, deps = tangents
+@_inverse_root.defjvp
+def _derivative(exponent: float, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    (a, eps), (da, deps) = primals, tangents
     lifted, v = _spectrum(a, eps)
     f, slope = lifted**-exponent, -exponent * lifted ** (-exponent - 1)
     mean_slope = (slope[..., :, None] + slope[..., None, :]) / 2

@@ -15,6 +15,7 @@ from gdjax import axes, tree
 from gdjax.matrices.shares import Piece, Share, given, has, pieces, returned, shares
 from gdjax.matrices.stacks import Group, Matrices, groups, stacked, taken_apart
 from gdjax.matrices.view import View, view
+from gdjax.value.explicit import apart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,14 +54,14 @@ class Layout(NamedTuple):
         paths, leaves, _ = _flat(tree.widen(params))
         mesh = self._mesh(leaves)
 
-        def own(leaves: Sequence[Any], _: Any) -> tuple[Any, tuple[Any, ...]]:
-            made = pieces(*self._plan(paths, leaves[0])[1:])
+        def own(make: Callable[..., Any], leaves: Sequence[Any], _: Any) -> tuple[Any, tuple[Any, ...]]:
+            made = self._pieces(*self._plan(paths, leaves[0]))
             return leaves[0], tuple(axes.vary(make(piece, zeros(piece)), self.axis_name) for piece in made)
 
         def zeros(piece: Piece) -> jax.Array:
-            return jnp.zeros((piece.count, *piece.group.shape), piece.group.dtype)
+            return jnp.zeros((piece.number, *piece.group.shape), piece.group.dtype)
 
-        return self._over(mesh, own, [leaves], ())[1]
+        return self._over(mesh, own, make, [leaves], ())[1]
 
     def each(self, f: Callable[[jax.Array], jax.Array], values: Any) -> Any:
         """The tree of what a function makes of every stack."""
@@ -69,24 +70,25 @@ class Layout(NamedTuple):
     def map(self, f: Callable[..., tuple[jax.Array, Any]], trees: Sequence[Any], kept: Sequence[Any] | None) -> Any:
         """The tree of what `f(piece, kept, *stacks)` makes of every piece, and what is kept after it.
 
-        `f` takes the stacks `[count, m, n]` of all trees, rows never more than columns, and returns one like them; it must
-        not mind if a matrix is turned, or has its rows or columns in another order.
+        `f` takes the stacks `[count, m, n]` of all trees, rows never more than columns, and returns one like them; it
+        must not mind if a matrix is turned, or has its rows or columns in another order. Arrays that it needs beside
+        them are bound by `jax.tree_util.Partial`, not closed over.
         """
         paths, first, treedef = _flat(trees[0])
         all_leaves = [first, *(treedef.flatten_up_to(other) for other in trees[1:])]
 
-        def mapped(all_leaves: Sequence[Sequence[jax.Array]], kept: Sequence[Any]) -> Any:
+        def mapped(f: Callable[..., Any], all_leaves: Sequence[Sequence[jax.Array]], kept: Sequence[Any]) -> Any:
             found, made, share = self._plan(paths, all_leaves[0])
             stacks = [[stacked(group, found, leaves) for group in made] for leaves in all_leaves]
             own = zip(*given(made, share, stacks, self.axis_name), strict=True)
-            worked = pieces(made, share)
+            worked = self._pieces(found, made, share)
             before = [()] * len(worked) if stateless else kept
             done = [self._worked(f, *of) for of in zip(worked, before, own, strict=True)]
             results = returned(made, share, [result for result, _ in done], self.axis_name)
             return taken_apart(made, found, results, all_leaves[0]), tuple(after for _, after in done)
 
         stateless = kept is None
-        moved, kept = self._over(self._mesh(first), mapped, all_leaves, tuple(kept or ()))
+        moved, kept = self._over(self._mesh(first), mapped, f, all_leaves, tuple(kept or ()))
         return treedef.unflatten(map(tree.typed_like, moved, first)), kept
 
     def shapes(self, values: Any) -> Any:
@@ -109,35 +111,44 @@ class Layout(NamedTuple):
         def rest(kept: Any, *stacks: jax.Array) -> Any:
             return axes.vary((jnp.zeros_like(stacks[0]), kept), self.axis_name)
 
-        return lax.cond(has(piece, self.axis_name), work, rest, kept, *stacks) if piece.owners else f(piece, kept, *stacks)
+        return (
+            lax.cond(has(piece, self.axis_name), work, rest, kept, *stacks) if piece.owners else f(piece, kept, *stacks)
+        )
 
     def _plan(self, paths: Sequence[str], leaves: Sequence[jax.Array]) -> Any:
         """What each leaf is, the stacks that leaves lie in, and who works on each."""
-        members, found = axes.size(self.axis_name), {}
+        members, first = axes.size(self.axis_name), 0
+        found: dict[int, Matrices] = {}
         for i, (path, leaf) in enumerate(zip(paths, leaves, strict=True)):
             if not leaf.size:
                 continue
             at = None if self.dim is None else axes.place(leaf, self.axis_name, self.dim)
             if at is None:
                 self._require_same(path, leaf)
-                own = self.view(path, leaf.shape)
-                found[i] = Matrices(own, own.sizes()[1:], None, alone=self.axis_name is None)
-                continue
-            own = self.view(path, axes.whole_shape(leaf, self.axis_name, self.dim))
-            try:
-                part, divided = own.part(at, members)
-            except ValueError as error:
-                raise ValueError(f"{self.who}: at {path!r}, {error}.") from None
-            found[i] = Matrices(part, own.sizes()[1:], divided or None, alone=not divided)
+                own = part = self.view(path, leaf.shape)
+                divided, alone = 0, self.axis_name is None
+            else:
+                own = self.view(path, axes.whole_shape(leaf, self.axis_name, self.dim or 0))
+                try:
+                    part, divided = own.part(at, members)
+                except ValueError as error:
+                    raise ValueError(f"{self.who}: at {path!r}, {error}.") from None
+                alone = not divided
+            number, m, n = own.sizes()
+            found[i] = Matrices(part, (m, n), divided or None, alone, first)
+            first += number
         made = groups(found, leaves, members, self.oriented)
         return found, made, shares(made, members)
+
+    def _pieces(self, found: Mapping[int, Matrices], made: Sequence[Group], share: Sequence[Share]) -> list[Piece]:
+        return pieces(made, share, found, self.axis_name)
 
     def _require_same(self, path: str, leaf: jax.Array) -> None:
         if over := axes.differing(leaf) & axes.tracked(self.axis_name):
             raise ValueError(
-                f"{self.who}: updates at {path!r} must be the same on all members of the axis {self.axis_name!r}, got one "
-                f"that differs over {sorted(map(str, over))}. Put mean_over before it, or say along which dimension "
-                "leaves are divided, dim=."
+                f"{self.who}: updates at {path!r} must be the same on all members of the axis {self.axis_name!r}, "
+                f"got one that differs over {sorted(map(str, over))}. Put mean_over before it, or say along which "
+                "dimension leaves are divided, dim=."
             )
 
     def _mesh(self, leaves: Sequence[jax.Array]) -> AbstractMesh | None:
@@ -148,20 +159,21 @@ class Layout(NamedTuple):
         own = {*axes.names(self.axis_name)}
         return next((mesh for mesh in meshes if own <= {*mesh.axis_names}), None)
 
-    def _over(self, mesh: AbstractMesh | None, f: Callable[..., Any], all_leaves: Any, kept: Any) -> Any:
-        """Call `f(all_leaves, kept)`, over a mesh on each of its members; leaves lose what divides them otherwise."""
+    def _over(self, mesh: AbstractMesh | None, run: Callable[..., Any], f: Any, all_leaves: Any, kept: Any) -> Any:
+        """Call `run(f, all_leaves, kept)`, over a mesh on each of its members; other axes divide nothing there."""
         if mesh is None:
-            return f([[_placed(x, PartitionSpec()) for x in leaves] for leaves in all_leaves], kept)
+            return run(f, [[_placed(x, PartitionSpec()) for x in leaves] for leaves in all_leaves], kept)
         specs = [self._spec(x, mesh) for x in all_leaves[0]]
         placed = [[_placed(x, spec) for x, spec in zip(of, specs, strict=True)] for of in all_leaves]
         parts = PartitionSpec(self.axis_name)
+        arrays, bound = apart(f)
         return jax.shard_map(
-            lambda *given: f(*given),
+            lambda arrays, *given: run(bound(arrays), *given),
             mesh=mesh,
-            in_specs=([specs] * len(placed), parts),
+            in_specs=(PartitionSpec(), [specs] * len(placed), parts),
             out_specs=(specs, parts),
             axis_names={*axes.names(self.axis_name), *mesh.explicit_axes},
-        )(placed, kept)
+        )(arrays, placed, kept)
 
     def _spec(self, x: jax.Array, mesh: AbstractMesh) -> PartitionSpec:
         """How a leaf is divided over the axis of a mesh."""

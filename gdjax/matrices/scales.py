@@ -33,7 +33,7 @@ def jordan_scale():
     >>> jordan_scale()(64, 256)
     2.0
     """
-    return lambda inputs, outputs: max(1.0, outputs / inputs) ** 0.5
+    return lambda inputs, outputs: max(1.0, outputs / max(inputs, 1)) ** 0.5
 
 
 @scale

@@ -1,6 +1,6 @@
 """Work on stacks divided among the members of an axis, and what they send one another for it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 
 from gdjax import axes
-from gdjax.matrices.stacks import Group
+from gdjax.matrices.stacks import Group, Matrices, numbers
 
 
 class Share(NamedTuple):
@@ -39,9 +39,9 @@ def shares(made: Sequence[Group], members: int) -> list[Share]:
 
     for i in sorted(range(len(made)), key=cost, reverse=True):
         if made[i].alone:
-            found[i] = Share(made[i].count, ())
+            found[i] = Share(made[i].number, ())
             continue
-        each, rest = divmod(made[i].count, members)
+        each, rest = divmod(made[i].number, members)
         owners = np.argsort(loads, kind="stable")[:rest]
         loads += cost(i) * each
         loads[owners] += cost(i)
@@ -53,25 +53,42 @@ class Piece(NamedTuple):
     """What a member works on at once: its even share of a stack, or the one of the last that it may have."""
 
     group: Group
-    count: int
-    first: int
-    """How many matrices of its own come before."""
+    number: int
     owners: tuple[int, ...]
     """The members that have one, where not all do."""
+    of_all: np.ndarray
+    """The numbers of every member's matrices among all of the tree, `[members, count]`."""
+    numbers: jax.Array
+    """Those of this member, `[count]`."""
 
     @property
     def inputs(self) -> int:
         """The axis of the inputs, of a stack that is oriented."""
         return -1 if self.group.turned else -2
 
+    def cut(self, blocks: int) -> "Piece":
+        """The same of all the blocks that every matrix is cut into."""
+        within = np.arange(blocks)
+        of_all = (self.of_all[..., None] * blocks + within).reshape(len(self.of_all), -1)
+        numbers = (self.numbers[:, None] * blocks + within).ravel()
+        return self._replace(number=self.number * blocks, of_all=of_all, numbers=numbers)
 
-def pieces(made: Sequence[Group], found: Sequence[Share]) -> list[Piece]:
+
+def pieces(
+    made: Sequence[Group], found: Sequence[Share], leaves: Mapping[int, Matrices], axis_name: Any
+) -> list[Piece]:
     """All that a member works on."""
     own: list[Piece] = []
+    members = axes.size(axis_name)
     for group, share in zip(made, found, strict=True):
-        for count, owners in ((share.each, ()), (int(bool(share.owners)), share.owners)):
-            if count:
-                own.append(Piece(group, count, sum(before.count for before in own), owners))
+        of_all = numbers(group, leaves, members)
+        even = of_all if group.alone else of_all[0, : share.each * members].reshape(members, -1)
+        rest = np.full((members, 1), -1)
+        rest[list(share.owners), 0] = of_all[0, of_all.shape[1] - len(share.owners) :]
+        for each, owners in ((even, ()), (rest, share.owners)):
+            if owners or (each.size and each is even):
+                mine = jnp.asarray(each)[axes.place_of_member(axis_name) if members > 1 else 0]
+                own.append(Piece(group, each.shape[1], owners, each, mine))
     return own
 
 
@@ -105,7 +122,9 @@ def given(
             piece
             for i, (group, share, stack) in enumerate(zip(made, found, of, strict=True))
             for piece in (
-                _joined(received[which, i], group, share) if (which, i) in sent else _cut(stack, group, share, axis_name)
+                _joined(received[which, i], group, share)
+                if (which, i) in sent
+                else _cut(stack, group, share, axis_name)
             )
         ]
         for which, of in enumerate(stacks)
@@ -115,7 +134,7 @@ def given(
 def returned(
     made: Sequence[Group], found: Sequence[Share], results: Sequence[jax.Array], axis_name: Any
 ) -> list[jax.Array]:
-    """The stacks of all pieces: whole ones gathered, in one all-gather for each dtype, parts sent back to where they were."""
+    """The stacks of all pieces: whole ones gathered, parts sent back, in one collective each for a dtype."""
     left, own = list(results), []
     for share in found:
         number = bool(share.each) + bool(share.owners)
@@ -125,9 +144,9 @@ def returned(
     stacks = {i: of[0] for i, of in enumerate(own) if made[i].alone}
     size = axes.size(axis_name) if cut or whole else 1
     parts = _exchanged([_by_member(own[i], made[i], size) for i in cut], axis_name)
-    stacks |= {i: _in_order(part, found[i], made[i].count) for i, part in zip(cut, parts, strict=True)}
+    stacks |= {i: _in_order(part, found[i], made[i].number) for i, part in zip(cut, parts, strict=True)}
     gathered = _gathered([jnp.concatenate(own[i]) for i in whole], axis_name)
-    stacks |= {i: _in_order(part, found[i], made[i].count) for i, part in zip(whole, gathered, strict=True)}
+    stacks |= {i: _in_order(part, found[i], made[i].number) for i, part in zip(whole, gathered, strict=True)}
     return [stacks[i] for i in range(len(made))]
 
 
@@ -163,7 +182,7 @@ def _in_order(slots: jax.Array, share: Share, count: int) -> jax.Array:
 
 def _joined(received: jax.Array, group: Group, share: Share) -> list[jax.Array]:
     """The pieces of `[members, slots, m, n]`, parts of all members along the dimension that is divided."""
-    together = jnp.moveaxis(received, 0, group.cut)
+    together = jnp.moveaxis(received, 0, group.cut or 0)
     shape = (share.slots(), *group.shape)
     whole = together.reshape(shape)
     ends = (whole[: share.each], whole[share.each :])
@@ -189,7 +208,7 @@ def _gathered(arrays: Sequence[jax.Array], axis_name: Any) -> list[jax.Array]:
 
 
 def _as_one(arrays: Sequence[jax.Array], send: Callable[[jax.Array], jax.Array], lead: int) -> list[jax.Array]:
-    """What a collective makes of arrays, `[members, ...]`, sent in one for each dtype; so many axes lead each of them."""
+    """What a collective makes of arrays, `[members, ...]`, one for each dtype; so many of their axes lead."""
     alike: dict[Any, list[int]] = {}
     for i, x in enumerate(arrays):
         alike.setdefault((x.dtype, axes.differing(x)), []).append(i)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gdjax import axes
 from gdjax.matrices.view import View
@@ -24,6 +25,8 @@ class Matrices(NamedTuple):
     """Which of a stack's dimensions a member has a part of, 1 or 2; none where it has whole matrices."""
     alone: bool
     """Whether these matrices are this member's own, and its work."""
+    first: int
+    """How many matrices the leaves before have, of all members."""
 
 
 class Slice(NamedTuple):
@@ -48,12 +51,24 @@ class Group(NamedTuple):
     slices: tuple[Slice, ...]
 
     @property
-    def count(self) -> int:
+    def number(self) -> int:
         """How many matrices."""
         return sum(own.stop - own.start for own in self.slices)
 
 
-def groups(found: Mapping[int, Matrices], leaves: Sequence[jax.Array], members: int, oriented: bool, cap: int = CAP) -> list[Group]:
+def numbers(group: Group, found: Mapping[int, Matrices], members: int) -> np.ndarray:
+    """The numbers of a stack's matrices among all of the tree, for every member: `[members, count]`."""
+
+    def of(own: Slice, member: int) -> np.ndarray:
+        leaf = found[own.leaf]
+        return leaf.first + np.arange(own.start, own.stop) + member * leaf.alone * leaf.view.sizes()[0]
+
+    return np.stack([np.concatenate([of(own, member) for own in group.slices]) for member in range(members)])
+
+
+def groups(
+    found: Mapping[int, Matrices], leaves: Sequence[jax.Array], members: int, oriented: bool, cap: int = CAP
+) -> list[Group]:
     """Matrices of leaves, by their places, in stacks of so many bytes at the most.
 
     A stack that members share has a multiple of their number in it, where it is cut short.

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 
 class View(NamedTuple):
@@ -47,11 +46,13 @@ class View(NamedTuple):
     def part(self, dim: int, number: int) -> tuple["View", int]:
         """The view of one of several parts of a leaf along a dimension, and which of `sizes` is divided by it.
 
-        Parts of rows, one after the other, are all the rows in another order; what is done to a matrix must not mind it.
+        Parts of rows, one after the other, are all the rows in another order; what is done to a matrix must not mind.
         """
         slowest, *others = self.cut[dim]
         if slowest % number:
-            raise ValueError(f"{number} members must divide the axis of size {slowest} that dimension {dim} begins with")
+            raise ValueError(
+                f"{number} members must divide the axis of size {slowest} that dimension {dim} begins with"
+            )
         at = self.order.index(sum(map(len, self.cut[:dim])))
         cut = (*self.cut[:dim], (slowest // number, *others), *self.cut[dim + 1 :])
         shape = (*self.shape[:dim], self.shape[dim] // number, *self.shape[dim + 1 :])

@@ -14,6 +14,9 @@ from gdjax.optimizers.learning_rate_free import dog as dog
 from gdjax.optimizers.learning_rate_free import dowg as dowg
 from gdjax.optimizers.matrix import muon as muon
 from gdjax.optimizers.matrix import normuon as normuon
+from gdjax.optimizers.matrix import psgd_kron as psgd_kron
+from gdjax.optimizers.matrix import shampoo as shampoo
+from gdjax.optimizers.matrix import soap as soap
 from gdjax.optimizers.moments import adabelief as adabelief
 from gdjax.optimizers.moments import adan as adan
 from gdjax.optimizers.moments import ademamix as ademamix

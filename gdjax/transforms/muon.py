@@ -1,10 +1,12 @@
 """Orthogonal momentum: Muon and NorMuon."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.tree_util import Partial
 
 from gdjax import tree
 from gdjax.linalg import JORDAN, orthogonalized
@@ -33,14 +35,14 @@ def scale_by_muon(
     $s(in, out)\, UV^*$, $\hat m = U \Sigma V^*$, by Newton-Schulz.
 
     Of a leaf, the last two dimensions are a matrix of inputs by outputs and those before them a stack of such; a vector
-    is a matrix of one column. Matrices of one shape, or its transpose, are one batch. Over an axis its members
-    divide them, each so much of the arithmetic as the others, and send results: one all-gather, or two all-to-alls where
+    is a matrix of one column. Matrices of one shape, or its transpose, are one batch. Over an axis its members divide
+    them, each so much of the arithmetic as the others, and send results: one all-gather, or two all-to-alls where
     leaves are divided. Momentum is never sent.
 
     State: `MuonState(count, mu, ns_coeffs)`, 4 bytes a parameter (8 in float64).
     Source: Jordan 2024 (https://kellerjordan.github.io/posts/muon); the division, after Liu et al. 2025, algorithm 1
-    (https://arxiv.org/abs/2502.16982). Differs from Jordan, as Optax does: the mean is corrected. Differs from Optax: it
-    has the scale, no `eps` since the scale of a gradient does not matter, and takes leaves of any shape.
+    (https://arxiv.org/abs/2502.16982). Differs from Jordan, as Optax does: the mean is corrected. Differs from Optax:
+    it has the scale, no `eps` since the size of a gradient does not matter, and takes leaves of any shape.
 
     Args:
       ns_coeffs: a table of `gd.linalg`, one row $(a, b, c)$ for each step.
@@ -83,7 +85,7 @@ def scale_by_muon(
 class NorMuonState(NamedTuple):
     """Muon's momentum, and how long the rows of its orthogonal factors were."""
 
-    count: jax.Array
+    count: Any
     """How many steps were taken, of shape ()."""
     mu: Any
     """$m$, the mean of gradients, shaped like the parameters."""
@@ -108,8 +110,9 @@ def scale_by_normuon(
 ):
     r"""Muon whose neurons all move as far: what belongs to an output is divided by the size that it mostly has.
 
-    With $O$ the orthogonal factor of `scale_by_muon`: $v_j \leftarrow \beta_2 v_j + (1 - \beta_2)\, \mathrm{mean}_i O_{ij}^2$
-    of every output $j$, $\bar O_{ij} = O_{ij} / (\sqrt{v_j} + \epsilon)$; the update is
+    With $O$ the orthogonal factor of `scale_by_muon`, of every output $j$:
+    $v_j \leftarrow \beta_2 v_j + (1 - \beta_2)\, \mathrm{mean}_i |O_{ij}|^2$,
+    $\bar O_{ij} = O_{ij} / (\sqrt{v_j} + \epsilon)$; the update is
     $s(in, out)\, \bar O\, \lVert O \rVert / \lVert \bar O \rVert$.
 
     State: `NorMuonState(count, mu, nu)`, 4 bytes a parameter and 4 an output (8 and 8 in float64).
@@ -142,17 +145,20 @@ def scale_by_normuon(
 
     def update(updates, state, params=None):
         count, mu, direction = _direction(updates, state, beta, nesterov)
-        moved, nu = layout.map(normalized, [direction], state.nu)
+        evened = functools.partial(_evened, table, products)
+        moved, nu = layout.map(Partial(evened, beta2, eps), [direction], state.nu)
         moved = _as_long(moved, layout.shapes(updates), scale)
         return tree.cast_like(moved, updates), NorMuonState(count, mu, nu)
 
-    def normalized(piece, nu, x):
-        o = orthogonalized(x, table, products)
-        nu = mean(jnp.mean(tree.abs_sq(o), axis=piece.inputs), nu, beta2)
-        even = o / (tree.root(jnp.expand_dims(nu, piece.inputs)) + eps)
-        return even * _ratio(_norms(o), _norms(even)), nu
-
     return init, update
+
+
+def _evened(table, products, beta2, eps, piece, nu, x):
+    """Orthogonal factors whose outputs are all as long as they mostly are, and how long that is."""
+    o = orthogonalized(x, table, products)
+    nu = mean(jnp.mean(tree.abs_sq(o), axis=piece.inputs), nu, beta2)
+    even = o / (tree.root(jnp.expand_dims(nu, piece.inputs)) + eps)
+    return even * (_norms(o) / _norms(even)), nu
 
 
 def _direction(updates, state, beta, nesterov):
@@ -172,13 +178,11 @@ def _norms(x):
     return tree.root(jnp.sum(tree.abs_sq(x), axis=(-2, -1), keepdims=True))
 
 
-def _ratio(a, b):
-    return a / jnp.where(b > 0, b, 1)
-
-
 def _table(who: str, coefficients: Any) -> Table:
     """A table of coefficients as floats."""
     rows = [tuple(row) if isinstance(row, (tuple, list)) else row for row in coefficients]
     if not rows or not all(isinstance(row, tuple) and len(row) == 3 for row in rows):
-        raise ValueError(f"{who}: ns_coeffs must be a table with one row (a, b, c) for each step, got {coefficients!r}.")
+        raise ValueError(
+            f"{who}: ns_coeffs must be a table with one row (a, b, c) for each step, got {coefficients!r}."
+        )
     return tuple((float(a), float(b), float(c)) for a, b, c in rows)

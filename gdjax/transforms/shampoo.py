@@ -1,0 +1,206 @@
+"""Gradients whitened from both sides by inverse roots of their Kronecker factors: Shampoo."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.tree_util import Partial
+
+from gdjax import tree
+from gdjax.linalg import inverse_root, matmul
+from gdjax.matrices import Layout, in_turn
+from gdjax.transforms.adam import scale_by_adam
+from gdjax.transforms.moments import corrected, correction, mean, over, rounded
+from gdjax.value import Decay, Momentum, Positive, transform
+from gdjax.value.diagnose import require_count
+
+
+class ShampooStack(NamedTuple):
+    """What is kept of a stack of matrices, rows never more than columns, each cut into blocks of a by b."""
+
+    mu: jax.Array
+    """$M$, the mean of gradients, of shape (matrices, m, n)."""
+    factors: tuple[jax.Array, jax.Array | None]
+    """$L$, $R$, of shapes (blocks, a, a) and (blocks, b, b), of all blocks of all matrices; one-sided, no $R$."""
+    roots: tuple[jax.Array, jax.Array | None]
+    """The inverse roots of these, of the same shapes."""
+    failures: jax.Array
+    """How many times no finite root was found, int32 of shape (blocks,)."""
+
+
+class ShampooState(NamedTuple):
+    """The count, the state of what is grafted, and the stacks."""
+
+    count: Any
+    """How many steps were taken, of shape ()."""
+    graft: Any
+    """Of the transform whose lengths the updates have."""
+    stacks: tuple[ShampooStack, ...]
+    """One for each shape of matrices."""
+
+
+@transform
+def scale_by_shampoo(
+    graft: optax.GradientTransformation = scale_by_adam(0.9, 0.999, 1e-8),  # noqa: B008  (a value)
+    b1: Decay = 0.9,
+    b2: Momentum = 0.999,
+    eps: Positive = 1e-12,
+    *,
+    every: int = 10,
+    start: int | None = None,
+    block: int = 1024,
+    one_sided: bool = False,
+    exponent: Any = None,
+    root: Callable[..., Any] = inverse_root,
+    views: Any = None,
+    axis_name: Any = None,
+    dim: int | None = None,
+):
+    r"""Shampoo's direction, as long as the step of another transform.
+
+    $L \leftarrow \beta_2 L + (1 - \beta_2) GG^*$, $R$ alike of $G^*G$, sums where $\beta_2 = 1$;
+    $P = (\hat L + \epsilon I)^{-e}\, \hat M\, (\hat R + \epsilon I)^{-e}$ with $e = 1/4$ and
+    $\hat M = M / (1 - \beta_1^t)$, $M$ the mean of gradients; the update is $P\, \lVert U \rVert / \lVert P \rVert$
+    with the update $U$ of `graft`, block by block, and $U$ itself until all roots are there.
+
+    What is a matrix, batches and the division over an axis are as in `scale_by_muon`. Large matrices are cut into
+    blocks as equal as can be, each with factors of its own; blocks have their turns to get new roots one after the
+    other, so that no step pays for all.
+
+    State: `ShampooState(count, graft, stacks)`: that of `graft`, 4 bytes a number and $8 (a^2 + b^2)$ a block (twice
+    that in float64), each matrix kept by its owner alone where work is divided.
+    Source: Gupta et al. 2018, algorithm 1 (https://arxiv.org/abs/1802.09568); Shi et al. 2023, algorithm 2
+    (https://arxiv.org/abs/2309.06497), and its code (facebookresearch/optimizers). Differs from the code: blocks get
+    their roots in turn. No derivative is taken through factors. On a processor roots are LAPACK's: with few cores,
+    `OPENBLAS_NUM_THREADS=1` in the environment may make them many times as fast.
+
+    Args:
+      graft: what the lengths are of: `scale_by_adam()`, `scale_by_rms()`, `identity()`.
+      b1: $\beta_1$, in [0, 1).
+      b2: $\beta_2$, in [0, 1].
+      eps: $\epsilon$, in (0, inf].
+      every: the steps between two turns of a block, at least 1.
+      start: the first step, counted from 1, that Shampoo directs; by default `every`, when all blocks had their turn.
+      block: the longest side of a block, at least 1.
+      one_sided: whether of a matrix the shorter side alone is whitened, $e = 1/2$.
+      exponent: $e$; by default one over twice the number of sides.
+      root: the function of matrices, exponent and `eps` that finds the roots; or `gd.linalg.inverse_root_by_newton`.
+      views, axis_name, dim: as in `scale_by_muon`.
+
+    Raises:
+      ValueError: if `every`, `start` or `block` is no integer of at least 1, a view does not fit its leaf, or the axis
+        is not there.
+
+    >>> import gdjax as gd
+    >>> tx = gd.scale_by_shampoo(gd.identity(), every=1)
+    >>> g = jnp.array([[3.0, 0.0], [0.0, 4.0]])
+    >>> print(tx.update(g, tx.init(g))[0].round(2))
+    [[3.54 0.  ]
+     [0.   3.54]]
+    """
+    start = every if start is None else start
+    for name, number in (("every", every), ("start", start), ("block", block)):
+        require_count("scale_by_shampoo", name, number)
+    layout = Layout("scale_by_shampoo", views, axis_name, dim)
+    power = (0.5 if one_sided else 0.25) if exponent is None else exponent
+
+    def init(params):
+        return ShampooState(jnp.zeros((), jnp.int32), graft.init(params), layout.init(kept, params))
+
+    def kept(piece, zeros):
+        number, a, b = _blocks(zeros, block).shape
+        factors = jnp.zeros((number, a, a), zeros.dtype), None if one_sided else jnp.zeros((number, b, b), zeros.dtype)
+        roots = jax.tree.map(lambda x: x + jnp.eye(x.shape[-1], dtype=x.dtype), factors)
+        return ShampooStack(zeros, factors, roots, jnp.zeros(number, jnp.int32))
+
+    def update(updates, state, params=None):
+        count, g = optax.safe_increment(state.count), tree.widen(updates)
+        grafted, graft_state = graft.update(updates, state.graft, params)
+
+        inverse = functools.partial(root, exponent=power)
+        step = Partial(functools.partial(_stepped, inverse, every, start, block), _Numbers(count, b1, b2, eps))
+        moved, stacks = layout.map(step, [g, tree.widen(grafted)], state.stacks)
+        return tree.cast_like(moved, updates), ShampooState(count, graft_state, stacks)
+
+    return init, update
+
+
+class _Numbers(NamedTuple):
+    count: Any
+    b1: Any
+    b2: Any
+    eps: Any
+
+
+def _stepped(root, every, start, block, numbers, piece, stack, g, length):
+    """The update of a stack, and what is kept of it; that of the grafted transform until the roots are there."""
+    count, b1, b2, eps = numbers
+
+    def rooted(factors, _):
+        return jax.tree.map(lambda a: root(_fair(a, b2, count), eps=eps), factors)
+
+    def directed(roots, mu, length):
+        whitened = _between(roots, _blocks(corrected(mu, b1, count), block))
+        return _joined(_as_long(whitened, _blocks(length, block)), mu.shape, block)
+
+    mu, factors = mean(g, stack.mu, b1), _factors(stack.factors, _blocks(g, block), b2)
+    blocks = piece.cut(len(stack.failures) // piece.number)
+    roots, failures = in_turn(rooted, factors, stack.roots, stack.failures, count, every, blocks)
+    moved = jax.lax.cond(count >= start, directed, lambda roots, mu, length: length, roots, mu, length)
+    return moved, ShampooStack(mu, factors, roots, failures)
+
+
+def _factors(factors, g, decay):
+    """The factors one step on."""
+    g = jax.lax.stop_gradient(g)
+    left, right = factors
+    right = None if right is None else _summed(matmul(g.mT.conj(), g), right, decay)
+    return _summed(matmul(g, g.mT.conj()), left, decay), right
+
+
+def _summed(x, old, decay):
+    """An exponential mean one step on, or the sum where nothing decays."""
+    decay = rounded(decay, jnp.finfo(old.dtype).dtype)
+    return decay * old + tree.scalar(jnp.where(decay < 1, 1 - decay, 1.0), old) * x
+
+
+def _fair(x, decay, count):
+    """A mean over the sum of its weights; a sum as it is."""
+    weight = correction(decay, count, jnp.finfo(x.dtype).dtype)
+    return over(x, jnp.where(weight > 0, weight, 1.0))
+
+
+def _between(roots, x):
+    """Matrices between the roots of their factors."""
+    left, right = roots
+    whitened = matmul(left, x)
+    return whitened if right is None else matmul(whitened, right)
+
+
+def _as_long(x, like):
+    """Matrices as long as others, each for itself; 0 stays 0."""
+    ours, theirs = (tree.root(jnp.sum(tree.abs_sq(of), axis=(-2, -1), keepdims=True)) for of in (x, like))
+    return x * (theirs / ours)
+
+
+def _cut(length: int, block: int) -> tuple[int, int]:
+    """In how many blocks a side is cut, and how long these are."""
+    number = -(-length // block)
+    return number, -(-length // number)
+
+
+def _blocks(x, block):
+    """Matrices `[count, m, n]` in blocks `[blocks, a, b]`, filled up with zeros."""
+    (p, a), (q, b) = (_cut(length, block) for length in x.shape[1:])
+    filled = jnp.pad(x, ((0, 0), (0, p * a - x.shape[1]), (0, q * b - x.shape[2])))
+    return filled.reshape(len(x), p, a, q, b).transpose(0, 1, 3, 2, 4).reshape(-1, a, b)
+
+
+def _joined(blocks, shape, block):
+    """Matrices of their blocks."""
+    count, m, n = shape
+    (p, a), (q, b) = (_cut(length, block) for length in (m, n))
+    return blocks.reshape(count, p, q, a, b).transpose(0, 1, 3, 2, 4).reshape(count, p * a, q * b)[:, :m, :n]

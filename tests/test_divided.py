@@ -1,0 +1,194 @@
+"""Matrices divided among the members of an axis are as if one had them all, and members send results alone."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+import gdjax as gd
+from benchmarks.hlo import collectives, counts
+from tests.battery import difference
+
+P = PartitionSpec
+SHAPES = {"a": (16, 16), "b": (16, 16), "c": (16, 16), "d": (32, 8), "e": (8, 32), "l": (8, 8, 8), "v": (16,)}
+"""A stack that no number of members divides, one of two shapes, one that is divided by its first axis, a vector."""
+SQUARE = {name: shape for name, shape in SHAPES.items() if name not in ("d", "e")}
+"""Of others one factor lacks rank at first, and what its basis is hangs on rounding."""
+METHODS = {
+    "muon": (gd.scale_by_muon, SHAPES),
+    "normuon": (gd.scale_by_normuon, SHAPES),
+    "soap": (functools.partial(gd.scale_by_soap, every=2), SQUARE),
+    "shampoo": (functools.partial(gd.scale_by_shampoo, eps=1e-6, every=2), SQUARE),
+    "psgd_kron": (gd.scale_by_psgd_kron, SQUARE),
+}
+WHOLE, PARTS = "whole", "parts"
+STEPS = 3
+
+
+@pytest.fixture(autouse=True)
+def _float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def grads_of(shapes):
+    rng = np.random.default_rng(0)
+    return {name: rng.normal(size=(STEPS, *shape)) for name, shape in shapes.items()}
+
+
+def updates(tx, grads):
+    """The updates of every step."""
+    params = jax.tree.map(lambda g: g[0], grads)
+
+    def step(state, g):
+        moved, state = tx.update(g, state, params)
+        return state, moved
+
+    return jax.lax.scan(step, tx.init(params), grads)[1]
+
+
+@functools.cache
+def alone(name):
+    make, shapes = METHODS[name]
+    with jax.enable_x64(True):
+        return jax.jit(functools.partial(updates, make()))(grads_of(shapes))
+
+
+def divided(name, leaves):
+    make, _ = METHODS[name]
+    return make(axis_name="data", dim=0 if leaves == PARTS else None)
+
+
+def spec(leaves):
+    return P(None, "data") if leaves == PARTS else P()
+
+
+def by_vmap(name, leaves):
+    tx, grads = divided(name, leaves), grads_of(METHODS[name][1])
+    if leaves == WHOLE:
+        each = jax.jit(jax.vmap(lambda _: updates(tx, grads), axis_name="data"))(jnp.arange(8))
+        return jax.tree.map(lambda x: x[5], each)
+    parts = jax.tree.map(lambda g: jnp.stack(jnp.split(g, 8, axis=1)), grads)
+    each = jax.jit(jax.vmap(functools.partial(updates, tx), axis_name="data"))(parts)
+    return jax.tree.map(lambda x: jnp.concatenate(x, axis=1), each)
+
+
+def by_pmap(name, leaves):
+    tx, grads = divided(name, leaves), grads_of(METHODS[name][1])
+    if leaves == WHOLE:
+        return gd.unreplicate(jax.pmap(functools.partial(updates, tx), axis_name="data")(gd.replicate(grads)))
+    parts = jax.tree.map(lambda g: np.stack(np.split(g, 8, axis=1)), grads)
+    each = jax.pmap(functools.partial(updates, tx), axis_name="data")(parts)
+    return jax.tree.map(lambda x: np.concatenate(x, axis=1), jax.device_get(each))
+
+
+def by_shard_map(name, leaves, check_vma):
+    run = functools.partial(updates, divided(name, leaves))
+    own = spec(leaves)
+    mapped = jax.shard_map(run, mesh=mesh(), in_specs=own, out_specs=own, check_vma=check_vma)
+    return jax.jit(mapped)(grads_of(METHODS[name][1]))
+
+
+def by_jit(name, leaves, axis_type):
+    over = jax.make_mesh((8,), ("data",), axis_types=(axis_type,))
+    with jax.set_mesh(over):
+        grads = jax.device_put(grads_of(METHODS[name][1]), NamedSharding(over, spec(leaves)))
+        tx = jax.tree.map(jnp.asarray, divided(name, leaves))  # hyperparameters as arrays on the mesh, too
+        return jax.jit(updates)(tx, grads)
+
+
+def mesh():
+    return Mesh(np.array(jax.devices()), ("data",))
+
+
+WAYS = {
+    "vmap": by_vmap,
+    "pmap": by_pmap,
+    "shard_map": functools.partial(by_shard_map, check_vma=True),
+    "shard_map, unchecked": functools.partial(by_shard_map, check_vma=False),
+    "jit, Auto": functools.partial(by_jit, axis_type=AxisType.Auto),
+    "jit, Explicit": functools.partial(by_jit, axis_type=AxisType.Explicit),
+}
+TRIED = [
+    (name, way) for name in METHODS for way in WAYS if name == "muon" or way in ("vmap", "shard_map", "jit, Explicit")
+]
+
+
+@pytest.mark.parametrize("leaves", [WHOLE, PARTS])
+@pytest.mark.parametrize(("name", "way"), TRIED)
+def test_divided_is_undivided(name, way, leaves):
+    if leaves == PARTS and name == "shampoo":
+        pytest.skip("what is grafted has the moments of its parts: the same as muon's way")
+    assert difference(WAYS[way](name, leaves), alone(name)) <= 1e-6
+
+
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=str)
+@pytest.mark.parametrize(("leaves", "expected"), [(WHOLE, {"all-gather": 1}), (PARTS, {"all-to-all": 2})])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_sends_results_once_and_nothing_in_between(name, leaves, expected, axis_type):
+    over = jax.make_mesh((8,), ("data",), axis_types=(axis_type,))
+    own = P("data") if leaves == PARTS else P()
+    tx = divided(name, leaves)
+    with jax.set_mesh(over):
+        params = jax.device_put(
+            {n: np.zeros(s, np.float32) for n, s in METHODS[name][1].items()}, NamedSharding(over, own)
+        )
+        state = jax.eval_shape(jax.jit(tx.init), params)
+        found = collectives(jax.jit(tx.update).lower(params, state, params).compile())
+    assert counts(found) == expected
+    assert all(one.within == () for one in found)
+
+
+def test_each_of_eight_has_an_eighth_of_the_arithmetic_and_of_what_is_kept():
+    grads = {f"w{i}": jnp.zeros((64, 64), jnp.float32) for i in range(16)}
+
+    def flops(tx):
+        mapped = jax.shard_map(lambda g: tx.update(g, tx.init(g))[0], mesh=mesh(), in_specs=P(), out_specs=P())
+        return jax.jit(mapped).lower(grads).compile().cost_analysis()["flops"]
+
+    assert flops(gd.scale_by_muon(axis_name="data")) <= flops(gd.scale_by_muon()) / 8 * 1.1
+    tx = gd.scale_by_soap(axis_name="data")
+    kept = jax.shard_map(lambda g: tx.init(g).stacks, mesh=mesh(), in_specs=P(), out_specs=P("data"))(grads)
+    assert {x.shape[0] for x in jax.tree.leaves(kept)} == {16}
+    assert {x.addressable_shards[0].data.shape[0] for x in jax.tree.leaves(kept)} == {2}
+
+
+def test_momentum_stays_with_its_owner():
+    over = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Explicit,))
+    tx = gd.scale_by_muon(axis_name="data", dim=0)
+    with jax.set_mesh(over):
+        params = jax.device_put({"w": np.ones((16, 16), np.float32)}, NamedSharding(over, P("data")))
+        state = gd.sharding.init(tx, params)
+        assert state.mu["w"].sharding.spec == P("data", None)
+        step = jax.jit(tx.update)
+        _, after = step(params, state, params)
+        assert after.mu["w"].sharding.spec == P("data", None)
+        sent = collectives(step.lower(params, state, params).compile())
+    assert (
+        sum(one.operand_bytes for one in sent) == 2 * 8 * 2 * 16 * 4 / 2
+    )  # rows of what has one owner, there and back
+
+
+def test_what_no_member_may_have_of_its_own_is_refused():
+    tx = gd.scale_by_muon(axis_name="data")
+    step = jax.shard_map(lambda g: tx.update(g, tx.init(g))[0], mesh=mesh(), in_specs=P("data"), out_specs=P("data"))
+    with pytest.raises(
+        ValueError, match="scale_by_muon: updates at 'w' must be the same on all members of the axis 'data'"
+    ):
+        step({"w": jnp.ones((16, 4))})
+    views = {"w": "m (qkv=3 n) -> qkv m n"}
+    tx = gd.scale_by_muon(axis_name="data", dim=1, views=views)
+    step = jax.shard_map(
+        lambda g: tx.update(g, tx.init(g))[0], mesh=mesh(), in_specs=P(None, "data"), out_specs=P(None, "data")
+    )
+    with pytest.raises(
+        ValueError, match="at 'w', 8 members must divide the axis of size 3 that dimension 1 begins with"
+    ):
+        step({"w": jnp.ones((4, 24))})
+
+
+def test_it_is_trained_by_make_step_over_an_axis_and_by_fit_over_a_mesh():
+    pass

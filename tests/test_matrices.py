@@ -1,0 +1,241 @@
+"""Leaves are seen as matrices as a pattern says, lie in stacks of one shape, and are shared out evenly."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import gdjax as gd
+from gdjax.matrices import in_turn, view
+from gdjax.matrices.shares import Share, pieces, shares
+from gdjax.matrices.stacks import Group, Matrices, Slice, groups, stacked, taken_apart
+
+VIEWS = {
+    ("o i -> i o", (3, 5)): ((1, 5, 3), lambda x: x.T[None]),
+    ("d (heads=2 w) -> heads d w", (4, 6)): ((2, 4, 3), lambda x: np.stack([x[:, :3], x[:, 3:]])),
+    ("d (w heads=2) -> heads d w", (4, 6)): ((2, 4, 3), lambda x: np.stack([x[:, ::2], x[:, 1::2]])),
+    ("d h w -> h d w", (4, 2, 3)): ((2, 4, 3), lambda x: x.transpose(1, 0, 2)),
+    ("h w d -> (h w) d", (2, 3, 4)): ((1, 6, 4), lambda x: x.reshape(1, 6, 4)),
+    ("l m (qkv=3 n) -> l qkv m n", (2, 4, 6)): (
+        (6, 4, 2),
+        lambda x: x.reshape(2, 4, 3, 2).transpose(0, 2, 1, 3).reshape(6, 4, 2),
+    ),
+    ("... o -> (...) o", (3, 3, 2, 4)): ((1, 18, 4), lambda x: x.reshape(1, 18, 4)),
+    ("... o -> (...) o", (4,)): ((1, 1, 4), lambda x: x.reshape(1, 1, 4)),
+    (None, (5, 2, 3)): ((5, 2, 3), lambda x: x),
+    (None, (3,)): ((1, 3, 1), lambda x: x.reshape(1, 3, 1)),
+    (None, ()): ((1, 1, 1), lambda x: x.reshape(1, 1, 1)),
+}
+
+
+@pytest.mark.parametrize(("case", "expected"), VIEWS.items(), ids=str)
+def test_a_view_is_what_its_pattern_says_and_leads_back(case, expected):
+    sizes, stack = expected
+    x = np.arange(math.prod(case[1]), dtype=np.float32).reshape(case[1])
+    own = view(*case)
+    assert own.sizes() == sizes
+    np.testing.assert_array_equal(own.matrices(jnp.asarray(x)), stack(x))
+    np.testing.assert_array_equal(own.leaf(own.matrices(jnp.asarray(x))), x)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("a b", "must be written 'dimensions -> stack rows columns'"),
+        ("a b -> b", "must end in rows and columns"),
+        ("a b -> a c", "both sides must have the same axes"),
+        ("a b c -> a b c", "must name every dimension"),
+        ("a a -> a a", "an axis is named once"),
+        ("a (b=4 c) -> b a c", r"must make up a dimension of 6, got \(b=4 c\)"),
+        ("a (b c) -> b a c", "must make up a dimension of 6"),
+        ("a (b=2 c=2) -> b a c", "must make up a dimension of 6"),
+        ("a [b] -> a b", "a view has names"),
+    ],
+)
+def test_a_view_that_does_not_fit_is_refused_by_path(pattern, message):
+    tx = gd.scale_by_muon(views={"w": pattern})
+    params = {"w": jnp.ones((5, 6)), "v": jnp.ones((2, 2))}
+    state = tx.init(params)
+    with pytest.raises(ValueError, match=f"^scale_by_muon: views at 'w' must fit the leaf: .*{message}"):
+        tx.update(params, state, params)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    shape=st.lists(st.integers(1, 4), min_size=0, max_size=4),
+    number=st.integers(1, 4),
+    data=st.data(),
+)
+def test_parts_of_a_leaf_are_parts_of_its_matrices(shape, number, data):
+    if not shape:
+        return
+    dim = data.draw(st.integers(0, len(shape) - 1))
+    shape[dim] *= number
+    own = view(None, tuple(shape))
+    part, which = own.part(dim, number)
+    x = jnp.arange(math.prod(shape)).reshape(shape)
+    halves = [part.matrices(half) for half in jnp.split(x, number, axis=dim)]
+    np.testing.assert_array_equal(jnp.concatenate(halves, axis=which), own.matrices(x))
+
+
+def found(shapes, members=1, alone=False):
+    leaves = [jnp.arange(math.prod(s), dtype=jnp.float32).reshape(s) + 100 * i for i, s in enumerate(shapes)]
+    views = [view(None, s) for s in shapes]
+    firsts = np.cumsum([0, *(v.sizes()[0] for v in views)])
+    return leaves, {
+        i: Matrices(v, v.sizes()[1:], None, alone or members == 1, int(firsts[i])) for i, v in enumerate(views)
+    }
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    shapes=st.lists(st.lists(st.integers(1, 3), min_size=2, max_size=3).map(tuple), min_size=1, max_size=6),
+    cap=st.integers(1, 200),
+    oriented=st.booleans(),
+)
+def test_stacks_hold_every_matrix_once_and_no_more_bytes_than_are_allowed(shapes, cap, oriented):
+    leaves, of = found(shapes)
+    made = groups(of, leaves, 1, oriented, cap)
+    stacks = [stacked(group, of, leaves) for group in made]
+    for group, stack in zip(made, stacks, strict=True):
+        m, n = group.shape
+        assert m <= n
+        assert stack.shape == (group.number, m, n)
+        assert group.number == 1 or stack.nbytes <= cap
+    for leaf, again in zip(leaves, taken_apart(made, of, stacks, leaves), strict=True):
+        np.testing.assert_array_equal(leaf, again)
+
+
+def test_transposed_shapes_are_one_stack_unless_it_matters_what_is_inputs():
+    leaves, of = found([(2, 3), (3, 2), (3, 3)])
+    assert [group.number for group in groups(of, leaves, 1, oriented=False)] == [2, 1]
+    apart = groups(of, leaves, 1, oriented=True)
+    assert [(group.number, group.turned) for group in apart] == [(1, False), (1, True), (1, False)]
+
+
+def test_a_cap_leaves_members_a_whole_number_each():
+    leaves, of = found([(2, 2)] * 10, members=4)
+    assert [group.number for group in groups(of, leaves, 4, oriented=False, cap=16 * 9)] == [8, 2]
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    counts=st.lists(st.integers(1, 9), min_size=1, max_size=5),
+    sizes=st.lists(st.integers(1, 6), min_size=5, max_size=5),
+    members=st.integers(1, 8),
+)
+def test_shares_are_as_even_as_the_longest_processing_time_makes_them(counts, sizes, members):
+    made = [
+        Group((m, m + 1), np.dtype("float32"), None, False, False, (Slice(0, 0, count),))
+        for m, count in zip(sizes, counts, strict=False)
+    ]
+    own = shares(made, members)
+    loads, costs = np.zeros(members), []
+    for group, share in zip(made, own, strict=True):
+        cost = group.shape[0] ** 2 * sum(group.shape)
+        loads += cost * share.each
+        for owner in share.owners:
+            loads[owner] += cost
+        assert share.each * members + len(share.owners) == group.number
+        assert len(set(share.owners)) == len(share.owners)
+        costs += [cost] * group.number
+    assert loads.sum() == sum(costs)
+    assert loads.max() <= sum(costs) / members + max(costs)  # Graham's bound for a list
+    assert loads.max() - loads.min() <= max(costs)
+
+
+@pytest.mark.parametrize("every", [1, 3, 10])
+def test_every_matrix_has_one_turn_and_no_step_pays_for_all(every):
+    shapes = [(4, 2, 2), (3, 3), (5, 2, 2), (2, 3, 3)]
+    leaves, of = found(shapes)
+    made = groups(of, leaves, 1, oriented=False)
+    whole = pieces(made, [Share(group.number, ()) for group in made], of, None)
+    turns = [np.zeros(piece.number, int) for piece in whole]
+    at_once = []
+    for step in range(every):
+        worked = 0
+        for i, piece in enumerate(whole):
+            zeros = jnp.zeros((piece.number, 1))
+            kept, failures = in_turn(
+                lambda read, kept: kept + 1, zeros, zeros, jnp.zeros(piece.number, int), step, every, piece
+            )
+            turns[i] += np.asarray(kept[:, 0], int)
+            worked += int(kept.sum())
+            assert not failures.any()
+        at_once.append(worked)
+    assert all((of == 1).all() for of in turns)
+    assert max(at_once) == -(-12 // every)
+
+
+def test_what_is_not_finite_is_not_kept_and_counts():
+    leaves, of = found([(3, 2, 2)])
+    made = groups(of, leaves, 1, oriented=False)
+    (piece,) = pieces(made, [Share(3, ())], of, None)
+    read = jnp.array([1.0, jnp.nan, 2.0])
+    kept, failures = in_turn(lambda read, kept: read, read, jnp.full(3, 7.0), jnp.array([0, 4, 0]), 0, 1, piece)
+    np.testing.assert_array_equal(kept, [1, 7, 2])
+    np.testing.assert_array_equal(failures, [0, 5, 0])
+
+
+MODEL = {
+    "wte": (9, 4),
+    "pos_embed": (8, 4),
+    "blocks": {
+        "attention": {"query": (2, 4, 4)},
+        "mlp": {"kernel": (2, 4, 8), "bias": (2, 8)},
+        "norm": {"scale": (2, 4)},
+    },
+    "output": {"kernel": (4, 9)},
+    "lm_head": (4, 9),
+    "ln_f": (4,),
+}
+
+
+def model():
+    return jax.tree.map(lambda shape: jnp.ones(shape), MODEL, is_leaf=lambda x: isinstance(x, tuple))
+
+
+def assigned(tx, params):
+    return {row.path: row.transform for row in gd.describe(tx, params).rows}
+
+
+@pytest.mark.parametrize("name", ["muon", "normuon", "soap", "shampoo", "psgd_kron"])
+def test_hidden_matrices_are_told_by_shape_and_path_and_shown(name):
+    hidden = {"blocks/attention/query", "blocks/mlp/kernel"}
+    shown = assigned(getattr(gd, name)(0.1), model())
+    assert {path for path, own in shown.items() if own == name} == hidden
+    assert {path for path, own in shown.items() if own == "adamw"} == shown.keys() - hidden
+
+
+def test_a_pattern_says_otherwise():
+    shown = assigned(gd.muon(0.1, which="blocks/mlp/kernel|lm_head"), model())
+    assert {path for path, own in shown.items() if own == "muon"} == {"blocks/mlp/kernel", "lm_head"}
+    with pytest.raises(ValueError, match="mask must match one path at least, got the pattern 'nothing'"):
+        gd.muon(0.1, which="nothing").init(model())
+    with pytest.raises(ValueError, match="must be a regular expression"):
+        gd.muon(0.1, which="(")
+
+
+def test_the_rest_goes_at_its_own_rate():
+    params = model()
+    tx = gd.chain(gd.muon(0.5, 0.01))
+    updates, _ = tx.update(params, tx.init(params), params)
+    np.testing.assert_allclose(updates["wte"], -0.01, rtol=1e-5)
+    assert np.linalg.norm(updates["blocks"]["attention"]["query"][0]) == pytest.approx(0.5 * 0.7, rel=0.1)
+
+
+def test_the_scales_are_those_of_their_sources_and_are_values():
+    assert gd.jordan_scale()(4, 16) == 2
+    assert gd.jordan_scale()(16, 4) == 1
+    assert gd.moonlight_scale()(4, 16) == pytest.approx(0.8)
+    tx = gd.muon(0.1, scale=gd.moonlight_scale(0.3))
+    assert gd.parse(repr(tx)) == tx
+    grads = {"w": jnp.asarray(np.random.default_rng(0).normal(size=(4, 16)), jnp.float32)}
+    by_function = gd.scale_by_muon(scale=lambda inputs, outputs: inputs * outputs)
+    plain = gd.scale_by_muon(scale=lambda inputs, outputs: 1)
+    ours, theirs = (of.update(grads, of.init(grads))[0]["w"] for of in (by_function, plain))
+    np.testing.assert_allclose(ours, 64 * theirs, rtol=1e-6)
