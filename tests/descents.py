@@ -56,17 +56,22 @@ DESCENTS = {
     "lars": Descent(gd.lars, 10.0, 3.0, 5.0),
     "lion": Descent(gd.lion, 0.005, 0.01, 0.007),
     "mars_adamw": Descent(gd.mars_adamw, 0.05, 0.05, 0.045),
+    "muon": Descent(partial(gd.muon, scale=gd.moonlight_scale()), 0.03, 0.03, 0.03),
     "nadam": Descent(gd.nadam, 0.03, 0.03, 0.025),
     "nadamw": Descent(gd.nadamw, 0.03, 0.007, 0.025),
+    "normuon": Descent(partial(gd.normuon, scale=gd.moonlight_scale()), 0.03, 0.03, 0.03),
     "novograd": Descent(gd.novograd, 0.03, 0.03, 0.07),
     "prodigy": Descent(partial(gd.prodigy, estim_lr0=1e-4), 1.0, 1.0, 1.0),  # less is lost in bfloat16
+    "psgd_kron": Descent(gd.psgd_kron, 0.03, 0.03, 0.03),
     "radam": Descent(gd.radam, 0.03, 0.001, 0.15),
     "rmsprop": Descent(gd.rmsprop, 0.03, 0.004, 0.02),
     "schedule_free_adamw": Descent(gd.schedule_free_adamw, 0.2, 0.003, 0.04),
     "schedule_free_sgd": Descent(gd.schedule_free_sgd, 7.0, 0.01, 2.0, rising),
     "sgd": Descent(partial(gd.sgd, momentum=0.9), 0.3, 0.0006, 0.2),
+    "shampoo": Descent(partial(gd.shampoo, weight_decay=0.0), 0.03, 0.03, 0.03),
     "sign_sgd": Descent(gd.sign_sgd, 0.003, 0.001, 0.09, halving),
     "signum": Descent(gd.signum, 0.02, 0.006, 0.007),
+    "soap": Descent(partial(gd.soap, weight_decay=0.0), 0.03, 0.03, 0.03),
     "yogi": Descent(gd.yogi, 0.5, 0.25, 0.03),
 }
 """All else is as by default. Rates lie amid those that pass: 0.8 and 1.25 times each of them pass as well."""

@@ -29,6 +29,8 @@ UNANNOTATED = {"dog", "dowg", "hutchinson_estimator_diag_hessian", "monitor", "s
 OTHERWISE = {
     "sam",  # Optax's hides the parameters in its state, and asks for two optimizers
     "scale_by_ademamix",  # alpha is 6 there, 5 in ademamix and in the paper
+    "muon",  # a table of coefficients, a function for the scale, views for dimension numbers
+    "scale_by_muon",
 }
 """Factories whose signature is not Optax's."""
 OF_FUNCTIONS = {"conditionally_mask", "conditionally_transform", "measure_with_ema", "monitor"}
@@ -57,12 +59,11 @@ REQUIRED = {
 """An argument for every parameter that has no default."""
 OPTIONAL = {
     **dict.fromkeys(("b2", "momentum"), 0.9),  # with 0.999, 1 - b2**count has but four digits in Optax
-    **dict.fromkeys(("adam_learning_rate", "learning_rate", "optimism"), 0.1),
-    **dict.fromkeys(("consistent_rms", "max_learning_rate", "weight_decay", "weight_decay_rate"), 0.2),
+    **dict.fromkeys(("learning_rate", "optimism"), 0.1),
+    **dict.fromkeys(("max_learning_rate", "weight_decay", "weight_decay_rate"), 0.2),
     "base_optimizer": gd.adam(0.1),
     "key": 1,
     "linesearch": gd.scale_by_backtracking_linesearch(5),
-    "ns_coeffs": ((3.4, -4.8, 2.0),) * 5,
     "random_seed": jax.random.PRNGKey(1),
 }
 """Another argument for those whose default is none, or leaves a branch out."""
@@ -93,9 +94,7 @@ def run(name, made):
 
 
 def shaped(name, params):
-    if name == "lookahead":
-        return optax.LookaheadParams(fast=params, slow=params)
-    return params["w"] if name == "scale_by_muon" else params
+    return optax.LookaheadParams(fast=params, slow=params) if name == "lookahead" else params
 
 
 def loss(params):

@@ -60,7 +60,7 @@ def test_none_or_all_may_be_packed(below):
         ("adamw(0.1, mask='.*kernel')", "add_decayed_weights tells them apart by its mask"),
         ("masked(sgd(0.1), True)", "masked"),
         ("by_path({'.*': sgd(0.1)})", "by_path"),
-        ("muon(0.1)", "muon"),
+        ("muon(0.1)", "hidden_matrices"),
     ],
 )
 def test_what_tells_leaves_apart_is_refused_by_name(text, part):

@@ -121,7 +121,7 @@ def test_each_leaf_is_scattered_once_and_gathered_once_into_place(chained):
         (gd.chain(gd.clip(1.0), gd.clip_by_block_rms(1.0)), "clip_by_block_rms"),
         (gd.adaptive_grad_clip(0.1), "adaptive_grad_clip"),
         (gd.centralize(), "centralize"),
-        (gd.contrib.muon(0.1), "muon"),
+        (gd.contrib.muon(0.1), "scale_by_muon"),
         (gd.yogi(0.1), "scale_by_yogi"),
         (optax.adam(0.1), "a plain Optax transformation"),
     ],

@@ -71,9 +71,9 @@ def made(name):
     return factory(**test_lifted.arguments(factory, optional=False))
 
 
-def given(name, put, shaped, seed):
+def given(name, put, seed):
     """Gradients, parameters, and the extra arguments that are arrays and that are functions."""
-    params = shaped(put(numbers(seed)))
+    params = put(numbers(seed))
     value, grads = jax.jit(jax.value_and_grad(loss))(params)
     extra = {"value": value, "grad": grads}
     if name in OF_EXAMPLES:
@@ -88,17 +88,16 @@ def told(name):
 
 def descend(name, tx, put, plainly):
     """The updates and the state of two steps, and the compiled update."""
-    shaped = (lambda params: params["w"]) if name == "scale_by_muon" else (lambda params: params)
 
     def update(grads, state, params, extra):
         return tx.update(grads, state, params, **extra, **told(name))
 
     step = update if plainly else jax.jit(update)
-    state = tx.init(shaped(put(numbers())))
+    state = tx.init(put(numbers()))
     types = kinds(state)
     seen = []
     for seed in range(1 if plainly else 2):
-        grads, params, extra = given(name, put, shaped, seed)
+        grads, params, extra = given(name, put, seed)
         updates, state = step(grads, state, params, extra)
         seen.append((updates, state))
     return seen, types, params, step
@@ -151,8 +150,7 @@ def test_over_a_mesh_numbers_are_those_of_one_device_and_types_stay(name, kind):
 @pytest.mark.parametrize("name", ALL)
 def test_states_have_a_sharding_for_every_leaf_and_are_made_there(name):
     mesh = grid(AxisType.Explicit)
-    shaped = (lambda params: params["w"]) if name == "scale_by_muon" else (lambda params: params)
-    params = shaped(placed(mesh, numbers()))
+    params = placed(mesh, numbers())
     shardings = gd.sharding.of_state(made(name), params)
     state = gd.sharding.init(made(name), params)
     assert jax.tree.structure(shardings) == jax.tree.structure(state)
@@ -196,7 +194,7 @@ def shapes(mesh):
             gd.adafactor(0.1, min_dim_size_to_factor=2),
             {"0/count": (), "0/v_row/w": ("model",), "0/v_col/w": ("data",), "0/v/w": (), "0/v/b": ("model",)},
         ),
-        (gd.muon(0.1), {"inner_states/muon/inner_state/0/mu/w": ("data", "model")}),
+        (gd.muon(0.1), {"inner_states/inner/inner_state/0/mu/w": ("data", "model")}),
         (gd.prodigy(), {"exp_avg/w": ("data", "model"), "params0/b": ("model",), "numerator_weighted": ()}),
         (
             gd.by_path({"w": gd.adam(0.1), ".*": gd.sgd(0.1, momentum=0.9)}),

@@ -63,10 +63,12 @@ def scale_by_adam_mini(
 
     >>> import gdjax as gd
     >>> tx = gd.scale_by_adam_mini()
-    >>> g = jnp.array([[3.0, 1.0], [4.0, 1.0]])
+    >>> g = jnp.array([[0.5, 3.0], [0.0, 3.0], [0.0, -3.0], [0.0, 3.0]])
     >>> print(tx.update(g, tx.init(g))[0].round(3))
-    [[0.849 1.   ]
-     [1.131 1.   ]]
+    [[ 2.  1.]
+     [ 0.  1.]
+     [ 0. -1.]
+     [ 0.  1.]]
     """
     layout = Layout("scale_by_adam_mini", views)
 

@@ -96,11 +96,10 @@ def scale_by_psgd_kron(
       ValueError: if a size or the seed is no such integer, a view does not fit its leaf, or the axis is not there.
 
     >>> import gdjax as gd
-    >>> tx = gd.scale_by_psgd_kron()
-    >>> g = jnp.array([[0.1, 0.2], [30.0, 40.0]])
-    >>> print(tx.update(g, tx.init(g))[0].round(2))
-    [[0.   0.01]
-     [1.32 1.76]]
+    >>> tx = gd.scale_by_psgd_kron(max_skew_triangular=1)
+    >>> factors = tx.init(jnp.zeros((64, 16))).factors[0]
+    >>> print(factors.left.shape, factors.right.shape)
+    (1, 16, 16) (1, 64)
     """
     who = "scale_by_psgd_kron"
     require_count(who, "max_size_triangular", max_size_triangular)
