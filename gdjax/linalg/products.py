@@ -1,9 +1,11 @@
-"""Products of matrices as precise as their dtype, or in a narrow one with wide sums."""
+"""Products of matrices, as precise as their dtype or narrow with wide sums, and their norms."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from gdjax import tree
 
 
 def matmul(a: jax.Array, b: jax.Array, dtype: Any = None) -> jax.Array:
@@ -21,3 +23,12 @@ def matmul(a: jax.Array, b: jax.Array, dtype: Any = None) -> jax.Array:
     if dtype is None or jnp.iscomplexobj(a):
         return jnp.matmul(a, b, precision="highest")
     return jnp.matmul(a.astype(dtype), b.astype(dtype), preferred_element_type=a.dtype)
+
+
+def lengths(x: jax.Array) -> jax.Array:
+    """The Frobenius norm of each matrix `[..., m, n]`, as `[..., 1, 1]`; its derivative at 0 is finite.
+
+    >>> print(lengths(jnp.array([[3.0, 0.0], [0.0, 4.0]])))
+    [[5.]]
+    """
+    return tree.root(jnp.sum(tree.abs_sq(x), axis=(-2, -1), keepdims=True))

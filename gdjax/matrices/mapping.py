@@ -12,7 +12,8 @@ from jax import lax
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 from gdjax import axes, tree
-from gdjax.matrices.shares import Piece, Share, given, has, pieces, returned, shares
+from gdjax.matrices.exchange import given, returned
+from gdjax.matrices.shares import Piece, Share, has, pieces, shares
 from gdjax.matrices.stacks import Group, Matrices, groups, stacked, taken_apart
 from gdjax.matrices.view import View, view
 from gdjax.value.explicit import apart

@@ -12,6 +12,7 @@ import jax
 class View(NamedTuple):
     """A leaf cut into axes that are put into the order of a stack, of rows and of columns.
 
+    >>> import jax.numpy as jnp
     >>> fused = view("m (qkv=3 n) -> qkv m n", (4, 18))
     >>> fused.matrices(jnp.zeros((4, 18))).shape
     (3, 4, 6)

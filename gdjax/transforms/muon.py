@@ -9,7 +9,7 @@ import optax
 from jax.tree_util import Partial
 
 from gdjax import tree
-from gdjax.linalg import JORDAN, orthogonalized
+from gdjax.linalg import JORDAN, lengths, orthogonalized
 from gdjax.linalg.newton_schulz import Table
 from gdjax.matrices import Layout, jordan_scale
 from gdjax.transforms.moments import corrected, looking_ahead, mean, means
@@ -59,10 +59,11 @@ def scale_by_muon(
       ValueError: if a view does not fit its leaf, or the axis is not there.
 
     >>> import gdjax as gd
-    >>> tx = gd.scale_by_muon()
-    >>> g = jnp.array([[3.0, 4.0]])
-    >>> print(tx.update(g, tx.init(g))[0].round(2))
-    [[0.59 0.79]]
+    >>> tx = gd.scale_by_muon(gd.linalg.CONVERGING)
+    >>> g = jnp.array([[0.0, 3.0], [4.0, 0.0]])
+    >>> print(tx.update(g, tx.init(g))[0].round(3))
+    [[0. 1.]
+     [1. 0.]]
     """
     table = _table("scale_by_muon", ns_coeffs)
     layout = Layout("scale_by_muon", views, axis_name, dim)
@@ -131,7 +132,7 @@ def scale_by_normuon(
     >>> tx = gd.scale_by_normuon(gd.linalg.CONVERGING)
     >>> g = jnp.array([[3.0, 4.0]])
     >>> print(tx.update(g, tx.init(g))[0].round(3))
-    [[0.707 0.707]]
+    [[1. 1.]]
     """
     table = _table("scale_by_normuon", ns_coeffs)
     layout = Layout("scale_by_normuon", views, axis_name, dim, oriented=True)
@@ -158,7 +159,7 @@ def _evened(table, products, beta2, eps, piece, nu, x):
     o = orthogonalized(x, table, products)
     nu = mean(jnp.mean(tree.abs_sq(o), axis=piece.inputs), nu, beta2)
     even = o / (tree.root(jnp.expand_dims(nu, piece.inputs)) + eps)
-    return even * (_norms(o) / _norms(even)), nu
+    return even * (lengths(o) / lengths(even)), nu
 
 
 def _direction(updates, state, beta, nesterov):
@@ -172,10 +173,6 @@ def _direction(updates, state, beta, nesterov):
 def _as_long(moved, shapes, scale):
     """Updates as long as the shapes of their matrices say."""
     return jax.tree.map(lambda u, shape: u * tree.scalar(scale(shape.inputs, shape.outputs), u), moved, shapes)
-
-
-def _norms(x):
-    return tree.root(jnp.sum(tree.abs_sq(x), axis=(-2, -1), keepdims=True))
 
 
 def _table(who: str, coefficients: Any) -> Table:

@@ -9,7 +9,7 @@ import optax
 from jax.tree_util import Partial
 
 from gdjax import tree
-from gdjax.linalg import matmul
+from gdjax.linalg.whitening import Factors, balanced, nearer_to_white, whitened
 from gdjax.matrices import Layout
 from gdjax.transforms.clipping import shrinkage
 from gdjax.transforms.moments import corrected, means
@@ -19,13 +19,6 @@ from gdjax.value.schedule import at
 
 BALANCE = 0.01
 """How many of the refreshes bring both factors to one size."""
-
-
-class Factors(NamedTuple):
-    """$Q_L$ and $Q_R$ of a stack `[count, m, n]`: upper triangular `[count, m, m]`, or diagonals `[count, m]`."""
-
-    left: jax.Array
-    right: jax.Array
 
 
 class PsgdKronState(NamedTuple):
@@ -156,58 +149,20 @@ def _stepped(due, balances, key, rate, most, piece, kept, x):
 
     before = jax.lax.stop_gradient((*kept, x))
     after = jax.lax.stop_gradient(jax.lax.cond(due, refreshed, lambda *of: of[:2], *before))
-    return jax.vmap(functools.partial(_whitened, most))(after[0], x), after
+    return jax.vmap(functools.partial(_directed, most))(after[0], x), after
 
 
 def _refreshed(balances, key, rate, number, factors, failures, x):
     """The factors of a matrix one step on, or the last good ones, and how many steps were not finite."""
     probe = jax.random.normal(jax.random.fold_in(key, number), x.shape, x.dtype)
-    ratio = jnp.where(balances, jnp.sqrt(jnp.max(jnp.abs(factors.right)) / jnp.max(jnp.abs(factors.left))), 1)
-    even = Factors(factors.left * ratio, factors.right / ratio)
-    a, b = _both(_times, even, x), _both(_solved, even, probe)
-    new = Factors(_step(even.left, a, b, rate), _step(even.right, a.T, b.T, rate))
+    even = jax.tree.map(functools.partial(jnp.where, balances), balanced(factors), factors)
+    new = nearer_to_white(even, x, probe, rate)
     finite, some = jnp.isfinite(new.left).all() & jnp.isfinite(new.right).all(), jnp.any(x != 0)
     kept = jax.tree.map(functools.partial(jnp.where, finite & some), new, factors)
     return kept, jnp.where(some & ~finite, failures + 1, failures)
 
 
-def _step(q, a, b, rate):
-    r"""$Q - \mu\, \mathrm{triu}(AA^* - BB^*) Q / \lVert AA^* + BB^* \rVert$, or its diagonal."""
-    rate = tree.scalar(rate, a)
-    if q.ndim == 1:
-        up, down = (jnp.sum(tree.abs_sq(y), axis=1) for y in (a, b))
-        return q - rate * (up - down) * q / jnp.max(up + down)
-    up, down = (matmul(y, y.T.conj()) for y in (a, b))
-    return q - rate * matmul(jnp.triu(up - down), q) / _norm(up + down)
-
-
-def _norm(a):
-    r"""At most $\lVert A \rVert$: $\lVert A^2 x \rVert / \lVert A x \rVert$ with its longest column $x$."""
-    size = jnp.max(jnp.abs(a))
-    a = a / size
-    x = matmul(a, a[:, jnp.argmax(jnp.sum(tree.abs_sq(a), axis=0))])
-    return size * jnp.linalg.norm(matmul(a, x)) / jnp.linalg.norm(x)
-
-
-def _whitened(most, factors, x):
-    """$Q_L^* Q_L X (Q_R^* Q_R)^T$, within a root mean square."""
-    adjoint = jax.tree.map(lambda q: q.T.conj(), factors)
-    u = _both(_times, adjoint, _both(_times, factors, x))
+def _directed(most, factors, x):
+    """The update of a matrix, within a root mean square."""
+    u = whitened(factors, x)
     return u * shrinkage(tree.root(jnp.mean(tree.abs_sq(u))), tree.scalar(most, u))
-
-
-def _both(f, factors, x):
-    """What a function of a factor and of a matrix makes of this on both sides."""
-    return f(factors.right, f(factors.left, x).T).T
-
-
-def _times(q, x):
-    """$QX$."""
-    return q[:, None] * x if q.ndim == 1 else matmul(q, x)
-
-
-def _solved(q, x):
-    """$Q^{-*} X$."""
-    if q.ndim == 1:
-        return x / q[:, None]
-    return jax.lax.linalg.triangular_solve(q, x, left_side=True, transpose_a=True, conjugate_a=True)

@@ -10,7 +10,7 @@ import optax
 from jax.tree_util import Partial
 
 from gdjax import tree
-from gdjax.linalg import inverse_root, matmul
+from gdjax.linalg import inverse_root, lengths, matmul
 from gdjax.matrices import Layout, in_turn
 from gdjax.transforms.adam import scale_by_adam
 from gdjax.transforms.moments import corrected, correction, mean, over, rounded
@@ -182,8 +182,7 @@ def _between(roots, x):
 
 def _as_long(x, like):
     """Matrices as long as others, each for itself; 0 stays 0."""
-    ours, theirs = (tree.root(jnp.sum(tree.abs_sq(of), axis=(-2, -1), keepdims=True)) for of in (x, like))
-    return x * (theirs / ours)
+    return x * (lengths(like) / lengths(x))
 
 
 def _cut(length: int, block: int) -> tuple[int, int]:
