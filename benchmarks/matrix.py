@@ -337,7 +337,7 @@ LATER = 10_000
 def training(steps=100, rounds=5):
     """How long is a step of training?"""
     problem = gd.problems.text()
-    trained = {name: Trained(problem, gd.parse(text)) for name, text in TRAINED.items() if hasattr(gd, name)}
+    trained = {name: Trained(problem, gd.parse(text)) for name, text in TRAINED.items()}
     times = in_turn({name: one.runner(steps) for name, one in trained.items()}, rounds, unseen=1)
     sizes = [p.size for p in jax.tree.leaves(trained["adamw"].held.params)]
     yield from (

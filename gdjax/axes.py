@@ -40,7 +40,7 @@ def _bound(of: Callable[[Hashable], Any], name: Hashable) -> Any:
     except NameError:
         raise UnboundError(
             f"the axis {name!r} must be there, got no axis of this name. Call it, and init, within "
-            f"vmap(..., axis_name={name!r}), pmap or shard_map."
+            f"vmap(..., axis_name={name!r}), pmap or shard_map; what divides matrices, also within jax.set_mesh(mesh)."
         ) from None
 
 

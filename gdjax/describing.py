@@ -152,7 +152,7 @@ def _assigned(tx: GradientTransform, params: Any) -> dict[str, str]:
         each = [_assigned(part, _masked(params, chosen, own)) for own, part in tx.transforms.items()]
         return {path: one[path] for one in each for path in one}
     if factory is hidden_matrices:
-        hidden = are_hidden(params) if tx.which is None else tree.selector("describe", tx.which)(params)
+        hidden = are_hidden(params) if tx.which is None else tree.selector("hidden_matrices", tx.which, "which")(params)
         each = [_assigned(part, _masked(params, hidden, own)) for own, part in ((True, tx.inner), (False, tx.others))]
         return {path: one[path] for one in each for path in one}
     if factory is masked:

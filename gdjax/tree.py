@@ -41,27 +41,27 @@ def map_paths(f: Callable[[str], Any], tree: Tree) -> Tree:
     return jax.tree_util.tree_map_with_path(at, tree, is_leaf=_boxed)
 
 
-def selector(who: str, mask: Any) -> Any:
+def selector(who: str, mask: Any, name: str = "mask") -> Any:
     """A mask as `optax.masked` takes it: a regular expression over whole paths becomes a function of the parameters."""
     if not isinstance(mask, str):
         leaves = [] if callable(mask) else jax.tree.leaves(mask)
         if any(isinstance(x, (str, int, float)) and not isinstance(x, bool) for x in leaves):
-            raise ValueError(f"{who}: mask must be a pattern, or a tree or a function of booleans, got {mask!r}.")
+            raise ValueError(f"{who}: {name} must be a pattern, or a tree or a function of booleans, got {mask!r}.")
         return mask
     try:
         re.compile(mask)
     except re.error as error:
         must = "must be a regular expression over whole paths"
-        raise ValueError(f"{who}: mask {must}, got {mask!r}: {error}.") from error
-    return functools.partial(_matching, who, mask)
+        raise ValueError(f"{who}: {name} {must}, got {mask!r}: {error}.") from error
+    return functools.partial(_matching, who, name, mask)
 
 
-def _matching(who: str, pattern: str, params: Tree) -> Tree:
+def _matching(who: str, name: str, pattern: str, params: Tree) -> Tree:
     matched = map_paths(lambda path: re.fullmatch(pattern, path) is not None, params)
     if jax.tree.leaves(matched) and not any(jax.tree.leaves(matched)):
         paths = listed([path for path, _ in leaves_with_paths(params)])
         must = "must match one path at least"
-        raise ValueError(f"{who}: mask {must}, got the pattern {pattern!r}; the paths are {paths}.")
+        raise ValueError(f"{who}: {name} {must}, got the pattern {pattern!r}; the paths are {paths}.")
     return matched
 
 

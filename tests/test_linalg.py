@@ -10,7 +10,7 @@ from gdjax import linalg
 from gdjax.linalg.newton_schulz import direct, gram_side, unit
 
 TABLES = {
-    "jordan": (linalg.JORDAN, 0.68, 1.21),
+    "jordan": (linalg.JORDAN, 0.68, 1.14),
     "quintic": (linalg.QUINTIC, 0.93, 1.15),
     "polar express": (linalg.POLAR_EXPRESS, 0.84, 1.15),
     "polar express, 8 steps": (linalg.POLAR_EXPRESS_8, 0.999, 1.001),

@@ -45,15 +45,12 @@ def test_a_view_is_what_its_pattern_says_and_leads_back(case, expected):
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("a b", "must be written 'dimensions -> stack rows columns'"),
-        ("a b -> b", "must end in rows and columns"),
         ("a b -> a c", "both sides must have the same axes"),
         ("a b c -> a b c", "must name every dimension"),
         ("a a -> a a", "an axis is named once"),
         ("a (b=4 c) -> b a c", r"must make up a dimension of 6, got \(b=4 c\)"),
         ("a (b c) -> b a c", "must make up a dimension of 6"),
         ("a (b=2 c=2) -> b a c", "must make up a dimension of 6"),
-        ("a [b] -> a b", "a view has names"),
     ],
 )
 def test_a_view_that_does_not_fit_is_refused_by_path(pattern, message):
@@ -120,6 +117,7 @@ def test_transposed_shapes_are_one_stack_unless_it_matters_what_is_inputs():
 def test_a_cap_leaves_members_a_whole_number_each():
     leaves, of = found([(2, 2)] * 10, members=4)
     assert [group.number for group in groups(of, leaves, 4, oriented=False, cap=16 * 9)] == [8, 2]
+    assert [group.number for group in groups(of, leaves, 4, oriented=False, cap=16)] == [4, 4, 2]
 
 
 @settings(deadline=None, max_examples=100)
@@ -214,7 +212,7 @@ def test_hidden_matrices_are_told_by_shape_and_path_and_shown(name):
 def test_a_pattern_says_otherwise():
     shown = assigned(gd.muon(0.1, which="blocks/mlp/kernel|lm_head"), model())
     assert {path for path, own in shown.items() if own == "muon"} == {"blocks/mlp/kernel", "lm_head"}
-    with pytest.raises(ValueError, match="mask must match one path at least, got the pattern 'nothing'"):
+    with pytest.raises(ValueError, match="hidden_matrices: which must match one path at least, got the pattern"):
         gd.muon(0.1, which="nothing").init(model())
     with pytest.raises(ValueError, match="must be a regular expression"):
         gd.muon(0.1, which="(")
@@ -239,3 +237,38 @@ def test_the_scales_are_those_of_their_sources_and_are_values():
     plain = gd.scale_by_muon(scale=lambda inputs, outputs: 1)
     ours, theirs = (of.update(grads, of.init(grads))[0]["w"] for of in (by_function, plain))
     np.testing.assert_allclose(ours, 64 * theirs, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("scale_by_muon(views={'(': 'm n -> n m'})", "views has '.': 'm n -> n m', and that cannot be"),
+        ("scale_by_muon(views={'w': 'm n'})", "views has 'w': 'm n', and that cannot be: a view must be written"),
+        ("scale_by_muon(views={'w': 'a b -> b'})", "a view must end in rows and columns"),
+        ("scale_by_muon(views={'w': 'a [b] -> a b'})", "a view has names, sizes"),
+        ("scale_by_muon(views='m n -> n m')", "views must be a dict of views by patterns of paths"),
+        ("scale_by_muon(dim=0)", "dim must be the dimension along which leaves are divided over the axis axis_name"),
+        ("scale_by_muon(scale=2.0)", "scale must be a function of inputs and outputs"),
+        ("scale_by_muon(products=int8)", "products must be a floating dtype"),
+        ("scale_by_shampoo(exponent=2.0)", "exponent must be a Python number in"),
+        ("scale_by_shampoo(start=3)", "start must be 10 at least, when all have roots, got 3"),
+        ("scale_by_psgd_kron(seed=-1)", "seed must be an integer in"),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused_when_it_is_made(text, message):
+    with pytest.raises(gd.ParseError, match=message):
+        gd.parse(text)
+
+
+def test_a_pattern_of_views_that_matches_no_path_is_refused():
+    with pytest.raises(ValueError, match="scale_by_soap: no path matches 'qvk' of views; the paths are 'qkv'"):
+        gd.scale_by_soap(views={"qvk": "m (q=3 n) -> q m n"}).init({"qkv": jnp.ones((4, 12))})
+
+
+def test_members_keep_their_share_however_small_a_stack_must_be():
+    params = {f"w{i}": jax.ShapeDtypeStruct((2**13, 2**13), jnp.float32) for i in range(16)}
+    init = jax.vmap(lambda params, _: gd.scale_by_muon(axis_name="data").init(params), (None, 0), axis_name="data")
+    assert jax.eval_shape(init, params, jnp.arange(8)).mu["w0"].shape == (8, 2**13, 2**13)
+    init = jax.vmap(lambda params, _: gd.scale_by_soap(axis_name="data").init(params), (None, 0), axis_name="data")
+    kept = jax.eval_shape(init, params, jnp.arange(8)).stacks
+    assert sum(stack.mu.shape[1] for stack in kept) == 2

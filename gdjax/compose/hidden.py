@@ -10,7 +10,7 @@ import optax
 from gdjax import tree
 from gdjax.value import transform
 
-_ENDS = r"\w*embed\w*|wte|wpe|tok\w*|pos\w*|symbol\w*|vocab\w*|(\w+_)?head|logits?|classifier|shared"
+_ENDS = r"\w*embed\w*|wte|wpe|tok(en)?s?|pos(ition(s|al)?)?|symbols?|vocab(ulary)?|((lm|output)_)?head|logits?"
 _VECTORS = r"b|bias|scale|gamma|beta|offset|\w*norm\w*|ln\w*"
 NOT_HIDDEN = rf"(?i)(.*/)?({_ENDS})(/.*)?|out(put)?(/.*)?|(.*/)?({_VECTORS})|(.*/)?(\w*norm\w*|ln\w*)/.*"
 """Paths of what is no hidden matrix whatever its shape: embeddings and heads, by a name on the way, an `output` at the
@@ -23,11 +23,11 @@ def hidden_matrices(
 ):
     """Give the hidden matrices of a model one transform, and all else another: vectors, embeddings, the head.
 
-    A hidden matrix is a leaf of two dimensions at least whose path does not say that it is none: no name on it begins
-    like an embedding's, a position's or a symbol's (`embed`, `wte`, `wpe`, `token`, `pos`, `symbol`, `vocab`) or is a
-    head's (`head`, `lm_head`, `logits`, `classifier`), it does not begin with `output`, and does not end in `bias`,
-    `scale` or a norm's, which are vectors though stacked layers have a matrix of them. Names are all that can tell, so
-    look at what `gd.describe(tx, params)` says, and give a pattern where it is not what you mean.
+    A hidden matrix is a leaf of two dimensions at least, unless its path says otherwise: a name on it contains `embed`
+    or is `wte`, `wpe`, `token`, `position`, `symbol`, `vocab`, `head`, `lm_head`, `output_head` or `logits`; the first
+    name is `out` or `output`; the last is `b`, `bias`, `scale`, `gamma`, `beta` or `offset`, a vector of which stacked
+    layers have a matrix; or a name contains `norm` or begins with `ln`. Names are all that can tell: look at what
+    `gd.describe(tx, params)` says, and give a pattern where it is not what you mean.
 
     State: `PartitionState(inner_states)`, a dict of the states of `inner` and of `others`.
 
@@ -48,7 +48,7 @@ def hidden_matrices(
     layer/kernel  [4, 4]  float32  64           scale_by_muon
     3 leaves, 56 parameters, 404 bytes of state, 20 of them shared
     """
-    selected = tree.selector("hidden_matrices", which) if which is not None else None
+    selected = tree.selector("hidden_matrices", which, "which") if which is not None else None
 
     def labels(params: Any) -> Any:
         hidden = are_hidden(params) if selected is None else selected(params)

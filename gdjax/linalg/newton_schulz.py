@@ -17,7 +17,8 @@ from gdjax.linalg.products import matmul
 Table = tuple[tuple[float, float, float], ...]
 
 JORDAN: Table = ((3.4445, -4.7750, 2.0315),) * 5
-"""Jordan 2024 (https://kellerjordan.github.io/posts/muon): steep at 0, ends within [0.68, 1.13] and not at 1."""
+"""Jordan 2024 (https://kellerjordan.github.io/posts/muon): steep at 0; what is 0.01 at least ends
+within [0.68, 1.14], and not at 1."""
 
 QUINTIC: Table = (
     (4.0848, -6.8946, 2.9270),
@@ -26,7 +27,7 @@ QUINTIC: Table = (
     (2.8769, -3.1427, 1.2046),
     (2.8366, -3.0525, 1.2012),
 )
-"""One fitted polynomial a step (NVIDIA-NeMo/Emerging-Optimizers, `muon_utils`)."""
+"""One fitted polynomial a step (https://github.com/NVIDIA-NeMo/Emerging-Optimizers, `muon_utils`)."""
 
 _MARGIN = 1.02
 """Polar Express is given a matrix of norm 1 / 1.02, so that no rounding leads past 1."""
@@ -53,16 +54,15 @@ POLAR_EXPRESS_8: Table = (
 """The same in eight steps; a last row that repeats converges to 1."""
 
 CONVERGING: Table = (*JORDAN, *JORDAN[:3], (2.0, -1.5, 0.5), (2.0, -1.5, 0.5))
-"""Eight steps of Jordan's, then two that converge to 1."""
+"""Eight steps of Jordan's, then two that converge to 1 (as DeepSeek-V4 has it)."""
 
 GRAM_FROM = 1.5
 """Columns a row from which $XX^*$ is the cheaper place to iterate: $4m^2n + 34m^3$ for $20m^2n + 10m^3$, five steps."""
 
 _GROWTH = 2.0**18
-"""How much one pass on the Gram side may magnify what rounding leaves of an eigenvalue that should be 0."""
+"""How much rounding that is left of an eigenvalue of 0 has grown when a pass on the Gram side takes no further step."""
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))
 def orthogonalized(x: jax.Array, coefficients: Table = JORDAN, products: Any = None) -> jax.Array:
     r"""The orthogonal factor $UV^*$ of $X = U \Sigma V^*$, as near as a table comes.
 
@@ -74,17 +74,22 @@ def orthogonalized(x: jax.Array, coefficients: Table = JORDAN, products: Any = N
     Args:
       x: matrices `[..., m, n]`, real or complex, in float32 or wider.
       coefficients: a table, such as `POLAR_EXPRESS`.
-      products: the dtype that factors are rounded to (`bfloat16`), sums staying wide; by default that of `x`. Narrow
-        products never go by the Gram side, whose conditioning is that of $X$ squared.
+      products: the dtype that real factors are rounded to (`bfloat16`), sums staying wide; by default that of `x`.
+        Narrow products never go by the Gram side, whose conditioning is that of $X$ squared.
 
     >>> x = jnp.array([[3.0, 0.0, 0.0], [0.0, -0.1, 0.0]])
     >>> print(orthogonalized(x, POLAR_EXPRESS_8).round(3))
     [[ 1.  0.  0.]
      [ 0. -1.  0.]]
     """
+    return _orthogonalized(x, tuple(map(tuple, coefficients)), products)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _orthogonalized(x: jax.Array, coefficients: Table, products: Any) -> jax.Array:
     m, n = x.shape[-2:]
     if m > n:
-        return orthogonalized(x.mT, coefficients, products).mT
+        return _orthogonalized(x.mT, coefficients, products).mT
     iterate = gram_side if n >= GRAM_FROM * m and products is None else direct
     return iterate(unit(x), coefficients, products)
 

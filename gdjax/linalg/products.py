@@ -9,12 +9,12 @@ from gdjax import tree
 
 
 def matmul(a: jax.Array, b: jax.Array, dtype: Any = None) -> jax.Array:
-    """$AB$ in the dtype of `a`, which is summed in it.
+    """$AB$, summed and returned in the dtype of `a`.
 
     Args:
       a: matrices `[..., m, k]`.
       b: matrices `[..., k, n]`.
-      dtype: what the factors are rounded to (`bfloat16`); by default they stay as they are, and no accelerator may
+      dtype: what real factors are rounded to (`bfloat16`); by default they stay as they are, and no accelerator may
         round them on its way (TF32 turns an eigenvalue of 0.1 into -6.2).
 
     >>> print(matmul(jnp.eye(2), jnp.full((2, 2), 1 / 3), jnp.bfloat16)[0, 0])
@@ -23,6 +23,15 @@ def matmul(a: jax.Array, b: jax.Array, dtype: Any = None) -> jax.Array:
     if dtype is None or jnp.iscomplexobj(a):
         return jnp.matmul(a, b, precision="highest")
     return jnp.matmul(a.astype(dtype), b.astype(dtype), preferred_element_type=a.dtype)
+
+
+def gram(x: jax.Array) -> jax.Array:
+    """$XX^*$ of each matrix `[..., m, n]`.
+
+    >>> print(gram(jnp.array([[3.0, 4.0]])))
+    [[25.]]
+    """
+    return matmul(x, x.mT.conj())
 
 
 def lengths(x: jax.Array) -> jax.Array:

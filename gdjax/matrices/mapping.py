@@ -13,15 +13,15 @@ from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 from gdjax import axes, tree
 from gdjax.matrices.exchange import given, returned
-from gdjax.matrices.shares import Piece, Share, has, pieces, shares
-from gdjax.matrices.stacks import Group, Matrices, groups, stacked, taken_apart
-from gdjax.matrices.view import View, view
+from gdjax.matrices.shares import Piece, has, pieces, shares
+from gdjax.matrices.stacks import Matrices, groups, stacked, taken_apart
+from gdjax.matrices.view import View, sides, view
 from gdjax.value.explicit import apart
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """Of a matrix; a leaf of a tree."""
+    """How many inputs and outputs a matrix has."""
 
     inputs: int
     outputs: int
@@ -41,23 +41,50 @@ class Layout(NamedTuple):
     oriented: bool = False
     """Whether it matters what of a matrix is inputs: a stack then holds none that is turned beside one that is not."""
 
+    @classmethod
+    def of(
+        cls, who: str, views: Any = None, axis_name: Any = None, dim: Any = None, oriented: bool = False
+    ) -> "Layout":
+        """A layout whose arguments can be: what patterns say of leaves is seen when there are any."""
+        if not (views is None or isinstance(views, Mapping)):
+            raise ValueError(f"{who}: views must be a dict of views by patterns of paths, got {views!r}.")
+        for pattern, own in (views or {}).items():
+            try:
+                re.compile(pattern)
+                sides(own)
+            except (TypeError, ValueError, re.error) as error:
+                raise ValueError(f"{who}: views has {pattern!r}: {own!r}, and that cannot be: {error}.") from None
+        if not (dim is None or type(dim) is int) or (dim is not None and axis_name is None):
+            must = "must be the dimension along which leaves are divided over the axis axis_name"
+            raise ValueError(f"{who}: dim {must}, got {dim!r} and axis_name {axis_name!r}.")
+        return cls(who, views, axis_name, dim, oriented)
+
+    def require_matches(self, paths: Sequence[str]) -> None:
+        """Refuse a pattern that no path matches."""
+        idle = [own for own in self.views or {} if paths and not any(re.fullmatch(own, path) for path in paths)]
+        if idle:
+            found = tree.listed([*paths])
+            raise ValueError(f"{self.who}: no path matches {tree.listed(idle)} of views; the paths are {found}.")
+
     def view(self, path: str, shape: tuple[int, ...]) -> View:
         """That of a leaf."""
         try:
             patterns = self.views or {}
             return view(next((patterns[own] for own in patterns if re.fullmatch(own, path)), None), shape)
-        except (ValueError, re.error) as error:
+        except ValueError as error:
             where = f"views at {path!r}" if path else "views"
             raise ValueError(f"{self.who}: {where} must fit the leaf: {error}.") from None
 
     def init(self, make: Callable[[Piece, jax.Array], Any], params: Any) -> tuple[Any, ...]:
         """What is kept of each piece: `make(piece, zeros)` gets zeros of its shape, `[count, m, n]`."""
         paths, leaves, _ = _flat(tree.widen(params))
+        self.require_matches(paths)
         mesh = self._mesh(leaves)
 
         def own(make: Callable[..., Any], leaves: Sequence[Any], _: Any) -> tuple[Any, tuple[Any, ...]]:
-            made = self._pieces(*self._plan(paths, leaves[0]))
-            return leaves[0], tuple(axes.vary(make(piece, zeros(piece)), self.axis_name) for piece in made)
+            found, made, share = self._plan(paths, leaves[0])
+            own = pieces(made, share, found, self.axis_name)
+            return leaves[0], tuple(axes.vary(make(piece, zeros(piece)), self.axis_name) for piece in own)
 
         def zeros(piece: Piece) -> jax.Array:
             return jnp.zeros((piece.number, *piece.group.shape), piece.group.dtype)
@@ -82,7 +109,7 @@ class Layout(NamedTuple):
             found, made, share = self._plan(paths, all_leaves[0])
             stacks = [[stacked(group, found, leaves) for group in made] for leaves in all_leaves]
             own = zip(*given(made, share, stacks, self.axis_name), strict=True)
-            worked = self._pieces(found, made, share)
+            worked = pieces(made, share, found, self.axis_name)
             before = [()] * len(worked) if stateless else kept
             done = [self._worked(f, *of) for of in zip(worked, before, own, strict=True)]
             results = returned(made, share, [result for result, _ in done], self.axis_name)
@@ -141,9 +168,6 @@ class Layout(NamedTuple):
         made = groups(found, leaves, members, self.oriented)
         return found, made, shares(made, members)
 
-    def _pieces(self, found: Mapping[int, Matrices], made: Sequence[Group], share: Sequence[Share]) -> list[Piece]:
-        return pieces(made, share, found, self.axis_name)
-
     def _require_same(self, path: str, leaf: jax.Array) -> None:
         if over := axes.differing(leaf) & axes.tracked(self.axis_name):
             raise ValueError(
@@ -161,7 +185,7 @@ class Layout(NamedTuple):
         return next((mesh for mesh in meshes if own <= {*mesh.axis_names}), None)
 
     def _over(self, mesh: AbstractMesh | None, run: Callable[..., Any], f: Any, all_leaves: Any, kept: Any) -> Any:
-        """Call `run(f, all_leaves, kept)`, over a mesh on each of its members; other axes divide nothing there."""
+        """Call `run(f, all_leaves, kept)`, over a mesh on each of its members; leaves are whole over all other axes."""
         if mesh is None:
             return run(f, [[_placed(x, PartitionSpec()) for x in leaves] for leaves in all_leaves], kept)
         specs = [self._spec(x, mesh) for x in all_leaves[0]]
@@ -195,6 +219,9 @@ def _flat(values: Any) -> tuple[list[str], list[jax.Array], Any]:
 
 
 def _placed(x: jax.Array, spec: PartitionSpec) -> jax.Array:
-    """An array divided over Explicit axes as a spec says."""
+    """An array divided over Explicit axes as a spec says; of others it says nothing."""
     mesh = jax.typeof(x).sharding.mesh
-    return jax.reshard(x, NamedSharding(mesh, spec)) if mesh.explicit_axes else x
+    if not mesh.explicit_axes:
+        return x
+    typed = [tuple(name for name in axes.names(own) if name in mesh.explicit_axes) or None for own in spec]
+    return jax.reshard(x, NamedSharding(mesh, PartitionSpec(*typed)))

@@ -11,7 +11,7 @@ from gdjax import axes
 from gdjax.matrices.view import View
 
 CAP = 2**28
-"""Bytes of a stack at the most, unless one matrix alone is larger."""
+"""Bytes of a stack at the most, unless one matrix, or one for every member, is more."""
 
 
 class Matrices(NamedTuple):
@@ -47,7 +47,7 @@ class Group(NamedTuple):
     """Along which dimension of the stack a member has parts, if it has."""
     alone: bool
     turned: bool
-    """Whether all its matrices are turned; nothing is said of a stack that may hold both."""
+    """Whether all its matrices are turned; false where a stack may hold both."""
     slices: tuple[Slice, ...]
 
     @property
@@ -83,8 +83,7 @@ def groups(
     stacks = []
     for (shape, dtype, cut, alone, turned, _), slices in kinds.items():
         most = max(cap // (shape[0] * shape[1] * dtype.itemsize), 1)
-        if not alone and most > members:
-            most -= most % members
+        most = most if alone else max(most - most % members, members)
         stacks += [Group(shape, dtype, cut, alone, turned, part) for part in _parted(slices, most)]
     return stacks
 

@@ -90,7 +90,7 @@ def view(pattern: str | None, shape: tuple[int, ...]) -> View:
         cut[-1] += lacking
         rank += len(lacking)
         return View(shape, tuple(map(tuple, cut)), tuple(range(rank)), (rank - 2, rank - 1))
-    left, right = _sides(pattern)
+    left, right = sides(pattern)
     names, cut = _fitted(pattern, left, shape)
     terms = [[own for name in term for own in (_rest(names) if name == "..." else [name])] for term in right]
     flat = [name for term in terms for name in term]
@@ -103,7 +103,7 @@ def view(pattern: str | None, shape: tuple[int, ...]) -> View:
 _TERM = re.compile(r"\s*(?:(\()([^()]*)\)|(\.\.\.|\w+(?:=\d+)?))")
 
 
-def _sides(pattern: str) -> tuple[list[list[str]], list[list[str]]]:
+def sides(pattern: str) -> tuple[list[list[str]], list[list[str]]]:
     """The terms of both sides, each a list of names."""
     sides = pattern.split("->")
     if len(sides) != 2:

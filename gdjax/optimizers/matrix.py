@@ -100,8 +100,8 @@ def normuon(
       ns_coeffs, beta, beta2, eps, mu_dtype, nesterov, scale, products, views, axis_name, dim: as in `scale_by_normuon`.
 
     >>> import gdjax as gd
-    >>> gd.expand(gd.normuon(0.02)).inner[0].__name__
-    'init'
+    >>> gd.expand(gd.normuon(0.02)).inner.transforms[0].factory.__name__
+    'scale_by_normuon'
     """
     options = {"scale": scale, "products": products, "views": views, "axis_name": axis_name, "dim": dim}
     direction = scale_by_normuon(ns_coeffs, beta, beta2, eps, mu_dtype, nesterov=nesterov, **options)

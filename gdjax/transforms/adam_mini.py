@@ -51,6 +51,8 @@ def scale_by_adam_mini(
     Source: Zhang et al. 2024, algorithm 1, its blocks those of algorithm 3 (https://arxiv.org/abs/2406.16793). Differs
     from the paper: weight decay is a transform of its own, and what a block is nobody guesses from names.
 
+    Over an axis columns must be whole: divide leaves along their outputs.
+
     Args:
       b1: $\beta_1$, in [0, 1).
       b2: $\beta_2$, in [0, 1).
@@ -70,12 +72,13 @@ def scale_by_adam_mini(
      [ 0. -1.]
      [ 0.  1.]]
     """
-    layout = Layout("scale_by_adam_mini", views)
+    layout = Layout.of("scale_by_adam_mini", views)
 
     def functions(given):
         """`(init, update)`, written for automatic axes: a view may cut what Explicit ones divide."""
 
         def init(params):
+            layout.require_matches([path for path, _ in tree.leaves_with_paths(params)])
             nu = viewed(_mean_squares, tree.accumulators(params, 0))
             return AdamMiniState(jnp.zeros((), jnp.int32), tree.accumulators(params, 0, mu_dtype), nu)
 

@@ -49,8 +49,8 @@ def scale_by_muon(
       beta: $\beta$, in [0, 1).
       mu_dtype: the dtype in which `mu` is kept; by default that of the parameters, float32 at least.
       nesterov: whether to look ahead by one step of the mean.
-      scale: $s$: `jordan_scale()`, `moonlight_scale()`, or a function of inputs and outputs.
-      products: the dtype that factors of products are rounded to, such as `bfloat16`; by default none.
+      scale: $s$: `jordan_scale()`, `moonlight_scale()`, or a function of inputs and outputs; static, numbers in it too.
+      products: the dtype that real factors of products are rounded to, such as `bfloat16`; by default none.
       views: a view for every pattern of paths that has one, as in `gd.matrices.view`.
       axis_name: the axis whose members divide the work, of `vmap`, `pmap`, `shard_map`, or of the mesh under `jit`.
       dim: the dimension along which leaves are divided over that axis; by default every member has whole ones.
@@ -65,8 +65,8 @@ def scale_by_muon(
     [[0. 1.]
      [1. 0.]]
     """
-    table = _table("scale_by_muon", ns_coeffs)
-    layout = Layout("scale_by_muon", views, axis_name, dim)
+    table = _table("scale_by_muon", ns_coeffs, products, scale)
+    layout = Layout.of("scale_by_muon", views, axis_name, dim)
 
     def init(params):
         return optax.contrib.MuonState(jnp.zeros((), jnp.int32), tree.accumulators(params, 0, mu_dtype), kept())
@@ -77,7 +77,7 @@ def scale_by_muon(
     def update(updates, state, params=None):
         count, mu, direction = _direction(updates, state, beta, nesterov)
         moved = layout.each(lambda x: orthogonalized(x, table, products), direction)
-        moved = _as_long(moved, layout.shapes(updates), scale)
+        moved = _scaled(moved, layout.shapes(updates), scale)
         return tree.cast_like(moved, updates), optax.contrib.MuonState(count, mu, kept())
 
     return init, update
@@ -117,8 +117,8 @@ def scale_by_normuon(
     $s(in, out)\, \bar O\, \lVert O \rVert / \lVert \bar O \rVert$.
 
     State: `NorMuonState(count, mu, nu)`, 4 bytes a parameter and 4 an output (8 and 8 in float64).
-    Source: Li et al. 2025, algorithm 1 (https://arxiv.org/abs/2510.05491). Differs from the paper: the norm is that of
-    $O$, and $s$ a function, as in Muon.
+    Source: Li et al. 2025, algorithm 1 (https://arxiv.org/abs/2510.05491). Differs from the paper: momentum is that of
+    `scale_by_muon`, the norm that of $O$, and $s$ a function.
 
     Args:
       ns_coeffs, beta, mu_dtype, nesterov, scale, products, views, axis_name, dim: as in `scale_by_muon`.
@@ -134,8 +134,8 @@ def scale_by_normuon(
     >>> print(tx.update(g, tx.init(g))[0].round(3))
     [[1. 1.]]
     """
-    table = _table("scale_by_normuon", ns_coeffs)
-    layout = Layout("scale_by_normuon", views, axis_name, dim, oriented=True)
+    table = _table("scale_by_normuon", ns_coeffs, products, scale)
+    layout = Layout.of("scale_by_normuon", views, axis_name, dim, oriented=True)
 
     def init(params):
         mu = tree.accumulators(params, 0, mu_dtype)
@@ -148,14 +148,14 @@ def scale_by_normuon(
         count, mu, direction = _direction(updates, state, beta, nesterov)
         evened = functools.partial(_evened, table, products)
         moved, nu = layout.map(Partial(evened, beta2, eps), [direction], state.nu)
-        moved = _as_long(moved, layout.shapes(updates), scale)
+        moved = _scaled(moved, layout.shapes(updates), scale)
         return tree.cast_like(moved, updates), NorMuonState(count, mu, nu)
 
     return init, update
 
 
 def _evened(table, products, beta2, eps, piece, nu, x):
-    """Orthogonal factors whose outputs are all as long as they mostly are, and how long that is."""
+    """Orthogonal factors, each output over its usual length, and these lengths squared."""
     o = orthogonalized(x, table, products)
     nu = mean(jnp.mean(tree.abs_sq(o), axis=piece.inputs), nu, beta2)
     even = o / (tree.root(jnp.expand_dims(nu, piece.inputs)) + eps)
@@ -170,13 +170,17 @@ def _direction(updates, state, beta, nesterov):
     return count, tree.cast_like(mu, state.mu), direction
 
 
-def _as_long(moved, shapes, scale):
+def _scaled(moved, shapes, scale):
     """Updates as long as the shapes of their matrices say."""
     return jax.tree.map(lambda u, shape: u * tree.scalar(scale(shape.inputs, shape.outputs), u), moved, shapes)
 
 
-def _table(who: str, coefficients: Any) -> Table:
-    """A table of coefficients as floats."""
+def _table(who: str, coefficients: Any, products: Any, scale: Any) -> Table:
+    """A table of coefficients as floats; what goes with it must be what it is for."""
+    if not callable(scale):
+        raise ValueError(f"{who}: scale must be a function of inputs and outputs, as jordan_scale(), got {scale!r}.")
+    if not (products is None or jnp.issubdtype(products, jnp.floating)):
+        raise ValueError(f"{who}: products must be a floating dtype, got {products!r}.")
     rows = [tuple(row) if isinstance(row, (tuple, list)) else row for row in coefficients]
     if not rows or not all(isinstance(row, tuple) and len(row) == 3 for row in rows):
         raise ValueError(

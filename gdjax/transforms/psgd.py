@@ -97,9 +97,9 @@ def scale_by_psgd_kron(
     who = "scale_by_psgd_kron"
     require_count(who, "max_size_triangular", max_size_triangular)
     require_count(who, "max_skew_triangular", 1 if max_skew_triangular is None else max_skew_triangular)
-    if type(seed) is not int:
-        raise ValueError(f"{who}: seed must be an integer, got {seed!r}.")
-    layout = Layout(who, views, axis_name, dim)
+    if type(seed) is not int or not 0 <= seed < 2**32:
+        raise ValueError(f"{who}: seed must be an integer in [0, 2^32), got {seed!r}.")
+    layout = Layout.of(who, views, axis_name, dim)
     probability = _probability if preconditioner_update_probability is None else preconditioner_update_probability
 
     def init(params):

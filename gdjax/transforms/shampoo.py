@@ -10,8 +10,8 @@ import optax
 from jax.tree_util import Partial
 
 from gdjax import tree
-from gdjax.linalg import inverse_root, lengths, matmul
-from gdjax.matrices import Layout, in_turn
+from gdjax.linalg import gram, inverse_root, lengths, matmul
+from gdjax.matrices import Layout, blocks, in_turn, joined
 from gdjax.transforms.adam import scale_by_adam
 from gdjax.transforms.moments import corrected, correction, mean, over, rounded
 from gdjax.value import Decay, Momentum, Positive, transform
@@ -23,9 +23,9 @@ class ShampooStack(NamedTuple):
 
     mu: jax.Array
     """$M$, the mean of gradients, of shape (matrices, m, n)."""
-    factors: tuple[jax.Array, jax.Array | None]
-    """$L$, $R$, of shapes (blocks, a, a) and (blocks, b, b), of all blocks of all matrices; one-sided, no $R$."""
-    roots: tuple[jax.Array, jax.Array | None]
+    factors: tuple[jax.Array | None, ...]
+    """$L$, $R$, of shapes (blocks, a, a) and (blocks, b, b), of all blocks; `None` for a side that is not whitened."""
+    roots: tuple[jax.Array | None, ...]
     """The inverse roots of these, of the same shapes."""
     failures: jax.Array
     """How many times no finite root was found, int32 of shape (blocks,)."""
@@ -66,15 +66,16 @@ def scale_by_shampoo(
     $\hat M = M / (1 - \beta_1^t)$, $M$ the mean of gradients; the update is $P\, \lVert U \rVert / \lVert P \rVert$
     with the update $U$ of `graft`, block by block, and $U$ itself until all roots are there.
 
-    What is a matrix, batches and the division over an axis are as in `scale_by_muon`. Large matrices are cut into
-    blocks as equal as can be, each with factors of its own; blocks have their turns to get new roots one after the
-    other, so that no step pays for all.
+    What is a matrix, batches and the division over an axis are as in `scale_by_muon`; of a vector, one side is
+    whitened, $e = 1/2$. Large matrices are cut into blocks as equal as can be, each with factors of its own; blocks
+    have their turns to get new roots one after the other, so that no step pays for all.
 
     State: `ShampooState(count, graft, stacks)`: that of `graft`, 4 bytes a number and $8 (a^2 + b^2)$ a block (twice
-    that in float64), each matrix kept by its owner alone where work is divided.
+    that in float64), each matrix kept by its owner alone where work is divided: the state is of so many members.
     Source: Gupta et al. 2018, algorithm 1 (https://arxiv.org/abs/1802.09568); Shi et al. 2023, algorithm 2
     (https://arxiv.org/abs/2309.06497), and its code (facebookresearch/optimizers). Differs from the code: blocks get
-    their roots in turn. No derivative is taken through factors. On a processor roots are LAPACK's: with few cores,
+    their roots in turn. No derivative of gradients is taken through factors.
+    On a processor roots are LAPACK's: with few cores,
     `OPENBLAS_NUM_THREADS=1` in the environment may make them many times as fast.
 
     Args:
@@ -83,16 +84,17 @@ def scale_by_shampoo(
       b2: $\beta_2$, in [0, 1].
       eps: $\epsilon$, in (0, inf].
       every: the steps between two turns of a block, at least 1.
-      start: the first step, counted from 1, that Shampoo directs; by default `every`, when all blocks had their turn.
+      start: the first step, counted from 1, that Shampoo directs, no less than `every`, when all blocks had their turn;
+        by default that.
       block: the longest side of a block, at least 1.
       one_sided: whether of a matrix the shorter side alone is whitened, $e = 1/2$.
-      exponent: $e$; by default one over twice the number of sides.
+      exponent: $e$, a Python number in (0, 1]; by default one over twice the number of sides that are whitened.
       root: the function of matrices, exponent and `eps` that finds the roots; or `gd.linalg.inverse_root_by_newton`.
       views, axis_name, dim: as in `scale_by_muon`.
 
     Raises:
-      ValueError: if `every`, `start` or `block` is no integer of at least 1, a view does not fit its leaf, or the axis
-        is not there.
+      ValueError: if `every`, `start`, `block` or `exponent` is out of its range, a view does not fit its leaf, or the
+        axis is not there.
 
     >>> import gdjax as gd
     >>> tx = gd.scale_by_shampoo(gd.identity(), every=1)
@@ -104,24 +106,30 @@ def scale_by_shampoo(
     start = every if start is None else start
     for name, number in (("every", every), ("start", start), ("block", block)):
         require_count("scale_by_shampoo", name, number)
-    layout = Layout("scale_by_shampoo", views, axis_name, dim)
-    power = (0.5 if one_sided else 0.25) if exponent is None else exponent
+    if start < every:
+        raise ValueError(f"scale_by_shampoo: start must be {every} at least, when all have roots, got {start}.")
+    if not (exponent is None or (type(exponent) in (int, float) and 0 < exponent <= 1)):
+        raise ValueError(f"scale_by_shampoo: exponent must be a Python number in (0, 1], got {exponent!r}.")
+    layout = Layout.of("scale_by_shampoo", views, axis_name, dim)
 
     def init(params):
         return ShampooState(jnp.zeros((), jnp.int32), graft.init(params), layout.init(kept, params))
 
     def kept(piece, zeros):
-        number, a, b = _blocks(zeros, block).shape
-        factors = jnp.zeros((number, a, a), zeros.dtype), None if one_sided else jnp.zeros((number, b, b), zeros.dtype)
-        roots = jax.tree.map(lambda x: x + jnp.eye(x.shape[-1], dtype=x.dtype), factors)
-        return ShampooStack(zeros, factors, roots, jnp.zeros(number, jnp.int32))
+        number, a, b = blocks(zeros, block).shape
+        left = square(number, a, zeros.dtype) if a > 1 else None
+        right = square(number, b, zeros.dtype) if b > 1 and not (one_sided and a > 1) else None
+        roots = jax.tree.map(lambda x: x + jnp.eye(x.shape[-1], dtype=x.dtype), (left, right))
+        return ShampooStack(zeros, (left, right), roots, jnp.zeros(number, jnp.int32))
+
+    def square(number, side, dtype):
+        return jnp.zeros((number, side, side), dtype)
 
     def update(updates, state, params=None):
         count, g = optax.safe_increment(state.count), tree.widen(updates)
         grafted, graft_state = graft.update(updates, state.graft, params)
-
-        inverse = functools.partial(root, exponent=power)
-        step = Partial(functools.partial(_stepped, inverse, every, start, block), _Numbers(count, b1, b2, eps))
+        stepped = functools.partial(_stepped, root, exponent, every, start, block)
+        step = Partial(stepped, _Numbers(count, b1, b2, eps))
         moved, stacks = layout.map(step, [g, tree.widen(grafted)], state.stacks)
         return tree.cast_like(moved, updates), ShampooState(count, graft_state, stacks)
 
@@ -135,30 +143,26 @@ class _Numbers(NamedTuple):
     eps: Any
 
 
-def _stepped(root, every, start, block, numbers, piece, stack, g, length):
+def _stepped(root, exponent, every, start, block, numbers, piece, stack, g, length):
     """The update of a stack, and what is kept of it; that of the grafted transform until the roots are there."""
     count, b1, b2, eps = numbers
+    mu, own = mean(g, stack.mu, b1), jax.lax.stop_gradient(blocks(g, block))
+    of_sides = zip((own, own.mT.conj()), stack.factors, strict=True)
+    factors = tuple(None if old is None else _summed(gram(x), old, b2) for x, old in of_sides)
+    power = exponent or 0.5 / max(len(jax.tree.leaves(factors)), 1)
 
     def rooted(factors, _):
-        return jax.tree.map(lambda a: root(_fair(a, b2, count), eps=eps), factors)
+        return jax.tree.map(lambda a: root(_fair(a, b2, count), power, eps), factors)
 
     def directed(roots, mu, length):
-        whitened = _between(roots, _blocks(corrected(mu, b1, count), block))
-        return _joined(_as_long(whitened, _blocks(length, block)), mu.shape, block)
+        whitened = _between(roots, blocks(corrected(mu, b1, count), block))
+        length = blocks(length, block)
+        return joined(whitened * (lengths(length) / lengths(whitened)), mu.shape, block)
 
-    mu, factors = mean(g, stack.mu, b1), _factors(stack.factors, _blocks(g, block), b2)
-    blocks = piece.cut(len(stack.failures) // piece.number)
-    roots, failures = in_turn(rooted, factors, stack.roots, stack.failures, count, every, blocks)
+    turns = piece.cut(len(stack.failures) // piece.number)
+    roots, failures = in_turn(rooted, factors, stack.roots, stack.failures, count, every, turns)
     moved = jax.lax.cond(count >= start, directed, lambda roots, mu, length: length, roots, mu, length)
     return moved, ShampooStack(mu, factors, roots, failures)
-
-
-def _factors(factors, g, decay):
-    """The factors one step on."""
-    g = jax.lax.stop_gradient(g)
-    left, right = factors
-    right = None if right is None else _summed(matmul(g.mT.conj(), g), right, decay)
-    return _summed(matmul(g, g.mT.conj()), left, decay), right
 
 
 def _summed(x, old, decay):
@@ -176,30 +180,5 @@ def _fair(x, decay, count):
 def _between(roots, x):
     """Matrices between the roots of their factors."""
     left, right = roots
-    whitened = matmul(left, x)
-    return whitened if right is None else matmul(whitened, right)
-
-
-def _as_long(x, like):
-    """Matrices as long as others, each for itself; 0 stays 0."""
-    return x * (lengths(like) / lengths(x))
-
-
-def _cut(length: int, block: int) -> tuple[int, int]:
-    """In how many blocks a side is cut, and how long these are."""
-    number = -(-length // block)
-    return number, -(-length // number)
-
-
-def _blocks(x, block):
-    """Matrices `[count, m, n]` in blocks `[blocks, a, b]`, filled up with zeros."""
-    (p, a), (q, b) = (_cut(length, block) for length in x.shape[1:])
-    filled = jnp.pad(x, ((0, 0), (0, p * a - x.shape[1]), (0, q * b - x.shape[2])))
-    return filled.reshape(len(x), p, a, q, b).transpose(0, 1, 3, 2, 4).reshape(-1, a, b)
-
-
-def _joined(blocks, shape, block):
-    """Matrices of their blocks."""
-    count, m, n = shape
-    (p, a), (q, b) = (_cut(length, block) for length in (m, n))
-    return blocks.reshape(count, p, q, a, b).transpose(0, 1, 3, 2, 4).reshape(count, p * a, q * b)[:, :m, :n]
+    x = x if left is None else matmul(left, x)
+    return x if right is None else matmul(x, right)

@@ -9,7 +9,7 @@ import optax
 from jax.tree_util import Partial
 
 from gdjax import tree
-from gdjax.linalg import eigenbasis, matmul, refreshed
+from gdjax.linalg import eigenbasis, gram, matmul, refreshed
 from gdjax.matrices import Layout, in_turn, renewed
 from gdjax.transforms.moments import by_root, corrected, mean
 from gdjax.value import Decay, NonNegative, transform
@@ -23,9 +23,9 @@ class SoapStack(NamedTuple):
     """$M$, the mean of gradients, of shape (matrices, m, n)."""
     nu: jax.Array
     """$V$, the mean of squares of rotated gradients, real, of the same shape."""
-    factors: tuple[jax.Array | None, jax.Array | None]
+    factors: tuple[jax.Array | None, ...]
     """$L$, $R$, the means of $GG^*$ and $G^*G$, of shapes (matrices, m, m) and (matrices, n, n)."""
-    bases: tuple[jax.Array | None, jax.Array | None]
+    bases: tuple[jax.Array | None, ...]
     """$Q_L$, $Q_R$, of the same shapes."""
     failures: jax.Array
     """How many times no finite basis was found, int32 of shape (matrices,)."""
@@ -67,7 +67,7 @@ def scale_by_soap(
     pays for all. Dimensions are merged by a view, `{".*": "... n -> (...) n"}`.
 
     State: `SoapState(count, stacks)`, 8 bytes a number and $8 (m^2 + n^2)$ a matrix (twice that in float64), each
-    kept by its owner alone where work is divided.
+    kept by its owner alone where work is divided: the state is then of so many members.
     Source: Vyas et al. 2024, algorithm 3 (https://arxiv.org/abs/2409.11321), and its code (nikhilvyas/SOAP).
     Differs from the code: matrices are refreshed in turn, $\epsilon$ is added to the root of the corrected mean, and
     weights that decay do so at the first step too. No derivative is taken through factors and bases. On a processor
@@ -97,7 +97,7 @@ def scale_by_soap(
     """
     require_count("scale_by_soap", "every", every)
     require_count("scale_by_soap", "max_dim", max_dim)
-    layout = Layout("scale_by_soap", views, axis_name, dim)
+    layout = Layout.of("scale_by_soap", views, axis_name, dim)
 
     def init(params):
         return SoapState(jnp.zeros((), jnp.int32), layout.init(kept, params))
@@ -165,12 +165,9 @@ def _out_of(bases, x):
 
 def _factors(stack, g, decay):
     """The factors one step on."""
-    left, right = stack.factors
     g = jax.lax.stop_gradient(g)
-    return (
-        None if left is None else mean(matmul(g, g.mT.conj()), left, decay),
-        None if right is None else mean(matmul(g.mT.conj(), g), right, decay),
-    )
+    of_sides = zip((g, g.mT.conj()), stack.factors, strict=True)
+    return tuple(None if old is None else mean(gram(x), old, decay) for x, old in of_sides)
 
 
 def _found(factors, bases):
