@@ -75,6 +75,14 @@ class Layout(NamedTuple):
             where = f"views at {path!r}" if path else "views"
             raise ValueError(f"{self.who}: {where} must fit the leaf: {error}.") from None
 
+    def check(self, params: Any) -> None:
+        """Refuse leaves that cannot be seen so, and an axis that is not there; where nothing is kept of stacks."""
+        paths, leaves, _ = _flat(params)
+        self.require_matches(paths)
+        if self._mesh(leaves) is None:
+            self._plan(paths, leaves)
+        self.shapes(params)
+
     def init(self, make: Callable[[Piece, jax.Array], Any], params: Any) -> tuple[Any, ...]:
         """What is kept of each piece: `make(piece, zeros)` gets zeros of its shape, `[count, m, n]`."""
         paths, leaves, _ = _flat(tree.widen(params))

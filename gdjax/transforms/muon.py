@@ -69,6 +69,7 @@ def scale_by_muon(
     layout = Layout.of("scale_by_muon", views, axis_name, dim)
 
     def init(params):
+        layout.check(params)
         return optax.contrib.MuonState(jnp.zeros((), jnp.int32), tree.accumulators(params, 0, mu_dtype), kept())
 
     def kept():
