@@ -32,9 +32,9 @@ VIEWS = {
 }
 
 
-@pytest.mark.parametrize(("case", "expected"), VIEWS.items(), ids=str)
-def test_a_view_is_what_its_pattern_says_and_leads_back(case, expected):
-    sizes, stack = expected
+@pytest.mark.parametrize("case", VIEWS, ids=str)
+def test_a_view_is_what_its_pattern_says_and_leads_back(case):
+    sizes, stack = VIEWS[case]
     x = np.arange(math.prod(case[1]), dtype=np.float32).reshape(case[1])
     own = view(*case)
     assert own.sizes() == sizes
