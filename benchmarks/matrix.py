@@ -401,7 +401,7 @@ QUESTIONS = {"step": step, "divided": divided, "training": training}
 NOTES = """\
 ## Where it falls short, and why
 
-- Products in bfloat16 gain nothing where a processor has no such products: XLA widens them, and they never take the Gram
+- Products in bfloat16 gain nothing where a processor has none: XLA widens them, and they never take the Gram
   side. They are for accelerators. PyTorch's Muon always rounds to bfloat16, and pays for it as much here.
 - By rows, Optax's products are divided among the devices as well: what it loses is collectives, one in every product.
 - QR and eigenvectors are LAPACK's, one matrix after the other, whose threads stand in each other's way on few cores:
