@@ -60,7 +60,7 @@ SPECIAL = {
     "named_chain": lambda: gd.named_chain(("clip", gd.clip(0.5)), ("step", gd.sgd(0.1, momentum=0.9, nesterov=True))),
     "scale_by_muon": lambda: gd.scale_by_muon(FEW),
     "scale_by_normuon": lambda: gd.scale_by_normuon(FEW),
-    "scale_by_shampoo": lambda: gd.scale_by_shampoo(eps=1e-2, every=1),
+    "scale_by_shampoo": lambda: gd.scale_by_shampoo(eps=0.3, every=1),
     "scale_by_soap": lambda: gd.scale_by_soap(every=2, one_sided=True),
 }
 """Values of the factories whose arguments are not told apart by name, or magnify rounding by their defaults."""

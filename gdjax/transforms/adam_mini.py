@@ -30,7 +30,6 @@ def scale_by_adam_mini(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
     mu_dtype: Any = None,
-    *,
     views: Any = None,
 ):
     r"""Adam with one second moment a block: all that feeds one output.

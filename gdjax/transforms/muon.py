@@ -21,7 +21,6 @@ def scale_by_muon(
     ns_coeffs: Any = JORDAN,
     beta: Decay = 0.95,
     mu_dtype: Any = None,
-    *,
     nesterov: bool = True,
     scale: Any = jordan_scale(),  # noqa: B008  (a value)
     products: Any = None,
@@ -102,7 +101,6 @@ def scale_by_normuon(
     beta2: Decay = 0.95,
     eps: NonNegative = 1e-8,
     mu_dtype: Any = None,
-    *,
     nesterov: bool = True,
     scale: Any = jordan_scale(),  # noqa: B008  (a value)
     products: Any = None,

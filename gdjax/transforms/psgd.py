@@ -44,7 +44,6 @@ def scale_by_psgd_kron(
     precond_init_scale: Positive = 1.0,
     max_rms: Positive = 1.1,
     mu_dtype: Any = None,
-    *,
     max_size_triangular: int = 8192,
     max_skew_triangular: int | None = None,
     seed: int = 0,

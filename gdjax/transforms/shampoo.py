@@ -48,7 +48,6 @@ def scale_by_shampoo(
     b1: Decay = 0.9,
     b2: Momentum = 0.999,
     eps: Positive = 1e-12,
-    *,
     every: int = 10,
     start: int | None = None,
     block: int = 1024,

@@ -46,7 +46,6 @@ def scale_by_soap(
     b2: Decay = 0.95,
     shampoo_beta: Decay = 0.95,
     eps: NonNegative = 1e-8,
-    *,
     every: int = 10,
     max_dim: int = 10_000,
     one_sided: bool = False,
