@@ -47,7 +47,7 @@ class View(NamedTuple):
     def part(self, dim: int, number: int) -> tuple["View", int]:
         """The view of one of several parts of a leaf along a dimension, and which of `sizes` is divided by it.
 
-        Parts of rows, one after the other, are all the rows in another order; what is done to a matrix must not mind.
+        Parts one after the other are all of it, perhaps in another order; what is done to matrices must not mind.
         """
         slowest, *others = self.cut[dim]
         if slowest % number:
