@@ -12,7 +12,7 @@ import optax
 from gdjax import tree
 from gdjax.compose.by_path import by_path, labels
 from gdjax.compose.chain import chain, named_chain
-from gdjax.compose.hidden import are_hidden, hidden_matrices
+from gdjax.compose.hidden import chosen, hidden_matrices
 from gdjax.compose.masking import masked
 from gdjax.compose.watching import watch
 from gdjax.transforms import identity
@@ -148,11 +148,11 @@ def _assigned(tx: GradientTransform, params: Any) -> dict[str, str]:
         each = [_assigned(part, params) for part in parts]
         return {path: " + ".join(filter(None, (one[path] for one in each))) for path in paths}
     if factory is by_path:
-        chosen = labels(list(tx.transforms), params)
-        each = [_assigned(part, _masked(params, chosen, own)) for own, part in tx.transforms.items()]
+        own_labels = labels(list(tx.transforms), params)
+        each = [_assigned(part, _masked(params, own_labels, own)) for own, part in tx.transforms.items()]
         return {path: one[path] for one in each for path in one}
     if factory is hidden_matrices:
-        hidden = are_hidden(params) if tx.which is None else tree.selector("hidden_matrices", tx.which, "which")(params)
+        hidden = chosen(tx.which)(params)
         each = [_assigned(part, _masked(params, hidden, own)) for own, part in ((True, tx.inner), (False, tx.others))]
         return {path: one[path] for one in each for path in one}
     if factory is masked:

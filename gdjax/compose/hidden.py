@@ -1,6 +1,7 @@
 """One transform for the hidden matrices of a model, another for all else."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -48,16 +49,20 @@ def hidden_matrices(
     layer/kernel  [4, 4]  float32  64           scale_by_muon
     3 leaves, 56 parameters, 404 bytes of state, 20 of them shared
     """
-    selected = tree.selector("hidden_matrices", which, "which") if which is not None else None
+    are_hidden = chosen(which)
 
     def labels(params: Any) -> Any:
-        hidden = are_hidden(params) if selected is None else selected(params)
-        return jax.tree.map(lambda own: "inner" if own else "others", hidden)
+        return jax.tree.map(lambda own: "inner" if own else "others", are_hidden(params))
 
     return optax.partition({"inner": inner, "others": others}, labels)
 
 
-def are_hidden(params: Any) -> Any:
+def chosen(which: str | None) -> Callable[[Any], Any]:
+    """The function of parameters that says which are hidden matrices: as a pattern does, or by shape and path."""
+    return _are_hidden if which is None else tree.selector("hidden_matrices", which, "which")
+
+
+def _are_hidden(params: Any) -> Any:
     """Of every leaf whether it is a hidden matrix, as far as its shape and its path tell."""
     named = tree.map_paths(lambda path: re.fullmatch(NOT_HIDDEN, path) is None, params)
     return jax.tree.map(lambda own, p: own and jnp.ndim(p) > 1, named, params)

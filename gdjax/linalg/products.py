@@ -25,6 +25,17 @@ def matmul(a: jax.Array, b: jax.Array, dtype: Any = None) -> jax.Array:
     return jnp.matmul(a.astype(dtype), b.astype(dtype), preferred_element_type=a.dtype)
 
 
+def between(left: jax.Array | None, x: jax.Array, right: jax.Array | None) -> jax.Array:
+    """$AXB$ of matrices `[..., m, n]`; a side that is `None` is no factor.
+
+    >>> print(between(None, jnp.eye(2), jnp.full((2, 2), 3.0)))
+    [[3. 3.]
+     [3. 3.]]
+    """
+    x = x if left is None else matmul(left, x)
+    return x if right is None else matmul(x, right)
+
+
 def gram(x: jax.Array) -> jax.Array:
     """$XX^*$ of each matrix `[..., m, n]`.
 

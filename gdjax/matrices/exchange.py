@@ -53,9 +53,9 @@ def returned(
     stacks = {i: of[0] for i, of in enumerate(own) if made[i].alone}
     size = axes.size(axis_name) if cut or whole else 1
     parts = _exchanged([_by_member(own[i], made[i], size) for i in cut], axis_name)
-    stacks |= {i: _in_order(part, found[i], made[i].number) for i, part in zip(cut, parts, strict=True)}
+    stacks |= {i: _in_order(part, found[i]) for i, part in zip(cut, parts, strict=True)}
     gathered = _gathered([jnp.concatenate(own[i]) for i in whole], axis_name)
-    stacks |= {i: _in_order(part, found[i], made[i].number) for i, part in zip(whole, gathered, strict=True)}
+    stacks |= {i: _in_order(part, found[i]) for i, part in zip(whole, gathered, strict=True)}
     return [stacks[i] for i in range(len(made))]
 
 
@@ -83,7 +83,7 @@ def _by_owner(stack: jax.Array, share: Share, members: int) -> jax.Array:
     return jnp.concatenate([even, spare], axis=1)
 
 
-def _in_order(slots: jax.Array, share: Share, count: int) -> jax.Array:
+def _in_order(slots: jax.Array, share: Share) -> jax.Array:
     """A stack of `[members, slots, m, n]`."""
     even = slots[:, : share.each].reshape(-1, *slots.shape[2:])
     return jnp.concatenate([even, slots[np.array(share.owners), -1]]) if share.owners else even

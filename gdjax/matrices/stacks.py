@@ -1,6 +1,6 @@
 """Leaves of one matrix shape as one stack: who lies in it, how it is made and how it is taken apart."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -129,5 +129,5 @@ def taken_apart(
             piece = stack[at : at + size]
             pieces.setdefault(own.leaf, []).append(piece.mT if _turned(found[own.leaf]) else piece)
             at += size
-    whole: Callable[..., jax.Array] = lambda i: found[i].view.leaf(jnp.concatenate(pieces[i]))  # noqa: E731
-    return [whole(i) if i in pieces else leaf for i, leaf in enumerate(leaves)]
+    whole = {i: found[i].view.leaf(jnp.concatenate(own)) for i, own in pieces.items()}
+    return [whole.get(i, leaf) for i, leaf in enumerate(leaves)]

@@ -17,9 +17,8 @@ def renewed(f: Callable[[Any, Any], Any], read: Any, kept: Any, failures: jax.Ar
     if not jax.tree.leaves(new):
         return kept, failures
     fine = jnp.stack([_finite(x) for x in jax.tree.leaves(new)]).all(axis=0)
-    return jax.tree.map(lambda x, old: jnp.where(_like(fine, x), x, old), new, kept), failures + (~fine).astype(
-        failures.dtype
-    )
+    good = jax.tree.map(lambda x, old: jnp.where(_like(fine, x), x, old), new, kept)
+    return good, failures + (~fine).astype(failures.dtype)
 
 
 def in_turn(

@@ -10,7 +10,7 @@ import optax
 from jax.tree_util import Partial
 
 from gdjax import tree
-from gdjax.linalg import gram, inverse_root, lengths, matmul
+from gdjax.linalg import between, gram, inverse_root, lengths
 from gdjax.matrices import Layout, blocks, in_turn, joined
 from gdjax.transforms.adam import scale_by_adam
 from gdjax.transforms.moments import corrected, correction, mean, over, rounded
@@ -154,7 +154,8 @@ def _stepped(root, exponent, every, start, block, numbers, piece, stack, g, leng
         return jax.tree.map(lambda a: root(_fair(a, b2, count), power, eps), factors)
 
     def directed(roots, mu, length):
-        whitened = _between(roots, blocks(corrected(mu, b1, count), block))
+        left, right = roots
+        whitened = between(left, blocks(corrected(mu, b1, count), block), right)
         length = blocks(length, block)
         return joined(whitened * (lengths(length) / lengths(whitened)), mu.shape, block)
 
@@ -174,10 +175,3 @@ def _fair(x, decay, count):
     """A mean over the sum of its weights; a sum as it is."""
     weight = correction(decay, count, jnp.finfo(x.dtype).dtype)
     return over(x, jnp.where(weight > 0, weight, 1.0))
-
-
-def _between(roots, x):
-    """Matrices between the roots of their factors."""
-    left, right = roots
-    x = x if left is None else matmul(left, x)
-    return x if right is None else matmul(x, right)

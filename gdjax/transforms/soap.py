@@ -9,7 +9,7 @@ import optax
 from jax.tree_util import Partial
 
 from gdjax import tree
-from gdjax.linalg import eigenbasis, gram, matmul, refreshed
+from gdjax.linalg import between, eigenbasis, gram, refreshed
 from gdjax.matrices import Layout, in_turn, renewed
 from gdjax.transforms.moments import by_root, corrected, mean
 from gdjax.value import Decay, NonNegative, transform
@@ -151,15 +151,13 @@ def _stepped(every, numbers, piece, stack, g):
 def _into(bases, x):
     """Matrices in the coordinates of bases: $Q_L^* X Q_R$."""
     left, right = bases
-    x = x if left is None else matmul(left.mT.conj(), x)
-    return x if right is None else matmul(x, right)
+    return between(None if left is None else left.mT.conj(), x, right)
 
 
 def _out_of(bases, x):
     """Matrices given in the coordinates of bases: $Q_L X Q_R^*$."""
     left, right = bases
-    x = x if left is None else matmul(left, x)
-    return x if right is None else matmul(x, right.mT.conj())
+    return between(left, x, None if right is None else right.mT.conj())
 
 
 def _factors(stack, g, decay):
