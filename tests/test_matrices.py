@@ -226,13 +226,21 @@ def test_the_rest_goes_at_its_own_rate():
     assert np.linalg.norm(updates["blocks"]["attention"]["query"][0]) == pytest.approx(0.5 * 0.7, rel=0.1)
 
 
+def length(tx, grads):
+    return jnp.linalg.norm(tx.update(grads, tx.init(grads))[0]["w"])
+
+
 def test_the_scales_are_those_of_their_sources_and_are_values():
     assert gd.jordan_scale()(4, 16) == 2
     assert gd.jordan_scale()(16, 4) == 1
     assert gd.moonlight_scale()(4, 16) == pytest.approx(0.8)
     tx = gd.muon(0.1, scale=gd.moonlight_scale(0.3))
+    assert (tx.factor, tx.replace(factor=0.4).factor) == (0.3, 0.4)
     assert gd.parse(repr(tx)) == tx
     grads = {"w": jnp.asarray(np.random.default_rng(0).normal(size=(4, 16)), jnp.float32)}
+    tx = gd.scale_by_muon(scale=gd.moonlight_scale())
+    lengths = jax.vmap(lambda factor: length(tx.replace(factor=factor), grads))(jnp.array([0.1, 0.2]))
+    np.testing.assert_allclose(lengths, [length(tx, grads) / 2, length(tx, grads)], rtol=1e-6)
     by_function = gd.scale_by_muon(scale=lambda inputs, outputs: inputs * outputs)
     plain = gd.scale_by_muon(scale=lambda inputs, outputs: 1)
     ours, theirs = (of.update(grads, of.init(grads))[0]["w"] for of in (by_function, plain))
@@ -252,6 +260,8 @@ def test_the_scales_are_those_of_their_sources_and_are_values():
         ("scale_by_muon(products=int8)", "products must be a floating dtype"),
         ("scale_by_shampoo(exponent=2.0)", "exponent must be a Python number in"),
         ("scale_by_shampoo(start=3)", "start must be 10 at least, when all have roots, got 3"),
+        ("scale_by_shampoo(exponent=0.3, root='newton')", "exponent must be 1 / p of a whole p, got 0.3"),
+        ("scale_by_shampoo(root='eig')", "root must be one of eigh, newton, got 'eig'"),
         ("scale_by_psgd_kron(seed=-1)", "seed must be an integer in"),
     ],
 )

@@ -180,6 +180,12 @@ def test_shampoo(shape, b2, block, one_sided):
         np.testing.assert_allclose(seen[t - 1], w, rtol=1e-6, atol=1e-9)
 
 
+def test_shampoo_by_products_alone_is_that_by_eigenvalues():
+    grads = {"w": gradients((6, 6))}
+    by_eigenvalues, by_products = (gd.scale_by_shampoo(eps=1e-3, every=1, root=root) for root in ("eigh", "newton"))
+    assert_close(updates_of(by_products, grads), updates_of(by_eigenvalues, grads), rtol=1e-6)
+
+
 @pytest.mark.parametrize("graft", ["scale_by_adam()", "scale_by_rms()", "identity()"])
 def test_shampoo_that_never_directs_is_what_is_grafted(graft):
     grads = {"w": gradients((4, 6)), "v": gradients((3,))}

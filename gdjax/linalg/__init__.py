@@ -14,3 +14,4 @@ from gdjax.linalg.products import lengths as lengths
 from gdjax.linalg.products import matmul as matmul
 from gdjax.linalg.roots import inverse_root as inverse_root
 from gdjax.linalg.roots import inverse_root_by_newton as inverse_root_by_newton
+from gdjax.linalg.roots import whole_power as whole_power

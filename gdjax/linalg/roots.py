@@ -77,9 +77,7 @@ def inverse_root_by_newton(a: jax.Array, exponent: float, eps: Any = 1e-12, step
     [[0.5 0. ]
      [0.  1. ]]
     """
-    p = round(1 / exponent)
-    if abs(p * exponent - 1) > 1e-9:
-        raise ValueError(f"inverse_root_by_newton: exponent must be 1 / p of a whole p, got {exponent}.")
+    p = whole_power("inverse_root_by_newton", exponent)
     eye = jnp.eye(a.shape[-1], dtype=a.dtype)
     a = jax.lax.stop_gradient(a + jnp.asarray(eps, a.real.dtype) * eye)
     size = jnp.max(jnp.sum(jnp.abs(a), axis=-1), axis=-1)[..., None, None]
@@ -103,6 +101,14 @@ def inverse_root_by_newton(a: jax.Array, exponent: float, eps: Any = 1e-12, step
         return m, x, jnp.where(on, near, error), number + 1
 
     return jax.lax.while_loop(unsettled, step, start)[1]
+
+
+def whole_power(who: str, exponent: float) -> int:
+    """$p$ of $1/p$, which must be whole for a root by products."""
+    p = round(1 / exponent)
+    if abs(p * exponent - 1) > 1e-9:
+        raise ValueError(f"{who}: exponent must be 1 / p of a whole p, got {exponent}.")
+    return p
 
 
 def _distance(m: jax.Array, eye: jax.Array) -> jax.Array:

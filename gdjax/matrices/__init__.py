@@ -3,6 +3,7 @@
 from gdjax.matrices.blocks import blocks as blocks
 from gdjax.matrices.blocks import joined as joined
 from gdjax.matrices.mapping import Layout as Layout
+from gdjax.matrices.scales import ScaleOrFunction as ScaleOrFunction
 from gdjax.matrices.scales import jordan_scale as jordan_scale
 from gdjax.matrices.scales import moonlight_scale as moonlight_scale
 from gdjax.matrices.shares import Piece as Piece

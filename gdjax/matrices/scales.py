@@ -1,11 +1,13 @@
 """How long the update of a matrix is, by its shape."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 from gdjax.value import NonNegative
 from gdjax.value.base import Value, register
 from gdjax.value.factory import declared
+from gdjax.value.printing import text, uncalled
 
 
 @register
@@ -16,12 +18,30 @@ class Scale(Value):
         """The factor."""
         return self.body()(inputs, outputs)
 
+    @classmethod
+    def taken(cls, name: str, argument: Any) -> "Scale":
+        """An argument as a scale, a plain function too."""
+        if isinstance(argument, cls):
+            return argument
+        if not callable(argument) or isinstance(argument, Value) or uncalled(argument):
+            wanted = "a function of inputs and outputs, as jordan_scale()"
+            raise TypeError(f"{name} must be {wanted}, got {text(argument)}{uncalled(argument)}")
+        return opaque_scale(argument)
+
     def check(self) -> None:
         """Run the body once, so that what it refuses is refused when the value is made."""
         self.body()
 
 
+ScaleOrFunction = Scale | Callable[[int, int], Any]
+
 scale = functools.partial(declared, kind=Scale)
+
+
+@scale
+def opaque_scale(function: Any):
+    """A plain function of inputs and outputs among values: no leaves, equal only to itself."""
+    return function
 
 
 @scale

@@ -6,7 +6,7 @@ import optax
 
 from gdjax.compose import chain, hidden_matrices
 from gdjax.linalg import JORDAN
-from gdjax.matrices import jordan_scale
+from gdjax.matrices import ScaleOrFunction, jordan_scale
 from gdjax.optimizers.adam import adamw
 from gdjax.transforms import (
     add_decayed_weights,
@@ -41,7 +41,7 @@ def muon(
     weight_decay: WeightDecay = 0.0,
     mu_dtype: Any = None,
     nesterov: bool = True,
-    scale: Any = jordan_scale(),  # noqa: B008  (a value)
+    scale: ScaleOrFunction = jordan_scale(),  # noqa: B008  (a value)
     products: Any = None,
     which: str | None = None,
     views: Any = None,
@@ -81,7 +81,7 @@ def normuon(
     weight_decay: WeightDecay = 0.0,
     mu_dtype: Any = None,
     nesterov: bool = True,
-    scale: Any = jordan_scale(),  # noqa: B008  (a value)
+    scale: ScaleOrFunction = jordan_scale(),  # noqa: B008  (a value)
     products: Any = None,
     which: str | None = None,
     views: Any = None,

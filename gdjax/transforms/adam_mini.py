@@ -47,7 +47,7 @@ def scale_by_adam_mini(
     - `{"layers/bias": "layers n -> n layers"}`: a vector of a stack of such.
 
     State: `AdamMiniState(count, mu, nu)`, 4 bytes a parameter and 4 a block (8 and 8 in float64).
-    Source: Zhang et al. 2024, algorithm 1, its blocks those of algorithm 3 (https://arxiv.org/abs/2406.16793). Differs
+    Source: Zhang et al. 2024, algorithm 1, blocks as of Transformers (https://arxiv.org/abs/2406.16793). Differs
     from the paper: weight decay is a transform of its own, and what a block is nobody guesses from names.
 
     Over an axis columns must be whole: divide leaves along their outputs.

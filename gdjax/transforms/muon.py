@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 from gdjax import tree
 from gdjax.linalg import JORDAN, lengths, orthogonalized
 from gdjax.linalg.newton_schulz import Table
-from gdjax.matrices import Layout, jordan_scale
+from gdjax.matrices import Layout, ScaleOrFunction, jordan_scale
 from gdjax.transforms.moments import corrected, looking_ahead, mean, means
 from gdjax.value import Decay, NonNegative, transform
 
@@ -22,7 +22,7 @@ def scale_by_muon(
     beta: Decay = 0.95,
     mu_dtype: Any = None,
     nesterov: bool = True,
-    scale: Any = jordan_scale(),  # noqa: B008  (a value)
+    scale: ScaleOrFunction = jordan_scale(),  # noqa: B008  (a value)
     products: Any = None,
     views: Any = None,
     axis_name: Any = None,
@@ -48,7 +48,7 @@ def scale_by_muon(
       beta: $\beta$, in [0, 1).
       mu_dtype: the dtype in which `mu` is kept; by default that of the parameters, float32 at least.
       nesterov: whether to look ahead by one step of the mean.
-      scale: $s$: `jordan_scale()`, `moonlight_scale()`, or a function of inputs and outputs; static, numbers in it too.
+      scale: $s$: `jordan_scale()`, `moonlight_scale()`, or a function of inputs and outputs.
       products: the dtype that real factors of products are rounded to, such as `bfloat16`; by default none.
       views: a view for every pattern of paths that has one, as in `gd.matrices.view`.
       axis_name: the axis whose members divide the work, of `vmap`, `pmap`, `shard_map`, or of the mesh under `jit`.
@@ -64,7 +64,7 @@ def scale_by_muon(
     [[0. 1.]
      [1. 0.]]
     """
-    table = _table("scale_by_muon", ns_coeffs, products, scale)
+    table = _table("scale_by_muon", ns_coeffs, products)
     layout = Layout.of("scale_by_muon", views, axis_name, dim)
 
     def init(params):
@@ -102,7 +102,7 @@ def scale_by_normuon(
     eps: NonNegative = 1e-8,
     mu_dtype: Any = None,
     nesterov: bool = True,
-    scale: Any = jordan_scale(),  # noqa: B008  (a value)
+    scale: ScaleOrFunction = jordan_scale(),  # noqa: B008  (a value)
     products: Any = None,
     views: Any = None,
     axis_name: Any = None,
@@ -133,7 +133,7 @@ def scale_by_normuon(
     >>> print(tx.update(g, tx.init(g))[0].round(3))
     [[1. 1.]]
     """
-    table = _table("scale_by_normuon", ns_coeffs, products, scale)
+    table = _table("scale_by_normuon", ns_coeffs, products)
     layout = Layout.of("scale_by_normuon", views, axis_name, dim, oriented=True)
 
     def init(params):
@@ -174,10 +174,8 @@ def _scaled(moved, shapes, scale):
     return jax.tree.map(lambda u, shape: u * tree.scalar(scale(shape.inputs, shape.outputs), u), moved, shapes)
 
 
-def _table(who: str, coefficients: Any, products: Any, scale: Any) -> Table:
-    """A table of coefficients as floats; what goes with it must be what it is for."""
-    if not callable(scale):
-        raise ValueError(f"{who}: scale must be a function of inputs and outputs, as jordan_scale(), got {scale!r}.")
+def _table(who: str, coefficients: Any, products: Any) -> Table:
+    """A table of coefficients as floats; the dtype of products must be a floating one."""
     if not (products is None or jnp.issubdtype(products, jnp.floating)):
         raise ValueError(f"{who}: products must be a floating dtype, got {products!r}.")
     rows = [tuple(row) if isinstance(row, (tuple, list)) else row for row in coefficients]

@@ -1,8 +1,7 @@
 """Gradients whitened from both sides by inverse roots of their Kronecker factors: Shampoo."""
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,7 @@ import optax
 from jax.tree_util import Partial
 
 from gdjax import tree
-from gdjax.linalg import between, gram, inverse_root, lengths
+from gdjax.linalg import between, gram, inverse_root, inverse_root_by_newton, lengths, whole_power
 from gdjax.matrices import Layout, blocks, in_turn, joined
 from gdjax.transforms.adam import scale_by_adam
 from gdjax.transforms.moments import corrected, correction, mean, over, rounded
@@ -53,7 +52,7 @@ def scale_by_shampoo(
     block: int = 1024,
     one_sided: bool = False,
     exponent: Any = None,
-    root: Callable[..., Any] = inverse_root,
+    root: Literal["eigh", "newton"] = "eigh",
     views: Any = None,
     axis_name: Any = None,
     dim: int | None = None,
@@ -88,12 +87,12 @@ def scale_by_shampoo(
       block: the longest side of a block, at least 1.
       one_sided: whether of a matrix the shorter side alone is whitened, $e = 1/2$.
       exponent: $e$, a Python number in (0, 1]; by default one over twice the number of sides that are whitened.
-      root: the function of matrices, exponent and `eps` that finds the roots; or `gd.linalg.inverse_root_by_newton`.
+      root: how roots are found: `eigh` by eigenvalues, `newton` by products alone, of a whole $1 / e$.
       views, axis_name, dim: as in `scale_by_muon`.
 
     Raises:
-      ValueError: if `every`, `start`, `block` or `exponent` is out of its range, a view does not fit its leaf, or the
-        axis is not there.
+      ValueError: if `every`, `start`, `block`, `exponent` or `root` is out of its range, a view does not fit its leaf,
+        or the axis is not there.
 
     >>> import gdjax as gd
     >>> tx = gd.scale_by_shampoo(gd.identity(), every=1)
@@ -109,6 +108,11 @@ def scale_by_shampoo(
         raise ValueError(f"scale_by_shampoo: start must be {every} at least, when all have roots, got {start}.")
     if not (exponent is None or (type(exponent) in (int, float) and 0 < exponent <= 1)):
         raise ValueError(f"scale_by_shampoo: exponent must be a Python number in (0, 1], got {exponent!r}.")
+    rooted_by = _ROOTS.get(root)
+    if rooted_by is None:
+        raise ValueError(f"scale_by_shampoo: root must be one of {', '.join(_ROOTS)}, got {root!r}.")
+    if root == "newton" and exponent is not None:
+        whole_power("scale_by_shampoo", exponent)
     layout = Layout.of("scale_by_shampoo", views, axis_name, dim)
 
     def init(params):
@@ -127,12 +131,15 @@ def scale_by_shampoo(
     def update(updates, state, params=None):
         count, g = optax.safe_increment(state.count), tree.widen(updates)
         grafted, graft_state = graft.update(updates, state.graft, params)
-        stepped = functools.partial(_stepped, root, exponent, every, start, block)
+        stepped = functools.partial(_stepped, rooted_by, exponent, every, start, block)
         step = Partial(stepped, _Numbers(count, b1, b2, eps))
         moved, stacks = layout.map(step, [g, tree.widen(grafted)], state.stacks)
         return tree.cast_like(moved, updates), ShampooState(count, graft_state, stacks)
 
     return init, update
+
+
+_ROOTS = {"eigh": inverse_root, "newton": inverse_root_by_newton}
 
 
 class _Numbers(NamedTuple):

@@ -29,6 +29,8 @@ def leaves(argument: Any, slot: Slot, opaque: Callable[[Any, Slot], Value]) -> A
 
     Dicts become ordered ones, which JAX flattens in their own order.
     """
+    if slot.kind:
+        return slot.kind.taken(slot.name, argument)
     match argument:
         case None if "none" in slot.takes:
             return None

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import optax
 
+from gdjax.value.base import Value
 from gdjax.value.schedule import Schedule
 
 Scalar = float | jax.Array
@@ -58,6 +59,8 @@ class Slot:
     flag: bool = False
     """Of what is no leaf: whether it is true or false and nothing else."""
     interval: Interval | None = None
+    kind: Any = None
+    """Of a leaf that is a value of some other kind: that kind, whose `taken` makes one of an argument."""
 
     def number(self, value: Any) -> Any:
         """A number as a value keeps it: NumPy's scalars as Python's, whole numbers as floats unless ints are meant."""
@@ -84,6 +87,8 @@ def slots(signature: inspect.Signature, static: frozenset[str]) -> OrderedDict[s
 
 
 def _slot(parameter: inspect.Parameter, static: bool) -> Slot:
+    if (kind := _own_kind(parameter.annotation)) and not static:
+        return Slot(parameter.name, leaf=True, kind=kind)
     takes = frozenset(_kinds(parameter.annotation))
     if static or not takes & _LEAVES or "other" in takes:
         return Slot(parameter.name, leaf=False, flag=parameter.annotation is bool)
@@ -96,6 +101,14 @@ _LEAVES = {"number", "schedule", "transform"}
 _NUMBERS = (float, complex, np.generic, np.ndarray, jax.Array)
 _CONTAINERS = (tuple, list, collections.abc.Sequence, collections.abc.Iterable)
 _MAPPINGS = (dict, OrderedDict, collections.abc.Mapping)
+
+
+def _own_kind(annotation: Any) -> type | None:
+    """The kind of values that an annotation names, alone or beside functions; none for schedules and transforms."""
+    for part in (annotation, *get_args(annotation)):
+        if isinstance(part, type) and issubclass(part, Value):
+            return None if issubclass(part, (Schedule, optax.GradientTransformation)) else part
+    return None
 
 
 def _kinds(annotation: Any) -> Iterator[str]:
