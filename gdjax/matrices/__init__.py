@@ -8,6 +8,5 @@ from gdjax.matrices.scales import jordan_scale as jordan_scale
 from gdjax.matrices.scales import moonlight_scale as moonlight_scale
 from gdjax.matrices.shares import Piece as Piece
 from gdjax.matrices.turns import in_turn as in_turn
-from gdjax.matrices.turns import renewed as renewed
 from gdjax.matrices.view import View as View
 from gdjax.matrices.view import view as view

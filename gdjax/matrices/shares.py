@@ -1,5 +1,6 @@
 """Who of the members of an axis works on which matrices."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -48,15 +49,20 @@ def shares(made: Sequence[Group], members: int) -> list[Share]:
     return [found[i] for i in range(len(made))]
 
 
-class Piece(NamedTuple):
-    """What a member works on at once: its even share of a stack, or the one of the last that it may have."""
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """What a member works on at once: its even share of a stack, or the one of the last that it may have.
 
-    group: Group
-    number: int
-    owners: tuple[int, ...]
+    A pytree of `numbers`, all else static: what is compiled of one serves every step.
+    """
+
+    group: Group = dataclasses.field(metadata={"static": True})
+    number: int = dataclasses.field(metadata={"static": True})
+    owners: tuple[int, ...] = dataclasses.field(metadata={"static": True})
     """The members that have one, where not all do."""
-    of_all: np.ndarray
-    """The numbers of every member's matrices among all of the tree, `[members, count]`."""
+    of_all: tuple[tuple[int, ...], ...] = dataclasses.field(metadata={"static": True})
+    """The numbers of every member's matrices among all of the tree, as many for each; -1 for none."""
     numbers: jax.Array
     """Those of this member, `[count]`."""
 
@@ -68,9 +74,9 @@ class Piece(NamedTuple):
     def cut(self, blocks: int) -> "Piece":
         """The same of all the blocks that every matrix is cut into."""
         within = np.arange(blocks)
-        of_all = (self.of_all[..., None] * blocks + within).reshape(len(self.of_all), -1)
+        of_all = (np.array(self.of_all)[..., None] * blocks + within).reshape(len(self.of_all), -1)
         numbers = (self.numbers[:, None] * blocks + within).ravel()
-        return self._replace(number=self.number * blocks, of_all=of_all, numbers=numbers)
+        return dataclasses.replace(self, number=self.number * blocks, of_all=_listed(of_all), numbers=numbers)
 
 
 def pieces(
@@ -87,8 +93,12 @@ def pieces(
         for each, owners in ((even, ()), (rest, share.owners)):
             if owners or (each.size and each is even):
                 mine = jnp.asarray(each)[axes.place_of_member(axis_name) if members > 1 else 0]
-                own.append(Piece(group, each.shape[1], owners, each, mine))
+                own.append(Piece(group, each.shape[1], owners, _listed(each), mine))
     return own
+
+
+def _listed(numbers: np.ndarray) -> tuple[tuple[int, ...], ...]:
+    return tuple(map(tuple, numbers.tolist()))
 
 
 def has(piece: Piece, axis_name: Any) -> jax.Array:

@@ -139,6 +139,7 @@ def _apart(kept):
     return tuple(factors for factors, _ in kept), tuple(failures for _, failures in kept)
 
 
+@jax.jit
 def _stepped(due, balances, key, rate, most, piece, kept, x):
     """The update of a stack, and its factors and failures after a refresh, if one is due."""
 

@@ -149,6 +149,7 @@ class _Numbers(NamedTuple):
     eps: Any
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def _stepped(root, exponent, every, start, block, numbers, piece, stack, g, length):
     """The update of a stack, and what is kept of it; that of the grafted transform until the roots are there."""
     count, b1, b2, eps = numbers

@@ -10,7 +10,7 @@ from jax.tree_util import Partial
 
 from gdjax import tree
 from gdjax.linalg import between, eigenbasis, gram, refreshed
-from gdjax.matrices import Layout, in_turn, renewed
+from gdjax.matrices import Layout, in_turn
 from gdjax.transforms.moments import by_root, corrected, mean
 from gdjax.value import Decay, NonNegative, transform
 from gdjax.value.diagnose import require_count
@@ -20,9 +20,9 @@ class SoapStack(NamedTuple):
     """What is kept of a stack of matrices, m by n and m the less; `None` for a side that stays as it is."""
 
     mu: jax.Array
-    """$M$, the mean of gradients, of shape (matrices, m, n)."""
+    """$M$, the mean of gradients, in the coordinates of the bases, of shape (matrices, m, n)."""
     nu: jax.Array
-    """$V$, the mean of squares of rotated gradients, real, of the same shape."""
+    """$V$, the mean of squares of gradients in these coordinates, real, of the same shape."""
     factors: tuple[jax.Array | None, ...]
     """$L$, $R$, the means of $GG^*$ and $G^*G$, of shapes (matrices, m, m) and (matrices, n, n)."""
     bases: tuple[jax.Array | None, ...]
@@ -55,11 +55,11 @@ def scale_by_soap(
 ):
     r"""Adam's step in a basis in which the gradients of a matrix are nearly uncorrelated, turned slowly.
 
-    $M \leftarrow \beta_1 M + (1 - \beta_1) G$, $V \leftarrow \beta_2 V + (1 - \beta_2) |Q_L^* G Q_R|^2$; the update is
-    $Q_L (Q_L^* \hat M Q_R / (\sqrt{\hat V} + \epsilon)) Q_R^*$. After it $L \leftarrow \beta L + (1 - \beta) GG^*$,
+    $M \leftarrow \beta_1 M + (1 - \beta_1) Q_L^* G Q_R$, $V \leftarrow \beta_2 V + (1 - \beta_2) |Q_L^* G Q_R|^2$; the
+    update is $Q_L (\hat M / (\sqrt{\hat V} + \epsilon)) Q_R^*$. After it $L \leftarrow \beta L + (1 - \beta) GG^*$,
     $R$ alike of $G^*G$, and every so many steps $Q_L$, $Q_R$ take a step of QR towards the eigenvectors,
-    `gd.linalg.refreshed`, $V$ following their order. The first step sets up $L$, $R$ and their eigenvectors, and moves
-    nothing.
+    `gd.linalg.refreshed`, $M$ turning with them, $V$ following their order. The first step sets up $L$, $R$ and their
+    eigenvectors, and moves nothing.
 
     A vector, or a matrix of one row or column, is Adam's. What is a matrix, batches and the division over an axis are
     as in `scale_by_muon`; matrices have their turns to be refreshed one after the other, so that no step but the first
@@ -128,24 +128,18 @@ class _Numbers(NamedTuple):
     eps: Any
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _stepped(every, numbers, piece, stack, g):
     """The update of a stack, and what is kept of it; of the first step, zeros."""
-
-    def rotating(stack, g):
-        count, b1, b2, _, eps = numbers
-        mu, nu = mean(g, stack.mu, b1), mean(tree.abs_sq(_into(stack.bases, g)), stack.nu, b2)
-        m_hat, v_hat = corrected(_into(stack.bases, mu), b1, count), corrected(nu, b2, count)
-        moved = _out_of(stack.bases, by_root(m_hat, v_hat, eps))
-        factors, kept = _factors(stack, g, numbers.shampoo_beta), (stack.bases, nu)
-        (bases, nu), failures = in_turn(_turned, factors, kept, stack.failures, count, every, piece)
-        return moved, SoapStack(mu, nu, factors, bases, failures)
-
-    def beginning(stack, g):
-        factors = _factors(stack, g, numbers.shampoo_beta)
-        bases, failures = renewed(_found, factors, stack.bases, stack.failures)
-        return jnp.zeros_like(g), stack._replace(factors=factors, bases=bases, failures=failures)
-
-    return jax.lax.cond(numbers.count > 0, rotating, beginning, stack, g)
+    count, b1, b2, shampoo_beta, eps = numbers
+    begun, rotated = count > 0, _into(stack.bases, g)
+    mu, nu = mean(rotated, stack.mu, b1), mean(tree.abs_sq(rotated), stack.nu, b2)
+    mu, nu = jnp.where(begun, mu, stack.mu), jnp.where(begun, nu, stack.nu)
+    steps = jnp.maximum(count, 1)
+    moved = _out_of(stack.bases, by_root(corrected(mu, b1, steps), corrected(nu, b2, steps), eps))
+    factors, kept = _factors(stack, g, shampoo_beta), (stack.bases, mu, nu)
+    (bases, mu, nu), failures = in_turn(_turned, factors, kept, stack.failures, count, every, piece, begin=_found)
+    return moved, SoapStack(mu, nu, factors, bases, failures)
 
 
 def _into(bases, x):
@@ -167,18 +161,18 @@ def _factors(stack, g, decay):
     return tuple(None if old is None else mean(gram(x), old, decay) for x, old in of_sides)
 
 
-def _found(factors, bases):
-    """The eigenvectors of factors."""
-    return jax.tree.map(eigenbasis, factors)
+def _found(factors, kept):
+    """The eigenvectors of factors, all else as it is."""
+    return jax.tree.map(eigenbasis, factors), *kept[1:]
 
 
 def _turned(factors, kept):
-    """Bases one step nearer to the eigenvectors, and the mean of squares in their order."""
-    bases, nu = kept
+    """Bases one step nearer to the eigenvectors, the mean turned with them, and that of squares in their order."""
+    bases, mu, nu = kept
     new = []
     for factor, basis, axis in zip(factors, bases, (-2, -1), strict=True):
         if basis is not None:
             basis, order = refreshed(basis, factor)
             nu = jnp.take_along_axis(nu, jnp.expand_dims(order, -1 if axis == -2 else -2), axis=axis)
         new.append(basis)
-    return tuple(new), nu
+    return tuple(new), _into(new, _out_of(bases, mu)), nu
