@@ -1,5 +1,7 @@
 """Small arguments, trees and tools that the tests share."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -100,19 +102,21 @@ OVER_AN_AXIS = [
 
 @gd.transform
 def one_member(inner: optax.GradientTransformation):
-    """An axis of one member around a transform over it."""
-
-    def alone(f, *trees):
-        mapped = jax.vmap(f, axis_name="data", axis_size=1)
-        return jax.tree.map(lambda x: x[0], mapped(*jax.tree.map(lambda x: x[None], trees)))
+    """An axis of one member around a transform over it, compiled once."""
 
     def init(params):
-        return alone(inner.init, jax.tree.map(jnp.asarray, params))
+        return _alone("init", (), inner, jax.tree.map(jnp.asarray, params))
 
     def update(updates, state, params=None, **extra_args):
-        return alone(lambda *trees: inner.update(*trees, **extra_args), updates, state, params)
+        return _alone("update", tuple(extra_args.items()), inner, updates, state, params)
 
     return init, update
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _alone(function, extra_args, inner, *trees):
+    of_one = jax.vmap(functools.partial(getattr(inner, function), **dict(extra_args)), axis_name="data", axis_size=1)
+    return jax.tree.map(lambda x: x[0], of_one(*jax.tree.map(lambda x: x[None], trees)))
 
 
 def sample(name):

@@ -13,6 +13,7 @@ import gdjax as gd
 from gdjax.matrices import in_turn, view
 from gdjax.matrices.shares import Share, pieces, shares
 from gdjax.matrices.stacks import Group, Matrices, Slice, groups, stacked, taken_apart
+from tests.samples import sample, tree
 
 VIEWS = {
     ("o i -> i o", (3, 5)): ((1, 5, 3), lambda x: x.T[None]),
@@ -224,6 +225,17 @@ def test_the_rest_goes_at_its_own_rate():
     updates, _ = tx.update(params, tx.init(params), params)
     np.testing.assert_allclose(updates["wte"], -0.01, rtol=1e-5)
     assert np.linalg.norm(updates["blocks"]["attention"]["query"][0]) == pytest.approx(0.5 * 0.7, rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["scale_by_soap", "scale_by_shampoo", "scale_by_psgd_kron"])
+def test_steps_by_hand_compile_once(name, caplog):
+    tx, params = sample(name), tree()
+    state = tx.init(params)
+    for _ in range(2):
+        _, state = tx.update(params, state, params)
+    with jax.log_compiles():
+        tx.update(params, state, params)
+    assert not caplog.records
 
 
 def length(tx, grads):
