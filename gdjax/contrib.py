@@ -1,7 +1,5 @@
-"""The names of `optax.contrib`, for code that writes them so: what they name is here too, without the prefix."""
+"""Contributed optimizers: the names of `optax.contrib`, gdjax's own where it has them."""
 
-import optax.contrib
+from gdjax.fallback import stand_in
 
-from gdjax.fallback import names_of
-
-__getattr__ = names_of(optax.contrib)
+__getattr__, __dir__ = stand_in(__name__)

@@ -199,3 +199,7 @@ def root(x: jax.Array, offset: Any = 0.0) -> jax.Array:
 
 def __getattr__(name: str) -> Any:
     return getattr(optax.tree, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *dir(optax.tree)})

@@ -1,6 +1,7 @@
 """The house stands: floors in order, a light entrance, one table of names."""
 
 import ast
+import importlib
 import inspect
 import json
 import pathlib
@@ -13,14 +14,17 @@ import optax
 import pytest
 
 import gdjax as gd
+from gdjax import exports
+from tests import stubs
 
 PACKAGE = pathlib.Path(gd.__file__).parent
 FLOORS = [
-    ["axes"],
+    ["exports"],
+    ["axes", "fallback"],
     ["tree"],
     ["norms", "linalg"],
     ["value"],
-    ["fallback", "lifted", "matrices"],
+    ["lifted", "matrices"],
     ["compose", "schedules", "transforms"],
     ["collectives"],
     ["wrappers"],
@@ -30,7 +34,8 @@ FLOORS = [
     ["descent"],
     ["cli"],
 ]
-ROOF = {"__init__", "__main__", "contrib"}
+FLOORS[2] += stubs.STAND_INS
+ROOF = {"__init__", "__main__"}
 
 
 def floor_of(module):
@@ -65,18 +70,49 @@ def loaded(statement):
     )
 
 
-def test_importing_it_loads_optax_and_itself_alone():
-    extra = {name.split(".")[0] for name in loaded("import gdjax") - loaded("import optax")}
+def test_importing_it_loads_neither_jax_nor_optax():
+    extra = {name.split(".")[0] for name in loaded("import gdjax") - loaded("pass")}
+    assert extra <= {"gdjax", *sys.stdlib_module_names}
+
+
+def test_an_optimizer_loads_optax_and_gdjax_alone():
+    extra = {name.split(".")[0] for name in loaded("import gdjax; gdjax.adamw") - loaded("import optax")}
     assert extra <= {"gdjax", *sys.stdlib_module_names}
 
 
 def test_descent_and_problems_are_loaded_when_they_are_asked_for():
     late = {"gdjax.descent", "gdjax.problems"}
-    assert not late & loaded("import gdjax")
-    assert late < loaded("import gdjax as gd; gd.fit, gd.problems.digits") - loaded("import gdjax; gdjax.losses")
-    assert {"fit", "make_step", "stop", "problems", "problem"} < set(dir(gd))
+    assert not late & loaded("import gdjax; gdjax.adamw, gdjax.losses.l2_loss")
+    assert late < loaded("import gdjax as gd; gd.fit, gd.problems.digits")
     with pytest.raises(AttributeError, match="no attribute 'fitt'"):
         gd.fitt  # noqa: B018
+
+
+def test_the_stubs_the_table_and_the_package_have_the_same_names():
+    for path, text in stubs.texts().items():
+        assert path.read_text() == text, "run python -m tests.stubs"
+    declared = re.findall(r" as (\w+)$", stubs.STUB.read_text(), re.M)
+    assert sorted(declared) == dir(gd) == gd.__all__
+    for name in declared:
+        assert getattr(gd, name) is not None
+    for name, home in exports.HOME.items():
+        assert getattr(gd, name) is getattr(importlib.import_module(f"gdjax.{home}"), name)
+
+
+@pytest.mark.parametrize("name", [name for name, x in vars(optax).items() if inspect.ismodule(x) and name[0] != "_"])
+def test_every_submodule_of_optax_is_one_of_gdjax(name):
+    ours, theirs = importlib.import_module(f"gdjax.{name}"), importlib.import_module(f"optax.{name}")
+    public = {name for name in dir(theirs) if not name.startswith("_")}
+    assert getattr(gd, name) is ours
+    assert public <= set(dir(ours))
+    assert all(hasattr(ours, name) for name in public)
+
+
+def test_star_imports_and_other_names_for_the_package_work():
+    code = (
+        "from gdjax import *; from gdjax.losses import *; import gdjax as optax; adamw, fit, l2_loss, optax.MaskedNode"
+    )
+    assert "gdjax.descent" in loaded(code)
 
 
 def test_importing_it_touches_no_device_and_no_configuration():

@@ -1,8 +1,6 @@
 """Hyperparameters as values of the step: each schedule is a pytree of its numbers and a function of the count."""
 
-import optax
-
-from gdjax.fallback import names_of
+from gdjax.fallback import stand_in
 from gdjax.schedules.ademamix import ademamix_alpha as ademamix_alpha
 from gdjax.schedules.ademamix import ademamix_b3 as ademamix_b3
 from gdjax.schedules.cycling import cosine_onecycle_schedule as cosine_onecycle_schedule
@@ -26,4 +24,4 @@ from gdjax.schedules.warming import warmup_cosine_decay_schedule as warmup_cosin
 from gdjax.schedules.warming import warmup_exponential_decay_schedule as warmup_exponential_decay_schedule
 from gdjax.schedules.warming import warmup_stable_decay as warmup_stable_decay
 
-__getattr__ = names_of(optax.schedules)
+__getattr__, __dir__ = stand_in(__name__)

@@ -1,8 +1,6 @@
 """Gradient transforms, one file a family."""
 
-import optax
-
-from gdjax.fallback import names_of
+from gdjax.fallback import stand_in
 from gdjax.transforms.adam import scale_by_adam as scale_by_adam
 from gdjax.transforms.adam import scale_by_adamax as scale_by_adamax
 from gdjax.transforms.adam import scale_by_amsgrad as scale_by_amsgrad
@@ -50,4 +48,4 @@ from gdjax.transforms.trust import scale_by_param_block_norm as scale_by_param_b
 from gdjax.transforms.trust import scale_by_param_block_rms as scale_by_param_block_rms
 from gdjax.transforms.trust import scale_by_trust_ratio as scale_by_trust_ratio
 
-__getattr__ = names_of(optax.transforms)
+__getattr__, __dir__ = stand_in(__name__)

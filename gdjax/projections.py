@@ -1,0 +1,5 @@
+"""Projections: the names of `optax.projections`, gdjax's own where it has them."""
+
+from gdjax.fallback import stand_in
+
+__getattr__, __dir__ = stand_in(__name__)
