@@ -46,7 +46,7 @@ def against(reference, tx, **given):
 
 
 def schedule_free(p, adam=False, warmup=None, decay=0.0, power=2.0):
-    """Algorithm 1 with x, y and z, its learning rate without Adam's correction of the bias, and late by a step."""
+    """Algorithm 1 with x, y and z, its learning rate without Adam's correction of the bias."""
     x = y = z = p
     v, total = 0.0, 0.0
     for t in range(1, STEPS + 1):
@@ -54,10 +54,11 @@ def schedule_free(p, adam=False, warmup=None, decay=0.0, power=2.0):
         g = gradient(y, t)
         v = B2 * v + (1 - B2) * g**2
         u = g / (np.sqrt(v / (1 - B2**t)) + EPS) if adam else g
-        rate, weighed = (RATE * min(1, (t - ahead) / warmup if warmup else 1) for ahead in (1, 0))
+        rate = RATE * min(1, (t - 1) / warmup if warmup else 1)
         z = z - rate * (u + decay * y)
-        total += weighed**power
-        x = (1 - weighed**power / total) * x + weighed**power / total * z
+        total += rate**power
+        c = rate**power / total if total else 0.0
+        x = (1 - c) * x + c * z
         yield (1 - B1) * z + B1 * x, x
 
 
@@ -68,6 +69,18 @@ def test_schedule_free_trains_at_y_and_is_evaluated_at_x(adam, given):
     settings = {names[name]: number for name, number in given.items()} | {"b1": B1}
     tx = gd.schedule_free_adamw(RATE, b2=B2, eps=EPS, **settings) if adam else gd.schedule_free_sgd(RATE, **settings)
     against(lambda p: schedule_free(p, adam, **given), tx)
+
+
+def test_schedule_free_weighs_a_step_by_its_own_rate():
+    rate = gd.linear_schedule(0.0, 0.1, 2)
+    tx = gd.schedule_free(gd.sgd(rate), rate, b1=0.9)
+    y, state, seen = 1.0, tx.init(1.0), []
+    for _ in range(5):
+        update, state = tx.update(1.0, state, y)
+        y = gd.apply_updates(y, update)
+        seen.append(y)
+    np.testing.assert_allclose(seen, [1, 0.95, 0.868, 0.81, 0.753846], rtol=1e-6)
+    np.testing.assert_allclose(gd.eval_params(tx, state, y), (0.0025 * 0.95 + 0.01 * (0.85 + 0.75 + 0.65)) / 0.0325)
 
 
 def test_a_schedule_is_warmed_up_too():

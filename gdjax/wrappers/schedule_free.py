@@ -30,9 +30,9 @@ def schedule_free(
     State: `ScheduleFreeState(b1, weight_sum, step_count, max_lr, base_optimizer_state, z)`, 4 bytes a parameter (8 in
     float64), or those of `state_dtype`, beside that of the base optimizer.
     Source: Defazio et al. 2024, algorithm 1 (https://arxiv.org/abs/2405.15682). Differs from the paper, as Optax does:
-    $\eta$ is without Adam's correction of the bias, and $w$ takes a schedule one step ahead of the base optimizer.
-    Differs from Optax: $\sum w$, $\max \eta$ and $\beta$ are float32 at least, where a sum in bfloat16 stops growing at
-    256, and so is $z$.
+    $\eta$ is without Adam's correction of the bias. Differs from Optax: $w$ is of the rate that the step was taken
+    with, as in the paper, where Optax weighs it by the rate of the next step. $\sum w$, $\max \eta$, $\beta$ and $z$
+    are float32 at least, where a sum in bfloat16 stops growing at 256.
 
     Args:
       base_optimizer: what moves $z$, without momentum of its own.
@@ -66,7 +66,7 @@ def schedule_free(
 
     def update(grads, state, params=None, **extra_args):
         require_params("schedule_free", params)
-        rate = at(learning_rate, state.step_count)
+        rate = at(learning_rate, state.step_count - 1)  # Optax counts from 1, the base optimizer's schedule from 0
         max_lr = jnp.maximum(state.max_lr, jnp.asarray(rate, float))
         weight = max_lr**weight_lr_power
         weight_sum = state.weight_sum + weight
