@@ -35,7 +35,6 @@ from gdjax.lifted import madgrad as madgrad
 from gdjax.lifted import mechanize as mechanize
 from gdjax.lifted import momo as momo
 from gdjax.lifted import momo_adam as momo_adam
-from gdjax.lifted import normalize as normalize
 from gdjax.lifted import scale_by_acprop as scale_by_acprop
 from gdjax.lifted import scale_by_cocob as scale_by_cocob
 from gdjax.lifted import scale_by_galore as scale_by_galore
@@ -53,6 +52,7 @@ from gdjax.optimizers import muon as muon
 from gdjax.optimizers import prodigy as prodigy
 from gdjax.optimizers import schedule_free_adamw as schedule_free_adamw
 from gdjax.optimizers import schedule_free_sgd as schedule_free_sgd
+from gdjax.transforms import normalize as normalize
 from gdjax.transforms import reduce_on_plateau as reduce_on_plateau
 from gdjax.transforms import scale_by_ademamix as scale_by_ademamix
 from gdjax.transforms import scale_by_adopt as scale_by_adopt

@@ -10,6 +10,10 @@ MODULES = """
 """The public submodules, separated by spaces, as are the names below."""
 
 NAMES = {
+    "algorithms": """
+        optimistic_adam optimistic_adam_v2 optimistic_gradient_descent rprop scale_by_optimistic_gradient
+        scale_by_rprop scale_by_sm3 sm3
+    """,
     "collectives": "LocalStepsState compressed_mean local_steps mean_over replicate shard_update unreplicate",
     "compose": "WatchState apply_updates by_path chain descend frozen hidden_matrices masked metrics named_chain watch",
     "descent": """
@@ -20,13 +24,11 @@ NAMES = {
     "lifted": """
         acprop add_noise apply_every cocob conditionally_mask conditionally_transform
         differentially_private_aggregate dpsgd flatten freeze galore hutchinson_estimator_diag_hessian
-        keep_params_nonnegative lbfgs madgrad measure_with_ema mechanize momo momo_adam monitor
-        multi_transform noisy_sgd normalize optimistic_adam optimistic_adam_v2 optimistic_gradient_descent
-        partition polyak_sgd rprop scale_by_acprop scale_by_backtracking_linesearch scale_by_cocob
-        scale_by_distance_over_gradients scale_by_galore scale_by_lbfgs scale_by_madgrad
-        scale_by_optimistic_gradient scale_by_polyak scale_by_rprop scale_by_simplified_ademamix scale_by_sm3
-        scale_by_zoom_linesearch selective_transform set_to_zero simplified_ademamix sm3 snapshot sophia
-        split_real_and_imaginary stateless stateless_with_tree_map
+        keep_params_nonnegative lbfgs madgrad measure_with_ema mechanize momo momo_adam monitor multi_transform
+        noisy_sgd partition polyak_sgd scale_by_acprop scale_by_backtracking_linesearch scale_by_cocob
+        scale_by_distance_over_gradients scale_by_galore scale_by_lbfgs scale_by_madgrad scale_by_polyak
+        scale_by_simplified_ademamix scale_by_zoom_linesearch selective_transform set_to_zero
+        simplified_ademamix snapshot sophia split_real_and_imaginary stateless stateless_with_tree_map
     """,
     "matrices": "jordan_scale moonlight_scale",
     "names": "factories parse",
@@ -47,7 +49,7 @@ NAMES = {
     """,
     "transforms": """
         adaptive_grad_clip add_cautious_weight_decay add_decayed_weights centralize clip clip_by_block_rms
-        clip_by_global_norm ema identity normalize_by_update_norm reduce_on_plateau scale scale_by_adadelta
+        clip_by_global_norm ema identity normalize normalize_by_update_norm reduce_on_plateau scale scale_by_adadelta
         scale_by_adam scale_by_adam_mini scale_by_adamax scale_by_adan scale_by_ademamix scale_by_adopt
         scale_by_amsgrad scale_by_belief scale_by_came scale_by_dog scale_by_dowg scale_by_factored_rms
         scale_by_laprop scale_by_learning_rate scale_by_lion scale_by_muon scale_by_normuon scale_by_novograd

@@ -12,12 +12,7 @@ from gdjax.value import lift
 
 lbfgs = lift(optax.lbfgs)
 noisy_sgd = lift(optax.noisy_sgd)
-optimistic_adam = lift(optax.optimistic_adam)
-optimistic_adam_v2 = lift(optax.optimistic_adam_v2)
-optimistic_gradient_descent = lift(optax.optimistic_gradient_descent)
 polyak_sgd = lift(optax.polyak_sgd)
-rprop = lift(optax.rprop)
-sm3 = lift(optax.sm3)
 
 # Transforms
 
@@ -30,10 +25,7 @@ set_to_zero = lift(optax.set_to_zero, any_dtype=True)
 scale_by_backtracking_linesearch = lift(optax.scale_by_backtracking_linesearch)
 scale_by_distance_over_gradients = lift(optax.scale_by_distance_over_gradients)
 scale_by_lbfgs = lift(optax.scale_by_lbfgs)
-scale_by_optimistic_gradient = lift(optax.scale_by_optimistic_gradient)
 scale_by_polyak = lift(optax.scale_by_polyak)
-scale_by_rprop = lift(optax.scale_by_rprop)
-scale_by_sm3 = lift(optax.scale_by_sm3, static=("b2",))
 scale_by_zoom_linesearch = lift(optax.scale_by_zoom_linesearch)
 
 # Wrappers
@@ -64,7 +56,6 @@ madgrad = lift(optax.contrib.madgrad)
 mechanize = lift(optax.contrib.mechanize)
 momo = lift(optax.contrib.momo)
 momo_adam = lift(optax.contrib.momo_adam)
-normalize = lift(optax.contrib.normalize)
 scale_by_acprop = lift(optax.contrib.scale_by_acprop)
 scale_by_cocob = lift(optax.contrib.scale_by_cocob)
 scale_by_galore = lift(optax.contrib.scale_by_galore)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gdjax import collectives, compose, lifted, matrices, optimizers, schedules, transforms, value, wrappers
+from gdjax import algorithms, collectives, compose, lifted, matrices, optimizers, schedules, transforms, value, wrappers
 from gdjax.value import Factory
 
 
@@ -13,7 +13,7 @@ def factories() -> dict[str, Factory[..., Any]]:
     ['accumulate', 'acprop', 'adabelief']
     """
     found: dict[str, Factory[..., Any]] = {}
-    for module in (lifted, matrices, schedules, transforms, compose, wrappers, collectives, optimizers):
+    for module in (lifted, matrices, schedules, transforms, compose, algorithms, wrappers, collectives, optimizers):
         made = {name: x for name, x in vars(module).items() if isinstance(x, Factory) and not name.startswith("_")}
         found |= made
     return found

@@ -32,6 +32,16 @@ class Descent(NamedTuple):
     course: Callable = falling
 
 
+def _optimistic_adam(rate):
+    """It takes no schedule itself."""
+    return gd.chain(gd.optimistic_adam(1.0), gd.scale_by_schedule(rate))
+
+
+def _rprop(rate):
+    """Its step sizes stay in [1e-6, 1] of a rate that falls: mini-batches turn signs too often for them to fall."""
+    return gd.chain(gd.rprop(1.0, max_step_size=1.0), gd.scale_by_schedule(rate))
+
+
 DESCENTS = {
     "adabelief": Descent(gd.adabelief, 0.03, 0.03, 0.025),
     "adadelta": Descent(gd.adadelta, 5.0, 0.1, 9.0),
@@ -61,16 +71,21 @@ DESCENTS = {
     "nadamw": Descent(gd.nadamw, 0.03, 0.007, 0.025),
     "normuon": Descent(partial(gd.normuon, scale=gd.moonlight_scale()), 0.03, 0.03, 0.03),
     "novograd": Descent(gd.novograd, 0.03, 0.03, 0.07),
+    "optimistic_adam": Descent(_optimistic_adam, 0.03, 0.02, 0.02),
+    "optimistic_adam_v2": Descent(gd.optimistic_adam_v2, 0.03, 0.02, 0.02),
+    "optimistic_gradient_descent": Descent(gd.optimistic_gradient_descent, 0.5, 0.0006, 0.3),
     "prodigy": Descent(partial(gd.prodigy, estim_lr0=1e-4), 1.0, 1.0, 1.0),  # less is lost in bfloat16
     "psgd_kron": Descent(gd.psgd_kron, 0.03, 0.03, 0.03),
     "radam": Descent(gd.radam, 0.03, 0.001, 0.15),
     "rmsprop": Descent(gd.rmsprop, 0.03, 0.004, 0.02),
+    "rprop": Descent(_rprop, 0.03, 0.02, 0.1, halving),
     "schedule_free_adamw": Descent(gd.schedule_free_adamw, 0.2, 0.003, 0.04),
     "schedule_free_sgd": Descent(gd.schedule_free_sgd, 7.0, 0.01, 2.0, rising),
     "sgd": Descent(partial(gd.sgd, momentum=0.9), 0.3, 0.0006, 0.2),
     "shampoo": Descent(partial(gd.shampoo, weight_decay=0.0), 0.03, 0.03, 0.03),
     "sign_sgd": Descent(gd.sign_sgd, 0.003, 0.001, 0.09, halving),
     "signum": Descent(gd.signum, 0.02, 0.006, 0.007),
+    "sm3": Descent(gd.sm3, 0.8, 0.3, 0.3),
     "soap": Descent(partial(gd.soap, weight_decay=0.0), 0.03, 0.03, 0.03),
     "yogi": Descent(gd.yogi, 0.5, 0.25, 0.03),
 }

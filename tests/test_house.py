@@ -27,6 +27,7 @@ FLOORS = [
     ["lifted", "matrices"],
     ["compose", "schedules", "transforms"],
     ["collectives"],
+    ["algorithms"],
     ["wrappers"],
     ["optimizers", "describing", "sharding"],
     ["names"],

@@ -219,7 +219,7 @@ def shapes(mesh):
             optax.lbfgs(memory_size=3),
             {"0/diff_updates_memory/w": (None, "data", "model"), "0/params/w": ("data", "model")},
         ),
-        (gd.sm3(0.1), {"0/mu/w/0": (), "0/mu/w/1": (), "0/nu/w": ("data", "model")}),
+        (gd.sm3(0.1), {"0/mu/w/0": ("data",), "0/mu/w/1": ("model",), "0/nu/w": ("data", "model")}),
     ],
     ids=lambda x: str(x)[:12],
 )

@@ -25,6 +25,7 @@ from gdjax.transforms.muon import scale_by_normuon as scale_by_normuon
 from gdjax.transforms.normalized_first import scale_by_adopt as scale_by_adopt
 from gdjax.transforms.normalized_first import scale_by_laprop as scale_by_laprop
 from gdjax.transforms.normalizing import centralize as centralize
+from gdjax.transforms.normalizing import normalize as normalize
 from gdjax.transforms.normalizing import normalize_by_update_norm as normalize_by_update_norm
 from gdjax.transforms.normalizing import zero_nans as zero_nans
 from gdjax.transforms.plateau import reduce_on_plateau as reduce_on_plateau

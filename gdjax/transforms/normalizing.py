@@ -11,6 +11,30 @@ from gdjax.value import Positive, Scalar, stateless, transform
 
 
 @transform(flat=True, parts=True)
+def normalize(axis_name: Any = None):
+    r"""Divide the gradient by its norm, that of all leaves as one vector: $g / \lVert g \rVert$, and 0 of 0.
+
+    Stateless: 0 bytes a parameter. Differs from Optax: a zero gradient gives 0, where Optax gives NaN, and its
+    derivative is finite.
+
+    Args:
+      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
+        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
+
+    >>> import gdjax as gd
+    >>> print(gd.normalize().update(jnp.array([3.0, 4.0]), ())[0])
+    [0.6 0.8]
+    """
+
+    def normalized(updates, params):
+        norm = norms.global_norm(updates, axis_name)
+        divisor = jnp.where(norm == 0, 1, norm)
+        return tree.cast_like(jax.tree.map(lambda g: g / tree.scalar(divisor, g), tree.widen(updates)), updates)
+
+    return stateless(normalized)
+
+
+@transform(flat=True, parts=True)
 def normalize_by_update_norm(scale_factor: Scalar = 1.0, eps: Positive = 1e-6, axis_name: Any = None):
     r"""Give the gradient one norm: $c\, g / (\lVert g \rVert + \epsilon)$, the norm that of all leaves as one vector.
 

@@ -1,0 +1,123 @@
+"""Rprop: a step size for every number, which grows while its gradient keeps its sign and shrinks when it turns."""
+
+from typing import Annotated
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gdjax import tree
+from gdjax.compose import chain
+from gdjax.transforms import scale
+from gdjax.value import Interval, NonNegative, Positive, Scalar, transform
+
+Shrinking = Annotated[Scalar, Interval("(0, 1]")]
+Growing = Annotated[Scalar, Interval("[1, inf]")]
+
+
+@transform(elementwise=True)
+def scale_by_rprop(
+    learning_rate: Positive,
+    eta_minus: Shrinking = 0.5,
+    eta_plus: Growing = 1.2,
+    min_step_size: NonNegative = 1e-6,
+    max_step_size: Positive = 50.0,
+):
+    r"""Replace each number of the gradient by its sign times a step size of its own.
+
+    With $s = \mathrm{sign}(g_t)\, \mathrm{sign}(u_{t-1})$: where $s = 1$ the step size grows,
+    $\Delta \leftarrow \min(\eta_+ \Delta, \Delta_{max})$; where $s = -1$ it shrinks,
+    $\Delta \leftarrow \max(\eta_- \Delta, \Delta_{min})$, and this update is 0. The update is otherwise
+    $u_t = \Delta\, \mathrm{sign}(g_t)$. The real and the imaginary part of a complex number each have a step size.
+
+    State: `ScaleByRpropState(step_sizes, prev_updates)`, 8 bytes a parameter (16 in float64).
+    Source: Igel and Hüsken 2003, algorithm iRprop- (https://doi.org/10.1016/S0925-2312(01)00700-7), after Riedmiller
+    and Braun 1993 (https://doi.org/10.1109/ICNN.1993.298623). Differs from Optax, which returns the update of the
+    step before, and compares signs by a product of numbers that may underflow.
+
+    Args:
+      learning_rate: the first $\Delta$, in (0, inf]; not a schedule.
+      eta_minus: $\eta_-$, in (0, 1].
+      eta_plus: $\eta_+$, in [1, inf].
+      min_step_size: $\Delta_{min}$, in [0, inf).
+      max_step_size: $\Delta_{max}$, in (0, inf].
+
+    >>> import gdjax as gd
+    >>> tx = gd.scale_by_rprop(0.1)
+    >>> state = tx.init(0.0)
+    >>> for gradient in (1.0, 1.0, -1.0, 1.0):
+    ...     update, state = tx.update(gradient, state)
+    ...     print(f"{update:.2f}")
+    0.10
+    0.12
+    0.00
+    0.06
+    """
+
+    def init(params):
+        steps = jax.tree.map(_in_both_parts, tree.accumulators(params, learning_rate))
+        return optax.ScaleByRpropState(step_sizes=steps, prev_updates=tree.accumulators(params, 0))
+
+    def update(updates, state, params=None):
+        g = tree.widen(updates)
+        sizes = jax.tree.map(step_size, g, state.prev_updates, state.step_sizes)
+        steps = jax.tree.map(step, g, state.prev_updates, sizes)
+        sizes, kept = tree.cast_like(sizes, state.step_sizes), tree.cast_like(steps, state.prev_updates)
+        return tree.cast_like(steps, updates), optax.ScaleByRpropState(sizes, kept)
+
+    @_by_parts
+    def step_size(g, before, size):
+        agreement = jnp.sign(g) * jnp.sign(before)
+        factor = jnp.where(agreement > 0, tree.scalar(eta_plus, g), tree.scalar(eta_minus, g))
+        changed = jnp.clip(size * factor, tree.scalar(min_step_size, g), tree.scalar(max_step_size, g))
+        return jnp.where(agreement == 0, size, changed)
+
+    @_by_parts
+    def step(g, before, size):
+        turned = jnp.sign(g) * jnp.sign(before) < 0
+        return jnp.where(turned, 0, size * jnp.sign(g))
+
+    return init, update
+
+
+def _by_parts(f):
+    """Apply a function of real arrays to the real and to the imaginary parts of complex ones."""
+
+    def applied(*xs):
+        if not jnp.iscomplexobj(xs[0]):
+            return f(*xs)
+        return jax.lax.complex(f(*(x.real for x in xs)), f(*(x.imag for x in xs)))
+
+    return applied
+
+
+def _in_both_parts(x):
+    return jax.lax.complex(x.real, x.real) if jnp.iscomplexobj(x) else x
+
+
+@transform
+def rprop(
+    learning_rate: Positive,
+    eta_minus: Shrinking = 0.5,
+    eta_plus: Growing = 1.2,
+    min_step_size: NonNegative = 1e-6,
+    max_step_size: Positive = 50.0,
+):
+    r"""Rprop: $p \leftarrow p - u$ with $u$ of `scale_by_rprop`. For full-batch gradients: noise turns signs.
+
+    State: 8 bytes a parameter (16 in float64). Source: Igel and Hüsken 2003, algorithm iRprop-
+    (https://doi.org/10.1016/S0925-2312(01)00700-7).
+
+    Args:
+      learning_rate: the first step size, in (0, inf]; not a schedule.
+      eta_minus, eta_plus, min_step_size, max_step_size: as in `scale_by_rprop`.
+
+    >>> import gdjax as gd
+    >>> tx = gd.rprop(0.1)
+    >>> print(tx.update(jnp.array([3.0, -1e-9]), tx.init(jnp.zeros(2)))[0])
+    [-0.1  0.1]
+    """
+    return chain(
+        scale_by_rprop(learning_rate, eta_minus, eta_plus, min_step_size, max_step_size),
+        scale(-1.0),
+    )
