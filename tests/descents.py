@@ -38,8 +38,8 @@ def _optimistic_adam(rate):
 
 
 def _rprop(rate):
-    """Its step sizes stay in [1e-6, 1] of a rate that falls: mini-batches turn signs too often for them to fall."""
-    return gd.chain(gd.rprop(1.0, max_step_size=1.0), gd.scale_by_schedule(rate))
+    """Its step sizes stay in [0.3, 1] of a rate that falls: mini-batches turn signs too often for its own."""
+    return gd.chain(gd.rprop(1.0, min_step_size=0.3, max_step_size=1.0), gd.scale_by_schedule(rate))
 
 
 DESCENTS = {
@@ -78,7 +78,7 @@ DESCENTS = {
     "psgd_kron": Descent(gd.psgd_kron, 0.03, 0.03, 0.03),
     "radam": Descent(gd.radam, 0.03, 0.001, 0.15),
     "rmsprop": Descent(gd.rmsprop, 0.03, 0.004, 0.02),
-    "rprop": Descent(_rprop, 0.03, 0.02, 0.1, halving),
+    "rprop": Descent(_rprop, 0.01, 0.003, 0.06, halving),
     "schedule_free_adamw": Descent(gd.schedule_free_adamw, 0.2, 0.003, 0.04),
     "schedule_free_sgd": Descent(gd.schedule_free_sgd, 7.0, 0.01, 2.0, rising),
     "sgd": Descent(partial(gd.sgd, momentum=0.9), 0.3, 0.0006, 0.2),

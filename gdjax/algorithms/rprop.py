@@ -23,7 +23,7 @@ def scale_by_rprop(
     min_step_size: NonNegative = 1e-6,
     max_step_size: Positive = 50.0,
 ):
-    r"""Replace each number of the gradient by its sign times a step size of its own.
+    r"""Replace each number of the gradient by its sign times its step size.
 
     With $s = \mathrm{sign}(g_t)\, \mathrm{sign}(u_{t-1})$: where $s = 1$ the step size grows,
     $\Delta \leftarrow \min(\eta_+ \Delta, \Delta_{max})$; where $s = -1$ it shrinks,
