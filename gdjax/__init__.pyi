@@ -341,6 +341,7 @@ from gdjax.wrappers import cautious as cautious
 from gdjax.wrappers import eval_params as eval_params
 from gdjax.wrappers import lookahead as lookahead
 from gdjax.wrappers import mars as mars
+from gdjax.wrappers import maximize as maximize
 from gdjax.wrappers import packed as packed
 from gdjax.wrappers import params_ema as params_ema
 from gdjax.wrappers import sam as sam

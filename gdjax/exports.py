@@ -61,7 +61,9 @@ NAMES = {
         Decay Factory GradientTransform Interval NonNegative ParseError Positive Rate Scalar ScalarOrSchedule
         Schedule expand lift schedule stack transform
     """,
-    "wrappers": "accumulate apply_if_finite cautious eval_params lookahead mars packed params_ema sam schedule_free",
+    "wrappers": """
+        accumulate apply_if_finite cautious eval_params lookahead mars maximize packed params_ema sam schedule_free
+    """,
 }
 """The names of each submodule that are public names of the package."""
 

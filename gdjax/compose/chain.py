@@ -5,8 +5,9 @@ from collections import OrderedDict
 import optax
 
 from gdjax.compose.updating import apply_updates, descend
-from gdjax.value import transform
+from gdjax.value import GradientTransform, transform
 from gdjax.value.diagnose import MismatchError
+from gdjax.value.printing import brief
 
 
 @transform(flat=True, parts=True)
@@ -34,7 +35,7 @@ def chain(*transforms: optax.GradientTransformation):
 
     def through(updates, state, params, number, extra_args):
         if not isinstance(state, tuple) or len(state) != len(transforms):
-            raise MismatchError(_other_state("chain", transforms, state))
+            raise MismatchError("chain", _other_state(transforms, state))
         new = []
         for tx, old in zip(transforms[:number], state, strict=False):
             updates, kept = tx.update(updates, old, params, **extra_args)
@@ -74,8 +75,9 @@ def named_chain(*transforms: tuple[str, optax.GradientTransformation]):
     ['clip', 'step']
     """
     for part in transforms:
-        if not (type(part) is tuple and len(part) == 2 and isinstance(part[0], str)):
-            raise TypeError(f"named_chain: its arguments are pairs (name, transform), got {part}.")
+        if not (type(part) is tuple and len(part) == 2 and isinstance(part[0], str) and not isinstance(part[1], str)):
+            way = _way(part)
+            raise TypeError(f"named_chain: its arguments are pairs (name, transform), got {brief(part)}{way}.")
     names = [str(name) for name, _ in transforms]
     if len(set(names)) < len(names):
         raise ValueError(f"named_chain: the names must all be different, got {names}.")
@@ -101,15 +103,26 @@ def named_chain(*transforms: tuple[str, optax.GradientTransformation]):
 
     def unnamed(state):
         if not isinstance(state, dict) or set(state) != set(names):
-            raise MismatchError(_other_state("named_chain", transforms, state))
+            raise MismatchError("named_chain", _other_state(transforms, state))
         return tuple(state[name] for name in names)
 
     return init, update, again, step
 
 
-def _other_state(who: str, transforms: tuple, state: object) -> str:
+def _way(part: object) -> str:
+    """What to write in the place of something that is no pair."""
+    if isinstance(part, (dict, list)):
+        pairs = "items.items()" if isinstance(part, dict) else "pairs"
+        return f"; give them one by one: named_chain(*{pairs})"
+    if type(part) is tuple and len(part) == 2 and isinstance(part[1], str):
+        return "; the name comes first"
+    return f'; write ("name", {part.factory.__name__}(...))' if isinstance(part, GradientTransform) else ""
+
+
+def _other_state(transforms: tuple, state: object) -> str:
     parts = f"{type(state).__name__} of {len(state)}" if isinstance(state, (tuple, dict)) else type(state).__name__
+    names = f" ({', '.join(type(part).__name__ for part in state)})" if isinstance(state, tuple) and state else ""
     return (
-        f"{who}: the state is that of another transform: one of {len(transforms)} parts was expected, "
-        f"got {parts}. Make it with init."
+        f"the state is that of another transform: one of {len(transforms)} parts was expected, "
+        f"got {parts}{names}. Make it with init"
     )

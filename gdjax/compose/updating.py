@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import tree
-from gdjax.value import GradientTransform
-from gdjax.value.diagnose import difference
+from gdjax.value import GradientTransform, misplaced
+from gdjax.value.diagnose import difference, require_optimizer
 
 
 def descend(
@@ -32,6 +32,7 @@ def descend(
     >>> print(params)
     4.0
     """
+    require_optimizer("descend", tx)
     if isinstance(tx, GradientTransform) and tx.descends:
         return tx.descend(grads, state, params, **extra_args)
     updates, state = optax.with_extra_args_support(tx).update(grads, state, params, **extra_args)
@@ -55,8 +56,12 @@ def apply_updates(params: Any, updates: Any) -> Any:
     """
     try:
         return jax.tree.map(_moved, params, updates, is_leaf=lambda x: x is None)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
+        if what := misplaced.of_apply(params, updates):
+            raise ValueError(f"apply_updates: {what}.") from error
         where = difference(params, updates, "params", "updates")
+        if where is None:
+            raise
         raise ValueError(f"apply_updates: params and updates differ {where}.") from error
 
 

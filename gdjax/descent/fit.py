@@ -23,10 +23,10 @@ from gdjax.descent.placing import Placement
 from gdjax.descent.plans import Plan, plan
 from gdjax.descent.progress import Callback
 from gdjax.descent.result import Fit
-from gdjax.descent.step import State, as_key, require_no_axis, require_optimizer
+from gdjax.descent.step import State, as_key, require_no_axis
 from gdjax.descent.stopping import Criterion
 from gdjax.descent.streams import is_stream
-from gdjax.value.diagnose import require_count, require_inexact
+from gdjax.value.diagnose import require_count, require_inexact, require_optimizer
 from gdjax.value.printing import text
 
 

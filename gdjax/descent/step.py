@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from gdjax import axes, norms, sharding, tree
 from gdjax.compose import descend
 from gdjax.descent.gradient import WAY, Gradient, make_gradient
-from gdjax.value.diagnose import require_inexact
+from gdjax.value.diagnose import require_inexact, require_optimizer
 from gdjax.value.traits import anywhere, reduced_over
 
 
@@ -168,13 +168,6 @@ def require_no_axis(who: str, tx: Any) -> None:
             f"of {', '.join(map(repr, over))}: leave it out (gd.sharding.zero divides the state as shard_update does), "
             "or take the steps of make_step(axis_name=) yourself."
         )
-
-
-def require_optimizer(who: str, tx: Any) -> None:
-    """Refuse what is no optimizer."""
-    if not (callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None))):
-        way = "; gd.parse reads a text" if isinstance(tx, str) else "; call it" if callable(tx) else ""
-        raise TypeError(f"{who}: tx must be an optimizer, a value or one of Optax, got {tx!r}{way}.")
 
 
 def as_key(key: Any) -> jax.Array:

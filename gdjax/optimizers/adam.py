@@ -11,12 +11,12 @@ from gdjax.transforms import (
     scale_by_learning_rate,
     scale_by_radam,
 )
-from gdjax.value import Decay, Interval, NonNegative, Positive, Rate, Scalar, WeightDecay, transform
+from gdjax.value import Decay, Interval, LearningRate, NonNegative, Positive, Scalar, WeightDecay, transform
 
 
 @transform
 def adam(
-    learning_rate: Rate,
+    learning_rate: LearningRate,
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
@@ -46,7 +46,7 @@ def adam(
 
 @transform
 def adamw(
-    learning_rate: Rate,
+    learning_rate: LearningRate,
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
@@ -83,7 +83,7 @@ def adamw(
 
 @transform
 def nadam(
-    learning_rate: Rate,
+    learning_rate: LearningRate,
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
@@ -108,7 +108,7 @@ def nadam(
 
 @transform
 def nadamw(
-    learning_rate: Rate,
+    learning_rate: LearningRate,
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
@@ -135,7 +135,7 @@ def nadamw(
 
 @transform
 def amsgrad(
-    learning_rate: Rate,
+    learning_rate: LearningRate,
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
@@ -164,7 +164,7 @@ def amsgrad(
 
 @transform
 def adamax(
-    learning_rate: Rate,
+    learning_rate: LearningRate,
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     eps: Positive = 1e-8,
@@ -189,7 +189,7 @@ def adamax(
 
 @transform
 def adamaxw(
-    learning_rate: Rate,
+    learning_rate: LearningRate,
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     eps: Positive = 1e-8,
@@ -218,7 +218,7 @@ def adamaxw(
 
 @transform
 def radam(
-    learning_rate: Rate,
+    learning_rate: LearningRate,
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,

@@ -14,13 +14,13 @@ from optax.contrib import DAdaptAdamWState, ProdigyState
 from gdjax import norms, tree
 from gdjax.transforms.distance import added, divisor, sum_dtype, way
 from gdjax.transforms.moments import after, below_one, by_root, correction, mean, mean_squares, means
-from gdjax.value import Decay, NonNegative, Positive, Rate, WeightDecay, at, transform
+from gdjax.value import Decay, LearningRate, NonNegative, Positive, WeightDecay, at, transform
 from gdjax.value.diagnose import require_params
 
 
 @transform(flat=True, parts=True)
 def prodigy(
-    learning_rate: Rate = 1.0,
+    learning_rate: LearningRate = 1.0,
     betas: tuple[Decay, Decay] = (0.9, 0.999),
     beta3: Decay | None = None,
     eps: NonNegative = 1e-8,
@@ -97,7 +97,7 @@ def prodigy(
 
 @transform(flat=True, parts=True)
 def dadapt_adamw(
-    learning_rate: Rate = 1.0,
+    learning_rate: LearningRate = 1.0,
     betas: tuple[Decay, Decay] = (0.9, 0.999),
     eps: NonNegative = 1e-8,
     estim_lr0: Positive = 1e-6,

@@ -4,12 +4,12 @@ from typing import Any, Literal
 
 from gdjax.compose import chain
 from gdjax.transforms import add_decayed_weights, identity, scale_by_dog, scale_by_dowg, scale_by_learning_rate
-from gdjax.value import NonNegative, Positive, Rate, WeightDecay, transform
+from gdjax.value import LearningRate, NonNegative, Positive, WeightDecay, transform
 
 
 @transform
 def dog(
-    learning_rate: Rate = 1.0,
+    learning_rate: LearningRate = 1.0,
     init_step: tuple[Literal["distance", "learning_rate", "heuristic"], Positive] = ("heuristic", 1e-6),
     eps: NonNegative = 1e-8,
     weight_decay: WeightDecay | None = None,
@@ -40,7 +40,7 @@ def dog(
 
 @transform
 def dowg(
-    learning_rate: Rate = 1.0,
+    learning_rate: LearningRate = 1.0,
     init_estim_sq_dist: Positive | None = None,
     eps: NonNegative = 1e-4,
     weight_decay: WeightDecay | None = None,

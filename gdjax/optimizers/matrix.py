@@ -21,10 +21,10 @@ from gdjax.transforms import (
 from gdjax.value import (
     Decay,
     Interval,
+    LearningRate,
     Momentum,
     NonNegative,
     Positive,
-    Rate,
     Scalar,
     ScalarOrSchedule,
     WeightDecay,
@@ -34,8 +34,8 @@ from gdjax.value import (
 
 @transform
 def muon(
-    learning_rate: Rate,
-    adam_learning_rate: Rate | None = None,
+    learning_rate: LearningRate,
+    adam_learning_rate: LearningRate | None = None,
     ns_coeffs: Any = JORDAN,
     beta: Decay = 0.95,
     weight_decay: WeightDecay = 0.0,
@@ -72,8 +72,8 @@ def muon(
 
 @transform
 def normuon(
-    learning_rate: Rate,
-    adam_learning_rate: Rate | None = None,
+    learning_rate: LearningRate,
+    adam_learning_rate: LearningRate | None = None,
     ns_coeffs: Any = JORDAN,
     beta: Decay = 0.95,
     beta2: Decay = 0.95,
@@ -108,8 +108,8 @@ def normuon(
 
 @transform
 def shampoo(
-    learning_rate: Rate,
-    adam_learning_rate: Rate | None = None,
+    learning_rate: LearningRate,
+    adam_learning_rate: LearningRate | None = None,
     graft: optax.GradientTransformation = scale_by_adam(0.9, 0.999, 1e-8),  # noqa: B008  (a value)
     b1: Decay = 0.9,
     b2: Momentum = 0.999,
@@ -146,8 +146,8 @@ def shampoo(
 
 @transform
 def soap(
-    learning_rate: Rate = 3e-3,
-    adam_learning_rate: Rate | None = None,
+    learning_rate: LearningRate = 3e-3,
+    adam_learning_rate: LearningRate | None = None,
     b1: Decay = 0.95,
     b2: Decay = 0.95,
     shampoo_beta: Decay = 0.95,
@@ -182,8 +182,8 @@ def soap(
 
 @transform
 def psgd_kron(
-    learning_rate: Rate,
-    adam_learning_rate: Rate | None = None,
+    learning_rate: LearningRate,
+    adam_learning_rate: LearningRate | None = None,
     b1: Decay = 0.9,
     preconditioner_update_probability: Annotated[ScalarOrSchedule, Interval("[0, 1]")] | None = None,
     precond_lr: Annotated[Scalar, Interval("(0, 1)")] = 0.1,

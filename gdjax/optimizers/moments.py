@@ -18,12 +18,12 @@ from gdjax.transforms import (
     scale_by_yogi,
 )
 from gdjax.transforms.normalized_first import fourth_root
-from gdjax.value import Decay, Interval, NonNegative, Rate, ScalarOrSchedule, WeightDecay, transform
+from gdjax.value import Decay, Interval, LearningRate, NonNegative, ScalarOrSchedule, WeightDecay, transform
 
 
 @transform
 def adabelief(
-    learning_rate: Rate,
+    learning_rate: LearningRate,
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     eps: NonNegative = 1e-16,
@@ -51,7 +51,7 @@ def adabelief(
 
 @transform
 def yogi(
-    learning_rate: Rate,
+    learning_rate: LearningRate,
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     eps: NonNegative = 1e-3,
@@ -77,7 +77,7 @@ def yogi(
 
 @transform
 def novograd(
-    learning_rate: Rate,
+    learning_rate: LearningRate,
     b1: Decay = 0.9,
     b2: Decay = 0.25,
     eps: NonNegative = 1e-6,
@@ -105,7 +105,7 @@ def novograd(
 
 @transform
 def adan(
-    learning_rate: Rate,
+    learning_rate: LearningRate,
     b1: Decay = 0.98,
     b2: Decay = 0.92,
     b3: Decay = 0.99,
@@ -137,11 +137,11 @@ def adan(
 
 @transform
 def ademamix(
-    learning_rate: Rate,
+    learning_rate: LearningRate,
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     b3: Annotated[ScalarOrSchedule, Interval("[0, 1)")] = 0.9999,
-    alpha: Rate = 5.0,
+    alpha: Annotated[ScalarOrSchedule, Interval("[0, inf)")] = 5.0,
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
     mu_dtype: Any = None,
@@ -170,7 +170,7 @@ def ademamix(
 
 @transform
 def laprop(
-    learning_rate: Rate,
+    learning_rate: LearningRate,
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
@@ -201,7 +201,7 @@ def laprop(
 
 @transform
 def adopt(
-    learning_rate: Rate,
+    learning_rate: LearningRate,
     b1: Decay = 0.9,
     b2: Decay = 0.9999,
     eps: NonNegative = 1e-6,

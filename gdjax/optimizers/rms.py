@@ -13,12 +13,12 @@ from gdjax.transforms import (
     scale_by_stddev,
     trace,
 )
-from gdjax.value import Decay, Momentum, NonNegative, Positive, Rate, WeightDecay, transform
+from gdjax.value import Decay, LearningRate, Momentum, NonNegative, Positive, WeightDecay, transform
 
 
 @transform
 def rmsprop(
-    learning_rate: Rate,
+    learning_rate: LearningRate,
     decay: Decay = 0.9,
     eps: NonNegative = 1e-8,
     initial_scale: NonNegative = 0.0,
@@ -58,7 +58,7 @@ def rmsprop(
 
 @transform
 def adagrad(
-    learning_rate: Rate,
+    learning_rate: LearningRate,
     initial_accumulator_value: NonNegative = 0.1,
     eps: NonNegative = 1e-7,
 ):
@@ -82,7 +82,7 @@ def adagrad(
 
 @transform
 def adadelta(
-    learning_rate: Rate | None = None,
+    learning_rate: LearningRate | None = None,
     rho: Decay = 0.9,
     eps: Positive = 1e-6,
     weight_decay: WeightDecay = 0.0,

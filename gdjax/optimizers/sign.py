@@ -12,12 +12,12 @@ from gdjax.transforms import (
     scale_by_sign,
     trace,
 )
-from gdjax.value import Decay, Interval, Momentum, Rate, Scalar, WeightDecay, transform
+from gdjax.value import Decay, Interval, LearningRate, Momentum, Scalar, WeightDecay, transform
 
 
 @transform
 def sgd(
-    learning_rate: Rate,
+    learning_rate: LearningRate,
     momentum: Momentum | None = None,
     nesterov: bool = False,
     accumulator_dtype: Any = None,
@@ -46,7 +46,7 @@ def sgd(
 
 @transform
 def sign_sgd(
-    learning_rate: Rate,
+    learning_rate: LearningRate,
 ):
     r"""Descend by signs: $p \leftarrow p - \eta\, \mathrm{sign}(g)$.
 
@@ -67,7 +67,7 @@ def sign_sgd(
 
 @transform
 def signum(
-    learning_rate: Rate,
+    learning_rate: LearningRate,
     beta: Decay = 0.9,
     accumulator_dtype: Any = None,
 ):
@@ -92,7 +92,7 @@ def signum(
 
 @transform
 def lion(
-    learning_rate: Rate,
+    learning_rate: LearningRate,
     b1: Decay = 0.9,
     b2: Annotated[Scalar, Interval("(0, 1)")] = 0.99,
     mu_dtype: Any = None,

@@ -18,12 +18,12 @@ from gdjax.transforms import (
     scale_by_trust_ratio,
     trace,
 )
-from gdjax.value import Decay, Momentum, NonNegative, Positive, Rate, Scalar, WeightDecay, transform
+from gdjax.value import Decay, LearningRate, Momentum, NonNegative, Positive, Scalar, WeightDecay, transform
 
 
 @transform
 def lamb(
-    learning_rate: Rate,
+    learning_rate: LearningRate,
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     eps: NonNegative = 1e-6,
@@ -56,7 +56,7 @@ def lamb(
 
 @transform
 def lars(
-    learning_rate: Rate,
+    learning_rate: LearningRate,
     weight_decay: WeightDecay = 0.0,
     weight_decay_mask: Any = True,
     trust_coefficient: NonNegative = 0.001,
@@ -94,7 +94,7 @@ def lars(
 
 
 @transform
-def fromage(learning_rate: Rate, min_norm: NonNegative = 1e-6, axis_name: Any = None):
+def fromage(learning_rate: LearningRate, min_norm: NonNegative = 1e-6, axis_name: Any = None):
     r"""Fromage: $p \leftarrow (p - \eta\, r g) / \sqrt{1 + \eta^2}$ with $r$ of `scale_by_trust_ratio`.
 
     State: none, or two counts where $\eta$ is a schedule.
@@ -123,7 +123,7 @@ def fromage(learning_rate: Rate, min_norm: NonNegative = 1e-6, axis_name: Any = 
 
 @transform
 def adafactor(
-    learning_rate: Rate | None = None,
+    learning_rate: LearningRate | None = None,
     min_dim_size_to_factor: int = 128,
     decay_rate: NonNegative = 0.8,
     decay_offset: Scalar = 0.0,
@@ -178,7 +178,7 @@ def adafactor(
 
 @transform
 def came(
-    learning_rate: Rate,
+    learning_rate: LearningRate,
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     b3: Decay = 0.9999,

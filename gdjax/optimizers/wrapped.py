@@ -8,13 +8,13 @@ from gdjax.compose import chain
 from gdjax.optimizers.sign import sgd
 from gdjax.schedules import warmup_constant_schedule
 from gdjax.transforms import add_decayed_weights, scale_by_adam, scale_by_learning_rate, scale_by_rms
-from gdjax.value import Decay, Interval, NonNegative, Positive, Rate, Scalar, WeightDecay, transform
+from gdjax.value import Decay, Interval, LearningRate, NonNegative, Positive, Scalar, WeightDecay, transform
 from gdjax.wrappers import cautious, mars, schedule_free
 
 
 @transform
 def schedule_free_sgd(
-    learning_rate: Rate = 1.0,
+    learning_rate: LearningRate = 1.0,
     warmup_steps: Annotated[Scalar, Interval("[0, inf)")] | None = None,
     b1: Annotated[Scalar, Interval("(0, 1]")] = 0.9,
     weight_decay: WeightDecay | None = None,
@@ -43,7 +43,7 @@ def schedule_free_sgd(
 
 @transform
 def schedule_free_adamw(
-    learning_rate: Rate = 0.0025,
+    learning_rate: LearningRate = 0.0025,
     warmup_steps: Annotated[Scalar, Interval("[0, inf)")] | None = None,
     b1: Annotated[Scalar, Interval("(0, 1]")] = 0.9,
     b2: Decay = 0.999,
@@ -89,7 +89,7 @@ def _warmed(learning_rate: Any, warmup_steps: Any) -> Any:
 
 @transform
 def mars_adamw(
-    learning_rate: Rate,
+    learning_rate: LearningRate,
     b1: Decay = 0.95,
     b2: Decay = 0.99,
     eps: NonNegative = 1e-8,
@@ -123,7 +123,7 @@ def mars_adamw(
 
 @transform
 def cautious_adamw(
-    learning_rate: Rate,
+    learning_rate: LearningRate,
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,

@@ -9,7 +9,7 @@ from optax.contrib import ScaleByAdemamixState
 
 from gdjax import tree
 from gdjax.transforms.moments import by_root, corrected, mean_squares, means
-from gdjax.value import Decay, Interval, NonNegative, Rate, ScalarOrSchedule, at, transform
+from gdjax.value import Decay, Interval, NonNegative, ScalarOrSchedule, at, transform
 
 
 @transform(elementwise=True)
@@ -17,7 +17,7 @@ def scale_by_ademamix(
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     b3: Annotated[ScalarOrSchedule, Interval("[0, 1)")] = 0.9999,
-    alpha: Rate = 5.0,
+    alpha: Annotated[ScalarOrSchedule, Interval("[0, inf)")] = 5.0,
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
     mu_dtype: Any = None,
@@ -36,7 +36,7 @@ def scale_by_ademamix(
       b1: $\beta_1$, in [0, 1).
       b2: $\beta_2$, in [0, 1).
       b3: $\beta_3$, in [0, 1), or a schedule of it (`ademamix_b3`).
-      alpha: $\alpha$, any number, or a schedule of it (`ademamix_alpha`).
+      alpha: $\alpha$, in [0, inf), or a schedule of it (`ademamix_alpha`).
       eps: $\epsilon$, added to the root, in [0, inf).
       eps_root: $\epsilon_0$, added under the root, in [0, inf).
       mu_dtype: the dtype in which the means are kept; by default that of the parameters, float32 at least.

@@ -12,6 +12,7 @@ from gdjax.value.schedule import Schedule as Schedule
 from gdjax.value.schedule import at as at
 from gdjax.value.slots import Decay as Decay
 from gdjax.value.slots import Interval as Interval
+from gdjax.value.slots import LearningRate as LearningRate
 from gdjax.value.slots import Momentum as Momentum
 from gdjax.value.slots import NonNegative as NonNegative
 from gdjax.value.slots import Positive as Positive

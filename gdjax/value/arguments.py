@@ -12,7 +12,7 @@ from jax.core import Tracer
 from gdjax.value.base import Value
 from gdjax.value.fingerprint import fingerprint
 from gdjax.value.gradient_transform import GradientTransform
-from gdjax.value.printing import text, uncalled
+from gdjax.value.printing import brief, uncalled
 from gdjax.value.schedule import Schedule
 from gdjax.value.slots import Slot
 
@@ -43,6 +43,7 @@ def leaves(argument: Any, slot: Slot, opaque: Callable[[Any, Slot], Value]) -> A
         case GradientTransform() if "transform" in slot.takes:
             return argument
         case Schedule() if "schedule" in slot.takes:
+            require_levels(argument, slot)
             return argument
         case Value():
             raise refusal(argument, slot)
@@ -53,13 +54,36 @@ def leaves(argument: Any, slot: Slot, opaque: Callable[[Any, Slot], Value]) -> A
     return opaque(argument, slot)
 
 
+def require_levels(schedule: Schedule, slot: Slot) -> None:
+    """Refuse a schedule that goes below zero where its parameter may not: as far as its Python numbers tell."""
+    for name, level in _levels(schedule):
+        if isinstance(level, float) and level < 0 and slot.interval is not None and not slot.interval.holds(level):
+            raise ValueError(
+                f"{slot.name} must lie in {slot.interval.text}, got a schedule with {name}={level!r}{slot.way(level)}"
+            )
+
+
+def _levels(node: Any) -> Iterator[tuple[str, Any]]:
+    """The values that schedules take, by the names of their parameters: those that may be any number."""
+    if isinstance(node, Schedule):
+        for name, own in node.factory.slots.items():
+            argument = node.arguments[name]
+            bound = name == "end_value" and "decay_rate" in node.arguments  # of what tends to zero
+            if own.interval is not None and own.interval.text == "(-inf, inf)" and not bound:
+                yield from ((name, x) for x in jax.tree.leaves(argument) if not isinstance(argument, Schedule))
+            yield from _levels(argument)
+    elif isinstance(node, (list, tuple)):
+        for part in node:
+            yield from _levels(part)
+
+
 def static(argument: Any, slot: Slot) -> Any:
     """An argument that shapes the program: comparable and hashable by value, a dtype in one form."""
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(argument)):
-        raise TypeError(f"{slot.name} shapes the program and cannot be traced, got {text(argument)}")
+        raise TypeError(f"{slot.name} shapes the program and cannot be traced, got {brief(argument)}")
     argument = _own(argument)
     if slot.flag and not isinstance(argument, bool):
-        raise TypeError(f"{slot.name} must be True or False, got {text(argument)}")
+        raise TypeError(f"{slot.name} must be True or False, got {brief(argument)}")
     try:
         fingerprint(argument)
     except TypeError as error:
@@ -74,7 +98,54 @@ def refusal(argument: Any, slot: Slot) -> TypeError:
     """The error for an argument of another kind."""
     kinds = {"number": "a number", "schedule": "a schedule", "transform": "a transform"}
     wanted = " or ".join(kinds[kind] for kind in kinds if kind in slot.takes)
-    return TypeError(f"{slot.name} must be {wanted}, got {text(argument)}{uncalled(argument)}")
+    return TypeError(f"{slot.name} must be {wanted}, got {brief(argument)}{_way(argument, slot)}")
+
+
+def _way(argument: Any, slot: Slot) -> str:
+    """What to write in the place of an argument of another kind, where that can be told."""
+    if called := uncalled(argument):
+        return called
+    if isinstance(argument, str) and "transform" in slot.takes | ({"transform"} if "(" in argument else set()):
+        return "; gd.parse reads a text"
+    if isinstance(argument, str):
+        return "; write it without quotes" if _is_number(argument) else ""
+    if "transform" in slot.takes:
+        return _way_to_transform(argument, slot)
+    if _is_tree_of_arrays(argument):
+        return "; an optimizer is made without the parameters, and init(params) gets them"
+    if isinstance(argument, (tuple, list)) and slot.name in ("b1", "betas"):
+        return f"; give b1={brief(argument[0])}, b2={brief(argument[1])}" if len(argument) == 2 else ""
+    return ""
+
+
+def _way_to_transform(argument: Any, slot: Slot) -> str:
+    if argument is None:
+        return "; leave it out, or give gd.identity()"
+    if isinstance(argument, Schedule) or (isinstance(argument, (int, float)) and not isinstance(argument, bool)):
+        return f"; gd.scale_by_learning_rate({brief(argument)}) is one"
+    if isinstance(argument, (list, tuple)):
+        if len(argument) == 2 and all(callable(x) and not isinstance(x, Value) for x in argument):
+            return "; optax.GradientTransformation(init, update) makes one of two functions"
+        kind = type(argument).__name__
+        return (
+            f"; give its elements one by one, without the {kind}" if slot.several else "; gd.chain makes one of several"
+        )
+    if isinstance(argument, Mapping):
+        return "; gd.by_path takes transforms by pattern, and gd.named_chain pairs (name, transform)"
+    return ""
+
+
+def _is_number(written: str) -> bool:
+    try:
+        float(written)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_tree_of_arrays(argument: Any) -> bool:
+    leaves = jax.tree.leaves(argument)
+    return bool(leaves) and leaves[0] is not argument and all(hasattr(leaf, "shape") for leaf in leaves)
 
 
 def _own(argument: Any) -> Any:

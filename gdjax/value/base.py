@@ -47,15 +47,19 @@ class Value:
         Raises:
           AttributeError: if nothing has the name, or several have it.
         """
+        if not isinstance(changes, Mapping):
+            way = 'replace(learning_rate=0.1), or replace({"transforms/0/learning_rate": 0.1})'
+            raise TypeError(f"replace: give hyperparameters by name, or a dict of them by path: {way}.")
         changed = self
         for where, argument in {**changes, **named}.items():
-            changed = hyperparams.put(changed, hyperparams.locate(changed, where), argument)
+            way = hyperparams.locate(changed, where, hyperparams.changing(argument))
+            changed = hyperparams.put(changed, way, argument)
         return changed
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or "arguments" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-        return hyperparams.get(self, hyperparams.locate(self, name))
+        return hyperparams.get(self, hyperparams.locate(self, name, hyperparams.reading))
 
     def __dir__(self) -> Iterable[str]:
         return {*super().__dir__(), *self.arguments}

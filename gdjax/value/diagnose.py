@@ -1,6 +1,7 @@
 """What went wrong inside a transform, in the words of its user."""
 
 import contextlib
+import dis
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,7 +10,8 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from gdjax import axes, tree
-from gdjax.value.printing import text
+from gdjax.value import misplaced
+from gdjax.value.printing import brief, text, uncalled
 
 _BRANCHED = (
     jax.errors.ConcretizationTypeError,
@@ -27,7 +29,7 @@ def require_inexact(who: str, what: str, params: Any, way: str = _LEFT_OUT) -> N
         if not _inexact(leaf):
             path = next(path for path, other in tree.leaves_with_paths(params) if other is leaf)
             where = f"{what} at {path!r}" if path else what
-            raise TypeError(f"{who}: {where} must be floating or complex, got {short(leaf)}. {way}")
+            raise InexactError(f"{who}: {where} must be floating or complex, got {short(leaf)}. {way}")
 
 
 def require_count(who: str, name: str, number: Any) -> None:
@@ -42,28 +44,74 @@ def require_params(who: str, params: Any) -> None:
         raise ValueError(f"{who} needs the parameters: call update(updates, state, params).")
 
 
+def require_optimizer(who: str, tx: Any) -> None:
+    """Refuse what is no optimizer."""
+    if isinstance(tx, type) or not (callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None))):
+        way = "; gd.parse reads a text" if isinstance(tx, str) else uncalled(tx) or "; call it" * callable(tx)
+        raise TypeError(f"{who}: tx must be an optimizer, a value or one of Optax, got {brief(tx)}{way}.")
+
+
 @contextlib.contextmanager
 def mismatches(tx: Any, updates: Any, state: Any, params: Any) -> Iterator[None]:
-    """Explain an update that failed because its trees do not belong together."""
+    """Explain an update that failed because of what it was given; an error of the user's own passes."""
     who = tx.factory.__name__
     try:
         yield
     except (TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
-        if isinstance(error, (MismatchError, TracedError)):
+        if isinstance(error, TracedError) or _is_raised_by_user(error):
+            raise
+        if what := misplaced.of_update(tx, updates, state, params):
+            raise MismatchError(who, what) from error
+        if isinstance(error, MismatchError):
+            if error.who == _stands_for(tx):  # the user wrote the name of the optimizer, not that of its chain
+                raise MismatchError(who, error.what) from error.__cause__
+            raise
+        if isinstance(error, InexactError):
             raise
         if params is not None and (where := difference(updates, params, "updates", "params")):
-            raise MismatchError(f"{who}: updates and params differ {where}.") from error
+            raise MismatchError(who, f"updates and params differ {where}") from error
         expected = _expected_state(tx, updates if params is None else params, state)
         if where := difference(state, expected, "the state given", "the one that init makes"):
             raise MismatchError(
-                f"{who}: the state does not belong to these params: {where}. "
-                "Make it with init, or restore the state of this very transform."
+                who,
+                f"the state does not belong to these params: {where}. "
+                "Make it with init, or restore the state of this very transform",
             ) from error
         raise
 
 
 class MismatchError(ValueError):
-    """An error that names its cause already."""
+    """An error that names its cause already: who found it, and what it is."""
+
+    def __init__(self, who: str, what: str):
+        super().__init__(f"{who}: {what}.")
+        self.who, self.what = who, what
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.who, self.what)
+
+
+class InexactError(TypeError):
+    """Leaves that are no floats."""
+
+
+def _stands_for(tx: Any) -> str | None:
+    """The name of the transform that a named optimizer stands for."""
+    body = tx.body()
+    return body.factory.__name__ if hasattr(body, "factory") else None
+
+
+def _is_raised_by_user(error: BaseException) -> bool:
+    """Whether a `raise` outside of the libraries made an error."""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    if at is None or str(at.tb_frame.f_globals.get("__name__")).split(".")[0] in _LIBRARIES:
+        return False
+    return at.tb_frame.f_code.co_code[at.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+
+
+_LIBRARIES = {"chex", "equinox", "flax", "gdjax", "jax", "jaxlib", "numpy", "optax"}
 
 
 class TracedError(TypeError):

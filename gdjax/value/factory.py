@@ -15,9 +15,10 @@ from gdjax.value.arguments import leaves, refusal, static
 from gdjax.value.base import V, Value
 from gdjax.value.explicit import automatic
 from gdjax.value.gradient_transform import GradientTransform
-from gdjax.value.printing import nearest
 from gdjax.value.schedule import Schedule
-from gdjax.value.slots import Slot, slots
+from gdjax.value.signatures import bare, signature
+from gdjax.value.slots import RANGES, Interval, Slot, slots
+from gdjax.value.synonyms import unknown
 from gdjax.value.traits import NONE, Declared, Traits
 
 P = ParamSpec("P")
@@ -48,12 +49,12 @@ class Factory(Generic[P, V]):
     @functools.cached_property
     def signature(self) -> inspect.Signature:
         """The signature of the function, its annotations evaluated."""
-        return inspect.signature(self.function, eval_str=True)
+        return signature(self.function)
 
     @functools.cached_property
     def slots(self) -> Mapping[str, Slot]:
         """The parameters by name, in order."""
-        found = slots(self.signature, self.static)
+        found = slots(self.signature, self.static, self._ranges())
         if unknown := self.static - found.keys():
             raise ValueError(f"{self.__name__}: no parameter {sorted(unknown)} to be static among {list(found)}.")
         if taken := sorted(name for name in found if hasattr(self.kind, name)):
@@ -76,10 +77,8 @@ class Factory(Generic[P, V]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> V:
         """Make a value, or say which argument cannot be."""
         parameters = self.signature.parameters
-        for name in kwargs:
-            if name not in parameters:
-                hint = nearest(name, parameters)
-                raise TypeError(f"{self.__name__}: no parameter {name!r}{hint}; its signature is {self._usage()}.")
+        if strange := {name: argument for name, argument in kwargs.items() if name not in parameters}:
+            raise TypeError(f"{self.__name__}: {unknown(strange, parameters)}; its signature is {self._usage()}.")
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -121,9 +120,12 @@ class Factory(Generic[P, V]):
     def __hash__(self) -> int:
         return hash((self.function, self.static))
 
+    def _ranges(self) -> Mapping[str, Interval]:
+        """The ranges of parameters by name, where annotations have none: the signature says all."""
+        return {}
+
     def _usage(self) -> str:
-        plain = [p.replace(annotation=p.empty) for p in self.signature.parameters.values()]
-        return f"{self.__name__}{inspect.Signature(plain)}"
+        return f"{self.__name__}{bare(self.signature)}"
 
     def __repr__(self) -> str:
         return f"<factory {self._usage()}>"
@@ -264,7 +266,12 @@ def lift(
 
 
 class Lifted(Factory[P, GradientTransform]):
-    """A factory of transforms that were written without a thought of Explicit axes."""
+    """A factory of transforms that were written without a thought of Explicit axes, or of ranges."""
+
+    def _ranges(self) -> Mapping[str, Interval]:
+        """Optax's names, but for transforms: `scale_by_learning_rate` takes any number."""
+        free = {"learning_rate"} if self.__name__.startswith("scale_by_") else set()
+        return {name: interval for name, interval in RANGES.items() if name not in free}
 
     def run(self, arguments: Mapping[str, Any]) -> Any:
         """Run the body; its functions take no notice of Explicit axes."""

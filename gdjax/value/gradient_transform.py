@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import optax
 
-from gdjax.value import diagnose
+from gdjax.value import diagnose, misplaced
 from gdjax.value.base import Value, register
 from gdjax.value.printing import text, uncalled
 
@@ -40,6 +40,8 @@ class GradientTransform(Value, optax.GradientTransformationExtraArgs):
         def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
             return _called(cls(factory, arguments), "update", updates, state, params, extra_args)
 
+        for name, function in (("init", init), ("update", update)):
+            function.__qualname__ = f"{factory.__name__}.{name}"  # Python's own errors name it so
         return super().__new__(cls, init, update)
 
     def pair(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -99,6 +101,8 @@ def require_value(who: str, tx: Any) -> None:
 
 
 def _init(tx: GradientTransform, params: Any) -> Any:
+    if what := misplaced.of_init(params):
+        raise diagnose.MismatchError(tx.factory.__name__, what)
     _require_inexact(tx, "params", params)
     with diagnose.unbound(tx.factory.__name__), diagnose.branches(tx):
         init, _ = tx.pair()
@@ -106,8 +110,8 @@ def _init(tx: GradientTransform, params: Any) -> Any:
 
 
 def _called(tx: GradientTransform, name: str, updates: Any, state: Any, params: Any, extra_args: dict[str, Any]) -> Any:
-    _require_inexact(tx, "updates", updates)
     with diagnose.mismatches(tx, updates, state, params), diagnose.unbound(tx.factory.__name__), diagnose.branches(tx):
+        _require_inexact(tx, "updates", updates)
         function = getattr(tx._functions(), name)
         return function(updates, state, params, **_accepted(function, extra_args))
 

@@ -1,17 +1,24 @@
 """Reach a hyperparameter deep inside a value, by its name or by its path (`transforms/1/learning_rate`)."""
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from gdjax.value.printing import nearest
+from gdjax.value.printing import brief, nearest
+from gdjax.value.synonyms import meant
 
 Keys = tuple[str, ...]
 """The way to a hyperparameter, key by key: a key (a pattern of `by_path`) may hold slashes itself."""
 
 
-def locate(value: Any, where: str) -> Keys:
-    """The way to the one hyperparameter that a name or a path means."""
+def locate(value: Any, where: str, use: Callable[[Any, list[Keys]], str]) -> Keys:
+    """The way to the one hyperparameter that a name or a path means.
+
+    Args:
+      value: where to look.
+      where: the name or the path.
+      use: says how one of several is reached, for the error where several have the name.
+    """
     ways = list(hyperparams(value))
     found = [(where,)] if where in value.arguments else [way for way in ways if "/".join(way) == where]
     found = found or [way for way in ways if way[-1] == where]
@@ -19,16 +26,43 @@ def locate(value: Any, where: str) -> Keys:
         return found[0]
     maker = value.factory.__name__
     if found:
-        paths = ", ".join(repr("/".join(way)) for way in found)
-        raise AttributeError(f"{maker} holds {len(found)} hyperparameters {where}: give a path, one of {paths}.")
+        raise AttributeError(f"{maker} holds {len(found)} hyperparameters {where}: {use(value, found)}.")
     names = sorted({way[-1] for way in ways})
-    hint = nearest(where, {*names, *map("/".join, ways)}) or f"; it has {', '.join(names)}"
+    known = meant(where, names)
+    hint = f", did you mean {known[0]!r}" if known else nearest(where, {*names, *map("/".join, ways)})
+    hint = hint or f"; it has {', '.join(names)}"
     raise AttributeError(f"{maker} has no hyperparameter {where!r}{hint}.")
+
+
+def reading(value: Any, ways: list[Keys]) -> str:
+    """Say how one of several hyperparameters is read."""
+    return f"write {' or '.join(_expression(value, way) for way in ways)}"
+
+
+def changing(argument: Any) -> Callable[[Any, list[Keys]], str]:
+    """Say how one of several hyperparameters is changed into an argument."""
+
+    def said(value: Any, ways: list[Keys]) -> str:
+        paths = ["/".join(way) for way in ways]
+        call = f"tx.replace({{{paths[0]!r}: {brief(argument)}}})"
+        return f"give a path, one of {', '.join(map(repr, paths))}, as in {call}"
+
+    return said
+
+
+def _expression(node: Any, way: Keys) -> str:
+    """The expression of what stands at the end of a way: `tx.transforms[0].learning_rate`."""
+    written = "tx"
+    for key in way:
+        is_sequence = isinstance(node, (list, tuple)) and not hasattr(node, "arguments")
+        written += f"[{key}]" if is_sequence else f".{key}" if hasattr(node, "arguments") else f"[{key!r}]"
+        node = dict(children(node))[key]
+    return written
 
 
 def hyperparams(node: Any, way: Keys = ()) -> Iterator[Keys]:
     """Yield the way to every argument of every value within."""
-    for key, child in _children(node):
+    for key, child in children(node):
         if hasattr(node, "arguments"):
             yield (*way, key)
         yield from hyperparams(child, (*way, key))
@@ -37,7 +71,7 @@ def hyperparams(node: Any, way: Keys = ()) -> Iterator[Keys]:
 def get(node: Any, way: Keys) -> Any:
     """What stands at the end of a way."""
     for key in way:
-        node = dict(_children(node))[key]
+        node = dict(children(node))[key]
     return node
 
 
@@ -45,13 +79,14 @@ def put(node: Any, way: Keys, argument: Any) -> Any:
     """A copy with another argument at the end of a way, every value on it made, and so checked, anew."""
     if not way:
         return argument
-    changed = {**dict(_children(node)), way[0]: put(get(node, way[:1]), way[1:], argument)}
+    changed = {**dict(children(node)), way[0]: put(get(node, way[:1]), way[1:], argument)}
     if hasattr(node, "arguments"):
         return node.factory.make(changed)
     return OrderedDict(changed) if isinstance(node, OrderedDict) else type(node)(changed.values())
 
 
-def _children(node: Any) -> Iterator[tuple[str, Any]]:
+def children(node: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what stands directly within a value, or a container of them, by key."""
     if hasattr(node, "arguments"):
         yield from node.arguments.items()
     elif isinstance(node, OrderedDict):

@@ -46,6 +46,17 @@ def _elements(x: np.ndarray) -> str:
     return "[" + ", ".join(map(_elements, x)) + "]" if x.ndim else str(x[()])
 
 
+def brief(x: Any) -> str:
+    """Write a value for an error: as `text` does, and a large array or tree by its kind and size alone."""
+    leaves = jax.tree.leaves(x)
+    if hasattr(x, "factory") or sum(getattr(leaf, "size", 1) for leaf in leaves) <= 8:
+        shown = text(x)
+        return shown if len(shown) <= 200 else f"{shown[:197]}..."
+    if hasattr(x, "dtype"):
+        return f"{x.dtype}[{','.join(map(str, x.shape))}]"
+    return f"a {type(x).__name__} of {len(leaves)} leaves"
+
+
 def uncalled(x: Any) -> str:
     """What to say where a factory stands for a value that it makes."""
     return f"; call it: {x.__name__}(...)" if callable(x) and hasattr(x, "slots") else ""

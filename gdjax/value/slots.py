@@ -6,7 +6,8 @@ import inspect
 import math
 import types
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import jax
@@ -43,6 +44,7 @@ Decay = Annotated[Scalar, Interval("[0, 1)")]
 Positive = Annotated[Scalar, Interval("(0, inf]")]
 NonNegative = Annotated[Scalar, Interval("[0, inf)")]
 Rate = Annotated[ScalarOrSchedule, Interval("(-inf, inf)")]
+LearningRate = Annotated[ScalarOrSchedule, Interval("[0, inf)")]
 Momentum = Annotated[Scalar, Interval("[0, 1]")]
 WeightDecay = Annotated[ScalarOrSchedule, Interval("[0, inf)")]
 
@@ -59,6 +61,8 @@ class Slot:
     flag: bool = False
     """Of what is no leaf: whether it is true or false and nothing else."""
     interval: Interval | None = None
+    several: bool = False
+    """Whether it takes any number of arguments."""
     kind: Any = None
     """Of a leaf that is a value of some other kind: that kind, whose `taken` makes one of an argument."""
 
@@ -77,22 +81,54 @@ class Slot:
         if isinstance(value, float) and math.isnan(value):
             raise ValueError(f"{self.name} must be a number, got nan")
         if self.interval is not None and not self.interval.holds(value):
-            raise ValueError(f"{self.name} must lie in {self.interval.text}, got {value!r}")
+            raise ValueError(f"{self.name} must lie in {self.interval.text}, got {value!r}{self.way(value)}")
         return value
 
+    def way(self, value: Any) -> str:
+        """What to write in the place of a number out of range, where that can be told."""
+        if "learning_rate" in self.name and value < 0:
+            return "; give a positive one, and wrap the optimizer, gd.maximize(tx), to climb"
+        return ""
 
-def slots(signature: inspect.Signature, static: frozenset[str]) -> OrderedDict[str, Slot]:
-    """Read the slots of a signature; the names in `static` are no leaves, whatever their annotation."""
-    return OrderedDict((p.name, _slot(p, p.name in static)) for p in signature.parameters.values())
+
+RANGES = {
+    "learning_rate": Interval("[0, inf)"),
+    "max_learning_rate": Interval("[0, inf]"),
+    "weight_decay": Interval("[0, inf)"),
+    "momentum": Interval("[0, 1]"),
+    "b1": Interval("[0, 1]"),
+    "b2": Interval("[0, 1]"),
+    "eps": Interval("[0, inf)"),
+    "eps_root": Interval("[0, inf)"),
+    "l2_norm_clip": Interval("(0, inf]"),
+    "noise_multiplier": Interval("[0, inf)"),
+}
+"""The ranges of what Optax names so everywhere, for factories whose annotations have none."""
 
 
-def _slot(parameter: inspect.Parameter, static: bool) -> Slot:
+def slots(
+    signature: inspect.Signature, static: frozenset[str], ranges: Mapping[str, Interval] = MappingProxyType({})
+) -> OrderedDict[str, Slot]:
+    """Read the slots of a signature.
+
+    Args:
+      signature: the signature of a factory.
+      static: parameters that are no leaves, whatever their annotation.
+      ranges: intervals by name, for parameters whose annotation has none.
+    """
+    found = OrderedDict((p.name, _slot(p, p.name in static, ranges)) for p in signature.parameters.values())
+    several = [p.name for p in signature.parameters.values() if p.kind is inspect.Parameter.VAR_POSITIONAL]
+    return found | {name: dataclasses.replace(found[name], several=True) for name in several}
+
+
+def _slot(parameter: inspect.Parameter, static: bool, ranges: Mapping[str, Interval]) -> Slot:
     if (kind := _own_kind(parameter.annotation)) and not static:
         return Slot(parameter.name, leaf=True, kind=kind)
     takes = frozenset(_kinds(parameter.annotation))
     if static or not takes & _LEAVES or "other" in takes:
         return Slot(parameter.name, leaf=False, flag=parameter.annotation is bool)
-    interval = next((note for note in _notes(parameter.annotation) if isinstance(note, Interval)), None)
+    notes = (note for note in _notes(parameter.annotation) if isinstance(note, Interval))
+    interval = next(notes, ranges.get(parameter.name))
     takes |= {"none"} if parameter.default is None else set()
     return Slot(parameter.name, leaf=True, takes=takes, interval=interval)
 

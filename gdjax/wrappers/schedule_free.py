@@ -8,14 +8,14 @@ import optax
 from optax.contrib import ScheduleFreeState
 
 from gdjax import tree
-from gdjax.value import Interval, NonNegative, Rate, Scalar, at, transform
+from gdjax.value import Interval, LearningRate, NonNegative, Scalar, at, transform
 from gdjax.value.diagnose import require_params
 
 
 @transform(any_dtype=False, parts=True)
 def schedule_free(
     base_optimizer: optax.GradientTransformation,
-    learning_rate: Rate,
+    learning_rate: LearningRate,
     b1: Annotated[Scalar, Interval("(0, 1]")] = 0.9,
     weight_lr_power: NonNegative = 2.0,
     state_dtype: Any = None,

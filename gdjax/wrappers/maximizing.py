@@ -1,0 +1,79 @@
+"""Climb instead of descend."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gdjax.value import transform
+
+_NUMBERS = ("value", "grad")
+"""Extra arguments that are a loss or its gradient."""
+_FUNCTIONS = ("value_fn", "obj_fn")
+"""Extra arguments that are functions of the parameters whose value is a loss."""
+
+
+@transform(flat=True, parts=True)
+def maximize(inner: optax.GradientTransformation):
+    r"""Maximize: descend on $-f$, by an optimizer that gets $-g$ in the place of the gradient $g$ of $f$.
+
+    The gradients are negated before all else, so weight decay still shrinks the parameters, as in PyTorch's
+    `maximize=True`. The extra arguments that tell of $f$ are negated with them: `value`, `grad`, `value_fn` and
+    `obj_fn`. So line searches, L-BFGS, `sam`, MoMo and `reduce_on_plateau` see the function that they minimize.
+    Bounds that an optimizer is given, as Polyak's `f_min`, are those of $-f$.
+
+    The metrics of `make_step` and the history of `fit` hold $f$ itself. `optax.value_and_grad_from_state` reads a
+    line search's state, and that holds $-f$.
+
+    State: that of the inner transform.
+
+    Args:
+      inner: the optimizer, with a positive learning rate.
+
+    >>> import gdjax as gd
+    >>> tx = gd.maximize(gd.sgd(0.1))
+    >>> print(tx.update(2.0, tx.init(5.0))[0])
+    0.2
+    """
+
+    def update(updates, state, params=None, **extra_args):
+        return inner.update(_negated(updates), state, params, **_told(extra_args))
+
+    def again(updates, state, params=None):
+        return inner.again(_negated(updates), state, params)  # pyright: ignore
+
+    def descend(updates, state, params, **extra_args):
+        return inner.descend(_negated(updates), state, params, **_told(extra_args))  # pyright: ignore
+
+    descends = inner.descends  # pyright: ignore[reportAttributeAccessIssue]
+    return inner.init, update, again, descend if descends else None
+
+
+def _told(extra_args: dict[str, Any]) -> dict[str, Any]:
+    """The extra arguments, what they tell of the function negated."""
+    numbers = {name: _negated(extra_args[name]) for name in _NUMBERS if name in extra_args}
+    functions = {name: _negative(extra_args[name]) for name in _FUNCTIONS if callable(extra_args.get(name))}
+    return extra_args | numbers | functions
+
+
+def _negative(f: Callable[..., Any]) -> Callable[..., Any]:
+    """The negative of a function."""
+
+    @functools.wraps(f)
+    def negative(*args: Any, **kwargs: Any) -> Any:
+        return _negated(f(*args, **kwargs))
+
+    return negative
+
+
+def _negated(tree: Any) -> Any:
+    """The negative of every leaf; one without a sign (a boolean, the gradient of an integer) as it is."""
+    return jax.tree.map(lambda x: -x if _has_sign(x) else x, tree)
+
+
+def _has_sign(x: Any) -> bool:
+    dtype = jnp.result_type(x)
+    return dtype not in (jnp.bool, jax.dtypes.float0)
