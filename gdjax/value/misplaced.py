@@ -24,7 +24,7 @@ def of_update(tx: Any, updates: Any, state: Any, params: Any) -> str | None:
 
 
 def of_init(params: Any) -> str | None:
-    """Say what stands in the place of parameters: a state of an optimizer, of a descent, or an optimizer."""
+    """Say what was given for parameters: a state of an optimizer, of a descent, or an optimizer."""
     if _is_optimizer(params):
         return f"init takes the parameters, got an optimizer, {brief(params)}"
     if hasattr(params, "opt_state"):
@@ -35,7 +35,7 @@ def of_init(params: Any) -> str | None:
 
 
 def of_apply(params: Any, updates: Any) -> str | None:
-    """Say what stands in the place of updates: what `tx.update` returned as a pair, or a state."""
+    """Say what was given for updates: the pair that `tx.update` returned, or a state."""
     if type(updates) is tuple and len(updates) == 2 and _alike(updates[0], params):
         return (
             "updates is the pair that tx.update returned; unpack it: updates, state = tx.update(grads, state, params)"
@@ -92,7 +92,7 @@ def _paired(tx: Any, updates: Any, state: Any, params: Any) -> str | None:
 
 
 def _fits(tx: Any, params: Any, state: Any) -> bool:
-    """Whether a state has the structure of one of these parameters."""
+    """Tell if a state has the structure of one of these parameters."""
     try:
         return jax.tree.structure(jax.eval_shape(tx.init, params)) == jax.tree.structure(state)
     except Exception:  # whatever an init makes of what are no parameters
@@ -108,7 +108,7 @@ def _is_optimizer(x: Any) -> bool:
 
 
 def _is_function(x: Any) -> bool:
-    """Whether something is a function to JAX too: no pytree that can be called, as modules are."""
+    """Tell if something is a function, and not a pytree that can be called as modules can."""
     return callable(x) and jax.tree.structure(x) == jax.tree.structure(0)
 
 

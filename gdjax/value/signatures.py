@@ -70,7 +70,7 @@ def short(annotation: Any) -> str:
     if isinstance(origin, type) and arguments:
         return f"{origin.__name__}[{', '.join('...' if x is Ellipsis else short(x) for x in arguments)}]"
     if isinstance(annotation, type):
-        return annotation.__name__
+        return annotation.__name__.rsplit(".", 1)[-1]  # of an array it holds the module
     return re.sub(r"\b(?:\w+\.)+(?=\w)", "", inspect.formatannotation(annotation))
 
 

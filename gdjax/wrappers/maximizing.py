@@ -18,7 +18,7 @@ _FUNCTIONS = ("value_fn", "obj_fn")
 
 @transform(flat=True, parts=True)
 def maximize(inner: optax.GradientTransformation):
-    r"""Maximize: descend on $-f$, by an optimizer that gets $-g$ in the place of the gradient $g$ of $f$.
+    r"""Maximize a function $f$: give the optimizer $-g$ for every gradient $g$, so that it descends on $-f$.
 
     The gradients are negated before all else, so weight decay still shrinks the parameters, as in PyTorch's
     `maximize=True`. The extra arguments that tell of $f$ are negated with them: `value`, `grad`, `value_fn` and

@@ -1,0 +1,275 @@
+"""Mistakes that newcomers make, and what they are told: who, what must hold, what came, what to write."""
+
+import inspect
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import gdjax as gd
+from tests.samples import REQUIRED
+
+PARAMS = {"b": jnp.ones(3), "w": jnp.ones((2, 3))}
+ADAMW = gd.adamw(1e-3)
+STATE = ADAMW.init(PARAMS)
+OTHER = gd.sgd(0.1, momentum=0.9)
+TWO = gd.chain(gd.sgd(0.1), gd.adam(0.1))
+PARTS = gd.by_path({".*/b": gd.sgd(0.1), ".*": gd.adam(0.1)})
+
+
+def loss(params, batch):
+    return jnp.sum(params["w"] ** 2)
+
+
+def check(call, kind, message):
+    """The call raises this kind of error, and its message contains these words."""
+    with pytest.raises(kind, match=re.escape(message)) as caught:
+        call()
+    assert len(str(caught.value)) < 1_000
+
+
+NAMES = [
+    ("adamw(lr=1e-3)", "adamw: no parameter 'lr', did you mean 'learning_rate'"),
+    ("adamw(1e-3, wd=0.1)", "adamw: no parameter 'wd', did you mean 'weight_decay'"),
+    ("adamw(1e-3, l2=0.1)", "no parameter 'l2', did you mean 'weight_decay'"),
+    ("adamw(1e-3, decay=0.1)", "no parameter 'decay', did you mean 'weight_decay'"),
+    ("adamw(1e-3, betas=(0.9, 0.95))", "adamw: no parameter 'betas', did you mean b1=0.9, b2=0.95"),
+    ("adan(1e-3, betas=(0.9, 0.95, 0.8))", "adan: no parameter 'betas', did you mean b1=0.9, b2=0.95, b3=0.8"),
+    ("adamw(1e-3, beta1=0.9)", "no parameter 'beta1', did you mean 'b1'"),
+    ("adamw(1e-3, beta_2=0.9)", "no parameter 'beta_2', did you mean 'b2'"),
+    ("adam(1e-3, epsilon=1e-7)", "adam: no parameter 'epsilon', did you mean 'eps'"),
+    ("adam(alpha=1e-3)", "adam: no parameter 'alpha', did you mean 'learning_rate'"),
+    ("sgd(eta=1e-3)", "sgd: no parameter 'eta', did you mean 'learning_rate'"),
+    ("sgd(0.1, mu=0.9)", "sgd: no parameter 'mu', did you mean 'momentum'"),
+    ("sgd(0.1, momentun=0.9)", "sgd: no parameter 'momentun', did you mean 'momentum'"),
+    ("adam(0.1, momentum=0.9)", "adam: no parameter 'momentum', did you mean 'b1'"),
+    ("rmsprop(0.1, alpha=0.99)", "rmsprop: no parameter 'alpha', did you mean 'decay'"),
+    ("rmsprop(0.1, rho=0.9)", "rmsprop: no parameter 'rho', did you mean 'decay'"),
+    ("adadelta(0.1, decay=0.9)", "adadelta: no parameter 'decay', did you mean 'weight_decay'"),
+    ("lbfgs(lr=0.1)", "lbfgs: no parameter 'lr', did you mean 'learning_rate'"),
+    ("madgrad(lr=0.1)", "madgrad: no parameter 'lr', did you mean 'learning_rate'"),
+    ("clip_by_global_norm(clipnorm=1.0)", "no parameter 'clipnorm', did you mean 'max_norm'"),
+    ("warmup_cosine(lr=0.1)", "warmup_cosine: no parameter 'lr', did you mean 'peak'"),
+    ("warmup_cosine(0.1, 10, 100, eta_min=0.0)", "no parameter 'eta_min', did you mean 'floor'"),
+    ("accumulate(sgd(0.1), k=4)", "accumulate: no parameter 'k', did you mean 'every'"),
+    ("adam(1e-3, weight_decay=0.1)", "adam: no parameter 'weight_decay': gd.adamw has it"),
+    ("adam(1e-3, clipnorm=1.0)", "no parameter 'clipnorm': put gd.clip_by_global_norm(...) first in a chain"),
+    ("adam(1e-3, amsgrad=True)", "no parameter 'amsgrad': gd.amsgrad is an optimizer of its own"),
+    ("adam(1e-3, maximize=True)", "no parameter 'maximize': wrap the optimizer, gd.maximize(tx)"),
+    ("adamw(lr=1e-3, wd=0.1)", "no parameter 'lr', did you mean 'learning_rate'; no parameter 'wd', did you mean"),
+    ("adamw()", "adamw: missing a required argument: 'learning_rate'; its signature is adamw(learning_rate, b1=0.9"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), NAMES)
+def test_names_of_other_libraries_are_understood(text, message):
+    with pytest.raises(gd.ParseError, match=re.escape(message)):
+        gd.parse(text)
+
+
+ARGUMENTS = [
+    (lambda: gd.adamw(PARAMS, 1e-3), "got a dict of 2 leaves; an optimizer is made without the parameters, and init"),
+    (lambda: gd.adamw(1e-3, (0.9, 0.95)), "adamw: b1 must be a number, got (0.9, 0.95); give b1=0.9, b2=0.95"),
+    (lambda: gd.sgd("0.1"), "sgd: learning_rate must be a number or a schedule, got '0.1'; write it without quotes"),
+    (lambda: gd.adam(gd.warmup_cosine), "got <warmup_cosine>; call it: warmup_cosine(...)"),
+    (lambda: gd.chain([gd.clip(1.0), gd.sgd(0.1)]), "give its elements one by one, without the list"),
+    (lambda: gd.chain((gd.clip(1.0), gd.sgd(0.1))), "give its elements one by one, without the tuple"),
+    (lambda: gd.chain(gd.clip(1.0), None), "got None; leave it out, or give gd.identity()"),
+    (lambda: gd.chain(gd.adam), "got <adam>; call it: adam(...)"),
+    (lambda: gd.chain(gd.clip(1.0), 1e-3), "got 0.001; gd.scale_by_learning_rate(0.001) is one"),
+    (lambda: gd.chain(gd.constant(1.0)), "gd.scale_by_learning_rate(constant(value=1.0)) is one"),
+    (lambda: gd.chain("adam(1e-3)"), "got 'adam(1e-3)'; gd.parse reads a text"),
+    (lambda: gd.accumulate([gd.clip(1.0), gd.sgd(0.1)], 2), "; gd.chain makes one of several"),
+    (lambda: gd.accumulate(gd.adam, 2), "accumulate: inner must be a transform, got <adam>; call it: adam(...)"),
+    (lambda: gd.named_chain({"a": gd.clip(1.0)}), "give them one by one: named_chain(*items.items())"),
+    (lambda: gd.named_chain([("a", gd.clip(1.0))]), "give them one by one: named_chain(*pairs)"),
+    (lambda: gd.named_chain((gd.clip(1.0), "a")), "the name comes first"),
+    (lambda: gd.named_chain(gd.clip(1.0)), 'got clip(max_delta=1.0); write ("name", clip(...))'),
+    (lambda: gd.stack(gd.adam), "stack: give a list of values, got <adam>"),
+    (lambda: OTHER.replace(0.1), "replace: give hyperparameters by name, or a dict of them by path"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), ARGUMENTS)
+def test_arguments_of_another_kind_say_what_to_write(call, message):
+    check(call, TypeError, message)
+
+
+NEGATIVE = ["adamw(-1e-3)", "sgd(-1)", "lbfgs(-1.0)", "madgrad(-0.1)", "muon(0.1, -0.1)", "schedule_free_sgd(-1.0)"]
+NEGATIVE += ["adamw(constant(-1.0))", "adamw(linear_schedule(0.0, -1.0, 10))", "adam(scaled(constant(0.1), -1))"]
+NEGATIVE += ["sgd(join_schedules([constant(0.1), constant(-0.1)], [10]))"]
+
+
+@pytest.mark.parametrize("text", NEGATIVE)
+def test_a_negative_learning_rate_is_refused_with_the_way_to_climb(text):
+    check(lambda: gd.parse(text), ValueError, "learning_rate must lie in [0, inf), got ")
+    check(lambda: gd.parse(text), ValueError, "gd.maximize(tx)")
+
+
+def test_every_named_optimizer_refuses_it():
+    rates = {name: [r for r in f.slots if r in ("learning_rate", "adam_learning_rate")] for name, f in _named().items()}
+    for name, factory in _named().items():
+        given = _required(factory)
+        for rate in rates[name]:
+            with pytest.raises(ValueError, match=rf"{name}: {rate} must lie in \[0, inf\), got -0.1"):
+                factory(**given | {rate: -0.1})
+
+
+def _named():
+    """The factories with a learning rate, the transforms that multiply by one left out."""
+    return {n: f for n, f in gd.factories().items() if "learning_rate" in f.slots and not n.startswith("scale_by_")}
+
+
+def test_what_is_traced_or_a_transform_may_be_negative():
+    up = jax.jit(lambda rate: gd.sgd(rate).update(2.0, gd.sgd(rate).init(1.0))[0])
+    assert up(-0.1) == 0.2
+    for text in ("scale(-1.0)", "scale_by_learning_rate(-0.1)", "scale_by_schedule(constant(-1.0))"):
+        assert gd.parse(text)
+    assert gd.scale_by_learning_rate(0.1, flip_sign=False).update(2.0, ())[0] == 0.2
+    assert gd.adamw(gd.exponential_decay(1.0, 10, 0.5, end_value=-1.0))  # a bound that is never met
+
+
+def _required(factory):
+    parameters = factory.signature.parameters.items()
+    return {name: REQUIRED.get(name, 1) for name, of in parameters if of.default is of.empty}
+
+
+OUT_OF_RANGE = ["eps=-0.5", "weight_decay=-0.1", "momentum=-0.9", "momentum=1.5", "b1=-0.1", "b2=1.5", "eps_root=-1.0"]
+
+
+@pytest.mark.parametrize("given", OUT_OF_RANGE)
+def test_numbers_of_the_wrong_sign_are_refused_by_every_named_optimizer(given):
+    parameter, number = given.split("=")
+    tried = 0
+    for name, factory in _named().items():
+        slot = factory.slots.get(parameter)
+        if slot is None or not slot.leaf:
+            continue
+        with pytest.raises(ValueError, match=rf"{name}: {parameter} must lie in .*, got {number}"):
+            factory(**_required(factory) | {parameter: float(number)})
+        tried += 1
+    assert tried > 3
+
+
+UPDATES = [
+    (lambda: ADAMW.update(STATE, PARAMS, PARAMS), "adamw: the state came first: call tx.update(grads, state, params)"),
+    (lambda: ADAMW.update(STATE, PARAMS), "adamw: the state came first"),
+    (lambda: OTHER.update(STATE, PARAMS, PARAMS), "sgd: the state came first"),
+    (lambda: gd.sgd(0.1).update(gd.sgd(0.1).init(PARAMS), PARAMS), "sgd: the state came first"),
+    (lambda: ADAMW.update(PARAMS, PARAMS, STATE), "adamw: the parameters came before the state"),
+    (lambda: ADAMW.update(PARAMS, PARAMS), "adamw: the parameters, or gradients, came in the place of the state"),
+    (lambda: gd.clip(1.0).update(PARAMS, PARAMS), "clip: the parameters, or gradients, came in the place of the state"),
+    (lambda: ADAMW.update(PARAMS, ADAMW.init, PARAMS), "got a function, <adamw.init>; call it"),
+    (lambda: ADAMW.update(PARAMS, ADAMW, PARAMS), "state must be what tx.init(params) returns, got an optimizer"),
+    (lambda: ADAMW.update(PARAMS, None, PARAMS), "state must be what tx.init(params) returns, got None"),
+    (lambda: ADAMW.update(jax.grad(loss), STATE, PARAMS), "adamw: updates must be gradients, got a function"),
+    (lambda: ADAMW.update(PARAMS, (PARAMS, STATE), PARAMS), "state is the pair that tx.update returned; unpack it"),
+    (lambda: ADAMW.update((1.0, PARAMS), STATE, PARAMS), "updates is a pair; unpack it: value, grads = jax.value_and"),
+    (lambda: ADAMW.update((PARAMS, 1.0), STATE, PARAMS), "updates is a pair; unpack it: grads, aux = jax.grad"),
+    (lambda: ADAMW.update(PARAMS, OTHER.init(PARAMS), PARAMS), "adamw: the state is that of another transform"),
+    (lambda: ADAMW.init(STATE), "adamw: init takes the parameters, got the state of an optimizer (ScaleByAdamState)"),
+    (lambda: OTHER.init(OTHER.init(PARAMS)), "sgd: init takes the parameters, got the state of an optimizer"),
+    (lambda: ADAMW.init(ADAMW), "adamw: init takes the parameters, got an optimizer"),
+    (lambda: ADAMW.init(gd.State.create(PARAMS, ADAMW)), "init takes the parameters, got a State; give its params"),
+    (lambda: gd.apply_updates(PARAMS, (PARAMS, STATE)), "updates is the pair that tx.update returned; unpack it"),
+    (lambda: gd.apply_updates((PARAMS, STATE), PARAMS), "params come first: apply_updates(params, updates)"),
+    (lambda: gd.apply_updates(PARAMS, STATE), "apply_updates: updates is the state of an optimizer"),
+    (lambda: gd.descend(ADAMW, STATE, PARAMS, PARAMS), "adamw: the state came first"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), UPDATES)
+def test_the_order_of_arguments_is_told(call, message):
+    check(call, ValueError, message)
+
+
+def test_missing_arguments_are_named_with_their_function():
+    check(lambda: ADAMW.update(PARAMS), TypeError, "adamw.update() missing 1 required positional argument: 'state'")
+    check(lambda: ADAMW.init(), TypeError, "adamw.init() missing 1 required positional argument: 'params'")
+    check(lambda: gd.descend(PARAMS, STATE, PARAMS, ADAMW), TypeError, "descend: tx must be an optimizer")
+
+
+def test_an_error_of_the_users_own_passes_as_it_is():
+    @gd.transform
+    def own(rate: float = 0.1):
+        def update(updates, state, params=None):
+            raise ValueError("mine")
+
+        return lambda params: {}, update
+
+    with pytest.raises(ValueError, match=r"^mine$"):
+        own().update(PARAMS, PARAMS, {"other": jnp.ones(2)})
+    with pytest.raises(KeyError, match=r"^'mine'"):
+        gd.sam(gd.sgd(0.1)).update(PARAMS, gd.sam(gd.sgd(0.1)).init(PARAMS), PARAMS, value_fn=lambda p: p["mine"])
+
+
+UNLIKE = [
+    (
+        [gd.sgd(0.1), gd.sgd(0.1, momentum=0.9)],
+        "number 1, differ in more than numbers: momentum is None in the first",
+    ),
+    (
+        [gd.sgd(0.1), gd.sgd(0.1), gd.sgd(0.1, nesterov=True)],
+        "2, differ in more than numbers: nesterov is False",
+    ),
+    ([gd.adamw(0.1, mask=".*w"), gd.adamw(0.1)], "mask is '.*w' in the first, None here (it shapes the program)"),
+    ([gd.sgd(jnp.ones(2)), gd.sgd(jnp.ones(3))], "learning_rate is array([1.0, 1.0], float32) in the first"),
+    ([gd.chain(gd.clip(1.0)), gd.chain(gd.sgd(0.1))], "transforms/0 is clip(max_delta=1.0) in the first, sgd("),
+    ([gd.clip(1.0), gd.scale(1.0)], "number 1, differ in more than numbers: they come of two factories"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), UNLIKE)
+def test_stacking_unlike_values_names_the_field(values, message):
+    check(lambda: gd.stack(values), ValueError, message)
+
+
+REACHED = [
+    (lambda: TWO.learning_rate, "write tx.transforms[0].learning_rate or tx.transforms[1].learning_rate"),
+    (lambda: PARTS.learning_rate, "write tx.transforms['.*/b'].learning_rate or tx.transforms['.*'].learning_rate"),
+    (lambda: TWO.replace(learning_rate=0.2), "as in tx.replace({'transforms/0/learning_rate': 0.2})"),
+    (lambda: PARTS.replace(learning_rate=0.2), "as in tx.replace({'transforms/.*/b/learning_rate': 0.2})"),
+    (lambda: ADAMW.lr, "adamw has no hyperparameter 'lr', did you mean 'learning_rate'"),
+    (lambda: ADAMW.replace(wd=0.1), "adamw has no hyperparameter 'wd', did you mean 'weight_decay'"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), REACHED)
+def test_one_of_several_hyperparameters_is_reached_as_the_message_says(call, message):
+    check(call, AttributeError, message)
+
+
+def test_the_expressions_of_those_messages_work():
+    assert TWO.replace({"transforms/0/learning_rate": 0.2}).transforms[0].learning_rate == 0.2
+    assert PARTS.replace({"transforms/.*/b/learning_rate": 0.2}).transforms[".*/b"].learning_rate == 0.2
+
+
+def test_signatures_are_short():
+    shown = str(inspect.signature(gd.adamw))
+    assert shown.startswith("(learning_rate: ScalarOrSchedule, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e")
+    for name, factory in gd.factories().items():
+        assert not re.search(r"typing|Annotated|Union|jaxlib|0x|Interval|Forward", str(inspect.signature(factory))), (
+            name
+        )
+    assert (
+        inspect.signature(gd.adamw).parameters["b1"].annotation == gd.Decay
+    )  # what prints in short is the type itself
+
+
+def test_ipython_shows_and_completes_them():
+    code = """
+from IPython.core.completer import provisionalcompleter
+from IPython.core.interactiveshell import InteractiveShell
+ip = InteractiveShell.instance()
+ip.run_cell("import gdjax as gd")
+print(ip.object_inspect_text("gd.adamw"))
+with provisionalcompleter():
+    print([found.text for found in ip.Completer.completions("gd.adamw(weight_d", 17)])
+"""
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=240).stdout
+    assert re.search(r"learning_rate: ScalarOrSchedule,\s", shown)
+    assert "Annotated" not in shown
+    assert "weight_decay=" in shown.splitlines()[-1]
