@@ -30,6 +30,12 @@ NAMES = {
         scale_by_simplified_ademamix scale_by_zoom_linesearch selective_transform set_to_zero
         simplified_ademamix snapshot sophia split_real_and_imaginary stateless stateless_with_tree_map
     """,
+    "losses": """
+        convex_kl_divergence cosine_distance cosine_similarity ctc_loss ctc_loss_with_forward_probs
+        generalized_kl_divergence hinge_loss huber_loss kl_divergence l2_loss log_cosh ntxent
+        safe_softmax_cross_entropy sigmoid_binary_cross_entropy sigmoid_focal_loss smooth_labels
+        softmax_cross_entropy softmax_cross_entropy_with_integer_labels squared_error
+    """,
     "matrices": "jordan_scale moonlight_scale",
     "names": "factories parse",
     "norms": "global_norm",

@@ -1,5 +1,73 @@
-"""Second-order derivatives: the names of `optax.second_order`, gdjax's own where it has them."""
+"""Products with Hessians and their diagonals, by Optax's names."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
 from gdjax.fallback import stand_in
+from gdjax.tree import Tree
+from gdjax.widening import widened
 
 __getattr__, __dir__ = stand_in(__name__)
+
+Loss = Callable[[Tree, Any, Any], jax.Array]
+
+
+def hvp(loss: Loss, v: jax.Array, params: Tree, inputs: Any, targets: Any) -> Tree:
+    """Return the product of the Hessian of a loss with a vector, a tree as the parameters.
+
+    Args:
+      loss: a function of parameters, inputs and targets.
+      v: a vector with an element for each parameter, cast to their dtype.
+      params: the parameters.
+      inputs: the inputs of the loss.
+      targets: the targets of the loss.
+
+    >>> print(hvp(lambda w, x, y: jnp.sum(w**3), jnp.array([1.0, 0.0]), jnp.array([2.0, 3.0]), None, None))
+    [12.  0.]
+    """
+    flat, unravel = ravel_pytree(params)
+    gradient = jax.grad(lambda params: loss(params, inputs, targets))
+    return jax.jvp(gradient, [params], [unravel(v.astype(flat.dtype))])[1]
+
+
+def hessian_diag(loss: Loss, params: Tree, inputs: Any, targets: Any) -> jax.Array:
+    """Return the diagonal of the Hessian of a loss, a vector with an element for each parameter.
+
+    It takes a product with the Hessian for each parameter.
+
+    Args:
+      loss: a function of parameters, inputs and targets.
+      params: the parameters.
+      inputs: the inputs of the loss.
+      targets: the targets of the loss.
+
+    >>> print(hessian_diag(lambda w, x, y: jnp.sum(w**3), jnp.array([2.0, 3.0]), None, None))
+    [12. 18.]
+    """
+    flat, _ = ravel_pytree(params)
+    if not flat.size:
+        return flat
+
+    def entry(v: jax.Array) -> jax.Array:
+        return jnp.sum(v * ravel_pytree(hvp(loss, v, params, inputs, targets))[0])
+
+    return jax.vmap(entry)(jnp.eye(flat.size, dtype=flat.dtype))
+
+
+def fisher_diag(negative_log_likelihood: Loss, params: Tree, inputs: Any, targets: Any) -> jax.Array:
+    """Return the squares of the gradient: the diagonal of the observed Fisher information of one example.
+
+    Args:
+      negative_log_likelihood: a function of parameters, inputs and targets.
+      params: the parameters.
+      inputs: the inputs of the loss.
+      targets: the targets of the loss.
+
+    >>> print(fisher_diag(lambda w, x, y: jnp.sum(w**3), jnp.array([1.0, 2.0]), None, None))
+    [  9. 144.]
+    """
+    return widened(jnp.square)(ravel_pytree(jax.grad(negative_log_likelihood)(params, inputs, targets))[0])

@@ -8,8 +8,7 @@ from gdjax import exports
 
 PACKAGE = pathlib.Path(gd.__file__).parent
 STUB = PACKAGE / "__init__.pyi"
-STAND_INS = ["assignment", "contrib", "experimental", "losses", "microbatching", "perturbations", "projections"]
-STAND_INS += ["second_order", "tree_utils"]
+STAND_INS = ["contrib", "experimental", "microbatching"]
 """The submodules that have Optax's names alone, or names of other submodules."""
 
 

@@ -1,0 +1,211 @@
+"""Cross entropies of classes, and losses made of them."""
+
+import operator
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import logsumexp
+from jax.typing import ArrayLike
+
+from gdjax.losses.arithmetic import Axis, log_softmax, mask_for, masked_sum, product, require_floating
+from gdjax.widening import widened
+
+
+@widened
+def softmax_cross_entropy(
+    logits: ArrayLike, labels: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None
+) -> jax.Array:
+    """Return `-sum(y log(softmax(x)))` of logits `x` and the probabilities `y` of the classes.
+
+    A logit of -inf under a label of 0 adds 0, as `0 log 0 = 0`. A row without an element in `where` has the loss 0.
+
+    Args:
+      logits: unnormalised logarithms of probabilities, of shape `[..., classes]`.
+      labels: probabilities, such as one-hot rows, of a shape that broadcasts with the logits.
+      axis: the axis or axes of the classes.
+      where: the elements to include, of the shape of the logits, or of the losses.
+
+    Raises:
+      TypeError: the logits are not floating.
+
+    >>> logits, labels = jnp.array([1.2, -jnp.inf, -0.5]), jnp.array([1.0, 0.0, 0.0])
+    >>> print(f"{softmax_cross_entropy(logits, labels):.4f}")
+    0.1678
+    """
+    require_floating("softmax_cross_entropy", logits=logits)
+    where = mask_for(where, logits, axis)
+    log_p = log_softmax(logits, axis, where)
+    labels = labels if where is None else jnp.where(where, labels, 0)
+    return -jnp.sum(product(labels, log_p), axis)
+
+
+def safe_softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
+    """Return `softmax_cross_entropy(logits, labels)`, which is safe here where a logit is -inf.
+
+    Args:
+      logits: unnormalised logarithms of probabilities, of shape `[..., classes]`.
+      labels: probabilities, of a shape that broadcasts with the logits.
+
+    Raises:
+      TypeError: the logits are not floating.
+
+    >>> print(safe_softmax_cross_entropy(jnp.array([0.0, -jnp.inf]), jnp.array([1.0, 0.0])) == 0)
+    True
+    """
+    return softmax_cross_entropy(logits, labels)
+
+
+@widened
+def softmax_cross_entropy_with_integer_labels(
+    logits: ArrayLike, labels: ArrayLike, axis: int | tuple[int, ...] = -1, where: ArrayLike | None = None
+) -> jax.Array:
+    """Return `log(sum(exp(x))) - x[label]` of logits `x` and the numbers of the classes.
+
+    The largest logit is subtracted first: the loss of logits near 10,000 keeps its digits. A row without an element
+    in `where` has the loss 0.
+
+    Args:
+      logits: unnormalised logarithms of probabilities, of shape `[..., classes]`.
+      labels: integers from 0 to `classes - 1`, of shape `[...]`; another integer gives NaN, or counts from the end.
+      axis: the axis of the classes; of a tuple of axes, a label counts through the elements of all.
+      where: the elements to include, of the shape of the logits, or of the losses.
+
+    Raises:
+      TypeError: the logits are not floating, or the labels no integers.
+      ValueError: `axis` is neither an integer nor a tuple.
+
+    >>> print(f"{softmax_cross_entropy_with_integer_labels(jnp.array([1.2, -0.8, -0.5]), jnp.array(0)):.4f}")
+    0.2761
+    """
+    who = "softmax_cross_entropy_with_integer_labels"
+    require_floating(who, logits=logits)
+    if not jnp.issubdtype(jnp.result_type(labels), jnp.integer):
+        raise TypeError(f"{who}: labels must be integers, a subdtype of integer, got {jnp.result_type(labels)}.")
+    if not isinstance(axis, (int, tuple)):
+        raise ValueError(f"{who}: 'axis' must be of type 'int' or 'tuple[int, ...]', got {type(axis)}.")
+    where = mask_for(where, logits, axis)
+    logits, where = (
+        _classes_last(jnp.asarray(logits), axis),
+        where if where is None else _classes_last(jnp.asarray(where), axis),
+    )
+    return _integer_cross_entropy(logits, jnp.asarray(labels), where)
+
+
+def _integer_cross_entropy(logits: jax.Array, labels: jax.Array, where: jax.Array | None) -> jax.Array:
+    logits = logits - jax.lax.stop_gradient(_largest(logits, where))
+    chosen = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+    if where is None:
+        return logsumexp(logits, axis=-1) - chosen
+    some = jnp.any(where, -1)
+    kept = jnp.where(where, logits, -jnp.inf)
+    return jnp.where(some, logsumexp(jnp.where(some[..., None], kept, 0), axis=-1) - chosen, 0)
+
+
+def _largest(logits: jax.Array, where: jax.Array | None) -> jax.Array:
+    """The largest logit of each row, 0 where none is finite."""
+    kept = logits if where is None else jnp.where(where, logits, -jnp.inf)
+    largest = jnp.max(kept, -1, keepdims=True)
+    return jnp.where(jnp.isinf(largest), 0, largest)
+
+
+def _classes_last(x: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:
+    """The array with the axes of the classes flattened into one, the last."""
+    if not isinstance(axis, tuple):
+        return jnp.moveaxis(x, operator.index(axis), -1)
+    last = tuple(range(-len(axis), 0))
+    moved = jnp.moveaxis(x, axis, last)
+    return moved.reshape(*moved.shape[: x.ndim - len(axis)], -1)
+
+
+def sigmoid_binary_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
+    """Return `-y log(p) - (1 - y) log(1 - p)` of `p = sigmoid(x)`, element by element.
+
+    Goodfellow et al., [Deep learning](http://www.deeplearningbook.org/contents/prob.html), 2016.
+
+    Args:
+      logits: unnormalised logarithms of probabilities `x`; infinite ones under the label that they mean have loss 0.
+      labels: probabilities `y` of the class, in `[0, 1]`.
+
+    Raises:
+      TypeError: the logits are not floating.
+
+    >>> print(sigmoid_binary_cross_entropy(jnp.array([0.0, 1e4, -jnp.inf]), jnp.array([1.0, 0.0, 0.0])))
+    [6.931472e-01 1.000000e+04 0.000000e+00]
+    """
+    require_floating("sigmoid_binary_cross_entropy", logits=logits)
+    return _as_logits(_binary_cross_entropy(logits, labels), logits)
+
+
+@widened
+def _binary_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
+    x, y = jnp.asarray(logits), jnp.asarray(labels, jnp.result_type(logits))
+    return -product(y, jax.nn.log_sigmoid(x)) - product(1 - y, jax.nn.log_sigmoid(-x))
+
+
+def sigmoid_focal_loss(
+    logits: ArrayLike, labels: ArrayLike, *, alpha: ArrayLike | None = None, gamma: ArrayLike = 2.0
+) -> jax.Array:
+    """Return the binary cross entropy times `(1 - p_t)^gamma`, with `p_t` the probability of what the label says.
+
+    Lin et al., [Focal loss for dense object detection](https://arxiv.org/abs/1708.02002), 2017, equations 4 and 5.
+
+    Args:
+      logits: unnormalised logarithms of probabilities.
+      labels: probabilities of the class, in `[0, 1]`.
+      alpha: the weight of the class, in `[0, 1]`; `1 - alpha` is that of the other. No weights where it is `None`.
+      gamma: the exponent, at least 0; the larger it is, the less an easy example counts.
+
+    Raises:
+      TypeError: the logits are not floating.
+
+    >>> print(sigmoid_focal_loss(jnp.array([0.0, 1e4]), jnp.array([1.0, 1.0])))
+    [0.1732868 0.       ]
+    """
+    require_floating("sigmoid_focal_loss", logits=logits)
+    return _as_logits(_focal(logits, labels, alpha, gamma), logits)
+
+
+@widened
+def _focal(logits: ArrayLike, labels: ArrayLike, alpha: ArrayLike | None, gamma: ArrayLike) -> jax.Array:
+    x, y = jnp.asarray(logits), jnp.asarray(labels, jnp.result_type(logits))
+    log_p, log_q = (jnp.maximum(jax.nn.log_sigmoid(of), jnp.finfo(x.dtype).min) for of in (x, -x))
+    log_missed = logsumexp(jnp.stack([log_p, log_q]), axis=0, b=jnp.stack([1 - y, y]))
+    loss = jnp.exp(gamma * log_missed) * _binary_cross_entropy(x, y)
+    return loss if alpha is None else (jnp.asarray(alpha) * y + (1 - jnp.asarray(alpha)) * (1 - y)) * loss
+
+
+def _as_logits(loss: jax.Array, logits: ArrayLike) -> jax.Array:
+    """The loss in the dtype of the logits, as Optax has it: labels of float32 do not widen it."""
+    return loss.astype(jnp.result_type(logits))
+
+
+@widened
+def poly_loss_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    epsilon: ArrayLike = 2.0,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """Return the softmax cross entropy plus `epsilon (1 - p_t)`, with `p_t` the probability of the label.
+
+    Leng et al., [PolyLoss](https://arxiv.org/abs/2204.12511), 2022, equation 6.
+
+    Args:
+      logits: unnormalised logarithms of probabilities, of shape `[..., classes]`.
+      labels: probabilities, of a shape that broadcasts with the logits.
+      epsilon: the weight of the first term of the polynomial, at least -1.
+      axis: the axis or axes of the classes.
+      where: the elements to include.
+
+    Raises:
+      TypeError: an argument is not floating.
+
+    >>> print(f"{poly_loss_cross_entropy(jnp.array([0.0, 0.0]), jnp.array([1.0, 0.0])):.4f}")
+    1.6931
+    """
+    require_floating("poly_loss_cross_entropy", logits=logits, labels=labels)
+    mask = mask_for(where, logits, axis)
+    missed = jnp.asarray(labels) * -jnp.expm1(log_softmax(logits, axis, mask))
+    return softmax_cross_entropy(logits, labels, axis, where) + epsilon * masked_sum(missed, axis, mask)

@@ -1,0 +1,108 @@
+"""Divergences between probability distributions."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from gdjax.losses.arithmetic import Axis, masked_sum, require_floating
+from gdjax.widening import widened
+
+
+@widened
+def kl_divergence(
+    log_predictions: ArrayLike, targets: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None
+) -> jax.Array:
+    """Return the Kullback-Leibler divergence `sum(q (log q - log p))` of predictions `p` from targets `q`.
+
+    A target of 0 adds 0, also where `log p` is -inf, and there both derivatives are 0. The limit of the derivative
+    with respect to such a target is -inf, which no step survives; at 0 the target is taken for a constant.
+
+    Kullback and Leibler, [On information and sufficiency](https://www.jstor.org/stable/2236703), 1951.
+
+    Args:
+      log_predictions: logarithms of probabilities, of shape `[..., dim]`.
+      targets: probabilities, of shape `[..., dim]`.
+      axis: the axis or axes of the distribution.
+      where: the elements to include.
+
+    Raises:
+      TypeError: an argument is not floating.
+
+    >>> q, p = jnp.array([0.0, 0.5, 0.5]), jnp.array([0.0, 0.25, 0.75])
+    >>> print(f"{kl_divergence(jnp.log(p), q):.4f}")
+    0.1438
+    """
+    require_floating("kl_divergence", log_predictions=log_predictions, targets=targets)
+    p, q = jnp.asarray(log_predictions), jnp.asarray(targets)
+    counts = _selected((q != 0) | jnp.isnan(p), where)
+    terms = jnp.where(counts, q, 1) * (jnp.log(jnp.where(counts, q, 1)) - jnp.where(counts, p, 0))
+    return masked_sum(terms, axis, counts)
+
+
+@widened
+def kl_divergence_with_log_targets(
+    log_predictions: ArrayLike, log_targets: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None
+) -> jax.Array:
+    """Return the Kullback-Leibler divergence of predictions from targets, both given as logarithms.
+
+    A log target of -inf, and one so small that its exponential is 0, adds 0 with the derivatives 0.
+
+    Args:
+      log_predictions: logarithms of probabilities, of shape `[..., dim]`.
+      log_targets: logarithms of probabilities, of shape `[..., dim]`.
+      axis: the axis or axes of the distribution.
+      where: the elements to include.
+
+    Raises:
+      TypeError: an argument is not floating.
+
+    >>> q, p = jnp.array([0.0, 0.5, 0.5]), jnp.array([0.0, 0.25, 0.75])
+    >>> print(f"{kl_divergence_with_log_targets(jnp.log(p), jnp.log(q)):.4f}")
+    0.1438
+    """
+    require_floating("kl_divergence_with_log_targets", log_predictions=log_predictions, log_targets=log_targets)
+    p, q = jnp.asarray(log_predictions), jnp.asarray(log_targets)
+    counts = _selected((jnp.exp(q) != 0) | jnp.isnan(p), where)
+    q = jnp.where(counts, q, 0)
+    return masked_sum(jnp.exp(q) * (q - jnp.where(counts, p, 0)), axis, counts)
+
+
+@widened
+def generalized_kl_divergence(
+    log_predictions: ArrayLike, targets: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None
+) -> jax.Array:
+    """Return `sum(q (log q - log p) + p - q)`, the divergence of measures that need not sum to 1.
+
+    It is the Bregman divergence of `x log x - x`; a target of 0 adds `p`, with the derivative -1 by that target.
+
+    Boyd and Vandenberghe, [Convex optimization](https://stanford.edu/~boyd/cvxbook/bv_cvxbook.pdf), page 90.
+
+    Args:
+      log_predictions: logarithms of predictions, of shape `[..., dim]`.
+      targets: targets, of shape `[..., dim]`.
+      axis: the axis or axes of the measure.
+      where: the elements to include.
+
+    Raises:
+      TypeError: an argument is not floating.
+
+    >>> print(generalized_kl_divergence(jnp.zeros(2), jnp.array([0.0, 1.0])))
+    1.0
+    """
+    divergence = kl_divergence(log_predictions, targets, axis, where)
+    p = log_predictions if where is None else jnp.where(where, log_predictions, 0)
+    return divergence + masked_sum(jnp.exp(p) - targets, axis, where)
+
+
+def convex_kl_divergence(
+    log_predictions: ArrayLike, targets: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None
+) -> jax.Array:
+    """Return `generalized_kl_divergence`, its name since Optax 0.2.4."""
+    warnings.warn("convex_kl_divergence is deprecated: use generalized_kl_divergence", DeprecationWarning, stacklevel=2)
+    return generalized_kl_divergence(log_predictions, targets, axis, where)
+
+
+def _selected(counts: jax.Array, where: ArrayLike | None) -> jax.Array:
+    return counts if where is None else jnp.logical_and(counts, where)

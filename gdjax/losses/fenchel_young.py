@@ -1,0 +1,39 @@
+"""Losses made of a maximum."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from gdjax.losses.arithmetic import product
+from gdjax.widening import widened
+
+
+def make_fenchel_young_loss(max_fun: Callable[..., ArrayLike]) -> Callable[..., jax.Array]:
+    """Make the loss `max_fun(s) - <y, s>` of scores `s` and targets `y`.
+
+    A score of -inf under a target of 0 adds 0 to the product.
+
+    Blondel et al., [Learning with Fenchel-Young losses](https://arxiv.org/abs/1901.02324), 2020, definition 2.
+
+    Args:
+      max_fun: a function of one vector of scores, such as `jax.scipy.special.logsumexp`.
+
+    Returns:
+      The loss, a function of scores and targets over the last axis; keywords go to `max_fun`.
+
+    >>> from jax.scipy.special import logsumexp
+    >>> loss = make_fenchel_young_loss(logsumexp)
+    >>> print(f"{loss(jnp.zeros(2), jnp.array([1.0, 0.0])):.4f}")
+    0.6931
+    """
+    largest = jnp.vectorize(max_fun, signature="(n)->()")
+
+    @widened
+    def fenchel_young_loss(scores: ArrayLike, targets: ArrayLike, *args: Any, **kwargs: Any) -> jax.Array:
+        scores = jnp.asarray(scores)
+        return largest(scores, *args, **kwargs) - jnp.sum(product(targets, scores), axis=-1)
+
+    return fenchel_young_loss

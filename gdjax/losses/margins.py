@@ -1,0 +1,128 @@
+"""Losses of scores that should differ by a margin."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from gdjax.losses.arithmetic import product, require_real, require_same_shape
+from gdjax.projections import projection_simplex
+from gdjax.widening import widened
+
+
+@widened
+def hinge_loss(predictor_outputs: ArrayLike, targets: ArrayLike) -> jax.Array:
+    """Return `max(0, 1 - y s)` of scores `s` and targets `y`.
+
+    Args:
+      predictor_outputs: scores.
+      targets: -1 or 1.
+
+    >>> print(hinge_loss(jnp.array([0.5, 2.0]), jnp.array([1.0, 1.0])))
+    [0.5 0. ]
+    """
+    require_real("hinge_loss", predictor_outputs=predictor_outputs)
+    return jnp.maximum(0, 1 - jnp.asarray(predictor_outputs) * targets)
+
+
+@widened
+def perceptron_loss(predictor_outputs: ArrayLike, targets: ArrayLike) -> jax.Array:
+    """Return `max(0, -y s)` of scores `s` and targets `y`.
+
+    Args:
+      predictor_outputs: scores.
+      targets: -1 or 1, of the same shape.
+
+    Raises:
+      ValueError: the shapes differ.
+
+    >>> print(perceptron_loss(jnp.array([-0.5, 2.0]), jnp.array([1.0, 1.0])))
+    [0.5 0. ]
+    """
+    require_real("perceptron_loss", predictor_outputs=predictor_outputs)
+    require_same_shape("perceptron_loss", predictor_outputs=predictor_outputs, targets=targets)
+    return jnp.maximum(0, -jnp.asarray(predictor_outputs) * targets)
+
+
+def sparsemax_loss(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
+    """Return the binary sparsemax loss: 0 just where `jax.nn.sparse_sigmoid(logits)` is the label.
+
+    Blondel et al., [Learning with Fenchel-Young losses](https://arxiv.org/abs/1901.02324), 2020, section 4.4.
+
+    Args:
+      logits: scores.
+      labels: 0 or 1.
+
+    >>> print(sparsemax_loss(jnp.array([0.0, 5.0, 5.0]), jnp.array([1, 1, 0])))
+    [0.25 0.   5.  ]
+    """
+    require_real("sparsemax_loss", logits=logits)
+    return _sparse_plus(jnp.where(labels, -jnp.asarray(logits), logits))
+
+
+@widened
+def _sparse_plus(x: ArrayLike) -> jax.Array:
+    """`(x + 1)^2 / 4` in `[-1, 1]`, 0 below, `x` above; no branch overflows where another is taken."""
+    x = jnp.asarray(x)
+    inside = jnp.where(jnp.abs(x) < 1, x, 0)
+    return jnp.where(x >= 1, x, jnp.where(x <= -1, 0, jnp.square(inside + 1) / 4))
+
+
+@widened
+def multiclass_hinge_loss(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
+    """Return `max(s + 1 - y) - s[label]` of the scores of the classes, with `y` the one-hot row of the label.
+
+    Args:
+      scores: scores, of shape `[..., classes]`.
+      labels: the numbers of the classes, of shape `[...]`.
+
+    >>> print(multiclass_hinge_loss(jnp.array([1.0, 3.0]), jnp.array(0)))
+    3.0
+    """
+    scores, right = _with_one_hot("multiclass_hinge_loss", scores, labels)
+    return jnp.max(scores + (1 - right), axis=-1) - jnp.sum(product(right, scores), axis=-1)
+
+
+@widened
+def multiclass_perceptron_loss(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
+    """Return `max(s) - s[label]` of the scores of the classes.
+
+    Collins, [Discriminative training methods for hidden Markov models](https://aclanthology.org/W02-1001/), 2002.
+
+    Args:
+      scores: scores, of shape `[..., classes]`.
+      labels: the numbers of the classes, of shape `[...]`.
+
+    >>> print(multiclass_perceptron_loss(jnp.array([1.0, 3.0]), jnp.array(0)))
+    2.0
+    """
+    scores, right = _with_one_hot("multiclass_perceptron_loss", scores, labels)
+    return jnp.max(scores, axis=-1) - jnp.sum(product(right, scores), axis=-1)
+
+
+def _with_one_hot(who: str, scores: ArrayLike, labels: ArrayLike) -> tuple[jax.Array, jax.Array]:
+    require_real(who, scores=scores)
+    scores = jnp.asarray(scores)
+    return scores, jax.nn.one_hot(labels, scores.shape[-1], dtype=scores.dtype)
+
+
+@widened
+def multiclass_sparsemax_loss(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
+    """Return the sparsemax loss: 0 just where the label's score is above all others by 1.
+
+    Martins and Astudillo, [From softmax to sparsemax](https://arxiv.org/abs/1602.02068), 2016, equation 19.
+
+    Args:
+      scores: scores, of shape `[batch, classes]`.
+      labels: the numbers of the classes, of shape `[batch]`.
+
+    >>> print(multiclass_sparsemax_loss(jnp.array([[0.0, 0.0], [3.0, 0.0]]), jnp.array([0, 0])))
+    [0.25 0.  ]
+    """
+    require_real("multiclass_sparsemax_loss", scores=scores)
+    return jax.vmap(_sparsemax)(jnp.asarray(scores), jnp.asarray(labels))
+
+
+def _sparsemax(scores: jax.Array, label: jax.Array) -> jax.Array:
+    p = projection_simplex(scores)
+    above = (scores - scores[label]).at[label].set(0)
+    return jnp.sum(product(p, above)) + 0.5 * (1 - jnp.sum(jnp.square(p)))

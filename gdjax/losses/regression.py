@@ -1,0 +1,182 @@
+"""Losses of real predictions."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from gdjax.losses.arithmetic import Axis, require_floating, require_same_shape
+from gdjax.widening import widened
+
+
+@widened
+def squared_error(predictions: ArrayLike, targets: ArrayLike | None = None) -> jax.Array:
+    """Return `(predictions - targets)^2`, element by element.
+
+    Args:
+      predictions: an array of any shape.
+      targets: an array of the same shape; zeros where it is `None`.
+
+    Raises:
+      TypeError: the predictions are not floating.
+      ValueError: the shapes differ.
+
+    >>> print(squared_error(jnp.array([3.0, 1.0]), jnp.array([1.0, 1.0])))
+    [4. 0.]
+    """
+    require_floating("squared_error", predictions=predictions)
+    return jnp.square(_errors("squared_error", predictions, targets))
+
+
+@widened
+def l2_loss(predictions: ArrayLike, targets: ArrayLike | None = None) -> jax.Array:
+    """Return `(predictions - targets)^2 / 2`, element by element.
+
+    Args:
+      predictions: an array of any shape.
+      targets: an array of the same shape; zeros where it is `None`.
+
+    Raises:
+      TypeError: the predictions are not floating.
+      ValueError: the shapes differ.
+
+    >>> print(l2_loss(jnp.array([3.0, 1.0]), jnp.array([1.0, 1.0])))
+    [2. 0.]
+    """
+    require_floating("l2_loss", predictions=predictions)
+    errors = _errors("l2_loss", predictions, targets)
+    return (0.5 * errors) * errors
+
+
+@widened
+def huber_loss(predictions: ArrayLike, targets: ArrayLike | None = None, *, delta: ArrayLike = 1.0) -> jax.Array:
+    """Return `e^2 / 2` where the error `e` is within `delta`, and `delta (|e| - delta / 2)` beyond.
+
+    Its gradient is that of `l2_loss`, clipped to `[-delta, delta]`
+    ([Huber](https://doi.org/10.1214/aoms/1177703732), 1964).
+
+    Args:
+      predictions: an array of any shape.
+      targets: an array of a shape that broadcasts with it; zeros where it is `None`.
+      delta: the error at which the parabola ends.
+
+    Raises:
+      TypeError: the predictions are not floating.
+
+    >>> print(huber_loss(jnp.array([0.5, 3.0])))
+    [0.125 2.5  ]
+    """
+    require_floating("huber_loss", predictions=predictions)
+    size = jnp.abs(_difference(predictions, targets))
+    quadratic = jnp.minimum(size, delta)
+    return (0.5 * quadratic) * quadratic + delta * (size - quadratic)
+
+
+@widened
+def log_cosh(predictions: ArrayLike, targets: ArrayLike | None = None) -> jax.Array:
+    """Return `log(cosh(e))` of the error `e`: about `e^2 / 2` for small ones, `|e| - log(2)` for large ones.
+
+    Chen et al., [Log hyperbolic cosine loss](https://openreview.net/pdf?id=rkglvsC9Ym), 2019.
+
+    Args:
+      predictions: an array of any shape.
+      targets: an array of a shape that broadcasts with it; zeros where it is `None`.
+
+    Raises:
+      TypeError: the predictions are not floating.
+
+    >>> print(log_cosh(jnp.array([0.0, 1e-3, 1e4])))
+    [0.000000e+00 4.999998e-07 9.999307e+03]
+    """
+    require_floating("log_cosh", predictions=predictions)
+    error = _difference(predictions, targets)
+    near = jnp.abs(error) < 1
+    small, large = jnp.where(near, error, 0), jnp.where(near, 1, jnp.abs(error))
+    return jnp.where(
+        near,
+        0.5 * jnp.log1p(jnp.square(jnp.sinh(small))),  # the sum below would round a small loss away
+        large - jnp.log(2.0).astype(large.dtype) + jnp.log1p(jnp.exp(-2 * large)),
+    )
+
+
+@widened
+def cosine_similarity(
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    *,
+    epsilon: ArrayLike = 0.0,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """Return the cosine of the angle between predictions and targets.
+
+    A vector of zeros has the cosine 0 with every other, with the derivative 0 where `epsilon` is 0. Large and tiny
+    vectors are scaled before they are squared, so that no square overflows or vanishes.
+
+    Args:
+      predictions: vectors, of shape `[..., dim]`.
+      targets: vectors, of shape `[..., dim]`.
+      epsilon: the least square of a norm that a vector is divided by.
+      axis: the axis or axes of the vectors.
+      where: the elements to include.
+
+    Raises:
+      TypeError: an argument is not floating.
+
+    >>> print(cosine_similarity(jnp.array([3.0, 4.0]), jnp.array([0.0, 1e25])))
+    0.8
+    """
+    require_floating("cosine_similarity", predictions=predictions, targets=targets)
+    mask: dict[str, Any] = {} if where is None else {"where": where}
+    a, b = (_unit(jnp.asarray(x), epsilon, axis, mask) for x in (predictions, targets))
+    return jnp.sum(a * b, axis, **mask)
+
+
+@widened
+def cosine_distance(
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    *,
+    epsilon: ArrayLike = 0.0,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """Return 1 less the cosine of the angle between predictions and targets.
+
+    Args:
+      predictions: vectors, of shape `[..., dim]`.
+      targets: vectors, of shape `[..., dim]`.
+      epsilon: the least square of a norm that a vector is divided by.
+      axis: the axis or axes of the vectors.
+      where: the elements to include.
+
+    Raises:
+      TypeError: an argument is not floating.
+
+    >>> print(cosine_distance(jnp.array([1.0, 0.0]), jnp.array([0.0, 2.0])))
+    1.0
+    """
+    require_floating("cosine_distance", predictions=predictions, targets=targets)
+    return 1.0 - cosine_similarity(predictions, targets, epsilon=epsilon, axis=axis, where=where)
+
+
+def _difference(predictions: ArrayLike, targets: ArrayLike | None) -> jax.Array:
+    return jnp.asarray(predictions) if targets is None else jnp.asarray(predictions) - targets
+
+
+def _errors(who: str, predictions: ArrayLike, targets: ArrayLike | None) -> jax.Array:
+    if targets is not None:
+        require_same_shape(who, predictions=predictions, targets=targets)
+    return _difference(predictions, targets)
+
+
+def _unit(x: jax.Array, epsilon: ArrayLike, axis: Axis, mask: dict[str, Any]) -> jax.Array:
+    """`x / max(|x|, sqrt(epsilon))`, 0 of 0: the same of every multiple of x, of which one near 1 is squared."""
+    size = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis, keepdims=True, initial=0, **mask))
+    size = jnp.where((size > 0) & jnp.isfinite(size), size, 1)
+    x = x / size
+    square = jnp.sum(jnp.square(x), axis, keepdims=True, **mask)
+    norm = jnp.where(square == 0, 0, jnp.sqrt(jnp.where(square == 0, 1, square)))
+    divisor = jnp.maximum(norm, jnp.sqrt(epsilon) / size)
+    return jnp.where(divisor == 0, 0, x / jnp.where(divisor == 0, 1, divisor))

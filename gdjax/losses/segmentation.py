@@ -1,0 +1,183 @@
+"""Losses of masks: one class for each pixel."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+from jax.typing import ArrayLike
+
+from gdjax.losses.arithmetic import require_real, require_same_shape
+from gdjax.tree import wide
+from gdjax.widening import widened
+
+_REDUCTIONS = {"mean": jnp.mean, "sum": jnp.sum, "none": lambda loss, axis: loss}
+
+
+def dice_loss(
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    *,
+    class_weights: ArrayLike | None = None,
+    smooth: ArrayLike = 1.0,
+    alpha: ArrayLike = 0.5,
+    beta: ArrayLike = 0.5,
+    apply_softmax: bool = True,
+    reduction: str = "mean",
+    ignore_background: bool = False,
+    axis: Any = None,
+) -> jax.Array:
+    """Return `1 - (I + smooth) / (I + alpha (P - I) + beta (T - I) + smooth)`, reduced over the classes.
+
+    `P`, `T` and `I` are the sums over the pixels of a class's probabilities, of its targets, and of their products.
+    With `alpha = beta = 1/2` it is the Dice loss, with others Tversky's. A class without a pixel in either has the
+    loss 0, also where `smooth` is 0.
+
+    Milletari et al., [V-Net](https://arxiv.org/abs/1606.04797), 2016.
+
+    Args:
+      predictions: logits, of shape `[batch, ..., classes]`; of one class, or without that axis, they are binary.
+      targets: one-hot targets of that shape.
+      class_weights: weights of the classes, of shape `[classes]`.
+      smooth: what both sides of the ratio gain.
+      alpha: the weight of false positives.
+      beta: the weight of false negatives.
+      apply_softmax: take predictions for logits; if false, for probabilities.
+      reduction: `mean`, `sum` or `none`, over the classes.
+      ignore_background: leave the first class out.
+      axis: the axes of the pixels; all but the first and the last where it is `None`.
+
+    Raises:
+      ValueError: shapes differ, the reduction has another name, or known probabilities do not sum to 1.
+
+    >>> logits, targets = jnp.array([[[9.0], [-9.0]]]), jnp.array([[[1.0], [0.0]]])
+    >>> print(f"{dice_loss(logits, targets)[0]:.4f}")
+    0.0001
+    """
+    predictions, targets = jnp.asarray(predictions), jnp.asarray(targets)
+    if reduction not in _REDUCTIONS:
+        raise ValueError(f"dice_loss: reduction must be one of {', '.join(_REDUCTIONS)}, got {reduction!r}.")
+    if class_weights is not None and jnp.ndim(class_weights) != 1:
+        raise ValueError(f"dice_loss: class_weights must have rank 1, got shape {jnp.shape(class_weights)}.")
+    if predictions.ndim == targets.ndim - 1:
+        predictions = predictions[..., None]
+    if targets.ndim == predictions.ndim - 1:
+        targets = targets[..., None]
+    require_real("dice_loss", predictions=predictions)
+    require_same_shape("dice_loss", predictions=predictions, targets=targets)
+    if not apply_softmax:
+        _require_probabilities("dice_loss", predictions)
+    by_class = _dice(predictions, targets, class_weights, smooth, alpha, beta, apply_softmax, axis)
+    return _REDUCTIONS[reduction](_foreground(by_class) if ignore_background else by_class, axis=-1)
+
+
+@widened
+def _dice(
+    predictions: jax.Array,
+    targets: jax.Array,
+    class_weights: ArrayLike | None,
+    smooth: ArrayLike,
+    alpha: ArrayLike,
+    beta: ArrayLike,
+    apply_softmax: bool,
+    axis: Any,
+) -> jax.Array:
+    """The loss of each class."""
+    p = _probabilities(predictions) if apply_softmax else predictions
+    axis = tuple(range(1, p.ndim - 1)) if axis is None else axis
+    both, ours, theirs = (jnp.sum(x, axis) for x in (p * targets, p, targets))
+    loss = 1 - _ratio(both + smooth, both + alpha * (ours - both) + beta * (theirs - both) + smooth)
+    return loss if class_weights is None else loss * class_weights
+
+
+def _probabilities(logits: jax.Array) -> jax.Array:
+    return jax.nn.sigmoid(logits) if logits.shape[-1] == 1 else jax.nn.softmax(logits, axis=-1)
+
+
+def _ratio(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
+    return jnp.where(denominator == 0, 1, numerator / jnp.where(denominator == 0, 1, denominator))
+
+
+def _foreground(by_class: jax.Array) -> jax.Array:
+    return by_class[..., 1:] if by_class.shape[-1] > 1 else by_class
+
+
+def _require_probabilities(who: str, p: jax.Array) -> None:
+    """Refuse values that are known, not traced, and cannot be probabilities in the precision of their dtype."""
+    if isinstance(p, Tracer) or not p.size:
+        return
+    if p.shape[-1] == 1:
+        if not ((p >= 0) & (p <= 1)).all():
+            raise ValueError(f"{who}: probabilities must be in [0, 1], got {jnp.min(p)} to {jnp.max(p)}.")
+        return
+    total = jnp.sum(p, axis=-1, dtype=wide(p.dtype))
+    if not jnp.allclose(total, 1, rtol=max(1e-5, 4 * float(jnp.finfo(p.dtype).eps))):
+        must = "must be valid probability distributions that sum to 1 along the class axis"
+        raise ValueError(f"{who}: predictions {must}, got sums from {jnp.min(total):.6f} to {jnp.max(total):.6f}.")
+
+
+def multiclass_generalized_dice_loss(
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    *,
+    smooth: ArrayLike = 1.0,
+    apply_softmax: bool = True,
+    ignore_background: bool = False,
+) -> jax.Array:
+    """Return the mean Dice loss, each class weighted by the inverse of its squared number of pixels.
+
+    Sudre et al., [Generalised Dice overlap](https://arxiv.org/abs/1707.03237), 2017.
+
+    Args:
+      predictions: logits, of shape `[batch, ..., classes]`.
+      targets: one-hot targets of that shape.
+      smooth: what both sides of the ratio gain.
+      apply_softmax: take predictions for logits; if false, for probabilities.
+      ignore_background: leave the first class out.
+
+    Raises:
+      ValueError: shapes differ, or known probabilities do not sum to 1.
+
+    >>> targets = jnp.array([[[1.0, 0.0], [0.0, 1.0]]])
+    >>> print(f"{multiclass_generalized_dice_loss(20 * targets, targets):.4f}")
+    0.0000
+    """
+    require_real("multiclass_generalized_dice_loss", predictions=predictions)
+    require_same_shape("multiclass_generalized_dice_loss", predictions=predictions, targets=targets)
+    predictions, targets = jnp.asarray(predictions), jnp.asarray(targets)
+    if not apply_softmax:
+        _require_probabilities("multiclass_generalized_dice_loss", predictions)
+    return _generalized_dice(predictions, targets, smooth, apply_softmax, ignore_background)
+
+
+@widened
+def _generalized_dice(
+    predictions: jax.Array, targets: jax.Array, smooth: ArrayLike, apply_softmax: bool, ignore_background: bool
+) -> jax.Array:
+    weights = 1 / (jnp.square(jnp.sum(targets, tuple(range(targets.ndim - 1)))) + 1e-7)
+    weights = weights / jnp.sum(weights) * len(weights)
+    by_class = _dice(predictions, targets, weights, smooth, 0.5, 0.5, apply_softmax, None)
+    return jnp.mean(_foreground(by_class) if ignore_background else by_class)
+
+
+def binary_dice_loss(
+    predictions: ArrayLike, targets: ArrayLike, *, smooth: ArrayLike = 1.0, apply_sigmoid: bool = True
+) -> jax.Array:
+    """Return the Dice loss of one class against its absence.
+
+    Args:
+      predictions: logits, of shape `[batch, ...]` or `[batch, ..., 1]`.
+      targets: 0 or 1, of that shape.
+      smooth: what both sides of the ratio gain.
+      apply_sigmoid: take predictions for logits; if false, for probabilities.
+
+    Raises:
+      ValueError: shapes differ, or known probabilities are outside `[0, 1]`.
+
+    >>> print(f"{binary_dice_loss(jnp.array([[9.0, -9.0]]), jnp.array([[1.0, 0.0]]))[0]:.4f}")
+    0.0001
+    """
+    predictions, targets = jnp.asarray(predictions), jnp.asarray(targets)
+    if predictions.ndim == targets.ndim and predictions.shape[-1] != 1:
+        predictions, targets = predictions[..., None], targets[..., None]
+    return dice_loss(predictions, targets, smooth=smooth, apply_softmax=apply_sigmoid)

@@ -1,0 +1,32 @@
+"""Labels between one and many."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from gdjax.losses.arithmetic import Axis, require_floating
+from gdjax.widening import widened
+
+
+@widened
+def smooth_labels(labels: ArrayLike, alpha: ArrayLike, *, axis: Axis = -1, where: ArrayLike | None = None) -> jax.Array:
+    """Return `(1 - alpha) y + alpha / n` of labels `y` over `n` classes.
+
+    Müller et al., [When does label smoothing help?](https://arxiv.org/abs/1906.02629), 2019.
+
+    Args:
+      labels: one-hot labels, of shape `[..., classes]`.
+      alpha: the weight of the uniform distribution, in `[0, 1]`.
+      axis: the axis or axes of the classes.
+      where: the classes there are; a row without one counts as one of a single class.
+
+    Raises:
+      TypeError: the labels are not floating.
+
+    >>> print(smooth_labels(jnp.array([1.0, 0.0]), 0.25))
+    [0.875 0.125]
+    """
+    require_floating("smooth_labels", labels=labels)
+    number = jnp.size(labels, axis) if where is None else jnp.sum(where, axis, keepdims=True)
+    alpha = jnp.asarray(alpha, jnp.result_type(labels))
+    return (1 - alpha) * labels + alpha / jnp.maximum(number, 1)
