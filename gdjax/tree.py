@@ -78,6 +78,13 @@ def _boxed(node: Any) -> bool:
     return hasattr(type(node), "get_metadata") or hasattr(type(node), "replace_boxed")
 
 
+def boxes(tree: Tree) -> Iterator[tuple[str, Any]]:
+    """Yield `(path, box)` for every box of Flax around a parameter."""
+    for keys, node in jax.tree_util.tree_flatten_with_path(tree, is_leaf=_boxed)[0]:
+        if _boxed(node):
+            yield path(keys), node
+
+
 def as_dtype(x: Any, dtype: Any) -> jax.Array:
     """`x` as an array of a dtype; itself where it is one, so that nothing is traced."""
     same = isinstance(x, jax.Array) and x.dtype == dtype and not x.weak_type

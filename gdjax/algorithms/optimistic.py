@@ -9,7 +9,7 @@ from optax._src.transform import ScaleByOptimisticGradientState  # it has no pub
 from gdjax import tree
 from gdjax.compose import chain
 from gdjax.transforms import scale, scale_by_adam, scale_by_learning_rate
-from gdjax.value import Decay, NonNegative, Rate, Scalar, transform
+from gdjax.value import Decay, LearningRate, NonNegative, Scalar, transform
 
 
 @transform(elementwise=True)
@@ -48,7 +48,7 @@ def scale_by_optimistic_gradient(alpha: Scalar = 1.0, beta: Scalar = 1.0):
 
 
 @transform
-def optimistic_gradient_descent(learning_rate: Rate, alpha: Scalar = 1.0, beta: Scalar = 1.0):
+def optimistic_gradient_descent(learning_rate: LearningRate, alpha: Scalar = 1.0, beta: Scalar = 1.0):
     r"""Optimistic gradient descent: $p \leftarrow p - \eta (\alpha g_t + \beta (g_t - g_{t-1}))$.
 
     State: 4 bytes a parameter (8 in float64). Source: Mokhtari et al. 2020, the generalized OGDA
@@ -70,7 +70,7 @@ def optimistic_gradient_descent(learning_rate: Rate, alpha: Scalar = 1.0, beta: 
 
 @transform
 def optimistic_adam_v2(
-    learning_rate: Rate,
+    learning_rate: LearningRate,
     *,
     alpha: Scalar = 1.0,
     beta: Scalar = 1.0,
@@ -105,7 +105,7 @@ def optimistic_adam_v2(
 
 @transform
 def optimistic_adam(
-    learning_rate: Scalar,
+    learning_rate: NonNegative,
     optimism: Scalar | None = None,
     b1: Decay = 0.9,
     b2: Decay = 0.999,

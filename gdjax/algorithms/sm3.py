@@ -10,7 +10,7 @@ from gdjax import tree
 from gdjax.compose import chain
 from gdjax.transforms import scale_by_learning_rate
 from gdjax.transforms.moments import means
-from gdjax.value import Decay, Momentum, NonNegative, Rate, transform
+from gdjax.value import Decay, LearningRate, Momentum, NonNegative, transform
 
 
 @transform
@@ -84,7 +84,7 @@ def _reciprocal_root(x):
 
 
 @transform
-def sm3(learning_rate: Rate, momentum: Decay = 0.9):
+def sm3(learning_rate: LearningRate, momentum: Decay = 0.9):
     r"""SM3: $p \leftarrow p - \eta\, m$ with $m$ of `scale_by_sm3`.
 
     State: 4 bytes a parameter (8 in float64), and 4 a row and a column. Source: Anil et al. 2019, algorithm SM3-II

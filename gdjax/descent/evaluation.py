@@ -31,8 +31,22 @@ class Evaluate:
     def __post_init__(self) -> None:
         if not callable(self.function):
             raise TypeError(f"Evaluate: a function of the parameters is needed, got {self.function!r}.")
+        self._require_signature()
         if self.every is not None:
             require_count("Evaluate", "every", self.every)
+
+    def _require_signature(self) -> None:
+        """Refuse a function that cannot be called with parameters alone, beside `extra` by name."""
+        try:
+            signature = inspect.signature(self.function)
+        except ValueError:  # of some built-in functions it is not known
+            return
+        extra = {"extra": None} if "extra" in signature.parameters else {}
+        try:
+            signature.bind(None, **extra)
+        except TypeError:
+            way = "close over all else, held-out data too"
+            raise TypeError(f"Evaluate: function must take (params), it takes {signature}; {way}.") from None
 
     @classmethod
     def of(cls, evaluate: Any) -> "Evaluate | None":

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh, NamedSharding
 
 from gdjax import sharding, tree
@@ -17,17 +18,18 @@ from gdjax.descent.checkpointing import Checkpoints
 from gdjax.descent.course import Request
 from gdjax.descent.driver import descend
 from gdjax.descent.evaluation import Evaluate
-from gdjax.descent.gradient import WAY
+from gdjax.descent.gradient import require_trainable
 from gdjax.descent.keyed import is_key, plain
+from gdjax.descent.losses import require_loss
 from gdjax.descent.placing import Placement
 from gdjax.descent.plans import Plan, plan
 from gdjax.descent.progress import Callback
 from gdjax.descent.result import Fit
-from gdjax.descent.step import State, as_key, require_no_axis
+from gdjax.descent.step import State, as_key, begun, require_no_axis
 from gdjax.descent.stopping import Criterion
 from gdjax.descent.streams import is_stream
-from gdjax.value.diagnose import require_count, require_inexact, require_optimizer
-from gdjax.value.printing import text
+from gdjax.value.diagnose import require_count, require_optimizer
+from gdjax.value.printing import brief, text
 
 
 def fit(
@@ -121,7 +123,7 @@ def fit(
 
     def checked() -> tuple[Any, ...]:
         _require_length(epochs, steps, stop)
-        require_optimizer("fit", tx)
+        _require_order(loss, params, tx, data)
         require_no_axis("fit", tx)
         if resume not in (False, True, "params", "state"):
             raise ValueError(f'fit: resume must be a boolean, "params" or "state", got {resume!r}.')
@@ -134,9 +136,12 @@ def fit(
         if cut:
             _require_divisible(cut, placement, data)
         if not isinstance(params, State):
-            require_inexact("fit", "params", params, WAY)
+            require_trainable("fit", params)
+            if not jax.tree.leaves(params):
+                raise ValueError(f"fit: params must hold one array at least, got {brief(params)}.")
         saving = checkpoint if checkpoint is None or isinstance(checkpoint, Checkpoints) else Checkpoints(checkpoint)
-        return cut, saving, Evaluate.of(evaluate), as_key(key)
+        _require_functions(callbacks)
+        return cut, saving, Evaluate.of(evaluate), as_key("fit", key)
 
     cut, saving, evaluating, whole_key = peers.together(checked)
     asked = {"tx": text(tx), "epochs": epochs, "steps": steps, "stop": stop, "batches": cut, "resume": resume}
@@ -182,7 +187,7 @@ def _summed(**trees: Any) -> dict[str, str]:
 def _begun(params: Any, tx: Any, key: jax.Array, placement: Placement) -> State:
     """The state before the first step, placed."""
     if placement.mesh is None:
-        return jax.device_put(State.create(params, tx, key=key))
+        return jax.device_put(begun(params, key, None, tx))
     opt_state = sharding.init(tx, params, sharding.of_state(tx, params, placement.mesh))
     return placement.placed(State(params, opt_state, jnp.zeros((), jnp.int32), key, None))
 
@@ -197,6 +202,23 @@ def _require_divisible(cut: Plan, placement: Placement, data: Any) -> None:
             raise ValueError(f"fit: {what} must be a multiple of the {number} devices of mesh, got {size}: {way}.")
 
 
+def _require_order(loss: Any, params: Any, tx: Any, data: Any) -> None:
+    """Refuse arguments in another order than loss, parameters, optimizer, data."""
+    require_loss("fit", loss, params)
+    for name, given in (("params", params), ("data", data)):
+        if isinstance(given, optax.GradientTransformation):
+            raise TypeError(f"fit: {name} must be arrays, got an optimizer; call fit(loss, params, tx, data).")
+    require_optimizer("fit", tx)
+
+
+def _require_functions(callbacks: Any) -> None:
+    """Refuse callbacks that are no list of functions."""
+    if callable(callbacks):
+        raise TypeError(f"fit: callbacks must be a list of functions, got one; write callbacks=[{brief(callbacks)}].")
+    if wrong := [x for x in callbacks if not callable(x)]:
+        raise TypeError(f"fit: each of callbacks must be a function of a Progress, got {brief(wrong[0])}.")
+
+
 def _require_length(epochs: Any, steps: Any, stop: Any) -> None:
     if (epochs is not None and steps is not None) or (epochs is None and steps is None and stop is None):
         raise ValueError(
@@ -206,4 +228,6 @@ def _require_length(epochs: Any, steps: Any, stop: Any) -> None:
         if number is not None:
             require_count("fit", name, number)
     if stop is not None and not isinstance(stop, Criterion):
-        raise TypeError(f"fit: stop must be made of gd.stop (target, plateau, ...), got {stop!r}.")
+        way = f"; call it: gd.stop.{stop.__name__}(...)" if getattr(stop, "__module__", "") == stopping.__name__ else ""
+        way = way or "; callbacks= takes functions of your own" * callable(stop)
+        raise TypeError(f"fit: stop must be made of gd.stop (target, plateau, ...), got {brief(stop)}{way}.")

@@ -12,9 +12,23 @@ from gdjax.descent.losses import called
 from gdjax.descent.members import by_members, divided, is_float, mean_or_last, require_divided
 from gdjax.value.diagnose import require_count, require_inexact, unbound
 from gdjax.value.explicit import explicit_mesh, spec_of
+from gdjax.value.printing import brief
 
 WAY = "Close over such leaves, or put them in the `extra` of a State."
 """Out of parameters that are not descended on."""
+
+
+def require_trainable(who: str, params: Any) -> None:
+    """Refuse parameters that are no floats, and the statistics of NNX's BatchNorm, which no gradient moves."""
+    if callable(params) and jax.tree.structure(params) == jax.tree.structure(0):
+        raise TypeError(f"{who}: params must be arrays, got a function, {brief(params)}; call it, or give its arrays.")
+    for path, box in tree.boxes(params):
+        if any(kind.__name__ == "BatchStat" for kind in type(box).__mro__):
+            raise TypeError(
+                f"{who}: params at {path!r} is a BatchStat, which is not descended on. Split the model, graphdef, "
+                "params, rest = nnx.split(model, nnx.Param, ...), and put the rest in the `extra` of a State."
+            )
+    require_inexact(who, "params", params, WAY)
 
 
 class Gradient(NamedTuple):
@@ -55,7 +69,7 @@ def make_gradient(
         return _many(whole, params, _parts(batch, accumulate), key, extra)
 
     def gradient(params: Any, batch: Any, key: Any, extra: Any) -> tuple[Gradient, Callable[[Any], Any]]:
-        require_inexact(who, "params", params, WAY)
+        require_trainable(who, params)
         if axis_name is None and accumulate > 1 and (over := divided(batch, params, batch_sharding)):
             of_all = by_members(of, batch, key, extra, accumulate, over)
             return of_all(params), _by_gradient(of_all)

@@ -1,14 +1,17 @@
 """What a loss takes, and what it returns."""
 
+import contextlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from gdjax import tree
 from gdjax.value.diagnose import difference, short
+from gdjax.value.printing import brief
 
 
 def called(
@@ -20,7 +23,9 @@ def called(
     def whole(params: Any, batch: Any, key: Any, extra: Any) -> tuple[jax.Array, tuple[Any, Any]]:
         keys = (key,) if takes_key else ()
         handed = needs_extra or (takes_extra and extra is not None)
-        returned = loss(params, batch, *keys, **({"extra": extra} if handed else {}))
+        own = jax.tree.map(lambda x: x, extra)  # variables of NNX anew: they can be set only where they were made
+        with _explained(who):
+            returned = loss(params, batch, *keys, **({"extra": own} if handed else {}))
         try:
             value, new, aux = _taken_apart(returned, extra, handed, has_aux)
         except (TypeError, ValueError) as error:
@@ -28,6 +33,43 @@ def called(
         return jnp.asarray(value), (new, aux)
 
     return whole
+
+
+@contextlib.contextmanager
+def _explained(who: str) -> Iterator[None]:
+    """Add to an error of Flax, which stays what it is, how a loss hands on what a module changes."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ == "TraceContextError":
+            error.add_note(
+                f"{who}: the loss sets a variable of NNX that it closes over, such as the statistics of BatchNorm. "
+                "Split the model, graphdef, params, rest = nnx.split(model, nnx.Param, ...), begin with "
+                "State.create(params, tx, extra=rest), and return (scalar, extra) from loss(params, batch, *, extra): "
+                "model = nnx.merge(graphdef, params, extra), and after its call extra = nnx.state(model, "
+                "nnx.Not(nnx.Param))."
+            )
+        raise
+
+
+def require_loss(who: str, loss: Any, params: Any = None) -> None:
+    """Refuse what is no function, and say what stands in its place.
+
+    Args:
+      who: the function that was called.
+      loss: its first argument.
+      params: its second.
+    """
+    if callable(loss) and not isinstance(loss, optax.GradientTransformation):
+        return
+    way = ""
+    if hasattr(loss, "loss"):
+        way = "; give its loss"
+    elif callable(params):
+        way = "; the loss comes first"
+    elif getattr(loss, "shape", None) == () or isinstance(loss, float):
+        way = "; give the function, not what it returned"
+    raise TypeError(f"{who}: loss must be a function of (params, batch), got {brief(loss)}{way}.")
 
 
 def _takes(loss: Callable[..., Any], who: str) -> tuple[bool, bool, bool]:
@@ -41,7 +83,16 @@ def _takes(loss: Callable[..., Any], who: str) -> tuple[bool, bool, bool]:
             f"{who}: loss must take (params, batch), then perhaps a key, and `extra` by name; it takes "
             f"{inspect.signature(loss)}. Fix the others by functools.partial."
         )
+    if further and (further[0].lower().rstrip("s") in _NO_KEYS):
+        raise TypeError(
+            f"{who}: loss gets the whole batch as its second argument and a PRNG key as its third, which it calls "
+            f"{further[0]!r}; write loss(params, batch), and take the batch apart in it: x, y = batch."
+        )
     return bool(further), extra is not None, extra is not None and extra.default is extra.empty
+
+
+_NO_KEYS = {"y", "label", "target", "x", "input", "image", "output", "y_true", "weight", "mask"}
+"""Names of arguments that are no keys, without the s of several."""
 
 
 def _taken_apart(returned: Any, extra: Any, takes_extra: bool, has_aux: bool | None) -> tuple[Any, Any, Any]:
@@ -57,9 +108,13 @@ def _taken_apart(returned: Any, extra: Any, takes_extra: bool, has_aux: bool | N
     rest: Any = None
     if has_aux or takes_extra:
         returned, rest = returned
+    if returned is None:
+        raise TypeError("loss must return a scalar, got None; it lacks a return.")
     if isinstance(returned, (tuple, list, dict)):
         way = "; has_aux=True is for (scalar, aux)" if asked is False else ""
         raise TypeError(f"loss must return a scalar, got {_kind(returned)}{way}.")
+    if isinstance(returned, str):
+        raise TypeError(f"loss must return a scalar, got {returned!r}.")
     if jnp.shape(returned) or not jnp.issubdtype(jnp.result_type(returned), jnp.floating):
         way = "; take its mean" if jnp.shape(returned) else ""
         raise TypeError(f"loss must return a real floating scalar, got {short(jnp.asarray(returned))}{way}.")
@@ -85,4 +140,6 @@ def _differing(new: Any, extra: Any) -> str | None:
 
 
 def _kind(returned: Any) -> str:
-    return f"a {type(returned).__name__}" if isinstance(returned, (tuple, list, dict)) else short(jnp.asarray(returned))
+    if isinstance(returned, (tuple, list, dict)) or returned is None:
+        return "None" if returned is None else f"a {type(returned).__name__}"
+    return short(jnp.asarray(returned))

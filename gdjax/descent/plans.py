@@ -10,6 +10,8 @@ import numpy as np
 
 from gdjax import tree
 from gdjax.descent.shuffling import LARGEST, shuffled
+from gdjax.value.diagnose import short
+from gdjax.value.printing import brief
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,20 +51,26 @@ class Plan:
 def plan(data: Any, batch_size: Any, drop_remainder: bool) -> Plan:
     """Check arrays and the size of a batch against each other."""
     if callable(data):
-        raise TypeError(f"fit: data must be arrays or an iterable of batches, got the function {data!r}: call it.")
+        raise TypeError(f"fit: data must be arrays or an iterable of batches, got the function {brief(data)}: call it.")
     if isinstance(data, list):
         raise TypeError(
             "fit: data must be arrays in a tuple or dict, or an iterable of batches; a list may be meant as either: "
-            "give tuple(data), or iter(data)."
+            "give tuple(data), or np.asarray(data), where it holds all examples, and iter(data) where it holds batches."
         )
+    if hasattr(data, "loss"):
+        raise TypeError(f"fit: data must be arrays or an iterable of batches, got {brief(data)}; give its train.")
     leaves = list(tree.leaves_with_paths(data))
     if data is None:
         leaves = [("", np.zeros(1))]  # a loss without data: one step is one epoch
     if not leaves:
         raise ValueError(f"fit: data must hold one array at least, got {data!r}; None is for a loss that needs none.")
     for path, leaf in leaves:
+        at = f" at {path!r}" if path else ""
+        require_numbers("data", leaf, at)
         if not jnp.ndim(leaf):
-            raise ValueError(f"fit: data must have a first axis of examples, got a scalar at {path!r}.")
+            inside = any(isinstance(part, list) for part in jax.tree.leaves(data, is_leaf=_is_list))
+            way = "; make arrays of lists: np.asarray" if inside else ""
+            raise ValueError(f"fit: data must have a first axis of examples, got a scalar{at}{way}.")
     counts = collections.Counter(len(leaf) for _, leaf in leaves)
     examples = counts.most_common(1)[0][0]
     for path, leaf in leaves:
@@ -84,3 +92,14 @@ def plan(data: Any, batch_size: Any, drop_remainder: bool) -> Plan:
             'batch_size="full" takes all of them.'
         )
     return Plan(examples, size, drop_remainder)
+
+
+def require_numbers(what: str, leaf: Any, at: str) -> None:
+    """Refuse strings, and arrays of strings, times or Python objects."""
+    kind = getattr(getattr(leaf, "dtype", None), "kind", "")  # a PRNG key's dtype has none
+    if isinstance(leaf, str) or kind in tuple("OSUMm"):
+        raise TypeError(f"fit: {what} must be arrays of numbers, got {short(leaf)}{at}.")
+
+
+def _is_list(node: Any) -> bool:
+    return isinstance(node, list)

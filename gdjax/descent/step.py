@@ -11,8 +11,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from gdjax import axes, norms, sharding, tree
 from gdjax.compose import descend
-from gdjax.descent.gradient import WAY, Gradient, make_gradient
-from gdjax.value.diagnose import require_inexact, require_optimizer
+from gdjax.descent.gradient import Gradient, make_gradient, require_trainable
+from gdjax.descent.losses import require_loss
+from gdjax.value.diagnose import require_optimizer
+from gdjax.value.printing import brief
 from gdjax.value.traits import anywhere, reduced_over
 
 
@@ -41,27 +43,36 @@ class State(NamedTuple):
         """The state before the first step.
 
         Args:
-          params: a tree of floating or complex arrays, taken as they are: donate the state and they are gone. Where
-            they lie on a mesh, all else does too, and the optimizer's state is divided as they are.
+          params: a tree of floating or complex arrays. They are copied, as `key` and `extra` are: a step that donates
+            the state leaves the arrays given as they are. To have the memory of one copy alone, delete your own
+            (`del params`) before the first step. Where they lie on a mesh, all else does too, and the optimizer's
+            state is divided as they are.
           tx: the optimizer.
           key: a PRNG key, or the seed of one.
           extra: what a loss with a parameter `extra` gets and hands on.
           shardings: those of the optimizer's state, as `gd.sharding.zero` gives them; by default they follow `params`.
         """
-        require_inexact("State.create", "params", params, WAY)
-        count, key = jnp.zeros((), jnp.int32), as_key(key)
-        mesh = next((mesh for mesh in sharding.meshes(params) if mesh.size > 1), None)
-        if mesh is None and shardings is None:
-            opt_state = tree.fresh(tx.init(params))  # a lifted one may hold the parameters, and both may be donated
-        else:
-            opt_state = sharding.init(tx, params, shardings)
-        if mesh is not None:
-            count, key = jax.device_put((count, key), NamedSharding(mesh, PartitionSpec()))
-        return cls(params, opt_state, count, key, extra)
+        require_optimizer("State.create", tx)
+        require_trainable("State.create", params)
+        params, key, extra = _fresh((params, as_key("State.create", key), extra))
+        return begun(params, key, extra, tx, shardings)
 
     def step_key(self) -> jax.Array:
         """The key of the next step."""
         return jax.random.fold_in(self.key, self.count)
+
+
+def begun(params: Any, key: jax.Array, extra: Any, tx: Any, shardings: Any = None) -> State:
+    """The state before the first step, of arrays that nobody else holds: they are taken as they are."""
+    count = jnp.zeros((), jnp.int32)
+    mesh = next((mesh for mesh in sharding.meshes(params) if mesh.size > 1), None)
+    if mesh is None and shardings is None:
+        opt_state = tree.fresh(tx.init(params))  # a lifted one may hold the parameters, and both may be donated
+    else:
+        opt_state = sharding.init(tx, params, shardings)
+    if mesh is not None:
+        count, key = jax.device_put((count, key), NamedSharding(mesh, PartitionSpec()))
+    return State(params, opt_state, count, key, extra)
 
 
 def make_step(
@@ -111,6 +122,7 @@ def make_step(
     >>> print(state.params, metrics["loss"], metrics["grad_norm"])
     4.4 9.0 6.0
     """
+    require_loss("make_step", loss, tx)
     require_optimizer("make_step", tx)
     _require_axis(axis_name, weight, tx)
     own, apart = (anywhere(tx, trait) for trait in ("reduces", "apart"))
@@ -127,14 +139,24 @@ def make_step(
 
     def step(state: State, batch: Any) -> tuple[State, dict[str, Any]]:
         if not isinstance(state, State):
-            raise TypeError(f"make_step: step takes a State, as State.create makes it, got a {type(state).__name__}.")
+            raise TypeError(f"make_step: step takes a State, as State.create makes it, got {_no_state(state, batch)}.")
         at, value_fn = gradient(state.params, batch, state.step_key(), state.extra)
         grads = at.own if mine else at.grads
         norm = norms.of_members(norms.global_norm(grads), axis_name if mine else None)
         metrics = {"loss": at.value, "grad_norm": norm} | ({"aux": at.aux} if has_aux else {})
         return descended(tx, state, at, value_fn, grads), metrics
 
+    step.__qualname__ = "step"  # Python names it so where an argument is missing
     return step
+
+
+def _no_state(given: Any, batch: Any) -> str:
+    """What a step was given for its state, and the way to it."""
+    if isinstance(batch, State):
+        return "the batch; the state comes first: step(state, batch)"
+    if isinstance(given, tuple) and any(isinstance(part, State) for part in given):
+        return "a tuple with one in it; a step returns two things: state, metrics = step(state, batch)"
+    return f"a {type(given).__name__}"
 
 
 def descended(
@@ -170,6 +192,17 @@ def require_no_axis(who: str, tx: Any) -> None:
         )
 
 
-def as_key(key: Any) -> jax.Array:
+def as_key(who: str, key: Any) -> Any:
     """A key as it is, or one of a seed."""
-    return jax.random.key(key) if isinstance(key, (int, np.integer)) else key
+    if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
+        return jax.random.key(key)
+    dtype = getattr(key, "dtype", None)
+    raw = dtype == jnp.uint32 and jnp.shape(key)[-1:] != ()
+    if dtype is None or not (raw or jnp.issubdtype(dtype, jax.dtypes.prng_key)):
+        raise TypeError(f"{who}: key must be a PRNG key, jax.random.key(0), or the seed of one, 0, got {brief(key)}.")
+    return key
+
+
+def _fresh(given: Any) -> Any:
+    """The same with a buffer of its own for every array: what is donated must not take the caller's with it."""
+    return jax.tree.map(lambda x: tree.fresh(x) if isinstance(x, (jax.Array, np.ndarray)) else x, given)

@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from gdjax import tree
+from gdjax.descent.plans import require_numbers
+
 AHEAD = 4
 """Batches of an iterable that lie on the device before they are needed."""
 
@@ -17,6 +20,8 @@ def is_stream(data: Any) -> bool:
     """Whether data are batches one after the other, and no arrays."""
     if isinstance(data, Iterator):
         return True
+    if isinstance(data, (str, bytes)):
+        return False
     unknown = jax.tree.structure(data) == jax.tree.structure(0)  # to JAX: no container of arrays
     return unknown and not hasattr(data, "dtype") and isinstance(data, Iterable)
 
@@ -109,6 +114,8 @@ class Stream:
         state = _packed(self._iterator) if self._states else None
         about = {"epoch": self._epoch, "position": self._position, "state": state, "over": False}
         # copied: the iterable may fill one buffer again and again, and what is put may be that very memory
+        for path, x in tree.leaves_with_paths(batch):
+            require_numbers("batches", x, f" at {path!r}" if path else "")
         own = jax.tree.map(lambda x: np.array(x) if isinstance(x, np.ndarray) else x, batch)
         self._ahead.append(Item(self._put(own), about, ends=False))
 

@@ -20,6 +20,48 @@ class Functions(NamedTuple):
     descend: Callable[..., Any] | None = None
 
 
+class Method:
+    """One of the two functions of a transform; it prints the value that it belongs to, where tuples are printed."""
+
+    __name__: str
+
+    def __init__(self, kind: type, factory: Any, arguments: Mapping[str, Any]):
+        self._made_of = kind, factory, arguments
+        self.__qualname__ = f"{factory.__name__}.{self.__name__}"
+
+    def _value(self) -> Any:
+        """The value itself, made anew: a tuple cannot be held by its own parts."""
+        kind, factory, arguments = self._made_of
+        return kind(factory, arguments)
+
+    def __repr__(self) -> str:
+        return f"{self._value()!r}.{self.__name__}"
+
+
+class Init(Method):
+    """The first function of a transform."""
+
+    __name__ = "init"
+
+    def __call__(self, params: Any) -> Any:
+        """Return the state before the first update."""
+        return _init(self._value(), params)
+
+    __call__.__qualname__ = "init"  # Python names it so where arguments are missing
+
+
+class Update(Method):
+    """The second function of a transform."""
+
+    __name__ = "update"
+
+    def __call__(self, updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
+        """Return the new updates and the new state."""
+        return _called(self._value(), "update", updates, state, params, extra_args)
+
+    __call__.__qualname__ = "update"
+
+
 @register
 class GradientTransform(Value, optax.GradientTransformationExtraArgs):
     """A gradient transform: a pair of pure functions, and the hyperparameters that they were made of.
@@ -33,16 +75,7 @@ class GradientTransform(Value, optax.GradientTransformationExtraArgs):
 
     def __new__(cls, factory: Any, arguments: Mapping[str, Any]) -> "GradientTransform":
         """Keep the call; the pair of functions it stands for is made when one of them is used."""
-
-        def init(params: Any) -> Any:
-            return _init(cls(factory, arguments), params)
-
-        def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
-            return _called(cls(factory, arguments), "update", updates, state, params, extra_args)
-
-        for name, function in (("init", init), ("update", update)):
-            function.__qualname__ = f"{factory.__name__}.{name}"  # Python's own errors name it so
-        return super().__new__(cls, init, update)
+        return super().__new__(cls, Init(cls, factory, arguments), Update(cls, factory, arguments))
 
     def pair(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """The functions `(init, update)` that the factory returns."""

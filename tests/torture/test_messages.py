@@ -114,7 +114,7 @@ def test_every_named_optimizer_refuses_it():
     for name, factory in _named().items():
         given = _required(factory)
         for rate in rates[name]:
-            with pytest.raises(ValueError, match=rf"{name}: {rate} must lie in \[0, inf\), got -0.1"):
+            with pytest.raises(ValueError, match=rf"{name}: {rate} must lie in [(\[]0, inf[\])], got -0.1"):
                 factory(**given | {rate: -0.1})
 
 
@@ -186,9 +186,101 @@ def test_the_order_of_arguments_is_told(call, message):
     check(call, ValueError, message)
 
 
+DATA = (jnp.ones((8, 3)), jnp.ones(8))
+STEP = gd.make_step(loss, ADAMW)
+
+
+def fit(*arguments, **options):
+    return gd.fit(*arguments, **{"steps": 2, "progress": False} | options)
+
+
+DESCENTS = [
+    (
+        lambda: fit(PARAMS, loss, ADAMW),
+        "fit: loss must be a function of (params, batch), got a dict of 2 leaves; the los",
+    ),
+    (lambda: fit(loss, ADAMW, PARAMS, DATA), "fit: params must be arrays, got an optimizer; call fit(loss, params, tx"),
+    (
+        lambda: fit(loss, PARAMS, DATA, ADAMW),
+        "fit: data must be arrays, got an optimizer; call fit(loss, params, tx, da",
+    ),
+    (
+        lambda: fit(loss, PARAMS, gd.adamw, DATA),
+        "fit: tx must be an optimizer, a value or one of Optax, got <adamw>; cal",
+    ),
+    (lambda: fit(loss, PARAMS, "adamw(1e-3)", DATA), "got 'adamw(1e-3)'; gd.parse reads a text"),
+    (lambda: fit(loss, PARAMS, ADAMW, DATA, key="a"), "fit: key must be a PRNG key, jax.random.key(0), or the seed of"),
+    (
+        lambda: fit(loss, PARAMS, ADAMW, DATA, key=None),
+        "fit: key must be a PRNG key, jax.random.key(0), or the seed of",
+    ),
+    (
+        lambda: fit(loss, PARAMS, ADAMW, [DATA]),
+        "give tuple(data), or np.asarray(data), where it holds all examples, and",
+    ),
+    (lambda: fit(loss, PARAMS, ADAMW, "data"), "fit: data must be arrays of numbers, got 'data'"),
+    (lambda: fit(loss, PARAMS, ADAMW, gd.problems.parabola()), "got parabola(start=5.0, least=2.0); give its train"),
+    (lambda: fit(gd.problems.parabola(), PARAMS, ADAMW), "got parabola(start=5.0, least=2.0); give its loss"),
+    (lambda: fit(loss, PARAMS, ADAMW, iter([("a",)])), "fit: batches must be arrays of numbers, got 'a' at '0'"),
+    (lambda: fit(loss, lambda key: key, ADAMW, DATA), "fit: params must be arrays, got a function"),
+    (lambda: fit(lambda p, b: None, PARAMS, ADAMW), "fit: loss must return a scalar, got None; it lacks a return"),
+    (lambda: fit(lambda p, x, y: 1.0, PARAMS, ADAMW), "and a PRNG key as its third, which it calls 'y'"),
+    (lambda: fit(loss, PARAMS, ADAMW, DATA, stop=gd.stop.target), "got <target>; call it: gd.stop.target(...)"),
+    (lambda: fit(loss, PARAMS, ADAMW, DATA, stop=lambda s: True), "callbacks= takes functions of your own"),
+    (
+        lambda: fit(loss, PARAMS, ADAMW, DATA, evaluate=loss),
+        "Evaluate: function must take (params), it takes (params, b",
+    ),
+    (lambda: fit(loss, PARAMS, ADAMW, DATA, callbacks=print), "write callbacks=[<print>]"),
+    (
+        lambda: fit(loss, PARAMS, ADAMW, DATA, callbacks=[1]),
+        "each of callbacks must be a function of a Progress, got 1",
+    ),
+    (lambda: gd.make_step(ADAMW, loss), "make_step: loss must be a function of (params, batch), got adamw("),
+    (lambda: gd.make_step(3.0, ADAMW), "got 3.0; give the function, not what it returned"),
+    (
+        lambda: gd.State.create(PARAMS, gd.adamw),
+        "State.create: tx must be an optimizer, a value or one of Optax, got <a",
+    ),
+    (
+        lambda: gd.State.create(ADAMW, PARAMS),
+        "State.create: tx must be an optimizer, a value or one of Optax, got a di",
+    ),
+    (lambda: gd.State.create(PARAMS, ADAMW, key="a"), "State.create: key must be a PRNG key"),
+    (lambda: STEP(DATA, gd.State.create(PARAMS, ADAMW)), "the state comes first: step(state, batch)"),
+    (lambda: STEP((gd.State.create(PARAMS, ADAMW), {}), DATA), "state, metrics = step(state, batch)"),
+    (lambda: STEP(PARAMS), "step() missing 1 required positional argument: 'batch'"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), DESCENTS)
+def test_a_descent_says_what_it_was_given_and_what_to_give(call, message):
+    check(call, TypeError, message)
+
+
+def test_params_without_an_array_are_refused():
+    check(lambda: fit(loss, {}, ADAMW), ValueError, "fit: params must hold one array at least, got {}")
+    check(lambda: fit(loss, PARAMS, ADAMW, ([1.0], [2.0])), ValueError, "make arrays of lists: np.asarray")
+
+
+def test_a_donated_step_leaves_the_callers_arrays():
+    shared, key = jnp.ones(3), jax.random.key(0)
+    params, extra = {"one": shared, "other": shared}, {"seen": shared}
+
+    def loss(params, batch, key, *, extra):
+        return sum(jnp.sum(leaf**2) for leaf in params.values()), extra
+
+    tx = gd.sgd(0.1, momentum=0.9)
+    state = gd.State.create(params, tx, key=key, extra=extra)
+    state, _ = jax.jit(gd.make_step(loss, tx), donate_argnums=0)(state, None)
+    assert not shared.is_deleted()
+    assert not key.is_deleted()
+    assert jnp.array_equal(state.params["one"], 0.8 * shared)
+
+
 def test_missing_arguments_are_named_with_their_function():
-    check(lambda: ADAMW.update(PARAMS), TypeError, "adamw.update() missing 1 required positional argument: 'state'")
-    check(lambda: ADAMW.init(), TypeError, "adamw.init() missing 1 required positional argument: 'params'")
+    check(lambda: ADAMW.update(PARAMS), TypeError, "update() missing 1 required positional argument: 'state'")
+    check(lambda: ADAMW.init(), TypeError, "init() missing 1 required positional argument: 'params'")
     check(lambda: gd.descend(PARAMS, STATE, PARAMS, ADAMW), TypeError, "descend: tx must be an optimizer")
 
 
