@@ -57,7 +57,6 @@ from optax import Updates as Updates
 from optax import WrappedSchedule as WrappedSchedule
 from optax import ZeroNansState as ZeroNansState
 from optax import ZoomLinesearchInfo as ZoomLinesearchInfo
-from optax import bias_correction as bias_correction
 from optax import incremental_update as incremental_update
 from optax import init_empty_state as init_empty_state
 from optax import inject_hyperparams as inject_hyperparams
@@ -78,9 +77,6 @@ from optax import scale_gradient as scale_gradient
 from optax import skip_large_updates as skip_large_updates
 from optax import skip_not_finite as skip_not_finite
 from optax import tree_map_params as tree_map_params
-from optax import update_infinity_moment as update_infinity_moment
-from optax import update_moment as update_moment
-from optax import update_moment_per_elem_norm as update_moment_per_elem_norm
 from optax import value_and_grad_from_state as value_and_grad_from_state
 from optax import with_extra_args_support as with_extra_args_support
 
@@ -319,6 +315,10 @@ from gdjax.transforms import scale_by_trust_ratio as scale_by_trust_ratio
 from gdjax.transforms import scale_by_yogi as scale_by_yogi
 from gdjax.transforms import trace as trace
 from gdjax.transforms import zero_nans as zero_nans
+from gdjax.tree_utils import bias_correction as bias_correction
+from gdjax.tree_utils import update_infinity_moment as update_infinity_moment
+from gdjax.tree_utils import update_moment as update_moment
+from gdjax.tree_utils import update_moment_per_elem_norm as update_moment_per_elem_norm
 from gdjax.value import Decay as Decay
 from gdjax.value import Factory as Factory
 from gdjax.value import GradientTransform as GradientTransform

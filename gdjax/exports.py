@@ -63,6 +63,7 @@ NAMES = {
         scale_by_rss scale_by_schedule scale_by_shampoo scale_by_sign scale_by_soap scale_by_stddev
         scale_by_trust_ratio scale_by_yogi trace zero_nans
     """,
+    "tree_utils": "bias_correction update_infinity_moment update_moment update_moment_per_elem_norm",
     "value": """
         Decay Factory GradientTransform Interval NonNegative ParseError Positive Rate Scalar ScalarOrSchedule
         Schedule expand lift schedule stack transform

@@ -3,6 +3,7 @@
 Leaves keep their dtypes, and sums over narrow leaves are float32. Python numbers as leaves count as floats.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -240,7 +241,8 @@ def projection_halfspace(x: Tree, a: Tree, b: ArrayLike) -> Tree:
     >>> print(projection_halfspace(jnp.array([2.0, 2.0]), jnp.array([0.0, 3.0]), 3.0))
     [2. 1.]
     """
-    _require_real("projection_halfspace", (x, a))
+    _require_real("projection_halfspace", x)
+    _require_real("projection_halfspace", a)
     numbers, unit, norm = _with_unit("projection_halfspace", x, a)
     short = jnp.where(norm == 0, 0, b / jnp.where(norm == 0, 1, norm)) - _vdot(unit, numbers)
     return _as(x, jax.tree.map(lambda x, u: x + jnp.minimum(short, 0) * u, numbers, unit))
@@ -262,9 +264,14 @@ def _in_box(who: str, tree: Tree, lower: Any, upper: Any) -> Tree:
 
 def _for_each_leaf(bound: Any, tree: Tree) -> list[Any]:
     """The bound of each leaf: one for all, or those of a tree of the same structure or of the upper part of it."""
-    if bound is None:
-        return [None] * len(jax.tree.leaves(tree))
-    return jax.tree.leaves(jax.tree.broadcast(bound, tree))
+    found = []
+    repeat = functools.partial(_repeat, found)
+    jax.tree.map(repeat, bound, tree, is_leaf=lambda x: x is None)
+    return found
+
+
+def _repeat(found: list[Any], bound: Any, tree: Tree) -> None:
+    found += [bound] * len(jax.tree.leaves(tree))
 
 
 def _on_simplex(who: str, tree: Tree, scale: ArrayLike) -> Tree:

@@ -1,6 +1,7 @@
 """Trees of arrays: the paths of their leaves, their dtypes, accumulators."""
 
 import functools
+import importlib
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -106,13 +107,15 @@ def widen(tree: Tree) -> Tree:
     return jax.tree.map(lambda x: as_dtype(x, wide(jnp.result_type(x))), tree)
 
 
-def cast_like(tree: Tree, like: Tree) -> Tree:
+def cast_like(tree: Tree, other_tree: Tree) -> Tree:
     """Every leaf in the dtype of its counterpart, whose shape it must have: nothing broadcasts in silence."""
-    return jax.tree.map(_cast_like, tree, like)
+    return jax.tree.map(_cast_like, tree, other_tree)
 
 
-def _cast_like(x: Any, like: Any) -> jax.Array:
+def _cast_like(x: Any, like: Any) -> Any:
     _require_same_shape(x, like)
+    if isinstance(x, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(x.shape, jnp.result_type(like), sharding=x.sharding)
     return as_dtype(x, jnp.result_type(like))
 
 
@@ -205,7 +208,10 @@ def root(x: jax.Array, offset: Any = 0.0) -> jax.Array:
 
 
 def __getattr__(name: str) -> Any:
-    return getattr(optax.tree, name)
+    """Find a name of `optax.tree`: it is that of `gdjax.tree_utils` without the prefix."""
+    if name.startswith("_") or not hasattr(optax.tree, name):
+        raise AttributeError(f"module 'gdjax.tree' has no attribute {name!r}")
+    return getattr(importlib.import_module("gdjax.tree_utils"), f"tree_{name}")
 
 
 def __dir__() -> list[str]:

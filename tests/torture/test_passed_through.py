@@ -15,7 +15,7 @@ import pytest
 from scipy.special import logsumexp, softmax
 
 import gdjax as gd
-from gdjax import losses
+from gdjax import assignment, losses, perturbations, projections, second_order, tree_utils
 
 INF = float("inf")
 DTYPES = ["float16", "bfloat16", "float32", "float64"]
@@ -505,3 +505,349 @@ def test_a_batch_of_no_examples_has_no_losses():
         value = jax.eval_shape(loss, *(jnp.zeros((0, *x.shape[1:])) for x in args))
         assert value.shape in ((), (0,), (0, 3)), name
     assert losses.ranking_softmax_loss(jnp.zeros((0, 3)), jnp.zeros((0, 3))) == 0
+
+
+# Projections
+
+TREE = {
+    "half": np.array([1.5, -0.25, 0.5], "float16"),
+    "none": None,
+    "scalar": np.array(-2.0, "float32"),
+    "tiny": np.zeros((0, 2), "float32"),
+    "wide": np.array([[0.75, 0.0]], "float32"),
+}
+NORMAL = {**TREE, "half": np.array([1.0, 2.0, -1.0], "float16"), "scalar": np.array(0.5, "float32")}
+
+
+def flat(tree):
+    return np.concatenate([np.ravel(np.float64(x)) for x in jax.tree.leaves(tree)])
+
+
+def l1_sphere(x, scale=1.0):
+    return np.where(x == 0, 1, np.sign(x)) * simplex(np.abs(x), scale)
+
+
+A = flat(NORMAL)
+PROJECTIONS = {
+    "projection_box": (lambda t: projections.projection_box(t, -1.0, 0.625), lambda x: np.clip(x, -1, 0.625)),
+    "projection_halfspace": (
+        lambda t: projections.projection_halfspace(t, NORMAL, -3.0),
+        lambda x: x + min((-3 - A @ x) / (A @ A), 0) * A,
+    ),
+    "projection_hypercube": (lambda t: projections.projection_hypercube(t, 0.5), lambda x: np.clip(x, 0, 0.5)),
+    "projection_hyperplane": (
+        lambda t: projections.projection_hyperplane(t, NORMAL, 3.0),
+        lambda x: x + (3 - A @ x) / (A @ A) * A,
+    ),
+    "projection_l1_ball": (projections.projection_l1_ball, lambda x: l1_sphere(x)),
+    "projection_l1_sphere": (lambda t: projections.projection_l1_sphere(t, 8.0), lambda x: l1_sphere(x, 8.0)),
+    "projection_l2_ball": (projections.projection_l2_ball, lambda x: x / np.linalg.norm(x)),
+    "projection_l2_sphere": (lambda t: projections.projection_l2_sphere(t, 4.0), lambda x: 4 * x / np.linalg.norm(x)),
+    "projection_linf_ball": (lambda t: projections.projection_linf_ball(t, 0.5), lambda x: np.clip(x, -0.5, 0.5)),
+    "projection_non_negative": (projections.projection_non_negative, lambda x: np.maximum(x, 0)),
+    "projection_simplex": (lambda t: projections.projection_simplex(t, 2.0), lambda x: simplex(x, 2.0)),
+    "projection_vector": (lambda t: projections.projection_vector(t, NORMAL), lambda x: (A @ x) / (A @ A) * A),
+}
+
+
+def same_parameters(ours, theirs):
+    ours, theirs = (inspect.signature(f).parameters.values() for f in (ours, theirs))
+    return [(x.name, x.kind, x.default) for x in ours] == [(x.name, x.kind, x.default) for x in theirs]
+
+
+def test_every_projection_of_optax_is_here():
+    assert set(PROJECTIONS) == public(optax.projections)
+    for name in PROJECTIONS:
+        ours = getattr(gd.projections, name)
+        assert ours.__module__ == "gdjax.projections"
+        assert same_parameters(ours, getattr(optax.projections, name)), name
+
+
+def of_all(project, tree):
+    return sum((jnp.sum(x.astype("float32")) for x in jax.tree.leaves(project(tree))), start=jnp.zeros(()))
+
+
+@functools.cache
+def projected():
+    """Every projection of one tree, of zeros and of an empty one, with a derivative: one program for all."""
+
+    def run(trees):
+        return {
+            name: [(f(t), jax.grad(functools.partial(of_all, f))(t)) for t in trees]
+            for name, (f, _) in PROJECTIONS.items()
+            if name not in ("projection_vector", "projection_hyperplane", "projection_halfspace")
+        } | {
+            name: [(f(t), jax.tree.map(jnp.zeros_like, t)) for t in trees[:2]]
+            for name, (f, _) in PROJECTIONS.items()
+            if name in ("projection_vector", "projection_hyperplane", "projection_halfspace")
+        }
+
+    return jitted(run)((jax.tree.map(jnp.asarray, TREE), jax.tree.map(jnp.zeros_like, TREE), {}))
+
+
+@pytest.mark.parametrize("name", PROJECTIONS)
+def test_a_projection_is_right_in_a_tree_of_all_kinds_of_leaves(name):
+    reference = PROJECTIONS[name][1]
+    for tree, (found, gradient) in zip((TREE, jax.tree.map(np.zeros_like, TREE)), projected()[name], strict=False):
+        same = jax.tree.map(lambda x, y: x.shape == y.shape and x.dtype == y.dtype, found, tree)
+        assert all(jax.tree.leaves(same))
+        x = flat(tree)
+        if name == "projection_l2_sphere" and not x.any():
+            want = np.full_like(x, 4 / np.sqrt(x.size))
+        elif name in ("projection_l1_ball", "projection_l2_ball") and not x.any():
+            want = x
+        else:
+            want = reference(x)
+        np.testing.assert_allclose(flat(found), want, 2e-3, 1e-3)
+        assert np.isfinite(flat(gradient)).all()
+    for _, gradient in projected()[name][2:]:
+        assert gradient == {}
+
+
+def test_a_projection_takes_numbers_without_bounds():
+    ball = jax.jit(projections.projection_simplex)(jnp.array([3e38, 1e10, -3e38, -INF, 3e38]))
+    np.testing.assert_allclose(ball, [0.5, 0, 0, 0, 0.5])
+    np.testing.assert_allclose(projections.projection_simplex(jnp.array([1e8, 1e8 - 8, 0.0]), 16.0), [12, 4, 0])
+    half = projections.projection_simplex(jnp.full(3000, 1.0, jnp.bfloat16))
+    np.testing.assert_allclose(np.float32(half), 1 / 3000, rtol=4e-3)
+    np.testing.assert_allclose(projections.projection_simplex(jnp.array([2.0, 1.0]), 0), [0, 0])
+    np.testing.assert_allclose(projections.projection_l1_sphere(jnp.array([0.5, 0.0])), [0.75, 0.25])
+
+
+def test_a_projection_takes_bounds_as_trees_and_numbers_as_leaves():
+    cube = projections.projection_hypercube({"w": jnp.array([2.0, -1.0]), "b": jnp.array(5.0)})
+    assert jax.tree.map(np.ndarray.tolist, jax.tree.map(np.asarray, cube)) == {"w": [1, 0], "b": 1}
+    cube = projections.projection_hypercube(
+        {"w": jnp.array([2.0, -1.0]), "b": 5.0}, {"w": jnp.array([0.5, 1.0]), "b": 2.0}
+    )
+    np.testing.assert_allclose(cube["w"], [0.5, 0])
+    assert cube["b"] == 2
+    box = projections.projection_box({"a": {"w": jnp.array([2.0, -3.0])}, "b": 5.0}, {"a": -1.0, "b": None}, None)
+    np.testing.assert_allclose(box["a"]["w"], [2, -1])
+    ball = projections.projection_linf_ball({"w": jnp.array([2.0, -3.0]), "b": 5.0}, {"w": 1.0, "b": 2.0})
+    np.testing.assert_allclose(ball["w"], [1, -1])
+    assert float(sum(jax.tree.leaves(projections.projection_simplex({"w": 2.5, "b": 0.5})))) == 1
+    assert projections.projection_box(jnp.array([5, -5]), 0, 3).dtype == jnp.int32
+
+
+def test_a_projection_refuses_what_it_cannot_take_and_names_the_path():
+    whole, imaginary = {"w": jnp.array([1, 2])}, {"w": jnp.array([1j])}
+    for name, (project, _) in PROJECTIONS.items():
+        if name in ("projection_vector", "projection_hyperplane", "projection_halfspace"):
+            project = functools.partial(getattr(projections, name), **({} if "vector" in name else {"b": 1.0}))
+            with pytest.raises(ValueError, match=rf"{name}: w has shape \(2,\) in x and \(3,\) in a"):
+                project({"w": jnp.ones(2)}, {"w": jnp.ones(3)})
+            project = functools.partial(lambda t, project: project(t, t), project=project)
+        if name not in ("projection_box", "projection_hypercube", "projection_linf_ball", "projection_non_negative"):
+            with pytest.raises(ValueError, match=f"{name}: w must be floating or complex"):
+                project(whole)
+        if name in (
+            "projection_box",
+            "projection_hypercube",
+            "projection_linf_ball",
+            "projection_non_negative",
+            "projection_simplex",
+            "projection_halfspace",
+        ):
+            with pytest.raises(ValueError, match=f"{name}: w must be real"):
+                project(imaginary)
+        if ("ball" in name and "linf" not in name) or "sphere" in name or "simplex" in name:
+            with pytest.raises(ValueError, match=f"{name}: scale must be at least 0, got -1"):
+                getattr(projections, name)(jnp.ones(2), -1)
+    with pytest.raises(ValueError, match="projection_box: a bound is larger than w"):
+        projections.projection_box({"w": jnp.ones(2)}, jnp.zeros((3, 2)), None)
+
+
+def test_complex_vectors_are_projected_by_their_inner_product():
+    x, a = np.array([1 + 2j, 3 - 1j], "complex64"), np.array([2 - 1j, 1j], "complex64")
+    want = np.vdot(a, x) / np.vdot(a, a) * a
+    np.testing.assert_allclose(projections.projection_vector(x, a), want, rtol=1e-5)
+    plane = projections.projection_hyperplane(x, a, 2.0)
+    np.testing.assert_allclose(np.vdot(a, plane), 2, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(projections.projection_l2_ball(x)), 1, rtol=1e-5)
+
+
+# Trees
+
+HALVES = {
+    "a": jnp.array([300.0, 400.0], jnp.float16),
+    "b": None,
+    "c": jnp.array(0.0, jnp.bfloat16),
+    "d": jnp.zeros((0, 2)),
+}
+OURS = {
+    "tree_add", "tree_add_scale", "tree_bias_correction", "tree_cast", "tree_cast_like", "tree_clip", "tree_max",
+    "tree_min", "tree_norm", "tree_random_like", "tree_scale", "tree_sum", "tree_update_infinity_moment",
+    "tree_update_moment", "tree_update_moment_per_elem_norm", "tree_vdot",
+}  # fmt: skip
+"""Those that gdjax writes."""
+THEIRS = {
+    "tree_allclose", "tree_batch_shape", "tree_conj", "tree_div", "tree_dtype", "tree_full_like", "tree_get",
+    "tree_get_all_with_path", "tree_map_params", "tree_mul", "tree_ones_like", "tree_real", "tree_set", "tree_size",
+    "tree_split_key_like", "tree_sub", "tree_unwrap_random_key_data", "tree_where", "tree_zeros_like",
+}  # fmt: skip
+"""Those that are right as Optax has them: no sum, and no number that changes a dtype."""
+
+
+def test_every_function_of_trees_of_optax_is_here_under_both_names():
+    assert public(optax.tree_utils) == OURS | THEIRS
+    assert {f"tree_{name}" for name in public(optax.tree)} == OURS | THEIRS
+    for name in OURS | THEIRS:
+        ours, theirs = getattr(tree_utils, name), getattr(optax.tree_utils, name)
+        assert getattr(gd.tree, name.removeprefix("tree_")) is ours
+        assert ours.__module__.startswith("gdjax") if name in OURS else ours is theirs
+        names = [list(inspect.signature(f).parameters) for f in (ours, theirs)]
+        assert names[0] == names[1], name
+    for name in ("bias_correction", "update_moment", "update_infinity_moment", "update_moment_per_elem_norm"):
+        assert getattr(gd, name) is getattr(gd.tree, name)
+
+
+def test_sums_and_norms_of_a_tree_of_halves_do_not_overflow():
+    assert gd.tree.norm(HALVES) == gd.global_norm(HALVES) == 500
+    assert gd.tree.norm(HALVES["a"]) == 500
+    assert gd.tree.norm(HALVES, ord=1) == 700
+    assert gd.tree.norm(HALVES, ord="inf") == gd.tree.norm(HALVES, ord=jnp.inf) == 400
+    assert gd.tree.norm(HALVES, squared=True) == 250_000
+    assert gd.tree.norm(HALVES, ord=1, squared=True) == 490_000
+    assert gd.tree.vdot(HALVES, HALVES) == 250_000
+    big = {"x": jnp.full(3, 60000.0, jnp.float16), "y": -1.0}
+    assert gd.tree.sum(big) == gd.tree.sum(big, associative_reduction=True) == 179_999
+    assert gd.tree.sum(jnp.ones(3000, jnp.bfloat16)) == 3000
+    assert gd.tree.sum({"a": jnp.array([True, True]), "b": jnp.array(2)}) == 4
+    assert gd.tree.vdot(jnp.array([1j]), jnp.array([1.0 + 0j])) == -1j
+    for empty in ({}, None, {"x": jnp.zeros(0)}):
+        assert (
+            gd.tree.sum(empty)
+            == gd.tree.norm(empty)
+            == gd.tree.norm(empty, ord=1)
+            == gd.tree.norm(empty, ord="inf")
+            == 0
+        )
+        assert gd.tree.max(empty) == -INF
+        assert gd.tree.min(empty) == INF
+    assert gd.tree.max(HALVES).dtype == jnp.promote_types(jnp.float16, jnp.bfloat16)
+    assert int(gd.tree.max({"x": jnp.array([16777217])})) == 16777217
+
+
+def test_the_gradient_of_a_norm_at_0_is_finite():
+    for options in ({}, {"ord": 1}, {"ord": "inf"}, {"squared": True}):
+        gradient = jax.grad(lambda x, options=options: gd.tree.norm(x, **options))(jnp.zeros(3))
+        assert jnp.isfinite(gradient).all(), options
+
+
+def test_a_number_leaves_the_dtypes_of_a_tree():
+    two, dtypes = jnp.float32(2), jax.tree.map(lambda x: x.dtype, HALVES)
+    for tree in (gd.tree.scale(two, HALVES), gd.tree.add_scale(HALVES, two, HALVES), gd.tree.clip(HALVES, -two, two)):
+        assert jax.tree.map(lambda x: x.dtype, tree) == dtypes
+    assert gd.tree.scale(2j, jnp.ones(2)).dtype == jnp.complex64
+    assert gd.tree.scale(0.5, jnp.array([3])).tolist() == [1.5]
+    assert gd.tree.add_scale({"x": None}, 1.0, {"x": None}) == {"x": None}
+    np.testing.assert_allclose(gd.tree.add_scale(jnp.float16(60000), 2.0, jnp.float16(-30000)), 0)
+    with pytest.raises(ValueError, match=r"tree\.clip: x must be real"):
+        gd.tree.clip({"x": jnp.array([1j])}, 0.0)
+    with pytest.raises(ValueError, match=r"tree\.vdot: x has shapes \(2,\) and \(1,\)"):
+        gd.tree.vdot({"x": jnp.ones(2)}, {"x": jnp.ones(1)})
+
+
+def test_moments_of_halves_do_not_overflow_and_keep_their_dtypes():
+    g, m = jnp.array([300.0], jnp.float16), jnp.zeros(1, jnp.float16)
+    decay = jnp.float32(0.999)
+    for update in (gd.tree.update_moment, gd.tree.update_moment_per_elem_norm):
+        new = update({"x": g, "y": None}, {"x": m, "y": None}, decay, 2)
+        assert new["x"].dtype == jnp.float16
+        assert new["y"] is None
+        np.testing.assert_allclose(np.float32(new["x"]), 90, rtol=1e-3)
+    assert gd.tree.update_infinity_moment(g, m, decay, 1e-8).dtype == jnp.float16
+    assert gd.tree.update_moment_per_elem_norm(jnp.array([3 + 4j]), jnp.zeros(1), 0.0, 2).tolist() == [25]
+    found = gd.tree.bias_correction(m + 1, 0.999, jnp.array(1))
+    assert found.dtype == jnp.float16
+    np.testing.assert_allclose(
+        gd.tree.bias_correction(jnp.ones(1), 0.9999, jnp.array(3)), 1 / (1 - 0.9999**3), rtol=1e-6
+    )
+    assert gd.tree.bias_correction(jnp.ones(1), 0.0, jnp.array(1)).tolist() == [1]
+
+
+def test_shapes_without_numbers_and_python_numbers_are_leaves_too():
+    shapes = {"w": jax.ShapeDtypeStruct((2,), jnp.float32), "n": None}
+    assert gd.tree.cast(shapes, jnp.bfloat16)["w"].dtype == jnp.bfloat16
+    assert gd.tree.cast({"x": 0.5}, jnp.float16)["x"].dtype == jnp.float16
+    assert gd.tree.cast(shapes, None) is shapes
+    like = gd.tree.cast_like(tree=shapes, other_tree={"w": jnp.ones(2, jnp.float16), "n": None})
+    assert like["w"] == jax.ShapeDtypeStruct((2,), jnp.float16)
+    drawn = gd.tree.random_like(jax.random.key(0), {**shapes, "x": 1.0})
+    assert (drawn["w"].shape, drawn["x"].shape, drawn["n"]) == ((2,), (), None)
+    assert gd.tree.random_like(jax.random.key(0), {}) == {}
+    assert gd.tree.zeros_like(shapes)["w"].shape == (2,)
+    assert gd.tree.size({"w": jnp.ones((2, 3)), "x": 1.0, "n": None}) == 7
+    with pytest.raises(ValueError, match=r"tree\.random_like: w: "):
+        gd.tree.random_like(jax.random.key(0), {"w": jnp.array([1])})
+    assert gd.global_norm(jnp.array([3.0, 4.0])) == 5
+
+
+# Assignments, perturbations, second order
+
+
+def test_every_other_function_of_optax_is_here():
+    assert public(optax.assignment) == {"base_hungarian_algorithm", "hungarian_algorithm"}
+    assert public(optax.perturbations) == {"make_perturbed_fun"}
+    assert public(optax.second_order) == {"fisher_diag", "hessian_diag", "hvp"}
+    for module in (assignment, perturbations, second_order):
+        for name in public(getattr(optax, module.__name__.removeprefix("gdjax."))):
+            names = [
+                list(inspect.signature(getattr(m, name)).parameters)
+                for m in (module, getattr(optax, module.__name__[6:]))
+            ]
+            assert names[0] == names[1]
+
+
+def test_an_assignment_avoids_forbidden_pairs_and_always_ends():
+    costs = np.random.default_rng(1).normal(size=(4, 3)).astype("float32")
+    costs[0, 0] = costs[1, 1] = INF
+    least = min(sum(costs[i, j] for j, i in enumerate(rows)) for rows in itertools.permutations(range(4), 3))
+    for solve in (assignment.hungarian_algorithm, assignment.base_hungarian_algorithm):
+        run = jax.jit(solve)
+        for scaled in (costs, costs.astype("float16"), costs * np.float32(1e37)):
+            rows, columns = run(scaled)
+            assert sorted(columns.tolist()) == [0, 1, 2]
+            np.testing.assert_allclose(costs[rows, columns].sum(), least, rtol=1e-3)
+        assert [x.shape for x in run(np.full((4, 3), np.nan, "float32"))] == [(3,), (3,)]
+        assert [x.shape for x in solve(jnp.zeros((0, 3)))] == [(0,), (0,)]
+        with pytest.raises(ValueError, match="must not hold NaN or -inf"):
+            solve(np.array([[np.nan]]))
+        with pytest.raises(ValueError, match=r"must be a real matrix, got shape \(3,\)"):
+            solve(np.ones(3))
+
+
+def test_a_perturbed_function_is_right_in_every_dtype():
+    x = np.array([0.5, -0.25])
+    noise = perturbations.Normal()
+    smooth = perturbations.make_perturbed_fun(lambda x: jnp.sum(x["w"] ** 2) + x["b"], 4000, 0.5, noise)
+    run = jax.jit(jax.value_and_grad(smooth, argnums=1))
+    for dtype in ("float16", "float32"):
+        tree = {"w": jnp.asarray(x, dtype), "b": jnp.asarray(1.0, dtype), "none": None}
+        value, gradient = run(jax.random.key(0), tree)
+        assert value.dtype == gradient["w"].dtype == dtype
+        np.testing.assert_allclose(np.float32(value), np.sum(x**2) + 2 * 0.25 + 1, atol=0.1)
+        np.testing.assert_allclose(np.float32(gradient["w"]), 2 * x, atol=0.15)
+    for options, message in (
+        ({"sigma": 0.0}, "sigma must be above 0"),
+        ({"num_samples": 0}, "num_samples must be at least 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            perturbations.make_perturbed_fun(jnp.sum, **options)
+    with pytest.raises(ValueError, match="make_perturbed_fun: w must be floating, got int32"):
+        smooth(jax.random.key(0), {"w": jnp.array([1]), "b": jnp.array(1.0)})
+
+
+def test_hessians_of_few_bits_and_of_nothing():
+    def loss(w, x, y):
+        return jnp.sum((w["a"] * x) ** 3) + w["b"] ** 2
+
+    for dtype in ("float16", "bfloat16", "float32"):
+        w = {"a": jnp.array([1.0, 2.0], dtype), "b": jnp.array(3.0, dtype)}
+        one = jnp.ones((), dtype)
+        assert second_order.hessian_diag(loss, w, one, None).tolist() == [6, 12, 2]
+        assert second_order.fisher_diag(loss, w, one, None).tolist() == [9, 144, 36]
+        assert second_order.hvp(loss, jnp.array([1.0, 1.0, 1.0]), w, one, None)["a"].tolist() == [6, 12]
+        assert second_order.hessian_diag(loss, w, one, None).dtype == dtype
+    assert second_order.hessian_diag(lambda w, x, y: 0.0, {}, None, None).shape == (0,)

@@ -1,5 +1,0 @@
-"""Functions of trees: the names of `optax.tree_utils`, gdjax's own where it has them."""
-
-from gdjax.fallback import stand_in
-
-__getattr__, __dir__ = stand_in(__name__)

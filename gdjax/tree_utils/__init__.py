@@ -1,0 +1,30 @@
+"""Functions of trees, by Optax's names; `gdjax.tree` has them without the prefix.
+
+Sums, products and norms of narrow leaves are float32. A number that scales a tree leaves the dtypes of its leaves.
+"""
+
+from gdjax.fallback import stand_in
+from gdjax.tree import cast_like
+from gdjax.tree_utils.arithmetic import tree_add as tree_add
+from gdjax.tree_utils.arithmetic import tree_add_scale as tree_add_scale
+from gdjax.tree_utils.arithmetic import tree_clip as tree_clip
+from gdjax.tree_utils.arithmetic import tree_scale as tree_scale
+from gdjax.tree_utils.making import tree_cast as tree_cast
+from gdjax.tree_utils.making import tree_random_like as tree_random_like
+from gdjax.tree_utils.moments import bias_correction as bias_correction
+from gdjax.tree_utils.moments import update_infinity_moment as update_infinity_moment
+from gdjax.tree_utils.moments import update_moment as update_moment
+from gdjax.tree_utils.moments import update_moment_per_elem_norm as update_moment_per_elem_norm
+from gdjax.tree_utils.reducing import tree_max as tree_max
+from gdjax.tree_utils.reducing import tree_min as tree_min
+from gdjax.tree_utils.reducing import tree_norm as tree_norm
+from gdjax.tree_utils.reducing import tree_sum as tree_sum
+from gdjax.tree_utils.reducing import tree_vdot as tree_vdot
+
+tree_cast_like = cast_like
+tree_bias_correction = bias_correction
+tree_update_infinity_moment = update_infinity_moment
+tree_update_moment = update_moment
+tree_update_moment_per_elem_norm = update_moment_per_elem_norm
+
+__getattr__, __dir__ = stand_in(__name__)

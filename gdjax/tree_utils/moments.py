@@ -1,0 +1,96 @@
+"""Moving averages of gradients, for transforms of one's own."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from gdjax.tree import Tree, abs_sq, as_dtype, wide
+
+
+def update_moment(updates: Tree, moments: Tree, decay: ArrayLike, order: float) -> Tree:
+    """Return `(1 - decay) g^order + decay m`, each leaf computed in float32 or wider.
+
+    Args:
+      updates: the gradients `g`; a leaf of `None` gives `None`.
+      moments: the moving averages `m`.
+      decay: the weight of the old average, in `[0, 1)`.
+      order: the power, 1 or 2.
+
+    >>> print(update_moment(jnp.array([2.0]), jnp.array([1.0]), 0.5, 2))
+    [2.5]
+    """
+    return _averaged(lambda g, m: (1 - decay) * g**order + decay * m, updates, moments)
+
+
+def update_infinity_moment(updates: Tree, moments: Tree, decay: ArrayLike, eps: ArrayLike) -> Tree:
+    """Return `max(|g| + eps, decay m)`, each leaf computed in float32 or wider.
+
+    Args:
+      updates: the gradients `g`; a leaf of `None` gives `None`.
+      moments: the moving maxima `m`.
+      decay: the weight of the old maximum, in `[0, 1)`.
+      eps: what is added to each gradient.
+
+    >>> print(update_infinity_moment(jnp.array([-2.0]), jnp.array([8.0]), 0.5, 0.0))
+    [4.]
+    """
+    return _averaged(lambda g, m: jnp.maximum(jnp.abs(g) + eps, decay * m), updates, moments, real=True)
+
+
+def update_moment_per_elem_norm(updates: Tree, moments: Tree, decay: ArrayLike, order: float) -> Tree:
+    """Return `(1 - decay) |g|^order + decay m`, real of complex gradients, each leaf computed in float32 or wider.
+
+    Args:
+      updates: the gradients `g`; a leaf of `None` gives `None`.
+      moments: the moving averages `m`.
+      decay: the weight of the old average, in `[0, 1)`.
+      order: the power, 1 or 2.
+
+    >>> print(update_moment_per_elem_norm(jnp.array([3.0 + 4.0j]), jnp.array([1.0]), 0.5, 2))
+    [13.]
+    """
+
+    def power(g: jax.Array) -> jax.Array:
+        if not jnp.iscomplexobj(g):
+            return g**order
+        half = order / 2
+        return abs_sq(g) ** (int(half) if half == int(half) else half)
+
+    return _averaged(lambda g, m: (1 - decay) * power(g) + decay * m, updates, moments, real=True)
+
+
+def bias_correction(moment: Tree, decay: ArrayLike, count: ArrayLike) -> Tree:
+    """Return `moment / (1 - decay^count)`, each leaf in its dtype.
+
+    Of a Python number `decay`, the difference is taken of its logarithm, without rounding `decay` to float32.
+
+    Args:
+      moment: moving averages that began at 0.
+      decay: the weight of the old average, in `[0, 1)`.
+      count: how many gradients there were, at least 1.
+
+    >>> print(bias_correction(jnp.array([0.5]), 0.5, jnp.array(1)))
+    [1.]
+    """
+    if isinstance(decay, (int, float)) and decay > 0:
+        correction = -jnp.expm1(count * jnp.asarray(math.log(decay)))
+    else:
+        correction = 1 - decay**count
+    return jax.tree.map(lambda m: as_dtype(_wide(m) / correction, jnp.result_type(m)), moment)
+
+
+def _averaged(average: Any, updates: Tree, moments: Tree, real: bool = False) -> Tree:
+    def one(g: Any, m: Any) -> Any:
+        if g is None:
+            return None
+        kept = jnp.result_type(jnp.finfo(jnp.result_type(g)).dtype if real and jnp.iscomplexobj(g) else g, m)
+        return as_dtype(average(_wide(g), _wide(m)), kept)
+
+    return jax.tree.map(one, updates, moments, is_leaf=lambda x: x is None)
+
+
+def _wide(x: Any) -> jax.Array:
+    return as_dtype(x, wide(jnp.dtype(jnp.result_type(x))))

@@ -1,0 +1,121 @@
+"""One number of a whole tree."""
+
+import functools
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gdjax.norms import global_norm
+from gdjax.tree import Tree, abs_sq, as_dtype, path, wide
+
+
+def tree_sum(tree: Tree, associative_reduction: bool = False) -> Any:
+    """Return the sum of all numbers: of narrow leaves in float32, of integers an integer, of none 0.
+
+    Args:
+      tree: a tree of numbers.
+      associative_reduction: add the sums of the leaves in pairs, which compiles faster where there are many.
+
+    >>> print(tree_sum({"w": jnp.array([60000.0, 60000.0], jnp.float16), "b": 1.0}))
+    120001.0
+    """
+    sums = [jnp.sum(_wide(x)) for x in jax.tree.leaves(tree)]
+    if associative_reduction:
+        return jax.tree.reduce_associative(operator.add, sums, identity=0)
+    return functools.reduce(operator.add, sums) if sums else 0
+
+
+def tree_vdot(tree_x: Tree, tree_y: Tree) -> Any:
+    """Return the inner product `sum(conj(x) y)` of two trees, that of narrow leaves in float32.
+
+    Args:
+      tree_x: a tree of numbers.
+      tree_y: a tree of the same structure and shapes.
+
+    Raises:
+      ValueError: two shapes differ; the message names the leaf.
+
+    >>> print(tree_vdot({"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([3.0, 4.0])}))
+    11.0
+    """
+
+    def dot(keys: Any, x: Any, y: Any) -> jax.Array:
+        if jnp.shape(x) != jnp.shape(y):
+            raise ValueError(f"tree.vdot: {path(keys) or 'the leaf'} has shapes {jnp.shape(x)} and {jnp.shape(y)}.")
+        return jnp.sum(jnp.conj(_wide(x)) * _wide(y))
+
+    return tree_sum(jax.tree_util.tree_map_with_path(dot, tree_x, tree_y))
+
+
+def tree_norm(tree: Tree, ord: int | str | float | None = None, squared: bool = False) -> jax.Array:
+    """Return a norm of all numbers as one vector, in float32 or wider; that of no numbers is 0.
+
+    The Euclidean norm is `gdjax.global_norm`, with the derivative 0 at 0.
+
+    Args:
+      tree: a tree of numbers.
+      ord: 2 or `None` for the Euclidean norm, 1 for the sum and `inf` for the greatest of the absolute values.
+      squared: return the square of the norm.
+
+    Raises:
+      ValueError: the norm has another order.
+
+    >>> print(tree_norm(jnp.array([300.0, 400.0], jnp.float16)), tree_norm(jnp.array([3.0, -4.0]), ord=1))
+    500.0 7.0
+    """
+    if ord is None or ord == 2:
+        return (
+            jnp.asarray(tree_sum(jax.tree.map(lambda x: abs_sq(_floating(x)), tree)), float)
+            if squared
+            else global_norm(tree)
+        )
+    sizes = [jnp.abs(_floating(x)) for x in jax.tree.leaves(tree)]
+    if ord == 1:
+        norm = jnp.asarray(tree_sum(sizes), float)
+    elif ord in (jnp.inf, "inf", "infinity"):
+        norm = functools.reduce(jnp.maximum, [jnp.max(x, initial=0) for x in sizes], jnp.zeros(()))
+    else:
+        raise ValueError(f"tree.norm: ord must be None, 1, 2 or inf, got {ord!r}.")
+    return jnp.square(norm) if squared else norm
+
+
+def tree_max(tree: Tree) -> Any:
+    """Return the greatest of all numbers, in the dtype of the leaves; -inf of none.
+
+    Args:
+      tree: a tree of real numbers.
+
+    >>> print(tree_max({"w": jnp.array([3, 16777217]), "b": jnp.array(5)}))
+    16777217
+    """
+    return _most(jnp.max, jnp.maximum, tree, -jnp.inf)
+
+
+def tree_min(tree: Tree) -> Any:
+    """Return the least of all numbers, in the dtype of the leaves; inf of none.
+
+    Args:
+      tree: a tree of real numbers.
+
+    >>> print(tree_min({"w": jnp.array([3.0, -1.0]), "b": jnp.array(5.0)}))
+    -1.0
+    """
+    return _most(jnp.min, jnp.minimum, tree, jnp.inf)
+
+
+def _most(of_leaf: Callable[..., Any], of_two: Callable[..., Any], tree: Tree, of_none: float) -> Any:
+    found = [of_leaf(x) for x in jax.tree.leaves(tree) if jnp.size(x)]
+    return functools.reduce(of_two, found) if found else of_none
+
+
+def _wide(x: Any) -> jax.Array:
+    """An array in the dtype in which it is summed: integers stay integers."""
+    inexact = jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+    return as_dtype(x, wide(jnp.dtype(jnp.result_type(x)))) if inexact else jnp.asarray(x)
+
+
+def _floating(x: Any) -> jax.Array:
+    return as_dtype(x, wide(jnp.dtype(jnp.result_type(x))))
