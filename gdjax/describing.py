@@ -1,9 +1,10 @@
 """What an optimizer does to a model, leaf by leaf."""
 
+import contextlib
 import dataclasses
 import html
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +19,13 @@ from gdjax.compose.watching import watch
 from gdjax.transforms import identity
 from gdjax.value import GradientTransform
 from gdjax.value.gradient_transform import require_value
+from gdjax.value.printing import text
 from gdjax.wrappers import packed
 
 _SHARED = "(shared)"
 _HEADER = ("path", "shape", "dtype", "state bytes", "transform")
+_BY_PATH = ("learning rate", "weight decay", "pattern")
+"""Columns that are shown where a pattern chose the transform of a leaf."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,9 +37,15 @@ class Row:
     dtype: str
     state_bytes: int
     transform: str
+    learning_rate: str = ""
+    """As it prints; empty where its transform has none."""
+    weight_decay: str = ""
+    """As it prints; `0.0` where a mask leaves the leaf out."""
+    pattern: str = ""
+    """The pattern of `by_path` that chose the transform; those of one within another have ` > ` between them."""
 
     def cells(self) -> tuple[str, ...]:
-        """The row as text."""
+        """The row as text, but for what a pattern chose."""
         return self.path, str(list(self.shape)), self.dtype, f"{self.state_bytes:,}", self.transform
 
 
@@ -65,17 +75,24 @@ class Description:
             f"{self.shared_bytes:,} of them shared"
         )
 
+    @property
+    def table(self) -> list[tuple[str, ...]]:
+        """The header and the rows as text; rates, decays and patterns where there are patterns."""
+        if not any(row.pattern for row in self.rows):
+            return [_HEADER, *(row.cells() for row in self.rows)]
+        chosen = ((*row.cells(), row.learning_rate, row.weight_decay, row.pattern) for row in self.rows)
+        return [(*_HEADER, *_BY_PATH), *chosen]
+
     def __repr__(self) -> str:
-        lines = [_HEADER, *(row.cells() for row in self.rows)]
+        lines = self.table
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
         return "\n".join(line.rstrip() for line in [*table, self.totals])
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{name}</th>" for name in _HEADER)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row.cells()) + "</tr>" for row in self.rows
-        )
+        header, *rows = self.table
+        head = "".join(f"<th>{name}</th>" for name in header)
+        body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{self.totals}</p>"
 
 
@@ -88,9 +105,9 @@ def describe(tx: GradientTransform, params: Any) -> Description:
 
     >>> import gdjax as gd
     >>> gd.describe(gd.by_path({"w": gd.adam(0.1), "b": gd.sgd(0.1)}), {"w": jnp.zeros((2, 3)), "b": jnp.zeros(3)})
-    path  shape   dtype    state bytes  transform
-    b     [3]     float32  0            sgd
-    w     [2, 3]  float32  48           adam
+    path  shape   dtype    state bytes  transform  learning rate  weight decay  pattern
+    b     [3]     float32  0            sgd        0.1                          b
+    w     [2, 3]  float32  48           adam       0.1                          w
     2 leaves, 9 parameters, 52 bytes of state, 4 of them shared
     """
     require_value("describe", tx)
@@ -102,7 +119,7 @@ def describe(tx: GradientTransform, params: Any) -> Description:
     for owner, leaf in zip(_owners(tx, state, params), jax.tree.leaves(state), strict=True):
         kept[owner] += math.prod(leaf.shape) * leaf.dtype.itemsize
     rows = tuple(
-        Row(path, jnp.shape(leaf), str(jnp.result_type(leaf)), kept[path], assigned[path])
+        Row(path, jnp.shape(leaf), str(jnp.result_type(leaf)), kept[path], *assigned[path])
         for path, leaf in leaves.items()
     )
     return Description(rows, shared_bytes=kept[_SHARED])
@@ -139,36 +156,83 @@ def _told_apart(tx: GradientTransform, state: Any, params: Any) -> list[str]:
     )
 
 
-def _assigned(tx: GradientTransform, params: Any) -> dict[str, str]:
-    """What is done to each leaf, in the names of transforms."""
+class Assigned(NamedTuple):
+    """What is done to one leaf, as `Row` has it."""
+
+    transform: str = ""
+    learning_rate: str = ""
+    weight_decay: str = ""
+    pattern: str = ""
+
+
+def _assigned(tx: GradientTransform, params: Any) -> dict[str, Assigned]:
+    """What is done to each leaf."""
     paths = [path for path, _ in tree.leaves_with_paths(params)]
     factory = tx.factory
     if factory in (chain, named_chain):
         parts = [part if factory is chain else part[1] for part in tx.transforms]
         each = [_assigned(part, params) for part in parts]
-        return {path: " + ".join(filter(None, (one[path] for one in each))) for path in paths}
+        return {path: _together([one[path] for one in each]) for path in paths}
     if factory is by_path:
         own_labels = labels(list(tx.transforms), params)
-        each = [_assigned(part, _masked(params, own_labels, own)) for own, part in tx.transforms.items()]
-        return {path: one[path] for one in each for path in one}
+        found = {}
+        for own, part in tx.transforms.items():
+            for path, one in _assigned(part, _masked(params, own_labels, own)).items():
+                found[path] = one._replace(pattern=f"{own} > {one.pattern}" if one.pattern else own)
+        return found
     if factory is hidden_matrices:
         hidden = chosen(tx.which)(params)
         each = [_assigned(part, _masked(params, hidden, own)) for own, part in ((True, tx.inner), (False, tx.others))]
         return {path: one[path] for one in each for path in one}
     if factory is masked:
-        mask = tree.selector("masked", tx.mask)
-        mask = mask(params) if callable(mask) else mask
-        whole = jax.tree.map(lambda keep, part: jax.tree.map(lambda _: bool(keep), part), mask, params)
-        return dict.fromkeys(paths, "") | _assigned(tx.inner, _masked(params, whole, True))
+        whole = _whole("masked", tx.mask, params)
+        return dict.fromkeys(paths, Assigned()) | _assigned(tx.inner, _masked(params, whole, True))
     if factory is watch:
         return _assigned(tx.inner, params)
     if isinstance(body := tx.body(), GradientTransform) and body.factory is hidden_matrices:
         hidden = _assigned(body.replace(inner=identity()), params)
-        return {path: factory.__name__ if name == "identity" else name for path, name in hidden.items()}
+        own = _alone(tx, params)
+        return {path: own[path] if one.transform == "identity" else one for path, one in hidden.items()}
     inner = [part for part in tx.arguments.values() if isinstance(part, GradientTransform)]
     if len(inner) == 1:
-        return {path: f"{factory.__name__}({name})" for path, name in _assigned(inner[0], params).items()}
-    return {path: factory.__name__ for path in paths}
+        within, own = _assigned(inner[0], params), _alone(tx, params)
+        named = {path: f"{factory.__name__}({one.transform})" for path, one in within.items()}
+        return {path: _together([within[path], own[path]])._replace(transform=named[path]) for path in within}
+    return _alone(tx, params)
+
+
+def _alone(tx: GradientTransform, params: Any) -> dict[str, Assigned]:
+    """What a transform that holds no other does to each leaf, by its own arguments."""
+    given = tx.arguments
+    rate = _written(given.get("learning_rate"))
+    decay = _written(next((given[name] for name in ("weight_decay", "weight_decay_rate") if name in given), None))
+    mask = next((given[name] for name in ("mask", "weight_decay_mask") if name in given), None)
+    decayed = dict.fromkeys((path for path, _ in tree.leaves_with_paths(params)), True)
+    if decay and mask is not None:
+        with contextlib.suppress(TypeError, ValueError):  # a mask of all leaves, where some went to another transform
+            decayed |= dict(tree.leaves_with_paths(_whole(tx.factory.__name__, mask, params)))
+    return {path: Assigned(tx.factory.__name__, rate, decay if own else "0.0") for path, own in decayed.items()}
+
+
+def _written(number: Any) -> str:
+    """A number or a schedule in a cell."""
+    if number is None:
+        return ""
+    shown = text(number)
+    return shown if len(shown) <= 60 or not hasattr(number, "factory") else f"{number.factory.__name__}(...)"
+
+
+def _together(parts: list[Assigned]) -> Assigned:
+    """What several transforms do to one leaf, one after the other."""
+    transforms, rates, decays, patterns = ([cell for cell in cells if cell] for cells in zip(*parts, strict=True))
+    return Assigned(" + ".join(transforms), " * ".join(rates), " + ".join(decays), " > ".join(patterns))
+
+
+def _whole(who: str, mask: Any, params: Any) -> Any:
+    """A mask as a tree of booleans like the parameters."""
+    mask = tree.selector(who, mask)
+    mask = mask(params) if callable(mask) else mask
+    return jax.tree.map(lambda keep, part: jax.tree.map(lambda _: bool(keep), part), mask, params)
 
 
 def _masked(params: Any, labels: Any, chosen: Any) -> Any:

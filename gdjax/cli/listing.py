@@ -7,13 +7,13 @@ from typing import Annotated, Any
 import jax
 import typer
 
-from gdjax import compose, describing, names, wrappers
+from gdjax import describing, names
 from gdjax import problems as package
 from gdjax.cli.pages import page, summary, told
 from gdjax.cli.status import InputError, in_a_sentence
 from gdjax.cli.tables import show, width
 from gdjax.cli.task import Task
-from gdjax.value import Factory, Schedule
+from gdjax.value import Factory, GradientTransform, Schedule
 from gdjax.value.printing import nearest
 
 Factories = Mapping[str, Factory[..., Any]]
@@ -68,25 +68,28 @@ def describe(
             found = describing.describe(task.tx, jax.eval_shape(task.problem.init, key))
         except (TypeError, ValueError) as error:
             raise InputError(f"{task.tx} does not suit {task.problem}: {error}") from error
-        show([row.cells() for row in found.rows], ("path", "shape", "dtype", "state bytes", "transform"))
+        header, *rows = found.table
+        show(rows, header)
         print(found.totals)
 
 
 def _list(found: Factories) -> None:
     """The optimizers with what they do; of the others the names."""
-    kinds: dict[str, list[str]] = {"transforms": [], "wrappers": [], "schedules": []}
-    rows = []
-    for name, factory in sorted(found.items()):
-        if factory.kind is Schedule:
-            kinds["schedules"].append(name)
-        elif name in vars(wrappers) or name in vars(compose) or factory.composes:
-            kinds["wrappers"].append(name)
-        elif name.startswith("scale_by_") or not any("learning_rate" in parameter for parameter in factory.slots):
-            kinds["transforms"].append(name)
-        else:
-            rows.append((name, summary(factory)))
-    show(rows, ("optimizer", "what it is"))
-    for kind, of_kind in kinds.items():
-        print(f"\n{kind.capitalize()}:")
-        print(textwrap.fill(", ".join(of_kind), width(), initial_indent="  ", subsequent_indent="  "))
+    groups = {name: _group(name, factory) for name, factory in sorted(found.items())}
+    show([(name, summary(found[name])) for name in groups if groups[name] == "optimizers"], ("optimizer", "what it is"))
+    for group in ("transforms", "wrappers", "schedules", "scales of matrices"):
+        print(f"\n{group.capitalize()}:")
+        names = ", ".join(name for name in groups if groups[name] == group)
+        print(textwrap.fill(names, width(), initial_indent="  ", subsequent_indent="  "))
     print("\ngdjax optimizers NAME tells all about one.")
+
+
+def _group(name: str, factory: Factory[..., Any]) -> str:
+    """The group of a factory: a wrapper is one that cannot be called without another transform."""
+    if factory.kind is not GradientTransform:
+        return "schedules" if factory.kind is Schedule else "scales of matrices"
+    parameters = factory.signature.parameters.values()
+    if any(p.default is p.empty and "transform" in factory.slots[p.name].takes for p in parameters):
+        return "wrappers"
+    named = not name.startswith("scale_by_") and any("learning_rate" in parameter for parameter in factory.slots)
+    return "optimizers" if named else "transforms"

@@ -31,9 +31,9 @@ class Evaluate:
     def __post_init__(self) -> None:
         if not callable(self.function):
             raise TypeError(f"Evaluate: a function of the parameters is needed, got {self.function!r}.")
-        self._require_signature()
         if self.every is not None:
             require_count("Evaluate", "every", self.every)
+        self._require_signature()
 
     def _require_signature(self) -> None:
         """Refuse a function that cannot be called with parameters alone, beside `extra` by name."""

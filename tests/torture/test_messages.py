@@ -339,6 +339,38 @@ def test_the_expressions_of_those_messages_work():
     assert PARTS.replace({"transforms/.*/b/learning_rate": 0.2}).transforms[".*/b"].learning_rate == 0.2
 
 
+def test_describe_shows_rate_decay_and_pattern_under_by_path():
+    params = {"enc": {"bias": jnp.ones(3), "kernel": jnp.ones((2, 3))}, "head": jnp.ones(2)}
+    within = gd.by_path({".*bias": gd.frozen(), ".*": gd.adamw(1e-3, weight_decay=0.01)})
+    rows = gd.describe(gd.by_path({"head": gd.sgd(0.2), ".*": within}), params).rows
+    assert [(row.path, row.learning_rate, row.weight_decay, row.pattern) for row in rows] == [
+        ("enc/bias", "", "", ".* > .*bias"),
+        ("enc/kernel", "0.001", "0.01", ".* > .*"),
+        ("head", "0.2", "", "head"),
+    ]
+    masked = gd.by_path({"head": gd.sgd(0.2), ".*": gd.adamw(gd.constant(0.1), mask=".*kernel")})
+    shown = str(gd.describe(masked, params))
+    assert re.search(r"transform +learning rate +weight decay +pattern\n", shown)
+    assert re.search(r"enc/bias .* adamw +constant\(value=0.1\) +0.0 +\.\*\n", shown)
+    assert re.search(r"enc/kernel .* adamw +constant\(value=0.1\) +0.0001 +\.\*\n", shown)
+    assert "pattern" not in str(gd.describe(gd.adamw(0.1), params))
+
+
+def test_the_command_line_lists_every_factory_once_in_its_group(capsys):
+    from gdjax.cli.listing import optimizers
+
+    optimizers()
+    shown = re.split(r"\n(?=[A-Z])", capsys.readouterr().out)
+    groups = {block.split(":")[0]: re.findall(r"\w+", block.split(":", 1)[1]) for block in shown[1:]}
+    rows = [line.split()[0] for line in shown[0].splitlines()[1:] if line[:1].strip() and line[0].isalpha()]
+    assert {"adamw", "galore", "lbfgs", "shampoo", "soap", "sophia"} < {*rows}
+    assert {"frozen", "scale_by_galore", "scale_by_shampoo", "trace"} < {*groups["Transforms"]}
+    assert {"by_path", "chain", "maximize", "mechanize", "schedule_free"} < {*groups["Wrappers"]}
+    listed = rows + [name for names in groups.values() for name in names]
+    for name in gd.factories():
+        assert listed.count(name) == 1, name
+
+
 def test_signatures_are_short():
     shown = str(inspect.signature(gd.adamw))
     assert shown.startswith("(learning_rate: ScalarOrSchedule, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e")
