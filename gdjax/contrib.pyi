@@ -25,6 +25,8 @@ from optax.contrib import SophiaState as SophiaState
 from optax.contrib import SplitRealAndImaginaryState as SplitRealAndImaginaryState
 from optax.contrib import schedule_free_eval_params as schedule_free_eval_params
 
+from gdjax.algorithms import scale_by_simplified_ademamix as scale_by_simplified_ademamix
+from gdjax.algorithms import simplified_ademamix as simplified_ademamix
 from gdjax.lifted import acprop as acprop
 from gdjax.lifted import cocob as cocob
 from gdjax.lifted import differentially_private_aggregate as differentially_private_aggregate
@@ -39,8 +41,6 @@ from gdjax.lifted import scale_by_acprop as scale_by_acprop
 from gdjax.lifted import scale_by_cocob as scale_by_cocob
 from gdjax.lifted import scale_by_galore as scale_by_galore
 from gdjax.lifted import scale_by_madgrad as scale_by_madgrad
-from gdjax.lifted import scale_by_simplified_ademamix as scale_by_simplified_ademamix
-from gdjax.lifted import simplified_ademamix as simplified_ademamix
 from gdjax.lifted import sophia as sophia
 from gdjax.lifted import split_real_and_imaginary as split_real_and_imaginary
 from gdjax.optimizers import ademamix as ademamix

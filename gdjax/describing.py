@@ -231,7 +231,7 @@ def _together(parts: list[Assigned]) -> Assigned:
 def _whole(who: str, mask: Any, params: Any) -> Any:
     """A mask as a tree of booleans like the parameters."""
     mask = tree.selector(who, mask)
-    mask = mask(params) if callable(mask) else mask
+    mask = mask(params) if tree.is_function(mask) else mask
     return jax.tree.map(lambda keep, part: jax.tree.map(lambda _: bool(keep), part), mask, params)
 
 

@@ -11,11 +11,15 @@ MODULES = """
 
 NAMES = {
     "algorithms": """
-        optimistic_adam optimistic_adam_v2 optimistic_gradient_descent rprop scale_by_optimistic_gradient
-        scale_by_rprop scale_by_sm3 sm3
+        optimistic_adam optimistic_adam_v2 optimistic_gradient_descent rprop scale_by_distance_over_gradients
+        scale_by_optimistic_gradient scale_by_rprop scale_by_simplified_ademamix scale_by_sm3
+        simplified_ademamix sm3
     """,
     "collectives": "LocalStepsState compressed_mean local_steps mean_over replicate shard_update unreplicate",
-    "compose": "WatchState apply_updates by_path chain descend frozen hidden_matrices masked metrics named_chain watch",
+    "compose": """
+        WatchState apply_updates by_path chain descend freeze frozen hidden_matrices masked metrics multi_transform
+        named_chain partition selective_transform watch
+    """,
     "descent": """
         CheckpointError Checkpoints Evaluate Fit History JsonLines PeerFailedError PeerLostError Progress
         State Stopped fit make_step stop
@@ -23,12 +27,11 @@ NAMES = {
     "describing": "Description describe",
     "lifted": """
         acprop add_noise apply_every cocob conditionally_mask conditionally_transform
-        differentially_private_aggregate dpsgd flatten freeze galore hutchinson_estimator_diag_hessian
-        keep_params_nonnegative lbfgs madgrad measure_with_ema mechanize momo momo_adam monitor multi_transform
-        noisy_sgd partition polyak_sgd scale_by_acprop scale_by_backtracking_linesearch scale_by_cocob
-        scale_by_distance_over_gradients scale_by_galore scale_by_lbfgs scale_by_madgrad scale_by_polyak
-        scale_by_simplified_ademamix scale_by_zoom_linesearch selective_transform set_to_zero
-        simplified_ademamix snapshot sophia split_real_and_imaginary stateless stateless_with_tree_map
+        differentially_private_aggregate dpsgd flatten galore hutchinson_estimator_diag_hessian
+        keep_params_nonnegative lbfgs madgrad measure_with_ema mechanize momo momo_adam noisy_sgd polyak_sgd
+        scale_by_acprop scale_by_backtracking_linesearch scale_by_cocob scale_by_galore scale_by_lbfgs
+        scale_by_madgrad scale_by_polyak scale_by_zoom_linesearch set_to_zero snapshot sophia
+        split_real_and_imaginary stateless stateless_with_tree_map
     """,
     "losses": """
         convex_kl_divergence cosine_distance cosine_similarity ctc_loss ctc_loss_with_forward_probs
@@ -69,7 +72,8 @@ NAMES = {
         Schedule expand lift schedule stack transform
     """,
     "wrappers": """
-        accumulate apply_if_finite cautious eval_params lookahead mars maximize packed params_ema sam schedule_free
+        MultiSteps accumulate apply_if_finite cautious eval_params lookahead mars maximize monitor packed
+        params_ema sam schedule_free
     """,
 }
 """The names of each submodule that are public names of the package."""

@@ -45,7 +45,7 @@ def map_paths(f: Callable[[str], Any], tree: Tree) -> Tree:
 def selector(who: str, mask: Any, name: str = "mask") -> Any:
     """A mask as `optax.masked` takes it: a regular expression over whole paths becomes a function of the parameters."""
     if not isinstance(mask, str):
-        leaves = [] if callable(mask) else jax.tree.leaves(mask)
+        leaves = [] if is_function(mask) else jax.tree.leaves(mask)
         if any(isinstance(x, (str, int, float)) and not isinstance(x, bool) for x in leaves):
             raise ValueError(f"{who}: {name} must be a pattern, or a tree or a function of booleans, got {mask!r}.")
         return mask
@@ -55,6 +55,12 @@ def selector(who: str, mask: Any, name: str = "mask") -> Any:
         must = "must be a regular expression over whole paths"
         raise ValueError(f"{who}: {name} {must}, got {mask!r}: {error}.") from error
     return functools.partial(_matching, who, name, mask)
+
+
+def is_function(x: Any) -> bool:
+    """Is it a function of the parameters? A callable tree (a module, say) of labels or booleans is none."""
+    leaves = jax.tree.leaves(x)
+    return bool(leaves) and all(map(callable, leaves))
 
 
 def _matching(who: str, name: str, pattern: str, params: Tree) -> Tree:

@@ -85,6 +85,7 @@ DESCENTS = {
     "shampoo": Descent(partial(gd.shampoo, weight_decay=0.0), 0.03, 0.03, 0.03),
     "sign_sgd": Descent(gd.sign_sgd, 0.003, 0.001, 0.09, halving),
     "signum": Descent(gd.signum, 0.02, 0.006, 0.007),
+    "simplified_ademamix": Descent(gd.simplified_ademamix, 3e-4, 3e-4, 3e-4),
     "sm3": Descent(gd.sm3, 0.8, 0.3, 0.3),
     "soap": Descent(partial(gd.soap, weight_decay=0.0), 0.03, 0.03, 0.03),
     "yogi": Descent(gd.yogi, 0.5, 0.25, 0.03),

@@ -58,12 +58,16 @@ SPECIAL = {
     "cautious": lambda: gd.cautious(gd.scale_by_adam()),
     "chain": lambda: gd.chain(gd.clip_by_global_norm(1.0), gd.adamw(gd.warmup_cosine(0.1, 2, 10))),
     "hidden_matrices": lambda: gd.hidden_matrices(gd.scale_by_muon(FEW), gd.adam(0.1)),
+    "monitor": lambda: gd.monitor({"mean": gd.ema(0.9)}),
     "muon": lambda: gd.muon(0.1, ns_coeffs=FEW),
+    "freeze": lambda: gd.freeze({"b": False, "w": False}),
     "named_chain": lambda: gd.named_chain(("clip", gd.clip(0.5)), ("step", gd.sgd(0.1, momentum=0.9, nesterov=True))),
+    "partition": lambda: gd.partition({"a": gd.adam(0.1), "b": gd.sgd(0.1)}, {"b": "b", "w": "a"}),
     "scale_by_muon": lambda: gd.scale_by_muon(FEW),
     "scale_by_normuon": lambda: gd.scale_by_normuon(FEW),
     "scale_by_shampoo": lambda: gd.scale_by_shampoo(eps=0.3, every=1),
     "scale_by_soap": lambda: gd.scale_by_soap(every=2, one_sided=True),
+    "selective_transform": lambda: gd.selective_transform(gd.adam(0.1), freeze_mask={"b": True, "w": False}),
 }
 """Values of the factories whose arguments are not told apart by name, or magnify rounding by their defaults."""
 
@@ -133,7 +137,7 @@ def names(kind):
     """The factories written here, of transforms or of schedules; those that need an axis have tests of their own."""
     found = gd.factories().items()
     own = {n: f for n, f in found if f.kind is kind and f.function.__module__.startswith("gdjax")}
-    return sorted(n for n, f in own.items() if not f.traits.reduces and n not in AS_MUON)
+    return sorted(n for n, f in own.items() if not f.traits.reduces and n not in {*AS_MUON, "multi_transform"})
 
 
 def tree(dtype=jnp.float32, seed=0):

@@ -84,6 +84,8 @@ CALLS = {
     "schedule_free_sgd": lambda lib: lib.contrib.schedule_free_sgd(0.1, weight_decay=0.1),
     "schedule_free_adamw": lambda lib: lib.contrib.schedule_free_adamw(0.1, b2=0.9, weight_decay=0.1),
     "scheduled schedule_free": lambda lib: lib.contrib.schedule_free(lib.sgd(WARM), WARM if lib is gd else later, 0.8),
+    "ldog": lambda lib: lib.chain(lib.scale_by_distance_over_gradients(0.01, global_scale=0.5), lib.scale(-0.1)),
+    "simplified_ademamix": lambda lib: lib.contrib.simplified_ademamix(0.1, alpha=0.5, weight_decay=0.1),
     "sm3": lambda lib: lib.sm3(0.1),
     "sm3 of means": lambda lib: lib.chain(lib.scale_by_sm3(0.8, 0.875, 1e-6), lib.scale(-0.1)),
     "optimistic_gradient_descent": lambda lib: lib.optimistic_gradient_descent(0.1, 1.5, 0.5),
@@ -104,6 +106,7 @@ NO_COMPLEX = {
     *("prodigy", "scheduled prodigy", "dadapt_adamw", "scheduled dadapt_adamw"),  # and these
     "adafactor",  # its momentum is real
     *("sm3", "sm3 of means"),  # refused
+    *("simplified_ademamix", "ldog"),  # it squares them without their absolute value
     *("schedule_free_sgd", "schedule_free_adamw"),  # its learning rate is complex, and ordered
     *("scheduled schedule_free", "reduce_on_plateau"),
 }
@@ -155,7 +158,7 @@ def test_bfloat16_gives_the_float32_updates_rounded_at_every_transform(call):
 
 
 STATES = [(jnp.float32, case) for case in CASES + NARROW]
-STATES += [(jnp.complex64, case) for case in CASES if case.id not in {"adafactor", "sm3", "sm3 of means"}]
+STATES += [(jnp.complex64, case) for case in CASES if case.id not in {"adafactor", "ldog", "sm3", "sm3 of means"}]
 """Where the dtype of a moment is asked for, that of complex numbers is real in Optax, which forgets half of them.
 
 It refuses them in SM3."""

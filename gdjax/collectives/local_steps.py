@@ -10,7 +10,7 @@ from gdjax import axes, tree
 from gdjax.collectives.own import require_name, require_own
 from gdjax.value import transform
 from gdjax.value.diagnose import require_count, require_params
-from gdjax.value.traits import reduced_over
+from gdjax.value.traits import reduced_over, refuse_examples
 
 
 class LocalStepsState(NamedTuple):
@@ -67,6 +67,7 @@ def local_steps(inner: optax.GradientTransformation, outer: optax.GradientTransf
     """
     require_count("local_steps", "every", every)
     axis_name = require_name("local_steps", axis_name)
+    refuse_examples("local_steps", outer, "outer")
     if taken := {*reduced_over(inner)} & {*axes.names(axis_name)}:
         raise ValueError(
             f"local_steps: inner must leave gradients each member's own over {axis_name!r}, and it takes their mean "

@@ -1,5 +1,6 @@
 """One transform after another."""
 
+import itertools
 from collections import OrderedDict
 
 import optax
@@ -8,6 +9,7 @@ from gdjax.compose.updating import apply_updates, descend
 from gdjax.value import GradientTransform, transform
 from gdjax.value.diagnose import MismatchError
 from gdjax.value.printing import brief
+from gdjax.value.traits import bearer
 
 
 @transform(flat=True, parts=True)
@@ -26,6 +28,12 @@ def chain(*transforms: optax.GradientTransformation):
     >>> gd.chain(gd.clip(1.0), gd.scale(-0.1))
     chain(clip(max_delta=1.0), scale(step_size=-0.1))
     """
+    for tx, after in itertools.pairwise(transforms):
+        if tx.factory.traits.reduces and (part := bearer(after, "examples")) is not None:  # pyright: ignore
+            raise ValueError(
+                f"chain: {tx.factory.__name__} takes the mean of gradients, and {part.factory.__name__} after it clips "
+                f"the gradient of every example: put {part.factory.__name__} first."
+            )
 
     def init(params):
         return tuple(tx.init(params) for tx in transforms)

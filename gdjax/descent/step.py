@@ -15,7 +15,7 @@ from gdjax.descent.gradient import Gradient, make_gradient, require_trainable
 from gdjax.descent.losses import require_loss
 from gdjax.value.diagnose import require_optimizer
 from gdjax.value.printing import brief
-from gdjax.value.traits import anywhere, reduced_over
+from gdjax.value.traits import anywhere, reduced_over, refuse_examples
 
 
 class State(NamedTuple):
@@ -124,6 +124,7 @@ def make_step(
     """
     require_loss("make_step", loss, tx)
     require_optimizer("make_step", tx)
+    refuse_examples("make_step", tx, "tx")
     _require_axis(axis_name, weight, tx)
     own, apart = (anywhere(tx, trait) for trait in ("reduces", "apart"))
     mine = own and not apart

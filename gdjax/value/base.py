@@ -72,12 +72,12 @@ class Value:
 
     def __repr__(self) -> str:
         written = []
-        parameters, defaults = self.factory.signature.parameters, self.factory.defaults
+        parameters = self.factory.signature.parameters
         for name, argument in self.arguments.items():
             if parameters[name].kind is inspect.Parameter.VAR_POSITIONAL:
                 written += map(text, argument)
-            elif "<" not in (shown := text(argument)) or fingerprint(argument) != fingerprint(defaults.get(name)):
-                written.append(f"{name}={shown}")
+            elif not self._is_implied(name):
+                written.append(f"{name}={text(argument)}")
         return f"{self.factory.__name__}({', '.join(written)})"
 
     def __eq__(self, other: object) -> bool:
@@ -105,7 +105,13 @@ class Value:
         return Static(self.factory, {name: x for name, x in self.arguments.items() if not leaf[name]})
 
     def __reduce__(self) -> Any:
-        return _value, (self.factory, dict(self.arguments))
+        """Pickle the call; as in the text, a default that has no expression (a function of Optax's) is left out."""
+        return _restored, (self.factory, {name: x for name, x in self.arguments.items() if not self._is_implied(name)})
+
+    def _is_implied(self, name: str) -> bool:
+        """Is this argument a default that has no expression?"""
+        argument, default = self.arguments[name], self.factory.defaults.get(name)
+        return "<" in text(argument) and fingerprint(argument) == fingerprint(default)
 
 
 V = TypeVar("V", bound=Value)
@@ -154,6 +160,10 @@ def _unflatten(static: Static, leaves: Iterable[Any]) -> Value:
     value = _value(static.factory, {name: fixed[name] if name in fixed else next(left) for name in names})
     value.__dict__["_static"] = static
     return value
+
+
+def _restored(factory: Any, given: Mapping[str, Any]) -> Value:
+    return _value(factory, {name: given[name] if name in given else factory.defaults[name] for name in factory.slots})
 
 
 def _value(factory: Any, arguments: Mapping[str, Any]) -> Value:

@@ -32,6 +32,28 @@ def require_inexact(who: str, what: str, params: Any, way: str = _LEFT_OUT) -> N
             raise InexactError(f"{who}: {where} must be floating or complex, got {short(leaf)}. {way}")
 
 
+def require_real(who: str, what: str, params: Any) -> None:
+    """Refuse complex leaves, by path."""
+    for path, leaf in tree.leaves_with_paths(params):
+        if jnp.iscomplexobj(leaf):
+            where = f"{what} at {path!r}" if path else what
+            way = f"Give it their parts: split_real_and_imaginary({who}(...))."
+            raise InexactError(f"{who}: {where} must be real, got {short(leaf)}. {way}")
+
+
+def require_arrays(who: str, params: Any, error: Exception) -> None:
+    """Explain an error by the leaves that are no arrays, by path, or by the lack of any; return if there is no such."""
+    leaves = jax.tree_util.tree_leaves_with_path(params, is_leaf=lambda x: x is None)
+    for keys, leaf in leaves:
+        if leaf is None or isinstance(leaf, jax.ShapeDtypeStruct):
+            of_shapes = f"For the shapes of the state, call jax.eval_shape({who}(...).init, params)."
+            way = "Leave such leaves out with masked." if leaf is None else of_shapes
+            where = f"params at {tree.path(keys)!r}" if keys else "params"
+            raise InexactError(f"{who}: {where} must be an array, got {leaf}. {way}") from error
+    if not leaves:
+        raise InexactError(f"{who}: params must have a leaf at least, got {params}.") from error
+
+
 def require_count(who: str, name: str, number: Any) -> None:
     """Refuse what is no integer of at least 1."""
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:

@@ -20,6 +20,7 @@ from gdjax.value.signatures import bare, signature
 from gdjax.value.slots import RANGES, Interval, Slot, slots
 from gdjax.value.synonyms import unknown
 from gdjax.value.traits import NONE, Declared, Traits
+from gdjax.value.widening import real_only, settled, widened
 
 P = ParamSpec("P")
 
@@ -167,6 +168,7 @@ def transform(function: Any = None, /, *, any_dtype: bool | None = None, **decla
         sums over the axis that its parameter `axis_name` says, too.
       reduces: whether it takes from every member of the axis `axis_name` a gradient of its own (`mean_over`).
       apart: whether these have parameters of their own, too (`local_steps`).
+      examples: whether it takes a gradient of every example, along a new first axis (`dpsgd`).
 
     >>> import jax, gdjax as gd
     >>> @gd.transform
@@ -225,6 +227,9 @@ def lift(
     *,
     any_dtype: bool | None = None,
     explicit: bool = False,
+    passes: bool = False,
+    real: bool = False,
+    examples: bool = False,
 ) -> Factory[P, GradientTransform]: ...
 @overload
 def lift(
@@ -233,6 +238,9 @@ def lift(
     *,
     any_dtype: bool | None = None,
     explicit: bool = False,
+    passes: bool = False,
+    real: bool = False,
+    examples: bool = False,
 ) -> Factory[P, Schedule]: ...
 def lift(
     function: Callable[P, Any],
@@ -240,6 +248,9 @@ def lift(
     *,
     any_dtype: bool | None = None,
     explicit: bool = False,
+    passes: bool = False,
+    real: bool = False,
+    examples: bool = False,
 ) -> Factory[P, Any]:
     """Make a factory of values of any Optax factory, of transforms or of schedules.
 
@@ -247,11 +258,19 @@ def lift(
     the program (the error names it) can be made static. Over a mesh with Explicit axes a transform runs with automatic
     ones, since what contracts, factors or concatenates would not do otherwise; what it returns has types again.
 
+    A lifted transform computes in float32 at least: 16-bit leaves go in widened, its state keeps the dtypes that `init`
+    gave it, and updates come out in the dtypes of the gradients. `value_fn` and `obj_fn` get parameters of their own
+    dtypes.
+
     Args:
       function: a function that returns an `optax.GradientTransformation` or an `optax.Schedule`.
       static: names of parameters that are no leaves, whatever their annotation.
       any_dtype: as in `transform`.
       explicit: whether a transform keeps Explicit axes as they are: it is made of functions that were written for them.
+      passes: whether a transform only passes leaves on, to other transforms or to functions of yours. It then gets them
+        as they are: what it passes them to widens for itself.
+      real: whether a transform takes no complex leaves.
+      examples: whether a transform takes a gradient of every example.
 
     >>> import gdjax as gd, optax
     >>> gd.lift(optax.fromage)(learning_rate=0.1)
@@ -262,11 +281,12 @@ def lift(
         returns = inspect.signature(function, eval_str=True).return_annotation
     if returns == optax.Schedule:
         return Factory(function, Schedule, static, any_dtype)
-    return (Factory if explicit else Lifted)(function, GradientTransform, static, any_dtype)
+    traits = Traits(passes=passes or explicit, real=real, examples=examples)
+    return (Factory if explicit else Lifted)(function, GradientTransform, static, any_dtype, traits)
 
 
 class Lifted(Factory[P, GradientTransform]):
-    """A factory of transforms that were written without a thought of Explicit axes, or of ranges."""
+    """A factory of transforms written without a thought of Explicit axes, ranges, 16-bit numbers or donated buffers."""
 
     def _ranges(self) -> Mapping[str, Interval]:
         """Optax's names, but for transforms: `scale_by_learning_rate` takes any number."""
@@ -275,7 +295,17 @@ class Lifted(Factory[P, GradientTransform]):
 
     def run(self, arguments: Mapping[str, Any]) -> Any:
         """Run the body; its functions take no notice of Explicit axes."""
-        return automatic(super().run, arguments)
+        return automatic(self._body, arguments)
+
+    def _body(self, arguments: Mapping[str, Any]) -> Any:
+        """The functions of the body, in float32 unless they only pass leaves on."""
+        body = super().run(arguments)
+        if isinstance(body, Value) or not (isinstance(body, tuple) and len(body) == 2):
+            return body
+        pair = body[0], body[1]
+        pair = pair if self.traits.passes else widened(pair)
+        pair = settled(self.__name__, pair)
+        return real_only(self.__name__, pair) if self.traits.real else pair
 
 
 @transform(any_dtype=True)

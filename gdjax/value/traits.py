@@ -6,7 +6,7 @@ from typing import Any, TypedDict
 
 import jax
 
-from gdjax import axes
+from gdjax import axes, tree
 from gdjax.value.base import Value
 
 
@@ -22,6 +22,12 @@ class Traits:
     """Gradients that the members of an axis have each for itself."""
     apart: bool = False
     """Parameters that they have each for itself, too."""
+    examples: bool = False
+    """A gradient of every example, and nothing that has been summed over them."""
+    passes: bool = False
+    """Of what is lifted: leaves of any dtype, which it only passes on."""
+    real: bool = False
+    """Of what is lifted: real leaves alone."""
 
     @classmethod
     def of(
@@ -31,9 +37,10 @@ class Traits:
         parts: bool = False,
         reduces: bool = False,
         apart: bool = False,
+        examples: bool = False,
     ) -> "Traits":
         """What is declared; of each number for itself, that leaves may be one vector, and parts of them will do."""
-        return cls(flat or elementwise, parts or elementwise, reduces, apart)
+        return cls(flat or elementwise, parts or elementwise, reduces, apart, examples)
 
 
 NONE = Traits()
@@ -47,6 +54,7 @@ class Declared(TypedDict, total=False):
     parts: bool
     reduces: bool
     apart: bool
+    examples: bool
 
 
 def lacking(tx: Any, has: Callable[[Value], bool]) -> Any:
@@ -116,6 +124,22 @@ def require_reduced(who: str, inner: Any) -> None:
         )
 
 
+def refuse_examples(who: str, inner: Any, name: str = "inner") -> None:
+    """Refuse a transform that takes a gradient of every example where it would get a mean of these."""
+    if (part := bearer(inner, "examples")) is not None:
+        raise ValueError(
+            f"{who}: {name} must take the mean of gradients, and {part.factory.__name__} clips the gradient of every "
+            f"example before it takes the mean. Give it all examples of a step at once, without {who}."
+        )
+
+
+def bearer(tx: Any, trait: str) -> Value | None:
+    """The first transform within one that has a trait itself."""
+    if not isinstance(tx, Value) or getattr(tx.factory.traits, trait):
+        return tx if isinstance(tx, Value) else None
+    return next((found for part in _parts(tx) if (found := bearer(part, trait)) is not None), None)
+
+
 def over(tx: Any, axis_name: Any) -> Any:
     """The transform with its norms over an axis, wherever it has a parameter `axis_name` and that is `None`.
 
@@ -135,7 +159,7 @@ def masked_for(tx: Any, params: Any) -> Any:
     """The transform with the masks that are functions of the parameters told for these."""
     given = _with_parts(tx, lambda part: masked_for(part, params))
     for name, argument in given.items():
-        if name.endswith("mask") and callable(argument):
+        if name.endswith("mask") and tree.is_function(argument):
             given[name] = argument(params)
     return tx.factory.kind(tx.factory, given)
 

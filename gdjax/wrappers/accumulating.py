@@ -8,7 +8,7 @@ import optax
 
 from gdjax import axes, tree
 from gdjax.value import Interval, ScalarOrSchedule, at, transform
-from gdjax.value.traits import reduced_over
+from gdjax.value.traits import reduced_over, refuse_examples
 
 
 class AccumulateState(NamedTuple):
@@ -54,6 +54,7 @@ def accumulate(
     """
     if isinstance(every, float) and every % 1:
         raise ValueError(f"accumulate: every must be a whole number of gradients, got {every}.")
+    refuse_examples("accumulate", inner)
 
     def init(params):
         return AccumulateState(

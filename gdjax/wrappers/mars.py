@@ -10,7 +10,7 @@ from gdjax import tree
 from gdjax.transforms import clip_by_global_norm
 from gdjax.transforms.moments import below_one
 from gdjax.value import Decay, NonNegative, Positive, transform
-from gdjax.value.traits import require_reduced
+from gdjax.value.traits import refuse_examples, require_reduced
 
 
 class MarsState(NamedTuple):
@@ -55,6 +55,7 @@ def mars(
     4.0
     """
     require_reduced("mars", inner)
+    refuse_examples("mars", inner)
     clip = clip_by_global_norm(max_norm, axis_name)
 
     def init(params):

@@ -10,7 +10,7 @@ import optax
 from gdjax import norms, tree
 from gdjax.value import NonNegative, transform
 from gdjax.value.diagnose import require_params
-from gdjax.value.traits import require_reduced
+from gdjax.value.traits import refuse_examples, require_reduced
 
 
 @transform(any_dtype=False)
@@ -43,6 +43,7 @@ def sam(inner: optax.GradientTransformation, rho: NonNegative = 0.05, axis_name:
     -5.0
     """
     require_reduced("sam", inner)
+    refuse_examples("sam", inner)
 
     def update(updates, state, params=None, *, value_fn: Callable[[Any], jax.Array] | None = None, **extra_args):
         require_params("sam", params)

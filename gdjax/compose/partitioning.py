@@ -1,0 +1,91 @@
+"""A transform for each label, with labels or masks in a tree like the parameters."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import optax
+
+from gdjax import tree
+from gdjax.value import transform
+
+
+@transform
+def partition(
+    transforms: Mapping[Any, optax.GradientTransformation],
+    param_labels: Any,
+    *,
+    mask_compatible_extra_args: bool = False,
+):
+    """Give every leaf the transform of its label.
+
+    State: `PartitionState(inner_states)`, a dict of the transforms' states by label, each of its own leaves alone.
+
+    Args:
+      transforms: transforms by label.
+      param_labels: a tree of labels like the parameters or a prefix of it, or a function of the parameters that returns
+        one. A callable tree (a module with `__call__`, say) counts as a tree, unless all of its leaves are functions.
+      mask_compatible_extra_args: whether extra arguments shaped like the parameters are divided too.
+
+    Raises:
+      ValueError: if a label has no transform.
+
+    >>> import gdjax as gd
+    >>> tx = gd.partition({"fast": gd.sgd(1.0), "slow": gd.sgd(0.1)}, {"w": "fast", "b": "slow"})
+    >>> params = {"w": 1.0, "b": 1.0}
+    >>> updates, state = tx.update(params, tx.init(params))
+    >>> print(updates["w"], updates["b"])
+    -1.0 -0.1
+    """
+    labels = param_labels if tree.is_function(param_labels) else lambda params: param_labels
+    return optax.partition({**transforms}, labels, mask_compatible_extra_args=mask_compatible_extra_args)
+
+
+multi_transform = partition
+"""Optax's other name of it."""
+
+
+@transform(any_dtype=True)
+def freeze(mask: Any):
+    """Keep the parameters where a mask is true, and let the updates of the others pass.
+
+    State: `MaskedState(inner_state)`, 0 bytes a parameter.
+
+    Args:
+      mask: a tree of booleans like the parameters or a prefix of it, or a function of the parameters that returns one.
+
+    >>> import gdjax as gd
+    >>> tx = gd.freeze({"w": False, "b": True})
+    >>> params = {"w": 1.0, "b": 1.0}
+    >>> updates, state = tx.update(params, tx.init(params))
+    >>> print(updates["w"], updates["b"])
+    1.0 0.0
+    """
+    return optax.masked(optax.set_to_zero(), tree.selector("freeze", mask))
+
+
+@transform
+def selective_transform(optimizer: optax.GradientTransformation, *, freeze_mask: Any):
+    """Keep the parameters where a mask is true, and give the others a transform.
+
+    State: `PartitionState(inner_states)`, of the leaves that are not frozen.
+
+    Args:
+      optimizer: what is done to the leaves that are not frozen.
+      freeze_mask: a tree of booleans like the parameters or a prefix of it, or a function of the parameters that
+        returns one.
+
+    >>> import gdjax as gd
+    >>> tx = gd.selective_transform(gd.sgd(0.1), freeze_mask={"w": False, "b": True})
+    >>> params = {"w": 1.0, "b": 1.0}
+    >>> updates, state = tx.update(params, tx.init(params))
+    >>> print(updates["w"], updates["b"])
+    -0.1 0.0
+    """
+    mask = tree.selector("selective_transform", freeze_mask, "freeze_mask")
+
+    def labels(params: Any) -> Any:
+        frozen = mask(params) if tree.is_function(mask) else mask
+        return jax.tree.map(lambda own: "freeze" if own else "train", frozen)
+
+    return optax.partition({"train": optimizer, "freeze": optax.set_to_zero()}, labels)

@@ -1,0 +1,48 @@
+"""Optax's accumulation of gradients, for code that uses its class."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from gdjax.value.traits import refuse_examples
+
+
+class MultiSteps(optax.MultiSteps):
+    """Optax's `MultiSteps`, which refuses a transform that needs a gradient of every example.
+
+    `accumulate` takes the same steps, runs the inner transform once for each, and is a value.
+
+    State: `MultiStepsState`, Optax's own.
+
+    Args:
+      opt: the transform that takes the steps.
+      every_k_schedule: how many gradients a step takes, or a function of the step that returns it.
+      use_grad_mean: whether gradients are averaged; they are summed otherwise.
+      should_skip_update_fn: which gradients to leave out, a function of updates, step and parameters.
+      accumulator_dtype: the dtype of the sum or mean.
+
+    Raises:
+      ValueError: if `opt` clips the gradient of every example.
+
+    >>> import gdjax as gd
+    >>> tx = gd.MultiSteps(gd.sgd(1.0), every_k_schedule=2)
+    >>> params = jnp.zeros(1)
+    >>> state = tx.init(params)
+    >>> for gradient in (1.0, 3.0):
+    ...     updates, state = tx.update(jnp.array([gradient]), state, params)
+    ...     print(updates)
+    [-0.]
+    [-2.]
+    """
+
+    def __init__(
+        self,
+        opt: optax.GradientTransformation,
+        every_k_schedule: Any,
+        use_grad_mean: bool = True,
+        should_skip_update_fn: Any = None,
+        accumulator_dtype: Any = jnp.float32,
+    ):
+        refuse_examples("MultiSteps", opt, "opt")
+        super().__init__(opt, every_k_schedule, use_grad_mean, should_skip_update_fn, accumulator_dtype)

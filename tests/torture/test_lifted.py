@@ -1,0 +1,181 @@
+"""Every lifted factory on leaves that nobody thought of: the right numbers, or a refusal that names the leaf."""
+
+import functools
+import pickle
+
+import cloudpickle
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gdjax as gd
+from tests.samples import signature_of
+from tests.test_lifted import LIFTED, OF_FUNCTIONS, OWN_WARNINGS, arguments
+
+pytestmark = pytest.mark.filterwarnings(f"ignore:({OWN_WARNINGS})")
+
+OF_EXAMPLES = {"differentially_private_aggregate", "dpsgd"}
+MEASURES = {"measure_with_ema"}
+"""Factories whose updates are what was measured, and no step."""
+PASSING = {name for name, factory in LIFTED.items() if factory.traits.passes}
+OUT_OF_RANGE = {
+    "scale_by_zoom_linesearch",  # tried in lbfgs, and dear to compile
+    "hutchinson_estimator_diag_hessian",  # looks at no gradient
+    "mechanize",  # its state holds the square of an inner product of gradients and steps
+}
+STATE_OF_FUNCTIONS = {"snapshot"}
+"""Factories whose state is what a function of the user's returns."""
+
+
+def params():
+    rng = np.random.default_rng(0)
+    return {"b": jnp.asarray(rng.normal(size=3), jnp.float32), "w": jnp.asarray(rng.normal(size=(4, 3)), jnp.float32)}
+
+
+def loss(at):
+    return sum((jnp.sum(jnp.square(jnp.abs(leaf - 0.3))) for leaf in jax.tree.leaves(at)), start=jnp.zeros(()))
+
+
+@functools.cache
+def made(name):
+    return LIFTED[name](**arguments(LIFTED[name], optional=False))
+
+
+def stepped(name, tx, grads, at, steps=2):
+    """The updates and the state after some steps down one gradient."""
+    tx = optax.with_extra_args_support(tx)
+    state = tx.init(at)
+    extra = {"value": jnp.asarray(1.5), "grad": grads, "value_fn": loss}
+    if name in ("hutchinson_estimator_diag_hessian", "sophia"):
+        extra["obj_fn"] = loss
+    given = jax.tree.map(lambda g: jnp.stack([g, g]), grads) if name in OF_EXAMPLES else grads
+    for _ in range(steps):
+        updates, state = tx.update(given, state, at, **extra)
+    return updates, state
+
+
+def cast(values, dtype):
+    return jax.tree.map(lambda x: x.astype(dtype), values)
+
+
+@pytest.mark.parametrize("name", sorted(LIFTED.keys() - MEASURES))
+def test_types_are_those_of_the_gradients_and_the_state_is_wide_and_fixed(name):
+    dtypes = {"b": jnp.bfloat16, "w": jnp.float16}
+    at = {key: leaf.astype(dtypes[key]) for key, leaf in params().items()}
+    updates, after = jax.eval_shape(functools.partial(stepped, name, made(name)), at, at)
+    assert {key: leaf.dtype for key, leaf in updates.items()} == dtypes
+    before = jax.eval_shape(made(name).init, at)
+    assert signature_of(after) == signature_of(before)
+    if name not in STATE_OF_FUNCTIONS:
+        narrow = [x for x in jax.tree.leaves(after) if jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4]
+        assert not narrow
+
+
+@pytest.mark.parametrize("name", ["acprop", "cocob", "galore", "madgrad", "momo", "noisy_sgd"])
+def test_float16_is_float32_rounded_once(name):
+    at = cast(params(), jnp.float16)
+    narrow, wide = (jax.jit(functools.partial(stepped, name, made(name)))(x, x)[0] for x in (at, cast(at, jnp.float32)))
+    for a, b in zip(jax.tree.leaves(narrow), jax.tree.leaves(wide), strict=True):
+        assert np.isfinite(a).all()
+        np.testing.assert_array_equal(a, b.astype(jnp.float16))
+
+
+@pytest.mark.parametrize("name", sorted(LIFTED.keys() - MEASURES - PASSING - OF_EXAMPLES - OUT_OF_RANGE))
+def test_gradients_of_any_size_give_finite_updates(name):
+    def at_size(size):
+        grads = jax.tree.map(lambda p: size * jnp.sign(p), params())
+        return stepped(name, made(name), grads, params(), steps=3)[0]
+
+    updates = jax.jit(jax.vmap(at_size))(jnp.asarray([0.0, 1e-30, 1e19, 1e30]))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(updates))
+
+
+@pytest.mark.parametrize("name", sorted(LIFTED.keys() - MEASURES))
+def test_leaves_of_any_shape_work_or_are_refused_by_path(name):
+    for at in (
+        {"b": jnp.asarray(2.0), "w": jnp.asarray(-1.0)},
+        {"b": jnp.zeros(0), "w": jnp.zeros((0, 3))},
+        {**params(), "none": None},
+        {},
+    ):
+        try:
+            updates, _ = jax.eval_shape(functools.partial(stepped, name, made(name)), at, at)
+        except gd.value.diagnose.InexactError as error:
+            assert "'none'" in str(error) or not at  # noqa: PT017
+        else:
+            assert jax.tree.structure(updates) == jax.tree.structure(at)
+            assert jax.tree.map(jnp.shape, updates) == jax.tree.map(jnp.shape, at)
+
+
+@pytest.mark.parametrize("name", sorted(LIFTED))
+def test_complex_leaves_work_or_are_refused_by_path(name):
+    at = cast(params(), jnp.complex64)
+    if LIFTED[name].traits.real:
+        with pytest.raises(TypeError, match=rf"^{name}: params at 'b' must be real, got complex64\[3\]"):
+            made(name).init(at)
+    else:
+        updates, _ = jax.eval_shape(functools.partial(stepped, name, made(name)), at, at)
+        assert name in MEASURES or {x.dtype for x in jax.tree.leaves(updates)} == {jnp.dtype("complex64")}
+
+
+@pytest.mark.parametrize("name", sorted(LIFTED))
+def test_shapes_in_the_place_of_arrays_give_the_state_or_are_refused_by_path(name):
+    shapes = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params())
+    expected = jax.eval_shape(made(name).init, shapes)
+    try:
+        state = made(name).init(shapes)
+    except TypeError as error:
+        assert f"{name}: params at 'b' must be an array" in str(error)  # noqa: PT017
+    else:
+        assert jax.tree.structure(state) == jax.tree.structure(expected)
+
+
+@pytest.mark.parametrize("name", sorted(LIFTED.keys() - MEASURES))
+def test_what_is_kept_may_be_donated(name):
+    at, grads = params(), params()
+    _, state = stepped(name, made(name), grads, at, steps=1)
+    for kept in (made(name).init(at), state):
+        ids = [id(x) for x in jax.tree.leaves(kept)]
+        assert len(set(ids)) == len(ids)
+        assert not set(ids) & {id(x) for x in jax.tree.leaves((at, grads))}
+
+
+@pytest.mark.parametrize("name", sorted(LIFTED.keys() - OF_FUNCTIONS))
+def test_every_value_comes_back_from_a_pickle(name):
+    assert pickle.loads(pickle.dumps(made(name))) == made(name)
+
+
+@pytest.mark.parametrize("name", sorted(OF_FUNCTIONS & LIFTED.keys()))
+def test_values_of_functions_come_back_from_cloudpickle(name):
+    again = cloudpickle.loads(cloudpickle.dumps(made(name)))
+    assert again.factory == made(name).factory
+    assert again.arguments.keys() == made(name).arguments.keys()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_a_line_search_goes_down_in_16_bits_and_the_loss_gets_its_own_dtype(dtype):
+    seen = set()
+
+    def bowl(at):
+        seen.add(at.dtype)
+        return jnp.sum(jnp.square(at - 1.0))
+
+    for tx in (gd.lbfgs(), gd.chain(gd.sgd(1.0), gd.scale_by_backtracking_linesearch(10))):
+        at = jnp.zeros(4, dtype)
+        state = tx.init(at)
+        for _ in range(3):
+            value, grad = jax.value_and_grad(bowl)(at)
+            updates, state = tx.update(grad, state, at, value=value, grad=grad, value_fn=bowl)
+            at = gd.apply_updates(at, updates)
+        np.testing.assert_array_equal(at, 1.0)
+    assert seen == {jnp.dtype(dtype)}
+
+
+def test_acprop_of_zero_is_zero():
+    at, tx = jnp.ones((4, 4), jnp.float16), gd.acprop(1e-3)
+    state = tx.init(at)
+    for _ in range(5):
+        updates, state = tx.update(jnp.zeros_like(at), state, at)
+        np.testing.assert_array_equal(updates, 0)
