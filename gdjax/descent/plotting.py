@@ -1,5 +1,6 @@
 """The curves of a descent (needs matplotlib)."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,10 @@ from gdjax.descent.history import Columns, History
 
 POINTS = 2_000
 """Points of a curve at the most: longer ones are drawn by the mean, and the range, of equal parts."""
+RANGE = 1e-18
+"""The least value that a logarithmic axis with zeros tells from them, of the greatest one."""
+TICKS = 7
+"""Decades at the most that such an axis names."""
 
 
 def curves(history: History, axes: Any = None) -> Any:
@@ -33,18 +38,22 @@ def _loss(axes: Any, history: History) -> None:
         axes.set_ylabel("loss")
         return
     steps, loss = history["step"], history["loss"].astype(float)
-    parts = min(len(loss), POINTS)
-    edges = np.linspace(0, len(loss), parts + 1).astype(int)[:-1]
-    count = np.diff([*edges, len(loss)])
-    mean = np.add.reduceat(loss, edges) / count
-    if parts < len(loss):
-        axes.fill_between(
-            steps[edges], np.minimum.reduceat(loss, edges), np.maximum.reduceat(loss, edges), alpha=0.25, linewidth=0
-        )
+    edges = np.linspace(0, len(loss), min(len(loss), POINTS) + 1).astype(int)[:-1]
+    mean, least, most = _parts(np.where(np.isfinite(loss), loss, np.nan), edges)
+    if len(edges) < len(loss):
+        axes.fill_between(steps[edges], least, most, alpha=0.25, linewidth=0)
     axes.plot(steps[edges], mean, linewidth=1)
     axes.set_ylabel("loss")
     _scale(axes, loss, spread=10)
     axes.grid(alpha=0.3)
+
+
+def _parts(values: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the mean and the range of parts that begin at these edges, of what is finite in each."""
+    count = np.add.reduceat(np.isfinite(values).astype(int), edges)
+    total = np.add.reduceat(np.nan_to_num(values), edges)
+    mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return mean, np.fmin.reduceat(values, edges), np.fmax.reduceat(values, edges)
 
 
 def _evaluations(axes: Any, evaluations: Columns, names: list[str]) -> None:
@@ -60,7 +69,23 @@ def _evaluations(axes: Any, evaluations: Columns, names: list[str]) -> None:
 
 
 def _scale(axes: Any, values: np.ndarray, spread: float) -> None:
-    """Make an axis logarithmic where its values can be shown so and spread by more than a factor."""
+    """Make an axis logarithmic where its values are positive and spread by more than a factor.
+
+    Zeros stand on a linear stretch below the least positive value, which the axis names.
+    """
     finite = values[np.isfinite(values)]
-    if finite.size and finite.min() > 0 and finite.max() > spread * finite.min():
+    positive = finite[finite > 0]
+    if not positive.size or finite.min() < 0 or positive.max() <= spread * positive.min():
+        return
+    if finite.min() > 0:
         axes.set_yscale("log")
+        return
+    first = math.floor(math.log10(max(positive.min(), positive.max() * RANGE)))
+    decades = math.floor(math.log10(positive.max())) - first
+    least = 10.0**first
+    axes.set_yscale("symlog", linthresh=least, linscale=max(0.5, decades / 7))
+    axes.set_yticks([0.0, *(10.0**power for power in range(first, first + decades + 1, 1 + decades // TICKS))])
+    axes.set_ylim(-least / 6, positive.max() * 2)
+    axes.axhline(least, color="gray", linewidth=0.5, linestyle=":")
+    at: Any = {"xycoords": ("axes fraction", "data"), "xytext": (3, -2), "textcoords": "offset points", "va": "top"}
+    axes.annotate(f"linear below {least:.0e}", (0.0, least), fontsize="x-small", color="gray", **at)
