@@ -1,8 +1,11 @@
 r"""Text, byte after byte: a small transformer on Python's own library, or on files of yours."""
 
 import functools
+import os
 import pathlib
+import stat
 import sysconfig
+import warnings
 from collections.abc import Iterable
 
 import jax
@@ -17,6 +20,8 @@ from gdjax.problems.checks import at_least
 SYMBOLS = 256
 HELD_OUT = 100_000
 """Bytes at the most."""
+SHOWN = 5
+"""Names of files at the most in a warning."""
 
 
 @problem
@@ -47,7 +52,8 @@ def text(
       heads: how many in a block, at least 1.
       length: bytes that a window foretells, at least 1.
       data: path of a file or of a folder, of which all files count but hidden ones; by default the modules of Python's
-        standard library, as installed. Files stand in the order of their paths.
+        standard library, as installed. Files stand in the order of their paths. Links that lead out of the folder,
+        links to folders, pipes, sockets and devices are skipped with a warning.
       limit: bytes that are read at the most, at least 1.
 
     Raises:
@@ -109,7 +115,7 @@ def _read(paths: Iterable[pathlib.Path], limit: int) -> list[bytes]:
     """The bytes of files, so many in all."""
     files, left = [], limit
     for path in paths:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_opened) as file:
             files.append(file.read(left))
         left -= len(files[-1])
         if not left:
@@ -122,13 +128,49 @@ def _modules() -> list[pathlib.Path]:
 
 
 def _files(data: str) -> list[pathlib.Path]:
-    root = pathlib.Path(data).expanduser()
+    root = pathlib.Path(data).expanduser().resolve()
     if root.is_file():
         return [root]
-    found = [file for file in sorted(root.rglob("*")) if file.is_file() and not _hidden(file.relative_to(root))]
+    found, skipped = [], []
+    for path in sorted(root.rglob("*")):
+        if _hidden(path.relative_to(root)):
+            continue
+        target = _target(path)
+        if stat.S_ISREG(_mode(target)) and target.is_relative_to(root):
+            found.append(target)
+        elif path.is_symlink() or not stat.S_ISDIR(_mode(target)):
+            skipped.append(str(path.relative_to(root)))
+    if skipped:
+        more = f" and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else ""
+        warnings.warn(
+            f"text: of {data!r} these are skipped, for they lead out of it or are no files: "
+            f"{', '.join(map(repr, skipped[:SHOWN]))}{more}.",
+            stacklevel=2,
+        )
     if not found:
         raise FileNotFoundError(f"text: data must be a file or a folder of files, got {data!r}.")
     return found
+
+
+def _target(path: pathlib.Path) -> pathlib.Path:
+    """Return what a path leads to; a loop of links leads to itself."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):
+        return path
+
+
+def _mode(path: pathlib.Path) -> int:
+    """Return what kind of file a path is, links not followed; 0 if there is none."""
+    try:
+        return path.lstat().st_mode
+    except OSError:
+        return 0
+
+
+def _opened(path: str, flags: int) -> int:
+    """Open a file that may have become a link or a pipe since it was found."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
 
 
 def _hidden(path: pathlib.Path) -> bool:
