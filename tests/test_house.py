@@ -19,7 +19,7 @@ from tests import stubs
 
 PACKAGE = pathlib.Path(gd.__file__).parent
 FLOORS = [
-    ["exports"],
+    ["exports", "hints"],
     ["axes", "fallback"],
     ["tree"],
     ["norms", "linalg", "widening"],

@@ -1,7 +1,6 @@
 """Hyperparameters as text that `parse` reads back."""
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -9,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.core import Tracer
+
+from gdjax.hints import nearest as nearest
 
 _NAMES = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64"
 _NAMES += " float16 bfloat16 float32 float64 complex64 complex128"
@@ -60,9 +61,3 @@ def brief(x: Any) -> str:
 def uncalled(x: Any) -> str:
     """What to say where a factory stands for a value that it makes."""
     return f"; call it: {x.__name__}(...)" if callable(x) and hasattr(x, "slots") else ""
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A suggestion to end an error with, or nothing."""
-    close = difflib.get_close_matches(name, sorted(known), n=1)
-    return f", did you mean {close[0]!r}" if close else ""
