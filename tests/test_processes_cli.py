@@ -67,7 +67,7 @@ def test_one_two_and_four_processes_go_on_with_each_others_runs(train, alone, tm
     train(2, *BATCH, "--steps", 40, "--out", "run", "--mesh", "data=4")
     train(1, "--resume", "--out", "run", "--steps", 80)
     _, out, _ = train(4, "--resume", "--out", "run", "--steps", 120)
-    assert out.startswith("classification(l2=0.001) in run\n")
+    assert out.startswith("classification(l2=0.001): loading JAX\nclassification(l2=0.001) in run\n")
     assert "Gloo" not in out
     steps, found = told(tmp_path / "run")
     assert steps == [*range(120)]

@@ -1,28 +1,68 @@
-"""The commands there are."""
+"""The commands, their arguments and their help. Each imports what it needs when it runs."""
 
 import io
+import os
 import platform
 import sys
 from typing import Annotated, Any
 
-import jax
 import typer
 
 import gdjax
-from gdjax.cli.listing import describe, optimizers, problems
-from gdjax.cli.status import Status, say
+from gdjax.cli.hinting import hinted
+from gdjax.cli.signals import Watch
+from gdjax.cli.status import Status, in_a_sentence, say
 from gdjax.cli.train import train
 
 app = typer.Typer(
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Gradient descent for JAX: an optimizer is a value.",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(train)
-app.command()(problems)
-app.command()(optimizers)
-app.command()(describe)
+
+DEBUG = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@app.command()
+def problems(debug: DEBUG = False) -> None:
+    """List what there is to descend on."""
+    with in_a_sentence(debug):
+        from gdjax.cli import listing
+
+        listing.problems()
+
+
+@app.command()
+def optimizers(
+    name: Annotated[str | None, typer.Argument(help="Of an optimizer, transform, wrapper or schedule.")] = None,
+    debug: DEBUG = False,
+) -> None:
+    """List the optimizers, or tell all about one.
+
+    That is its formula, its defaults, the bytes of its state, its source and an example.
+    """
+    with in_a_sentence(debug):
+        from gdjax.cli import listing
+
+        listing.optimizers(name)
+
+
+@app.command()
+def describe(
+    expression: Annotated[str, typer.Argument(metavar="EXPR", help="An optimizer, as it prints.")],
+    problem: Annotated[str, typer.Option(metavar="P", help="The problem whose parameters it gets.")] = "digits",
+    debug: DEBUG = False,
+) -> None:
+    """List what an optimizer does to each parameter.
+
+    Of a problem, that is, and the bytes that it keeps of each.
+    """
+    with in_a_sentence(debug):
+        from gdjax.cli import listing
+
+        listing.describe(expression, problem)
 
 
 @app.callback(invoke_without_command=True)
@@ -32,24 +72,38 @@ def _commands(
 ) -> None:
     """Gradient descent for JAX: an optimizer is a value."""
     if version:
-        print(f"gdjax {gdjax.__version__}, jax {jax.__version__}, python {platform.python_version()}")
+        from importlib.metadata import version as installed
+
+        print(f"gdjax {gdjax.__version__}, jax {installed('jax')}, python {platform.python_version()}")
         raise typer.Exit(Status.DONE)
     if context.invoked_subcommand is None:
         print(context.get_help())
 
 
-def main() -> None:
-    """Run the command that the arguments name."""
+def run(watch: Watch) -> Any:
+    """Run the command that the arguments name, and return its status."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # formulas on a terminal without their letters
+    stdout, status = sys.stdout, Status.DONE
     try:
-        status: Any = app(prog_name="gdjax", standalone_mode=False)
+        status: Any = app(prog_name="gdjax", standalone_mode=False, obj=watch)
+        if sys.stdout:
+            sys.stdout.flush()
+    except BrokenPipeError:  # of `| head`: nobody reads on
+        status = Status.PIPE_CLOSED
+    except SystemExit:
+        if sys.stdout is stdout:
+            raise
+        status = Status.PIPE_CLOSED  # typer has put another in its place, for the same reason
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise
-        command = getattr(getattr(error, "ctx", None), "command_path", "gdjax")
-        message: str = error.format_message()  # pyright: ignore[reportAttributeAccessIssue]
-        say(f"{message}{'' if message.endswith(('.', '?')) else '.'} {command} --help tells what there is.")
-        status = Status.WRONG
-    sys.exit(status)
+        say(hinted(error))
+        return Status.WRONG
+    if status == Status.PIPE_CLOSED:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                os.dup2(nowhere, stream.fileno())  # what is left in its buffer goes there
+    return status

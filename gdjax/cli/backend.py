@@ -1,7 +1,7 @@
 """What JAX is told before it starts: where compiled programs are kept, and over how many devices to go."""
 
 import os
-import re
+import stat
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from gdjax.cli.status import InputError
+from gdjax.cli.arguments import VIRTUAL, axis
+from gdjax.cli.status import InputError, say
 
 BROKEN = "Error reading persistent compilation cache entry"
 
@@ -19,14 +20,19 @@ BROKEN = "Error reading persistent compilation cache entry"
 def keep_programs() -> None:
     """Keep compiled programs in the user's cache folder, so that the next run starts at once.
 
-    A folder that JAX was given already stays. One that cannot be written to is done without.
+    A folder that JAX was given already stays. One that cannot be written to is done without; so is one in which others
+    could leave programs, for a program that is read from there is run.
     """
     if jax.config.values["jax_compilation_cache_dir"]:
         return
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gdjax"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.lstat()
     except OSError:
+        return
+    if fault := _fault(status):
+        say(f"compiled programs are not kept: {str(folder)!r} {fault}.")
         return
     if not os.access(folder, os.W_OK | os.X_OK):
         return
@@ -34,6 +40,17 @@ def keep_programs() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     warnings.showwarning = _clearing(folder, warnings.showwarning)
+
+
+def _fault(status: os.stat_result) -> str | None:
+    """Return why programs from a folder are not to be run, in words."""
+    if stat.S_ISLNK(status.st_mode):
+        return "is a symbolic link (JAX_COMPILATION_CACHE_DIR names another folder)"
+    if hasattr(os, "geteuid") and status.st_uid not in (os.geteuid(), 0):
+        return "belongs to another user"
+    if os.name == "posix" and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return "can be written to by others (chmod go-w)"
+    return None
 
 
 def _clearing(folder: Path, show: Callable[..., Any]) -> Callable[..., Any]:
@@ -49,19 +66,6 @@ def _clearing(folder: Path, show: Callable[..., Any]) -> Callable[..., Any]:
     return shown
 
 
-def axis(text: str) -> tuple[str, int]:
-    """Read the axis of a mesh, as in `data=8`: its name, and the number of devices."""
-    if "," in text:
-        raise InputError(
-            f"--mesh must have one axis, got {text!r}: a problem's parameters are whole on every device, and batches "
-            "are divided over all of them: give data=N."
-        )
-    found = re.fullmatch(r"\s*([A-Za-z_]\w*)\s*=\s*0*([1-9]\d{0,5})\s*", text)
-    if not found:
-        raise InputError(f"--mesh must be an axis and a number of devices of 1 at least, as in data=8, got {text!r}.")
-    return found[1], int(found[2])
-
-
 def prepare(text: str | None, processes: int | None) -> None:
     """Have as many virtual devices on the processor as each process needs for a mesh, before JAX starts.
 
@@ -70,8 +74,8 @@ def prepare(text: str | None, processes: int | None) -> None:
       processes: how many there are, where it is known.
     """
     number = text and axis(text)[1]
-    if number and processes and (number, processes) != (1, 1):
-        jax.config.update("jax_num_cpu_devices", _each(text, number, processes))
+    if number and processes and (number, processes) != (1, 1) and (each := _each(text, number, processes)) <= VIRTUAL:
+        jax.config.update("jax_num_cpu_devices", each)
 
 
 def mesh(text: str | None) -> Mesh | None:
@@ -88,11 +92,12 @@ def mesh(text: str | None) -> Mesh | None:
     most = min(map(len, found))
     each = _each(text, number, processes) if number else most
     if each > most:
+        virtual = found[0][0].platform == "cpu"
+        most = max(most, VIRTUAL) if virtual else most
+        whose = "virtual ones of the processor" if virtual else f"those of the {found[0][0].platform}"
         of_each = "" if processes == 1 else f", {most} of each of {processes} processes"
-        raise InputError(
-            f"--mesh must have at most {most * processes} devices{of_each}, those of the {found[0][0].platform}, got "
-            f"{number}: fewer, or JAX_PLATFORMS=cpu for virtual ones."
-        )
+        way = "give fewer" if virtual else "give fewer, or JAX_PLATFORMS=cpu for virtual ones"
+        raise InputError(f"--mesh must have at most {most * processes} devices{of_each}, {whose}, got {number}: {way}.")
     return Mesh(np.array([device for of in found for device in of[:each]]), (name,))
 
 

@@ -7,12 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-
 import gdjax
 from gdjax.cli.goal import Goal
 from gdjax.cli.status import InputError, say
-from gdjax.value.printing import nearest
+from gdjax.hints import nearest
 
 KINDS: Mapping[str, tuple[type, ...]] = {
     "problem": (str,),
@@ -45,6 +43,8 @@ def read(path: Path) -> dict[str, Any]:
 
 def compare_versions(path: Path) -> None:
     """Say so where a run was made with another version than this."""
+    import jax
+
     then = _parsed(path)[MADE_WITH]
     now = {"gdjax": gdjax.__version__, "jax": jax.__version__}  # the backend would have to be started
     if other := [f"{name} {then[name]}" for name, version in now.items() if then.get(name, version) != version]:
@@ -53,16 +53,18 @@ def compare_versions(path: Path) -> None:
 
 def write(path: Path, asked: Mapping[str, Any]) -> None:
     """Write it, whole or not at all."""
+    from gdjax.descent import files
+
     lines = [f"# gdjax train --config {path} repeats this run."]
     lines += [f"{name} = {json.dumps(asked[name], ensure_ascii=False)}" for name in KINDS if name in asked]
     lines += ["", f"[{MADE_WITH}]", *(f"{name} = {json.dumps(value)}" for name, value in made_with().items())]
-    partial = path.with_suffix(".tmp")
-    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    partial.replace(path)
+    files.replace(path, ("\n".join(lines) + "\n").encode())
 
 
 def made_with() -> dict[str, str]:
     """The versions that the numbers come from."""
+    import jax
+
     versions = {"gdjax": gdjax.__version__, "jax": jax.__version__, "python": platform.python_version()}
     return versions | {"backend": jax.default_backend()}
 

@@ -2,14 +2,16 @@
 
 import contextlib
 import itertools
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from gdjax.cli.status import InputError
-from gdjax.descent.agreement import Peers
-from gdjax.descent.lock import alone
+
+if TYPE_CHECKING:
+    from gdjax.descent.agreement import Peers
 
 RUNS = Path("runs")
 
@@ -47,15 +49,30 @@ class Run(NamedTuple):
     @property
     def made(self) -> list[Path]:
         """What of these there is."""
-        return [path for path in (self.config, self.metrics, self.curves, self.checkpoints) if path.exists()]
+        return [path for path in (self.config, self.metrics, self.curves, self.checkpoints) if os.path.lexists(path)]
+
+    def require_unlinked(self) -> None:
+        """Refuse a folder whose entries are links, for they lead to files that are not of this run.
+
+        Raises:
+          InputError: if an entry of the run is a link.
+        """
+        for path in self.made:
+            if path.is_symlink():
+                raise InputError(
+                    f"{str(path)!r} is a symbolic link, and a run reads and writes its own files alone: remove it, or "
+                    "give the folder that it leads to."
+                )
 
 
 @contextlib.contextmanager
 def new(out: Path | None, name: str) -> Iterator[Run]:
     """Take a folder for a new run, the first free `runs/<name>-<n>` by default.
 
-    One that was made for it goes again if what was asked for turns out to be wrong.
+    One that was made for it goes again if the run fails before it saves anything.
     """
+    from gdjax.descent.lock import alone
+
     folder, made = _numbered(name) if out is None else _given(out)
     try:
         with alone(folder):
@@ -65,8 +82,8 @@ def new(out: Path | None, name: str) -> Iterator[Run]:
                     f"{str(folder)!r} holds a run already: --resume goes on with it, another --out begins one."
                 )
             yield run
-    except InputError:
-        if made:
+    except BaseException:
+        if made and not (Run(folder).metrics.exists() or Run(folder).steps):
             shutil.rmtree(folder, ignore_errors=True)
         raise
 
@@ -74,13 +91,15 @@ def new(out: Path | None, name: str) -> Iterator[Run]:
 @contextlib.contextmanager
 def old(folder: Path) -> Iterator[Run]:
     """Take the folder of a run to go on with."""
+    from gdjax.descent.lock import alone
+
     require_run(folder)
     with alone(folder):
         yield Run(folder)
 
 
 @contextlib.contextmanager
-def shared(peers: Peers, taken: contextlib.AbstractContextManager[Run]) -> Iterator[Run]:
+def shared(peers: "Peers", taken: contextlib.AbstractContextManager[Run]) -> Iterator[Run]:
     """The folder of a run that the first of its processes takes for all."""
     with contextlib.ExitStack() as held:
         run = peers.together(lambda: held.enter_context(taken) if peers.first else None)
@@ -89,7 +108,8 @@ def shared(peers: Peers, taken: contextlib.AbstractContextManager[Run]) -> Itera
 
 
 def require_run(folder: Path) -> None:
-    """Refuse a folder that holds no run."""
+    """Refuse a folder that holds no run, or one with links."""
+    Run(folder).require_unlinked()
     if not Run(folder).config.is_file():
         raise InputError(f"{str(folder)!r} holds no run to resume (no config.toml): without --resume one begins there.")
 

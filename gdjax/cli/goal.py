@@ -3,12 +3,13 @@
 import math
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from gdjax.cli.status import InputError
-from gdjax.descent import stop
-from gdjax.descent.stopping import Criterion
-from gdjax.value.printing import nearest
+from gdjax.hints import nearest
+
+if TYPE_CHECKING:
+    from gdjax.descent.stopping import Criterion
 
 
 class Goal(NamedTuple):
@@ -35,8 +36,10 @@ class Goal(NamedTuple):
         """Whether higher is better: `"max"` or `"min"`."""
         return "max" if self.sign == ">" else "min"
 
-    def criterion(self) -> Criterion:
-        """What ends a descent that has reached it."""
+    def criterion(self) -> "Criterion":
+        """Return the criterion that ends a descent which has reached it."""
+        from gdjax.descent import stop
+
         bound = {"above" if self.sign == ">" else "below": self.bound}
         return stop.target(self.metric, **bound)
 

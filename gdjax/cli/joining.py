@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +10,8 @@ from typing import NamedTuple
 import jax
 
 from gdjax.cli import watcher
+from gdjax.cli.group import Group
+from gdjax.cli.ports import require_port
 from gdjax.cli.status import InputError, Status
 from gdjax.descent.agreement import PeerLostError, is_lost
 
@@ -47,37 +48,36 @@ class Joined(NamedTuple):
 
 
 @contextlib.contextmanager
-def joined(coordinator: str | None, number: int | None, process: int | None) -> Iterator[Joined]:
-    """Join the processes of a run, by flags or as a launcher says; by default it is this one alone.
+def joined(group: Group) -> Iterator[Joined]:
+    """Join the processes of a run.
 
     Args:
-      coordinator: `HOST:PORT` of the process 0, where the others find it.
-      number: of processes.
-      process: which of them this is.
+      group: the processes, as flags or a launcher describe them.
+
+    Raises:
+      InputError: if they do not find each other.
     """
-    own = os.environ
-    if coordinator is not None and number is None and process is None and "OMPI_COMM_WORLD_RANK" in own:
-        number, process = int(own["OMPI_COMM_WORLD_SIZE"]), int(own["OMPI_COMM_WORLD_RANK"])
-    given = {"--coordinator": coordinator, "--num-processes": number, "--process-id": process}
-    by_flags, launched = _complete(given), _launched()
-    if (not by_flags and launched == 1) or (by_flags and number == 1):
+    if group.alone:
         yield Joined(1, Watch())
         return
-    known = {"cluster_detection_method": "deactivate"} if by_flags else {}
+    if group.coordinator is not None:
+        require_port(group.coordinator, first=group.process == 0)
+    known = {} if group.coordinator is None else {"cluster_detection_method": "deactivate"}
     # SIGTERM is the descent's, which ends all processes at one step; JAX's own service would swallow it
     jax.config.update("jax_enable_preemption_service", False)
     watch = Watch(subprocess.Popen([sys.executable, "-I", watcher.__file__], stdin=subprocess.PIPE, text=True))
     try:
         try:
             jax.distributed.initialize(
-                coordinator, number, process, heartbeat_timeout_seconds=HEARTBEAT, shutdown_timeout_seconds=SHUTDOWN,
+                group.coordinator, group.number if known else None, group.process,
+                heartbeat_timeout_seconds=HEARTBEAT, shutdown_timeout_seconds=SHUTDOWN,
                 **known,  # pyright: ignore[reportArgumentType]
             )  # fmt: skip
         except (RuntimeError, ValueError, OSError) as error:
             why = (str(error).splitlines() or [type(error).__name__])[0]
             way = "--coordinator HOST:PORT of process 0, and but for Open MPI --num-processes and --process-id"
             raise InputError(f"the processes did not find each other: {why.rstrip('.')}; give {way}.") from error
-        yield Joined(number if by_flags else launched, watch)
+        yield Joined(group.number, watch)
     except BaseException as error:
         if isinstance(error, PeerLostError) or is_lost(error):
             os._exit(Status.FAILED)  # the watch tells why; a shutdown would wait for what is gone
@@ -92,27 +92,3 @@ def hushed(first: bool) -> None:
     own, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     sys.stdout = os.fdopen(own if first else nowhere, "w", encoding="utf-8", errors="replace")
-
-
-def _complete(given: dict[str, str | int | None]) -> bool:
-    """Whether the flags are given, all of them and rightly."""
-    coordinator, number, process = given.values()
-    missing = [name for name, value in given.items() if value is None]
-    if missing and len(missing) < len(given):
-        raise InputError(f"{', '.join(given)} go together: give {' and '.join(missing)} too.")
-    if missing:
-        return False
-    if not re.fullmatch(r"(\[[\da-fA-F:]+\]|[^\s:]+):\d{1,5}", str(coordinator)):
-        raise InputError(f"--coordinator must be HOST:PORT of process 0, got {coordinator!r}.")
-    if not int(str(process)) < int(str(number)):
-        raise InputError(f"--process-id must be less than --num-processes {number}, counted from 0, got {process}.")
-    return True
-
-
-def _launched() -> int | None:
-    """How many processes a launcher started that JAX knows; `None` where it has to ask Kubernetes."""
-    own = os.environ
-    if {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= own.keys():
-        return None
-    of_slurm = own.get("SLURM_NTASKS", "1") if "SLURM_STEP_NODELIST" in own else "1"
-    return max(int(own.get("OMPI_COMM_WORLD_SIZE", "1")), int(of_slurm))

@@ -1,5 +1,6 @@
 """What a run came to: files, a table, a status."""
 
+import io
 import logging
 from typing import Any
 
@@ -11,7 +12,8 @@ from gdjax.cli.goal import Goal
 from gdjax.cli.status import Status, say
 from gdjax.cli.tables import show
 from gdjax.cli.task import Task
-from gdjax.descent import Fit, Stopped
+from gdjax.descent import Fit, Stopped, files
+from gdjax.descent.faults import cause
 
 
 def report(task: Task, run: Run, fit: Fit) -> None:
@@ -43,7 +45,8 @@ def status(task: Task, fit: Fit) -> Status:
 def _rows(task: Task, run: Run, fit: Fit, last: dict[str, float]) -> list[tuple[str, str]]:
     step = int(fit.state.count)
     rows = [("problem", _problem(task)), *([("data", task.asked["data"])] if "data" in task.asked else [])]
-    rows += [("optimizer", task.asked["optimizer"]), ("steps", f"{step:,}"), ("time", f"{fit.seconds:.1f} s")]
+    rows += [("optimizer", task.asked["optimizer"]), ("steps", f"{step:,}")]
+    rows += [("time", f"{fit.seconds:.1f} s, {fit.compiling:.1f} s of it until programs were compiled")]
     rows += _speed(task, fit)
     rows += [(name.replace("_", " "), f"{value:.6g}") for name, value in last.items()]
     rows.append(("stopped", fit.because))
@@ -63,11 +66,19 @@ def _problem(task: Task) -> str:
 
 
 def _speed(task: Task, fit: Fit) -> list[tuple[str, str]]:
-    found = fit.history.get("throughput", np.zeros(0))
-    found = found[np.isfinite(found)]
-    if not found.size:
+    """The mean over all time but that of compiling, with evaluations and checkpoints; and the last dispatch alone."""
+    timed = np.isfinite(found := fit.history.get("throughput", np.zeros(0)))
+    seconds = fit.seconds - fit.compiling
+    if not timed.any() or seconds <= 0:
         return []
-    return [("steps/s" if task.rows is None else "examples/s", f"{float(np.median(found)):,.0f}")]
+    batch = task.asked["batch_size"]
+    each = 1 if task.rows is None else task.rows if batch == "full" else batch
+    what = "steps/s" if task.rows is None else "examples/s"
+    return [(what, f"{_rate(each * timed.sum() / seconds)} mean, {_rate(found[timed][-1])} last")]
+
+
+def _rate(number: float) -> str:
+    return f"{number:,.0f}" if number >= 10 else f"{number:.3g}"
 
 
 def _last(fit: Fit) -> dict[str, float]:
@@ -85,8 +96,16 @@ def _reached(goal: Goal, fit: Fit, last: dict[str, Any]) -> bool:
 
 
 def _draw(run: Run, fit: Fit) -> None:
+    """Draw the curves by matplotlib's own defaults: a `matplotlibrc` in the present folder may be a stranger's."""
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells that it looks for fonts
     try:
-        fit.plot().savefig(run.curves)
-    except ModuleNotFoundError as error:
-        say(f"no curves.png: {error}")
+        import matplotlib
+
+        with matplotlib.rc_context(matplotlib.rcParamsDefault):
+            picture = io.BytesIO()
+            fit.plot().savefig(picture, format="png")
+        files.replace(run.curves, picture.getvalue())
+    except ModuleNotFoundError:
+        say("no curves.png: plot needs matplotlib: pip install 'gdjax[lab]'")
+    except OSError as error:
+        say(f"no curves.png: {cause(error)}.")

@@ -8,6 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from gdjax.cli.folder import Run
+from gdjax.cli.signals import Watch
 from gdjax.cli.status import InputError
 from gdjax.cli.task import Task
 from gdjax.descent import Checkpoints, Evaluate, Fit, JsonLines, fit
@@ -17,9 +18,11 @@ from gdjax.descent.signals import Heard
 
 
 def descend(
-    task: Task, run: Run, mesh: Mesh | None, peers: Peers, early: Heard, *, resume: bool, save_every: int | None
-) -> Fit:
+    task: Task, run: Run, mesh: Mesh | None, peers: Peers, early: Heard, watch: Watch, *, resume: bool,
+    save_every: int | None,
+) -> Fit:  # fmt: skip
     """Descend, and keep what it was like in the folder of the run; a signal that came early is heard when it begins."""
+    go_on = f"gdjax train --resume --out {run.folder} goes on"
     asked, problem = task.asked, task.problem
     of_params, of_rest = jax.random.split(jax.random.key(asked["seed"]))
     begun = False
@@ -28,6 +31,8 @@ def descend(
         nonlocal begun
         if not begun and early.number is not None:
             signal.raise_signal(early.number)
+        if not begun:  # from now on a signal saves first; before the first step there is nothing to save
+            watch.saves, watch.outcome = True, f"unsaved since the last checkpoint: {go_on}"
         begun = True
 
     try:

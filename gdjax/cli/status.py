@@ -9,13 +9,7 @@ import warnings
 from collections.abc import Iterator
 from typing import NoReturn
 
-import jax
 import typer
-
-from gdjax.descent.agreement import PeerFailedError
-from gdjax.descent.faults import CheckpointError
-from gdjax.descent.lock import FolderInUseError
-from gdjax.value import ParseError
 
 
 class Status(enum.IntEnum):
@@ -25,7 +19,9 @@ class Status(enum.IntEnum):
     FAILED = 1
     WRONG = 2
     MISSED = 3
+    HUNG_UP = 129
     INTERRUPTED = 130
+    PIPE_CLOSED = 141
     TERMINATED = 143
 
 
@@ -33,13 +29,25 @@ class InputError(Exception):
     """What was asked for cannot be: a sentence, and the way out."""
 
 
-WRONG = (InputError, ParseError, FolderInUseError)
-"""What is wrong before anything is done."""
+WRONG = {"InputError", "ParseError", "FolderInUseError", "UnsafePathError"}
+"""Names of errors that are found before anything is done; by name, for their modules load JAX."""
+IN_WORDS = {*WRONG, "CheckpointError", "ImportError"}
+"""Names of errors whose message is a whole sentence."""
 
 
 def say(sentence: str) -> None:
-    """Say something that is no result."""
-    print(f"gdjax: {sentence}", file=sys.stderr, flush=True)
+    """Say something that is no result; a terminal that is gone does not hear it."""
+    with contextlib.suppress(OSError):
+        print(f"gdjax: {printable(sentence)}", file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    r"""Escape control characters, with which a stranger's file could write anywhere on a terminal.
+
+    >>> printable("\x1b[2Jone\ntwo")
+    '\\x1b[2Jone\ntwo'
+    """
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 @contextlib.contextmanager
@@ -52,14 +60,16 @@ def in_a_sentence(debug: bool) -> Iterator[None]:
     warnings.showwarning = lambda message, *_: say(str(message))
     try:
         yield
-    except (typer.Exit, BrokenPipeError):
+    except typer.Exit:
         raise
+    except BrokenPipeError:
+        raise typer.Exit(Status.PIPE_CLOSED) from None
     except KeyboardInterrupt:
         say("interrupted before it could be saved; what was saved earlier stays.")
         _leave(Status.INTERRUPTED)
-    except PeerFailedError as error:
-        raise typer.Exit(_status(error)) from None
     except Exception as error:
+        if _is_told_by_a_peer(error):
+            raise typer.Exit(_status(error)) from None
         if debug:
             traceback.print_exception(error)
         say(_sentence(error))
@@ -68,21 +78,29 @@ def in_a_sentence(debug: bool) -> Iterator[None]:
         raise typer.Exit(status) from None
 
 
+def _is_told_by_a_peer(error: BaseException) -> bool:
+    return "PeerFailedError" in _kinds(error)
+
+
+def _kinds(error: BaseException) -> set[str]:
+    """The names of the classes of an error."""
+    return {kind.__name__ for kind in type(error).__mro__}
+
+
 def _status(error: BaseException) -> Status:
-    kind = error.kind if isinstance(error, PeerFailedError) else ""
-    wrong = isinstance(error, WRONG) or kind in [of.__name__ for of in WRONG]
-    return Status.WRONG if wrong else Status.FAILED
+    kinds = {getattr(error, "kind", "")} if _is_told_by_a_peer(error) else _kinds(error)
+    return Status.WRONG if kinds & WRONG else Status.FAILED
 
 
 def _leave(status: Status) -> NoReturn:
-    if jax.distributed.is_initialized():
+    if (jax := sys.modules.get("jax")) and jax.distributed.is_initialized():
         sys.stdout.flush()
         os._exit(status)
     raise typer.Exit(status) from None
 
 
 def _sentence(error: Exception) -> str:
-    if isinstance(error, (InputError, ParseError, CheckpointError, ImportError)):
+    if _kinds(error) & IN_WORDS:
         return str(error).rstrip()
     if isinstance(error, OSError) and error.strerror:
         where = f" {error.filename!r}" if error.filename else ""

@@ -1,18 +1,21 @@
 """What a run does: a problem, an optimizer, and how long."""
 
+import contextlib
 import dataclasses
-import re
+import importlib.abc
+import importlib.machinery
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from gdjax import names, problems
-from gdjax.cli.backend import axis
+from gdjax.cli.arguments import axis
 from gdjax.cli.goal import Goal
 from gdjax.cli.status import InputError
+from gdjax.cli.trust import REFERENCE
 from gdjax.compose import metrics
 from gdjax.problems import Problem
 from gdjax.value import GradientTransform, ParseError
@@ -20,8 +23,8 @@ from gdjax.value import GradientTransform, ParseError
 REPORTED = ("loss", "grad_norm", "learning_rate")
 """What every step reports, under these names."""
 HELD_OUT_LOSS = "held_out_loss"
-REFERENCE = re.compile(r"\s*[\w.]+:")
-"""How a problem of the user's own begins: the module, and a colon."""
+FLAGS: Mapping[str, str] = {"problem": "PROBLEM", "optimizer": "--optimizer", "until": "--until"}
+"""What errors call the texts that are asked for, unless they come from elsewhere."""
 NAMES = "\nThe names there are: gdjax {}."
 
 
@@ -40,20 +43,26 @@ class Task:
     """What is measured of `problem.held_out`, none of them named as what a step reports."""
 
     @classmethod
-    def of(cls, asked: Mapping[str, Any]) -> "Task":
-        """Read what was asked for; data are not loaded."""
+    def of(cls, asked: Mapping[str, Any], called: Mapping[str, str] = FLAGS) -> "Task":
+        """Read what was asked for; data are not loaded.
+
+        Args:
+          asked: by the names of `config.toml`.
+          called: what errors call `problem`, `optimizer` and `until`.
+        """
         text = asked.get("problem", "digits")
-        problem = _problem(text)
+        problem = _problem(text, called["problem"])
         written = text.strip() if REFERENCE.match(text) else repr(problem)
         if "data" in asked:
             problem = _on(problem, asked["data"])
-        tx = optimizer(asked.get("optimizer", problem.optimizer))
+        own = f"the optimizer of {written}"
+        tx = optimizer(asked.get("optimizer", problem.optimizer), called["optimizer"] if "optimizer" in asked else own)
         lengths = {name: asked[name] for name in ("epochs", "steps") if name in asked}
         if len(lengths) == 2:
             raise InputError("--epochs and --steps exclude each other: give one of them.")
         if not lengths:
             lengths = {"steps": problem.steps} if problem.epochs is None else {"epochs": problem.epochs}
-        until = Goal.of(asked["until"]) if "until" in asked else None
+        until = Goal.of(asked["until"], called["until"]) if "until" in asked else None
         target = Goal.of(problem.target, "the problem's target") if problem.target else None
         measured = dict(problem.metrics)
         if "loss" in measured:  # a step has one of its own, of its batch
@@ -121,43 +130,57 @@ class Task:
                 goal.require_known(known, who)
 
 
-def batch_size(text: str) -> int | str:
-    """Read a number of rows, or `full`."""
-    if text == "full":
-        return text
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise InputError(f"--batch-size must be 'full' or a whole number of 1 at least, got {text!r}.")
-    return number
-
-
-def optimizer(text: str) -> GradientTransform:
+def optimizer(text: str, who: str = "--optimizer") -> GradientTransform:
     """Read an optimizer."""
     try:
         tx = names.parse(text)
     except ParseError as error:
-        raise InputError(f"--optimizer: {error}{NAMES.format('optimizers')}") from error
+        raise InputError(f"{who}: {error}{NAMES.format('optimizers')}") from error
     if not isinstance(tx, GradientTransform):
-        raise InputError(f"--optimizer: a transform is needed, got {tx}: a schedule goes into one, as in sgd({text}).")
+        raise InputError(f"{who}: a transform is needed, got {tx}: a schedule goes into one, as in sgd({text}).")
     return tx
 
 
-def _problem(text: str) -> Problem:
+def _problem(text: str, who: str) -> Problem:
     """Read a problem; one of the user's own may lie in the present folder."""
     own = REFERENCE.match(text)
-    if own and (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
     try:
-        return problems.find(text)
+        with _present_folder() if own else contextlib.nullcontext():
+            return problems.find(text)
     except ParseError as error:
-        raise InputError(f"PROBLEM: {error}{'' if own else NAMES.format('problems')}") from error
+        raise InputError(f"{who}: {error}{'' if own else NAMES.format('problems')}") from error
     except Exception as error:
         if not own:
             raise
-        raise InputError(f"PROBLEM: {text}: {type(error).__name__}: {error}; --debug shows where.") from error
+        raise InputError(f"{who}: {text}: {type(error).__name__}: {error}; --debug shows where.") from error
+
+
+@contextlib.contextmanager
+def _present_folder() -> Iterator[None]:
+    """Look for a module in the present folder first; afterwards only for what is found nowhere else.
+
+    A file there must not stand for a library that gdjax or JAX has yet to load. At the end of `sys.path` it could: a
+    module anywhere on it comes before a namespace package, and JAX runs whatever lies in a folder `jax_plugins`.
+    """
+    here = str(Path.cwd())
+    before = [path for path in sys.path if path != here]
+    sys.path[:] = [here, *before]
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+        if _Here(here) not in sys.meta_path:
+            sys.meta_path.append(_Here(here))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Here(importlib.abc.MetaPathFinder):
+    """Find the modules of a folder, which those of the user import later."""
+
+    folder: str
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        return importlib.machinery.PathFinder.find_spec(fullname, [self.folder]) if path is None else None
 
 
 def _on(problem: Problem, data: str) -> Problem:

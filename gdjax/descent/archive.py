@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import time
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,8 @@ from gdjax.value.printing import text
 
 EAGER = 6
 """A new best is saved this many times as soon as anything is."""
+EARLY = 5.0
+"""Seconds after the first step within which a run begins its first checkpoint: one that is often killed advances."""
 
 
 class Found(NamedTuple):
@@ -46,6 +49,9 @@ class Archive:
         self._store: Store | None = None
         self._opened = contextlib.ExitStack()
         self._saved_step, self._saved_at, self._best = -1, time.monotonic(), None
+        self._early = True  # nothing is saved by this run yet
+        self._first_at: float | None = None  # when its first step ended
+        self._asked_at: float | None = None  # when it last asked what is due
 
     def __enter__(self) -> Self:
         if self._checkpoints is not None:
@@ -158,18 +164,34 @@ class Archive:
             )
         return streams[self._peers.processes.index(jax.process_index())]
 
-    def due(self, step: int, evaluated: bool, metrics: dict[str, float]) -> bool:
-        """Whether it is time to save: by the clock, by the count, or since an evaluation was the best so far."""
+    def due(self, step: int, evaluated: bool, metrics: dict[str, float], waited: float = 0.0) -> bool:
+        """Whether it is time to save: by the clock, by the count, or since an evaluation was the best so far.
+
+        Args:
+          step: steps taken.
+          evaluated: whether something was evaluated after it.
+          metrics: the last of each.
+          waited: seconds that the last dispatch took, compiling apart.
+        """
         if (wish := self._checkpoints) is None or self._store is None:
             return False
         self._store.check()
-        since = time.monotonic() - self._saved_at
+        now = time.monotonic()
+        since = now - self._saved_at
         better = evaluated and self._is_best(metrics)
         return (
             since >= wish.seconds
+            or self._is_early(now, waited, wish.seconds)
             or bool(wish.every and step % wish.every == 0)
             or (better and since >= wish.seconds / EAGER)
         )
+
+    def _is_early(self, now: float, waited: float, seconds: float) -> bool:
+        """Whether to begin the first checkpoint of this run, for at the next chance it would be late."""
+        if self._first_at is None or self._asked_at is None:
+            self._first_at = self._asked_at = now
+        interval, self._asked_at = max(waited, now - self._asked_at), now
+        return self._early and math.isfinite(seconds) and now - self._first_at + interval >= min(EARLY, seconds)
 
     def save(self, carry: loop.Carry, history: History, about: dict[str, Any], metrics: dict[str, float]) -> None:
         """Save a descent as it is; the arrays may be donated as soon as this returns."""
@@ -186,7 +208,7 @@ class Archive:
         }
         about = about | {"stream": [json.loads(text) for text in self._peers.texts(json.dumps(about["stream"]))]}
         self._store.save(step, Saved(_arrays(carry.state, carry.order_key) | stop | past, about | program), metrics)
-        self._saved_step, self._saved_at = step, time.monotonic()
+        self._saved_step, self._saved_at, self._early = step, time.monotonic(), False
 
     def _of(self, part: str, arrays: dict[str, Any], like: Any) -> Any:
         try:

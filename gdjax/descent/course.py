@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -53,7 +54,8 @@ class Course:
         about: Mapping[str, Any] = found.about if found else {}
         state, order_key = (found.state, found.order_key) if found else (request.state, request.order_key)
         stop = found.stop if found and found.stop is not None else program.stop.init()
-        self._began = time.monotonic() - about.get("seconds", 0.0)
+        entered = time.monotonic()
+        self._began = entered - about.get("seconds", 0.0)
         self.history = found.history if found else History()
         if program.plan:
             self._feed = Arrays(run, request.data, program.plan, self.peers)
@@ -73,6 +75,10 @@ class Course:
         if not self.history.evaluations.rows:
             self.evaluate()
         self.peers.together(self._require_watched)
+        self.compiling = about.get("compiling", 0.0) + time.monotonic() - entered
+        """Seconds until programs were compiled, before a resumption too."""
+        self.waited = 0.0
+        """Seconds that the last dispatch took on the device, compiling apart."""
 
     @property
     def seconds(self) -> float:
@@ -83,10 +89,15 @@ class Course:
         """Take one dispatch of steps and read what they report; tells whether something was evaluated."""
         began = time.monotonic()
         self._carry, dispatch = self._feed.advance(self._carry, self.step, self._most())
+        dispatched = time.monotonic()
         taken = int(self._carry.written)  # waits for the device
+        ended = time.monotonic()
+        self.waited = ended - dispatched
         if not taken:
             return False
-        rate = self.pace.measured(dispatch.program, taken, time.monotonic() - began)
+        rate = self.pace.measured(dispatch.program, taken, ended - began)
+        if math.isnan(rate):
+            self.compiling += ended - began
         # copied: the buffers are the device's, and go with the next dispatch
         rows = {name: np.array(x[:taken]) for name, x in jax.device_get(self._carry.records).items()}
         rows["throughput"] = np.full(taken, rate * dispatch.examples, np.float32)
@@ -132,7 +143,7 @@ class Course:
         """Save it as it is, if it is whole and finite."""
         if int(self._carry.state.count) != self.step or first_nonfinite(self._carry.state.params):
             return
-        about = {"seconds": self.seconds, "stream": self._feed.about}
+        about = {"seconds": self.seconds, "compiling": self.compiling, "stream": self._feed.about}
         seen = self.history.evaluations
         of_before = seen.keys() if seen.rows and seen["step"][-1] != self.step else ()
         metrics = {name: value for name, value in self.metrics.items() if name not in of_before}
@@ -142,7 +153,7 @@ class Course:
         """What it came to."""
         state = self._carry.state
         params = eval_params(self._program.tx, state.opt_state, state.params)
-        return Fit(params, state, self.history, *ending, self.seconds)
+        return Fit(params, state, self.history, *ending, self.seconds, self.compiling)
 
     def _evaluated(self) -> dict[str, float]:
         assert self._asked.evaluate is not None

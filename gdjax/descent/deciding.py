@@ -1,5 +1,6 @@
 """What is decided after every dispatch, by all processes of a descent as one."""
 
+import signal
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -7,10 +8,11 @@ import numpy as np
 
 from gdjax.descent.agreement import Peers
 from gdjax.descent.progress import Callback
-from gdjax.descent.stopping import Ending, Stopped
+from gdjax.descent.signals import REASONS
+from gdjax.descent.stopping import Ending
 
-SENT = (None, Stopped.INTERRUPTED, Stopped.TERMINATED)
-"""Why a signal ends it, if one came; the last of these that any process heard counts for all."""
+SENT = (None, *sorted(REASONS, key=lambda number: (number != signal.SIGINT, number)))
+"""The signals that end a descent; the last of these that any process heard counts for all."""
 
 
 class Said(NamedTuple):
@@ -43,17 +45,17 @@ def answers(callbacks: Sequence[Callback], progress: Callable[[], Any]) -> bool:
     return any(isinstance(answer, (bool, np.bool_)) and bool(answer) for answer in said)
 
 
-def signalled(peers: Peers, reason: Stopped | None) -> Ending | None:
+def signalled(peers: Peers, number: int | None) -> Ending | None:
     """The end that a signal makes, whichever process heard it; `None` if none did."""
-    return of_signal(int(max(peers.numbers(numbered(reason)))[0]))
+    return of_signal(int(max(peers.numbers(numbered(number)))[0]))
 
 
 def of_signal(place: int) -> Ending | None:
     """The end that a place in `SENT` stands for."""
-    reason = SENT[place]
-    return None if reason is None else (reason, "Ctrl-C" if reason is Stopped.INTERRUPTED else "SIGTERM")
+    number = SENT[place]
+    return None if number is None else (REASONS[number], "Ctrl-C" if number == signal.SIGINT else number.name)
 
 
-def numbered(reason: Stopped | None) -> int:
-    """The place in `SENT` of what a signal gave as a reason."""
-    return SENT.index(reason)
+def numbered(number: int | None) -> int:
+    """The place of a signal in `SENT`."""
+    return SENT.index(number)

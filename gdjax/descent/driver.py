@@ -11,7 +11,7 @@ from gdjax.descent.course import Course, Request
 from gdjax.descent.deciding import Said, answers, decided, numbered, of_signal, signalled
 from gdjax.descent.progress import Callback, shown
 from gdjax.descent.result import Fit
-from gdjax.descent.signals import Heard, heard
+from gdjax.descent.signals import REASONS, Heard, heard
 from gdjax.descent.stopping import Ending, Stopped
 
 
@@ -22,9 +22,10 @@ def descend(request: Request, progress: bool) -> Fit:
         course, ending = _ended(request, archive, progress)
         if ending[0] is Stopped.TERMINATED:
             if request.peers.first:
-                step = f"{course.step:,}"
-                print(f"gdjax: SIGTERM after step {step}; saved in {archive.folder}, to be resumed", file=sys.stderr)
-            raise SystemExit(128 + signal.SIGTERM)
+                words = f"{ending[1]} after step {course.step:,}; saved in {archive.folder}, to be resumed"
+                with contextlib.suppress(OSError):  # after SIGHUP the terminal is gone
+                    print(f"gdjax: {words}", file=sys.stderr, flush=True)
+            raise SystemExit(128 + signal.Signals[ending[1]])
         if ending[0] is not Stopped.INTERRUPTED and course.evaluate():  # after it is saved: no resumed history has it
             request.peers.together(lambda: answers(request.callbacks, course.progress))
         return course.result(ending)
@@ -33,11 +34,13 @@ def descend(request: Request, progress: bool) -> Fit:
 def _ended(request: Request, archive: Archive, progress: bool) -> tuple[Course, Ending]:
     """A descent at its end, saved."""
     peers = request.peers
-    signals = (signal.SIGINT, signal.SIGTERM) if request.checkpoint else (signal.SIGINT,)
+    signals = tuple(REASONS) if request.checkpoint else (signal.SIGINT,)
     with archive, heard(*signals) as sent, shown(progress and peers.first) as show:
         course = Course(request, archive)
+        if request.resume:
+            show.say(f"resuming from step {course.step:,}" if archive.holds else "no checkpoint yet: starting over")
         try:
-            ending = _driven(course, archive, sent, (show, *request.callbacks))
+            ending = _driven(course, archive, sent, (show.progress, *request.callbacks))
         except BaseException:  # of a callback, an evaluation, a second Ctrl-C
             with contextlib.suppress(Exception):
                 if peers.alone or peers.failed:  # else the others are elsewhere
@@ -45,7 +48,7 @@ def _ended(request: Request, archive: Archive, progress: bool) -> tuple[Course, 
             raise
         if ending[0] is not Stopped.NONFINITE or not archive.holds:
             course.save()  # else what was saved before it stays the newest: more may come of that
-        return course, signalled(peers, sent.reason) or ending  # however late
+        return course, signalled(peers, sent.number) or ending  # however late
 
 
 def _driven(course: Course, archive: Archive, sent: Heard, callbacks: Sequence[Callback]) -> Ending:
@@ -57,8 +60,8 @@ def _driven(course: Course, archive: Archive, sent: Heard, callbacks: Sequence[C
             asked = answers(callbacks, course.progress)
         else:  # the others are to be told first
             asked, failure = attempted(lambda: answers(callbacks, course.progress))
-        due = archive.due(course.step, evaluated, course.metrics)
-        said = decided(peers, Said(failure is not None, bool(asked), numbered(sent.reason), due, course.pace.steps))
+        due = archive.due(course.step, evaluated, course.metrics, course.waited)
+        said = decided(peers, Said(failure is not None, bool(asked), numbered(sent.number), due, course.pace.steps))
         if said.failed:
             peers.end_if_any(failure)
         if (ending := course.ending()) is not None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from gdjax.descent import files
+
 
 class Columns(Mapping[str, np.ndarray]):
     """Arrays of one length by name, to which rows are added; where a name is new, or missing, its rows are NaN."""
@@ -112,6 +114,9 @@ class JsonLines:
     """A callback that writes the history of a descent to a file, line by line, while it goes on.
 
     Where a descent is resumed, the file is written anew up to there: it never holds a step twice, nor half a line.
+
+    Args:
+      path: of a regular file, which is made if there is none; nothing is written through a link.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
@@ -127,7 +132,7 @@ class JsonLines:
             self._history, self._written = history, (0, 0)
             self._path.parent.mkdir(parents=True, exist_ok=True)
         lines = "".join(f"{line}\n" for line in history.lines(*self._written))
-        with self._path.open("w" if begins else "a") as file:
+        with files.opened(self._path, "w" if begins else "a") as file:
             file.write(lines)
         self._written = history.rows, history.evaluations.rows
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from gdjax.descent import files
 from gdjax.descent.faults import CheckpointError
 
 try:
@@ -31,19 +32,21 @@ def alone(folder: str | os.PathLike[str]) -> Iterator[None]:
 
     Raises:
       FolderInUseError: if another run holds it.
+      UnsafePathError: if its file is a link, or no regular file.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder, alone(folder):
     ...     print(*os.listdir(folder))
     .lock
     """
-    file = os.open(Path(folder) / NAME, os.O_RDWR | os.O_CREAT, 0o644)
+    file = files.descriptor(Path(folder) / NAME, "r+")
     try:
         if fcntl is not None:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                holder = os.read(file, 20).decode(errors="replace") or "unknown"
+                told = os.read(file, 20).decode(errors="replace")
+                holder = told if told.isdecimal() else "unknown"  # a stranger's file may hold anything
                 raise FolderInUseError(
                     f"{str(folder)!r} is in use by another run (process {holder}): wait for it, or give another folder."
                 ) from None

@@ -59,24 +59,39 @@ class Pace:
         return rate
 
 
+class Shown(NamedTuple):
+    """A way to show progress."""
+
+    progress: Callback
+    """Called after every dispatch."""
+    say: Callable[[str], None]
+    """Say something at once."""
+
+
 @contextlib.contextmanager
-def shown(progress: bool) -> Iterator[Callback]:
-    """A callback that shows progress: a bar on a terminal, a line that changes in a notebook, else one now and then."""
+def shown(progress: bool) -> Iterator[Shown]:
+    """Show progress: a bar on a terminal, a line that changes in a notebook, else one now and then."""
     if not progress:
-        yield lambda _: None
+        yield Shown(lambda _: None, lambda _: None)
     elif _in_notebook():
-        yield _one_line()
+        yield Shown(_one_line(), _say)
     elif sys.stderr.isatty() and importlib.util.find_spec("rich"):
         with _bar() as show:
             yield show
     else:
-        yield _lines()
+        yield Shown(_lines(), _say)
 
 
 @contextlib.contextmanager
-def _bar() -> Iterator[Callback]:
+def _bar() -> Iterator[Shown]:
     from rich import progress
     from rich.console import Console
+
+    class Visible(Console):
+        """A console whose cursor stays: no end of the process, however sudden, leaves a terminal without one."""
+
+        def show_cursor(self, show: bool = True) -> bool:
+            return False
 
     columns = (
         progress.MofNCompleteColumn(),
@@ -85,9 +100,17 @@ def _bar() -> Iterator[Callback]:
         progress.TimeRemainingColumn(),
         progress.TextColumn("{task.description}"),
     )
-    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    bar = progress.Progress(*columns, console=Visible(stderr=True), transient=True)
+    bar.start()
+    try:
         task = bar.add_task("compiling", total=None)
-        yield lambda now: bar.update(task, completed=now.step, total=now.steps, description=words(now.metrics))
+        yield Shown(
+            lambda now: bar.update(task, completed=now.step, total=now.steps, description=words(now.metrics)),
+            lambda text: bar.console.print(f"gdjax: {text}", markup=False, highlight=False),
+        )
+    finally:
+        with contextlib.suppress(OSError):  # the terminal is gone
+            bar.stop()
 
 
 def _one_line() -> Callback:
@@ -105,9 +128,23 @@ def _lines() -> Callback:
         nonlocal last
         if time.monotonic() - last >= QUIET:
             last = time.monotonic()
-            print(_line(now), file=sys.stderr, flush=True)
+            _print(_line(now))
 
     return say
+
+
+def _say(text: str) -> None:
+    _print(f"gdjax: {text}")
+
+
+def _print(line: str) -> None:
+    """Print a line where progress is shown; a terminal that is gone is no reason to end a descent."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError:
+        pass
 
 
 def _line(now: Progress) -> str:

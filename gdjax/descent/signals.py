@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, heard between dispatches."""
+"""Ctrl-C, SIGTERM and SIGHUP, heard between dispatches."""
 
 import contextlib
 import signal
@@ -9,6 +9,8 @@ from types import FrameType
 from gdjax.descent.stopping import Stopped
 
 REASONS = {signal.SIGINT: Stopped.INTERRUPTED, signal.SIGTERM: Stopped.TERMINATED}
+if hasattr(signal, "SIGHUP"):  # not on Windows
+    REASONS[signal.SIGHUP] = Stopped.TERMINATED
 
 
 class Heard:

@@ -12,7 +12,7 @@ from typing import Any, Self
 import jax
 import numpy as np
 
-from gdjax.descent import whole
+from gdjax.descent import files, whole
 from gdjax.descent.agreement import Peers, is_lost
 from gdjax.descent.checkpointing import Checkpoints
 from gdjax.descent.faults import CheckpointError, OrbaxError, cause, require_room, require_writable
@@ -33,7 +33,7 @@ class Store:
       peers: the processes of the run.
 
     Raises:
-      CheckpointError: if the folder cannot be written to.
+      CheckpointError: if the folder cannot be written to, or holds a link that leads out of it.
       ImportError: if there is no Orbax.
     """
 
@@ -41,6 +41,7 @@ class Store:
         self._checkpoints, self._peers = checkpoints, peers or Peers()
         self._folder = Path(checkpoints.folder).absolute()
         require_writable(self._folder)
+        files.require_inside(self._folder)
         self._best = whole.Best(checkpoints.keep_best, checkpoints.best[1])
         self._open()
         self._best.scores |= {step: whole.score(self._reader, step) for step in self._reader.all_steps()}

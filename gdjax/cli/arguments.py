@@ -1,0 +1,34 @@
+"""Texts of the command line, read without JAX."""
+
+import re
+
+from gdjax.cli.status import InputError
+
+VIRTUAL = 256
+"""Devices of a mesh at the most on a processor: JAX takes minutes to start a thousand virtual ones."""
+
+
+def axis(text: str) -> tuple[str, int]:
+    """Read the axis of a mesh, as in `data=8`: its name, and the number of devices."""
+    if "," in text:
+        raise InputError(
+            f"--mesh must have one axis, got {text!r}: a problem's parameters are whole on every device, and batches "
+            "are divided over all of them: give data=N."
+        )
+    found = re.fullmatch(r"\s*([A-Za-z_]\w*)\s*=\s*0*([1-9]\d{0,5})\s*", text)
+    if not found:
+        raise InputError(f"--mesh must be an axis and a number of devices of 1 at least, as in data=8, got {text!r}.")
+    return found[1], int(found[2])
+
+
+def batch_size(text: str) -> int | str:
+    """Read a number of rows, or `full`."""
+    if text == "full":
+        return text
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise InputError(f"--batch-size must be 'full' or a whole number of 1 at least, got {text!r}.")
+    return number

@@ -1,0 +1,109 @@
+"""Try the port of the coordinator before JAX does: where it is taken, JAX crashes or waits for minutes."""
+
+import contextlib
+import errno
+import os
+import socket
+import sys
+import time
+
+from gdjax.cli.status import InputError, say
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+"""What a client of gRPC begins with: the preface of HTTP/2, and a frame of settings."""
+SETTINGS = 4
+"""The kind of frame with which a server of gRPC answers."""
+PATIENCE = 5.0
+"""Seconds for which a port must be in other hands until that counts."""
+QUIET = 10.0
+"""Seconds after which a process says that it waits."""
+WAIT = 300.0
+"""Seconds for which a process waits for process 0, as JAX does."""
+
+
+def require_port(address: str, *, first: bool) -> None:
+    """Refuse a coordinator whose port serves something else.
+
+    Process 0 serves there, so it finds out whether the port is free. The others wait until it answers as JAX does.
+
+    Args:
+      address: `HOST:PORT`.
+      first: whether this is process 0.
+
+    Raises:
+      InputError: if the port is taken, or nobody answers in time.
+    """
+    host, _, number = address.rpartition(":")
+    host, port = host.strip("[]"), int(number)
+    if first:
+        if fault := _bound("", port):
+            raise InputError(f"--coordinator {address}: {fault}; give another port, in all processes.")
+    else:
+        _await(address, host, port)
+
+
+def _await(address: str, host: str, port: int) -> None:
+    """Wait until a server of gRPC answers at an address."""
+    began, taken_since, told = time.monotonic(), None, False
+    while (now := time.monotonic()) - began < WAIT:
+        state = _asked(host, port)
+        if state == "answers":
+            return
+        taken = state == "is something else" or (state == "is silent" and _is_held(host, port))
+        taken_since = (taken_since or now) if taken else None
+        if taken_since is not None and now - taken_since >= PATIENCE:
+            raise InputError(
+                f"--coordinator {address}: the port is in use by something that is not process 0 of this run; give "
+                "another port, in all processes."
+            )
+        if not told and now - began >= QUIET:
+            told = True
+            say(f"waiting for process 0 at {address}.")
+        time.sleep(0.1)
+    raise InputError(f"--coordinator {address}: process 0 did not answer within {WAIT:.0f} s; start all processes.")
+
+
+def _asked(host: str, port: int) -> str:
+    """Return whether a server of gRPC answers there."""
+    try:
+        with socket.create_connection((host, port), timeout=2.0) as one:
+            one.settimeout(2.0)
+            one.sendall(PREFACE)
+            answer = b""
+            while len(answer) < 9 and (part := one.recv(9 - len(answer))):
+                answer += part
+    except ConnectionRefusedError:
+        return "is silent"
+    except TimeoutError:
+        return "is something else"
+    except OSError:  # no such host yet, no way to it, ...
+        return "cannot be reached"
+    return "answers" if len(answer) == 9 and answer[3] == SETTINGS else "is something else"
+
+
+def _is_held(host: str, port: int) -> bool:
+    """Return whether a socket of this machine holds the port without serving there."""
+    return _bound(host, port) == "the port is in use"
+
+
+def _bound(host: str, port: int) -> str | None:
+    """Bind a port and let go of it; return why that is impossible, in words."""
+    family = socket.AF_INET6 if socket.has_ipv6 and (not host or ":" in host) else socket.AF_INET
+    try:
+        one = socket.socket(family)
+    except OSError:
+        one = socket.socket(socket.AF_INET)
+    with contextlib.closing(one):
+        if os.name == "posix" and sys.platform != "cygwin":
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port whose last run has just ended is free
+        if one.family == socket.AF_INET6:
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # as gRPC does, for both kinds of address
+        try:
+            one.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return "the port is in use"
+            if error.errno == errno.EACCES:
+                return "the port is not allowed to this user"
+            return None if host else f"the port cannot be used ({os.strerror(error.errno or 0).lower()})"
+    return None

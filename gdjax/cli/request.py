@@ -1,0 +1,75 @@
+"""What the command line asks of a run, and what the file says that it names; found out without JAX."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gdjax.cli import config, folder
+from gdjax.cli.arguments import axis
+from gdjax.cli.goal import Goal
+from gdjax.cli.status import InputError
+from gdjax.cli.trust import may_import
+
+
+class Base(NamedTuple):
+    """What a file says of a run."""
+
+    says: dict[str, Any]
+    may_import: bool = True
+    """Whether the module of its problem may be imported."""
+
+
+class Request(NamedTuple):
+    """What the command line asks for."""
+
+    given: dict[str, Any]
+    """Its values, by the names of `config.toml`."""
+    called: Mapping[str, str]
+    """The flags that they come from, by the same names."""
+    file: Path | None
+    """The `config.toml` that says the rest, if there is one."""
+    out: Path | None
+    """The folder of the run; `None` for a new one."""
+    resume: bool
+    trusted: bool
+    save_every: int | None
+
+    def base(self, alone: bool) -> Base:
+        """Read what the file says.
+
+        Args:
+          alone: whether this is the only process of the run.
+
+        Raises:
+          InputError: if it cannot be read, or asks for what cannot be, or names a module that is not trusted.
+        """
+        if self.resume and self.out is not None:
+            folder.require_run(self.out)
+        if self.file is None:
+            base = Base({})
+        else:
+            says = config.read(self.file)
+            base = Base(says, may_import(self.file, says, self.given, trusted=self.trusted, alone=alone))
+        asked, names = config.over(base.says, self.given), self.names
+        if {"epochs", "steps"} <= asked.keys():
+            raise InputError("--epochs and --steps exclude each other: give one of them.")
+        if "until" in asked:
+            Goal.of(asked["until"], names["until"])
+        if "mesh" in asked:
+            axis(asked["mesh"])
+        return base
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What errors call the texts that are asked for: the flag, or the name in the file."""
+        of_file = {name: f"{str(self.file)!r}: {name}" for name in config.KINDS} if self.file else {}
+        return {"problem": "PROBLEM", "optimizer": "--optimizer", "until": "--until", **of_file, **self.called}
+
+
+def resumed(out: Path | None, file: Path | None) -> Path:
+    """Return the folder of the run to go on with."""
+    if out is None and file is None:
+        raise InputError("--resume needs the folder of the run: --out DIR.")
+    if out is not None and file is not None and out.resolve() != file.resolve().parent:
+        raise InputError(f"--resume goes on in one folder, got --out {out} and --config {file}: give one of them.")
+    return out if out is not None else file.parent  # pyright: ignore[reportOptionalMemberAccess]

@@ -1,0 +1,113 @@
+"""Open and replace the files of a run: regular files alone, and never through a link.
+
+A folder may come from a stranger. A link in it would lead a write to any file of the user's, a FIFO would block, and
+opening a device can have effects of its own.
+"""
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from gdjax.descent.faults import CheckpointError
+
+FLAGS = {"r": os.O_RDONLY, "w": os.O_WRONLY | os.O_CREAT, "a": os.O_WRONLY | os.O_CREAT | os.O_APPEND}
+FLAGS |= {"r+": os.O_RDWR | os.O_CREAT}
+GUARDS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+"""Flags that Windows lacks: do not follow a link, do not wait for the other end of a FIFO."""
+KINDS = ((stat.S_ISLNK, "a symbolic link"), (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"))
+KINDS += ((stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
+
+
+class UnsafePathError(CheckpointError):
+    """A file of a run is a link or no regular file."""
+
+
+def descriptor(path: str | os.PathLike[str], mode: str) -> int:
+    """Open a regular file and return its descriptor; it is not truncated.
+
+    Args:
+      path: of a file, which is made unless the mode is `"r"`.
+      mode: `"r"`, `"r+"`, `"w"` or `"a"`, as in `open`.
+
+    Raises:
+      UnsafePathError: if the path is a link, a folder, a FIFO, a socket or a device; or, where it would be written to,
+        a file with several names (hard links), for a write would change all of them.
+      OSError: if it cannot be opened.
+    """
+    with contextlib.suppress(FileNotFoundError):  # `os.open` says so where that is a fault
+        _require_regular(path, os.lstat(path), mode)
+    file = os.open(path, FLAGS[mode] | GUARDS, 0o644)
+    try:
+        _require_regular(path, os.fstat(file), mode)  # it may have changed since
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
+def opened(path: str | os.PathLike[str], mode: str = "r") -> IO[Any]:
+    """Open a regular file as UTF-8 text; the errors are those of `descriptor`.
+
+    >>> import tempfile, pathlib
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "link")
+    ...     path.symlink_to("/etc/hostname")
+    ...     opened(path, "w")
+    Traceback (most recent call last):
+    ...
+    gdjax.descent.files.UnsafePathError: '...link' must be a regular file, and it is a symbolic link: remove it, or ...
+    """
+    file = descriptor(path, mode)
+    if mode == "w":
+        os.ftruncate(file, 0)
+    return os.fdopen(file, mode, encoding="utf-8")
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all; a link of that name is replaced, and its target stays as it is."""
+    partial = path.with_name(f"{path.name}.tmp")
+    partial.unlink(missing_ok=True)
+    with partial.open("xb") as file:  # "x" follows no link
+        file.write(content)
+    partial.replace(path)
+
+
+def require_inside(folder: Path) -> None:
+    """Refuse a folder with an entry that leads out of it, or that is neither a file nor a folder.
+
+    Raises:
+      UnsafePathError: if there is one.
+    """
+    root = os.path.realpath(folder)
+    for path, status in _entries(folder):
+        if stat.S_ISLNK(status.st_mode):
+            if not Path(os.path.realpath(path)).is_relative_to(root):
+                raise UnsafePathError(f"{path!r} is a symbolic link that leads out of {str(folder)!r}: remove it.")
+        elif not stat.S_ISDIR(status.st_mode):
+            _require_regular(path, status, "r")
+
+
+def _entries(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """The paths of everything below a folder, links not followed."""
+    folders = [str(folder)]
+    while folders:
+        with contextlib.suppress(FileNotFoundError), os.scandir(folders.pop()) as found:  # another process removes some
+            for entry in found:
+                with contextlib.suppress(FileNotFoundError):
+                    status = entry.stat(follow_symlinks=False)
+                    folders += [entry.path] if stat.S_ISDIR(status.st_mode) else []
+                    yield entry.path, status
+
+
+def _require_regular(path: str | os.PathLike[str], status: os.stat_result, mode: str) -> None:
+    way = "remove it, or give another folder."
+    if not stat.S_ISREG(status.st_mode):
+        kind = next((words for is_kind, words in KINDS if is_kind(status.st_mode)), "none")
+        raise UnsafePathError(f"{str(path)!r} must be a regular file, and it is {kind}: {way}")
+    if mode != "r" and status.st_nlink > 1:
+        raise UnsafePathError(
+            f"{str(path)!r} has {status.st_nlink} names (hard links), and writing to it would change all of them: {way}"
+        )

@@ -1,0 +1,376 @@
+"""Files from a stranger: none makes code run unasked, and none leads a write out of its folder."""
+
+import contextlib
+import http.server
+import os
+import pickle
+import pty
+import select
+import shutil
+import socket
+import socketserver
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+import gdjax as gd
+from gdjax.cli import ports
+from gdjax.cli.status import InputError
+from gdjax.descent import files
+from gdjax.descent.store import Store
+from tests.commands import commands
+from tests.processes import all_ended, environment, running
+
+BOWL = """
+import pathlib
+pathlib.Path({ran!r}).touch()
+import jax.numpy as jnp
+import gdjax as gd
+
+
+@gd.problem
+def bowl(depth: gd.Positive = 1.0):
+    def loss(params, batch):
+        import later
+        return later.square(depth, params)
+
+    return gd.problems.Parts(init=lambda key: jnp.ones(3), loss=loss, optimizer="sgd(0.1)", steps=3)
+"""
+
+
+@pytest.fixture
+def here(tmp_path, capfd):
+    with commands(tmp_path, capfd) as run:
+        yield lambda *arguments: run(*arguments, *(["--no-cache"] if arguments[:1] == ("train",) else []))
+
+
+@pytest.fixture
+def stranger(tmp_path):
+    """A folder with a module that leaves a trace when it runs, and a file that names it."""
+    ran = tmp_path / "ran"
+    (tmp_path / "evil.py").write_text(BOWL.format(ran=str(ran)))
+    (tmp_path / "later.py").write_text("def square(depth, x):\n    return depth * (x**2).sum()\n")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.toml").write_text('problem = "evil:bowl(2.0)"\nsteps = 3\n')
+    return ran
+
+
+def refused(done, *words):
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+WAYS = [["--config", "run/config.toml"], ["--resume", "--out", "run"], ["--resume", "--config", "run/config.toml"]]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_module_that_only_a_file_names_is_refused(here, stranger, way):
+    refused(here("train", *way), "--trust", "config.toml' names the module 'evil' (", "evil.py")
+    assert not stranger.exists()
+
+
+@pytest.mark.parametrize("name", [" evil:bowl", "a.evil:bowl", "antigravity:x", "evil.:bowl", "evil:", "gdjaxx.a:b"])
+def test_whatever_names_a_module_is_refused(here, stranger, tmp_path, name):
+    (tmp_path / "run/config.toml").write_text(f'problem = "{name}"\n')
+    refused(here("train", "--config", "run/config.toml"), "--trust")
+    assert not stranger.exists()
+
+
+def test_a_trusted_file_runs(here, stranger):
+    assert here("train", "--config", "run/config.toml", "--trust").returncode == 0
+    assert stranger.exists()
+
+
+def test_a_module_named_on_the_command_line_is_imported(here, stranger):
+    assert here("train", "evil:bowl(1.0)", "--config", "run/config.toml", "--out", "own").returncode == 0
+    assert stranger.exists()
+    assert here("train", "evil:bowl(1.0)", "--resume", "--out", "own", "--steps", 5).returncode == 0
+
+
+def test_a_module_that_another_problem_replaces_is_not_imported(here, stranger):
+    done = here("train", "parabola", "--config", "run/config.toml", "--out", "other")
+    assert done.returncode == 0, done.stderr
+    assert "not as in run/config.toml: problem evil:bowl(2.0) there, parabola(" in done.stderr
+    refused(here("train", "parabola", "--resume", "--out", "run"), "holds a run of something else: problem evil:bowl")
+    assert not stranger.exists()
+
+
+def test_a_module_of_the_package_needs_no_trust(here, tmp_path):
+    (tmp_path / "config.toml").write_text('problem = "gdjax.problems.functions:parabola()"\nsteps = 2\n')
+    assert here("train", "--config", "config.toml").returncode == 0
+    (tmp_path / "config.toml").write_text('problem = "gdjax.__main__:x"\n')
+    refused(here("train", "--config", "config.toml"), "config.toml': problem: ")
+
+
+@pytest.mark.parametrize(("answer", "runs"), [(b"n\n", False), (b"\n", False), (b"\x04", False), (b"yes\n", True)])
+def test_at_a_terminal_it_is_asked(stranger, tmp_path, answer, runs):
+    stranger.with_name("evil.py").write_text(f"import pathlib\npathlib.Path({str(stranger)!r}).touch()\n")
+    status, seen = in_a_terminal(["train", "--config", "run/config.toml"], tmp_path, answer, after=b"[y/N] ")
+    assert status == 2
+    assert b"names the module 'evil'" in seen
+    assert (b"--trust" in seen) is not runs
+    assert stranger.exists() is runs
+
+
+def in_a_terminal(arguments, cwd, answer, after, timeout=60):
+    """Run a command on a terminal of its own; type an answer when it has said something."""
+    leader, follower = pty.openpty()
+    command = [sys.executable, "-m", "gdjax", *arguments]
+    process = subprocess.Popen(
+        command, cwd=cwd, env=environment(), stdin=follower, stdout=follower, stderr=follower, start_new_session=True
+    )
+    os.close(follower)
+    seen, typed, until = b"", False, time.monotonic() + timeout
+    try:
+        with contextlib.suppress(OSError):  # Linux's way to say that the other end is closed
+            while time.monotonic() < until:
+                if select.select([leader], [], [], 1.0)[0]:
+                    seen += os.read(leader, 65536)
+                if after in seen and not typed:
+                    typed = os.write(leader, answer) > 0
+        return process.wait(max(until - time.monotonic(), 1)), seen
+    finally:
+        process.kill()
+        process.wait()
+        os.close(leader)
+
+
+def test_files_of_the_present_folder_stand_for_no_library(stranger, tmp_path):
+    """Nor does its `matplotlibrc` count, nor a link in the place of the cache."""
+    trace = f"import pathlib\npathlib.Path({str(tmp_path / 'shadowed')!r}).touch()\nraise ImportError\n"
+    for name in ("jax", "numpy", "typer", "rich", "orbax", "matplotlib", "sklearn", "tensorstore", "optax", "google"):
+        (tmp_path / f"{name}.py").write_text(trace)
+    (tmp_path / "jax_plugins/evil").mkdir(parents=True)
+    (tmp_path / "jax_plugins/evil/__init__.py").write_text(trace)
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache/gdjax").symlink_to(tmp_path / "elsewhere")
+    command = [sys.executable, "-m", "gdjax", "train", "evil:bowl", "--out", "own"]
+    with running(command, cwd=tmp_path, env=environment(XDG_CACHE_HOME=str(tmp_path / "cache"))) as processes:
+        [(status, _, err)] = all_ended(processes, 90)
+    assert status == 0, err
+    assert stranger.exists()
+    assert not (tmp_path / "shadowed").exists()
+    assert (tmp_path / "own/curves.png").stat().st_size > 1000
+    assert "compiled programs are not kept: " in err
+    assert "is a symbolic link" in err
+    assert not [*(tmp_path / "elsewhere").iterdir()]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of a few steps."""
+    folder = tmp_path_factory.mktemp("finished")
+    command = [sys.executable, "-m", "gdjax", "train", "parabola", "--steps", "5", "--out", "run", "--no-cache"]
+    with running(command, cwd=folder) as processes:
+        [(status, _, err)] = all_ended(processes, 90)
+    assert status == 0, err
+    return folder / "run"
+
+
+ENTRIES = [
+    ".lock", "config.toml", "metrics.jsonl", "curves.png", "checkpoints", "checkpoints/.lock", "checkpoints/5",
+    "checkpoints/5/record", "checkpoints/5/arrays/d", "checkpoints/7.orbax-checkpoint-tmp",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_a_link_in_the_folder_of_a_run_is_refused_and_its_target_stays(here, finished, tmp_path, entry):
+    shutil.copytree(finished, tmp_path / "run")
+    path, target = tmp_path / "run" / entry, tmp_path / "target"
+    if path.is_dir() or not path.exists():
+        shutil.copytree(path, target) if path.exists() else target.mkdir()
+        (target / "precious").write_text("precious")
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        target.write_bytes(path.read_bytes())
+        path.unlink()
+    before = contents(target)
+    path.symlink_to(target)
+    refused(here("train", "--resume", "--out", "run", "--steps", 9), f"run/{entry}'", "symbolic link")
+    assert contents(target) == before
+    assert path.is_symlink()
+
+
+def contents(path):
+    found = [path] if path.is_file() else [file for file in sorted(path.rglob("*")) if file.is_file()]
+    return {str(file): file.read_bytes() for file in found}
+
+
+@pytest.mark.parametrize("entry", ["config.toml.tmp", "curves.png.tmp", "config.tmp"])
+def test_what_is_replaced_is_not_written_through_a_link(here, finished, tmp_path, entry):
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "target").write_text("precious")
+    (tmp_path / "run" / entry).symlink_to(tmp_path / "target")
+    assert here("train", "--resume", "--out", "run", "--steps", 9).returncode == 0
+    assert (tmp_path / "target").read_text() == "precious"
+
+
+@pytest.mark.parametrize("entry", [".lock", "metrics.jsonl", "config.toml"])
+def test_a_new_run_makes_no_file_through_a_link_that_leads_nowhere(here, tmp_path, entry):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / entry).symlink_to(tmp_path / "target")
+    refused(here("train", "parabola", "--steps", 2, "--out", "run"))
+    assert not (tmp_path / "target").exists()
+
+
+@pytest.mark.parametrize("entry", [".lock", "metrics.jsonl", "checkpoints/5/record/metadata"])
+def test_a_pipe_in_the_folder_of_a_run_is_refused_at_once(here, finished, tmp_path, entry):
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / entry).unlink()
+    os.mkfifo(tmp_path / "run" / entry)
+    refused(here("train", "--resume", "--out", "run", "--steps", 9), entry, "is a named pipe")
+
+
+@pytest.mark.parametrize("entry", [".lock", "metrics.jsonl"])
+def test_a_file_of_several_names_is_not_written_to(here, finished, tmp_path, entry):
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "target").write_text("precious")
+    (tmp_path / "run" / entry).unlink()
+    (tmp_path / "run" / entry).hardlink_to(tmp_path / "target")
+    refused(here("train", "--resume", "--out", "run", "--steps", 9), entry, "hard links")
+    assert (tmp_path / "target").read_text() == "precious"
+
+
+def test_the_library_writes_through_no_link_either(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    history = gd.fit(lambda w, batch: w**2, 1.0, gd.sgd(0.1), steps=2, progress=False).history
+    with pytest.raises(files.UnsafePathError, match="is a symbolic link: remove it"):
+        gd.JsonLines(tmp_path / "link")(type("Progress", (), {"history": history}))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/.lock").symlink_to(tmp_path / "target")
+    with pytest.raises(gd.CheckpointError, match="is a symbolic link: remove it"):
+        gd.fit(lambda w, batch: w**2, 1.0, gd.sgd(0.1), steps=2, checkpoint=tmp_path / "folder", progress=False)
+    assert not (tmp_path / "target").exists()
+
+
+def test_links_within_a_folder_of_checkpoints_are_fine(finished, tmp_path):
+    shutil.copytree(finished / "checkpoints", tmp_path / "checkpoints")
+    (tmp_path / "checkpoints/best").symlink_to("5")
+    with Store(gd.Checkpoints(tmp_path / "checkpoints")) as store:
+        assert store.newest()[0] == 5
+
+
+class Trace:
+    """What leaves a trace when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_no_file_of_a_checkpoint_is_unpickled(finished, tmp_path):
+    content = pickle.dumps(Trace(tmp_path / "ran"))
+    for number, file in enumerate(sorted((finished / "checkpoints/5").rglob("*"))):
+        if file.is_file():
+            shutil.copytree(finished / "checkpoints", copy := tmp_path / str(number))
+            (copy / file.relative_to(finished / "checkpoints")).write_bytes(content)
+            with contextlib.suppress(gd.CheckpointError), Store(gd.Checkpoints(copy)) as store:
+                store.newest()
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_file_cannot_write_on_the_terminal(here, tmp_path):
+    (tmp_path / "config.toml").write_text('problem = "\\u001b]0;title\\u0007\\u001b[2J"\n')
+    done = here("train", "--config", "config.toml")
+    assert done.returncode == 2
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "\\x1b]0;title" in done.stdout
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A folder of text, with what does not belong to it."""
+    folder = tmp_path / "data"
+    (folder / "sub").mkdir(parents=True)
+    for name in ("one", "sub/two"):
+        (folder / name).write_text("the quick brown fox\n" * 60)
+    (tmp_path / "secret").write_text("SECRET" * 500)
+    (folder / "inside").symlink_to("one")
+    (folder / "outside").symlink_to(tmp_path / "secret")
+    (folder / "up").symlink_to("..")
+    (folder / "loop").symlink_to("loop")
+    (folder / "nowhere").symlink_to("missing")
+    (folder / "sub/device").symlink_to("/dev/zero")
+    os.mkfifo(folder / "pipe")
+    return folder
+
+
+def test_what_leads_out_of_a_folder_of_data_is_skipped_and_said(data):
+    problem = gd.problems.text(width=8, layers=1, heads=2, length=16, data=str(data))
+    with pytest.warns(UserWarning, match="these are skipped, for they lead out of it or are no files: ") as told:
+        seen = problem.train
+    assert len(told) == 1
+    message = str(told[0].message)
+    for name in ("loop", "nowhere", "outside", "pipe", "sub/device"):
+        assert repr(name) in message
+    assert "and 1 more" in message
+    assert b"SECRET" not in seen.tobytes()
+    assert seen.size == 3 * 1200 * 0.9 // 17 * 17  # the link inside counts as its file
+
+
+def test_data_that_are_a_pipe_are_refused(here, data):
+    refused(here("train", "text", "--data", data / "pipe"), "--data", "file or a folder")
+
+
+def test_the_first_process_finds_that_the_port_is_taken():
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+        with pytest.raises(InputError, match="the port is in use; give another port, in all processes"):
+            ports.require_port(f"127.0.0.1:{port}", first=True)
+    ports.require_port(f"127.0.0.1:{port}", first=True)
+
+
+def test_the_other_processes_find_that_the_port_is_not_the_coordinators():
+    """Bound and not served, served and silent, served by another protocol, closed at once: all are told in time."""
+    ended = []
+
+    def ask(port):
+        try:
+            ports.require_port(f"127.0.0.1:{port}", first=False)
+        except InputError as error:
+            ended.append(str(error))
+
+    with contextlib.ExitStack() as stack:
+        bound, silent = (stack.enter_context(socket.socket()) for _ in range(2))
+        for one in (bound, silent):
+            one.bind(("127.0.0.1", 0))
+        silent.listen()
+        web, closing = (
+            stack.enter_context(socketserver.ThreadingTCPServer(("127.0.0.1", 0), kind))
+            for kind in (http.server.BaseHTTPRequestHandler, socketserver.BaseRequestHandler)
+        )
+        for server in (web, closing):
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            stack.callback(server.shutdown)
+        numbers = [one.getsockname()[1] for one in (bound, silent, web.socket, closing.socket)]
+        threads = [threading.Thread(target=ask, args=(number,), daemon=True) for number in numbers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+    assert len(ended) == 4
+    assert all("in use by something that is not process 0 of this run; give another port" in text for text in ended)
+
+
+def test_a_taken_port_ends_all_processes_with_a_sentence(tmp_path):
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        address = f"127.0.0.1:{held.getsockname()[1]}"
+        train = [sys.executable, "-m", "gdjax", "train", "parabola", "--coordinator", address, "--num-processes", 2]
+        with running(*([*train, "--process-id", i] for i in range(2)), cwd=tmp_path) as processes:
+            ended = all_ended(processes, 90)
+    for status, _, err in ended:
+        assert status == 2, err
+        assert err.startswith(f"gdjax: --coordinator {address}: the port is in use")
+        assert err.count("\n") == 1
