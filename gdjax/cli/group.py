@@ -19,12 +19,12 @@ class Group(NamedTuple):
 
     @property
     def alone(self) -> bool:
-        """Whether this is the only process."""
+        """Return whether this is the only process."""
         return self.number == 1
 
     @property
     def speaks(self) -> bool:
-        """Whether this is process 0, which speaks for all, as far as can be told before they have met."""
+        """Return whether this seems to be process 0, which speaks for all; before they have met it is a guess."""
         ranks = (self.process, *(os.environ.get(name) for name in RANKS))
         return self.alone or next((int(rank) for rank in ranks if rank is not None), 0) == 0
 
@@ -54,7 +54,7 @@ def group(coordinator: str | None, number: int | None, process: int | None) -> G
 
 
 def _complete(given: dict[str, str | int | None]) -> bool:
-    """Whether the flags are given, all of them and rightly."""
+    """Return whether the flags are given; refuse a part of them, or wrong ones."""
     coordinator, number, process = given.values()
     missing = [name for name, value in given.items() if value is None]
     if missing and len(missing) < len(given):
@@ -72,7 +72,7 @@ def _complete(given: dict[str, str | int | None]) -> bool:
 
 
 def _launched() -> int | None:
-    """How many processes a launcher started that JAX knows; `None` where it has to ask Kubernetes."""
+    """Return the number of processes that a launcher started; `None` where JAX has to ask Kubernetes."""
     own = os.environ
     if {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= own.keys():
         return None

@@ -1,4 +1,4 @@
-"""What the command line asks of a run, and what the file says that it names; found out without JAX."""
+"""Requests for a run, from the command line and from the file that it names; read without JAX."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from gdjax.cli.trust import may_import
 
 
 class Base(NamedTuple):
-    """What a file says of a run."""
+    """The contents of a `config.toml`."""
 
     says: dict[str, Any]
     may_import: bool = True
@@ -20,7 +20,7 @@ class Base(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What the command line asks for."""
+    """A request on the command line."""
 
     given: dict[str, Any]
     """Its values, by the names of `config.toml`."""
@@ -61,7 +61,7 @@ class Request(NamedTuple):
 
     @property
     def names(self) -> dict[str, str]:
-        """What errors call the texts that are asked for: the flag, or the name in the file."""
+        """Return the names by which errors call texts: the flag, or the file and the name in it."""
         of_file = {name: f"{str(self.file)!r}: {name}" for name in config.KINDS} if self.file else {}
         return {"problem": "PROBLEM", "optimizer": "--optimizer", "until": "--until", **of_file, **self.called}
 

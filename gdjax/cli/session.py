@@ -46,7 +46,7 @@ class _Session:
         self._asked, self._processes, self._watch = request, processes, watch
 
     def begin(self, base: Base | None) -> None:
-        """Begin a run in a folder of its own."""
+        """Begin a run in a new folder."""
         request = self._asked
         base, asked, mesh, peers = self._divided(base)
         if request.file and peers.first:
@@ -107,7 +107,7 @@ class _Session:
         return read, {**asked, "mesh": f"{mesh.axis_names[0]}={mesh.size}"}, mesh, Peers(mesh)
 
     def _prolonged(self, run: folder.Run, base: Base, asked: dict[str, Any]) -> tuple[Task, bool]:
-        """What a run that is resumed was and is asked for, and whether that is something new."""
+        """Return the task of a resumed run, and whether it differs from what the folder says."""
         task = Task.of(asked, self._asked.names)
         other = config.differences(_then(base, task, self._asked), task.asked)
         if fixed := [words for name, words in other.items() if not config.prolongs(name, base.says, task.asked)]:
@@ -152,5 +152,5 @@ class _Session:
 
 
 def _then(base: Base, task: Task, request: Request) -> dict[str, Any]:
-    """What the file asked for, every default filled in; as it stands there, where its module is not to be imported."""
+    """Return what the file asked for, with defaults filled in; as it stands, where its module must not be imported."""
     return Task.of(base.says, request.names).asked if base.may_import else {**task.asked, **base.says}

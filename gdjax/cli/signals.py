@@ -1,8 +1,8 @@
 """Signals from the first moment on: a run that Ctrl-C, SIGTERM or SIGHUP ends always has their status.
 
 Python calls a signal handler between two bytecodes of the main thread. While JAX is loaded or compiles, or processes
-wait for each other, that takes seconds or minutes; and what a handler raises inside a callback of JAX is lost. So a
-thread is told by the system (`signal.set_wakeup_fd`), and ends the process itself where nothing is to be saved.
+wait for each other, that takes seconds or minutes; and what a handler raises inside a callback of JAX is lost. So the
+system tells a thread (`signal.set_wakeup_fd`), which ends the process itself where there is nothing to save.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ class Watch:
         self.unheard = number
 
     def listen(self, told: int) -> None:
-        """Act on signals as they come, in a thread of its own, until the other end of the pipe is closed."""
+        """Act on signals as they come, in a separate thread, until the other end of the pipe is closed."""
         since, answered = None, False
         while True:
             waits = self.saves and since is not None and not answered
@@ -102,7 +102,7 @@ def ignored() -> None:
 
 
 def _tell(sentence: str) -> None:
-    """Say something on the standard error, in a line of its own where a progress bar stands on a terminal."""
+    """Write a sentence to the standard error, on a new line where a terminal may show a progress bar."""
     with contextlib.suppress(OSError):  # the terminal may be gone
         line = "\n" if os.isatty(2) else ""
         os.write(2, f"{line}gdjax: {sentence}\n".encode(errors="backslashreplace"))

@@ -1,4 +1,4 @@
-"""How a command ends: with a status, and with a sentence where it is not a good one."""
+"""End a command with a status, and with a sentence where the status is not 0."""
 
 import contextlib
 import enum
@@ -13,7 +13,7 @@ import typer
 
 
 class Status(enum.IntEnum):
-    """What a process returns."""
+    """The exit status of a process."""
 
     DONE = 0
     FAILED = 1
@@ -26,7 +26,7 @@ class Status(enum.IntEnum):
 
 
 class InputError(Exception):
-    """What was asked for cannot be: a sentence, and the way out."""
+    """A mistake in what was asked for: the message says what it is, and the fix."""
 
 
 WRONG = {"InputError", "ParseError", "FolderInUseError", "UnsafePathError"}
@@ -54,8 +54,8 @@ def printable(text: str) -> str:
 def in_a_sentence(debug: bool) -> Iterator[None]:
     """End the command in one sentence where something goes wrong; with `debug` its traceback stands before.
 
-    Of several processes that end together one says why: the first of those that found it. What one found that the
-    others were not told of ends it at once, without a shutdown that waits for them: so they hear of it.
+    Where several processes end together, the first of those that failed says why. Where only this one knows, it ends at
+    once: a shutdown would wait for the others, and so they notice that it is gone.
     """
     warnings.showwarning = lambda message, *_: say(str(message))
     try:

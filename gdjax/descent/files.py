@@ -1,7 +1,7 @@
 """Open and replace the files of a run: regular files alone, and never through a link.
 
-A folder may come from a stranger. A link in it would lead a write to any file of the user's, a FIFO would block, and
-opening a device can have effects of its own.
+A folder may come from a stranger. A link in it would lead a write to any file of the user's, a pipe would block, and
+opening a device can do harm by itself.
 """
 
 import contextlib
