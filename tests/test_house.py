@@ -141,7 +141,9 @@ def test_nothing_is_evaluated_or_unpickled():
     for file in PACKAGE.rglob("*.py"):
         calls = {node.func.id for node in ast.walk(ast.parse(file.read_text())) if _is_call_by_name(node)}
         assert not calls & {"eval", "exec", "compile", "__import__"}, file
-        assert not re.search(r"\b(pickle|marshal|shelve|urllib|socket|requests)\b\.", file.read_text()), file
+        network = () if file.name == "ports.py" else ("socket",)  # it tries the port of the coordinator
+        modules = "|".join(("pickle", "marshal", "shelve", "urllib", "requests", *network))
+        assert not re.search(rf"\b({modules})\b\.", file.read_text()), file
 
 
 def _is_call_by_name(node):
