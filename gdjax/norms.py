@@ -3,6 +3,8 @@
 `axis_name` is the axis over which leaves are divided, as in `shard_map`; a leaf that its type says is the same on all
 members is whole. Under `vmap`, `pmap` and `check_vma=False` no type tells, and every leaf counts as a part. Whatever is
 asked of one tree costs one collective for each dtype.
+
+A norm is right over the whole range of its dtype: squares are summed at three scales (`gdjax/squares.py`).
 """
 
 import math
@@ -12,33 +14,53 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gdjax import axes
+from gdjax import axes, squares
+from gdjax.squares import Length
 from gdjax.tree import Tree, abs_sq, widen
 
 
-def global_norm(tree: Tree, axis_name: axes.AxisName = None) -> jax.Array:
-    """The Euclidean norm of all the leaves as one vector, accumulated in float32 or wider.
+def global_norm(updates: Tree, axis_name: axes.AxisName = None) -> jax.Array:
+    r"""Return the Euclidean norm of all leaves as one vector, $\lVert g \rVert = \sqrt{\sum_i |g_i|^2}$.
+
+    It is accumulated in float32 or wider, and right wherever the norm itself is in the range of that dtype: squares
+    neither overflow nor vanish on the way. Its derivative at 0 is 0.
 
     Args:
-      tree: a tree of arrays.
+      updates: a tree of arrays.
       axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
         members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
 
     >>> print(global_norm({"w": jnp.array([3.0]), "b": jnp.array([4.0])}))
     5.0
+    >>> print(global_norm(jnp.array([3e30, 4e30])))
+    5e+30
     """
-    return global_norms([tree], axis_name)[0]
+    return global_norms([updates], axis_name)[0]
 
 
 def global_norms(trees: Sequence[Tree], axis_name: axes.AxisName = None) -> list[jax.Array]:
-    """The norms of several trees."""
-    squares = [[jnp.sum(abs_sq(leaf)) for leaf in widen(_numbers(tree))] for tree in trees]
-    return [root_of_sum(square) for square in sums(squares, axis_name)]
+    """Return the norm of each of several trees."""
+    return [length.norm() for length in global_lengths(trees, axis_name)]
+
+
+def global_length(tree: Tree, axis_name: axes.AxisName = None) -> Length:
+    """Return the norm of a tree as a root over a scale, which stays in range where the norm does not."""
+    return global_lengths([tree], axis_name)[0]
+
+
+def global_lengths(trees: Sequence[Tree], axis_name: axes.AxisName = None) -> list[Length]:
+    """Return the norm of each of several trees as a root over a scale."""
+    groups = [widen(_numbers(tree)) for tree in trees]
+    over = [[axes.spread(x, axis_name) for x in xs] for xs in groups]
+    return squares.lengths(groups, over)
 
 
 def of_members(norm: jax.Array, axis_name: axes.AxisName) -> jax.Array:
-    """The root of the mean square of norms that the members of an axis have each of something of its own."""
-    return jnp.sqrt(axes.mean(jnp.square(norm), axis_name)) if axes.names(axis_name) else norm
+    """Return the root of the mean square of norms that each device of an axis has of something of its own."""
+    if not (names := axes.names(axis_name)):
+        return norm
+    (together,) = squares.lengths([[norm]], [[names]])
+    return together.norm() / math.sqrt(axes.size(names))
 
 
 def _numbers(tree: Tree) -> list[Any]:
@@ -53,23 +75,45 @@ def sums(terms: Sequence[Tree], axis_name: axes.AxisName = None) -> list[jax.Arr
 
 
 def leaf_norms(tree: Tree, axis_name: axes.AxisName = None) -> Tree:
-    """The Euclidean norm of every leaf; its derivative at 0 is 0."""
-    return jax.tree.map(root_of_sum, leaf_squares(tree, axis_name))
+    """Return the Euclidean norm of every leaf; its derivative at 0 is 0."""
+    return _norms(leaf_lengths(tree, axis_name))
 
 
 def leaf_rms(tree: Tree, axis_name: axes.AxisName = None) -> Tree:
-    """The root of the mean of squares of every leaf, 0 of no elements; its derivative at 0 is 0."""
+    """Return the root of the mean square of every leaf, 0 of no elements; its derivative at 0 is 0."""
+    return _norms(leaf_rms_lengths(tree, axis_name))
 
-    def rms(square, x):
-        return root_of_sum(square / _number(x, axis_name))
 
-    return jax.tree.map(rms, leaf_squares(tree, axis_name), tree)
+def _norms(lengths: Tree) -> Tree:
+    return jax.tree.map(Length.norm, lengths, is_leaf=lambda x: isinstance(x, Length))
+
+
+def leaf_lengths(tree: Tree, axis_name: axes.AxisName = None) -> Tree:
+    """Return the norm of every leaf as a root over a scale."""
+    leaves, treedef = jax.tree.flatten(tree)
+    return treedef.unflatten(squares.lengths([[x] for x in leaves], [[axes.spread(x, axis_name)] for x in leaves]))
+
+
+def leaf_rms_lengths(tree: Tree, axis_name: axes.AxisName = None) -> Tree:
+    """Return the root mean square of every leaf as a root over a scale."""
+
+    def mean(x, length):
+        return Length(length.root / math.sqrt(_number(x, axis_name)), length.scale)
+
+    return jax.tree.map(mean, tree, leaf_lengths(tree, axis_name))
+
+
+def lengths_along(
+    xs: Sequence[jax.Array], dims: Sequence[Sequence[int]], over: Sequence[tuple[Hashable, ...]] | None = None
+) -> list[Length]:
+    """Return the norm of each array along dimensions of it, which are kept, and over the names of axes."""
+    return squares.lengths([[x] for x in xs], [[names] for names in over or [()] * len(xs)], dims)
 
 
 def leaf_squares(tree: Tree, axis_name: axes.AxisName = None) -> Tree:
     """The sum of squares of every leaf."""
-    squares = jax.tree.map(lambda x: jnp.sum(abs_sq(x)), tree)
-    return axes.totals(squares, squares, axis_name)
+    found = jax.tree.map(lambda x: jnp.sum(abs_sq(x)), tree)
+    return axes.totals(found, found, axis_name)
 
 
 def leaf_means(tree: Tree, like: Tree, axis_name: axes.AxisName = None) -> Tree:

@@ -22,6 +22,7 @@ FLOORS = [
     ["exports", "hints"],
     ["axes", "fallback"],
     ["tree"],
+    ["squares"],
     ["norms", "linalg", "widening"],
     ["assignment", "perturbations", "projections", "second_order", "tree_utils"],
     ["losses"],

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gdjax import axes, norms, tree
+from gdjax.squares import scaled
 from gdjax.value import NonNegative, Positive, stateless, transform
 from gdjax.value.diagnose import require_params
 
@@ -59,16 +60,22 @@ def clip_by_global_norm(max_norm: Positive, axis_name: Any = None):
     """
 
     def clipped(updates, params):
-        ratio = shrinkage(norms.global_norm(updates, axis_name), max_norm)
-        return tree.cast_like(jax.tree.map(lambda g: g * tree.scalar(ratio, g), tree.widen(updates)), updates)
+        length = norms.global_length(updates, axis_name)
+        return tree.cast_like(jax.tree.map(lambda g: shrunk(g, length, max_norm), tree.widen(updates)), updates)
 
     return stateless(clipped)
 
 
-def shrinkage(size, bound):
-    """The factor that brings a size down to a bound: 1 where it is no larger, NaN of NaN."""
-    small = size <= bound
-    return jnp.where(small, 1.0, bound / jnp.where(small, 1.0, size))
+def shrunk(g, length, bound):
+    r"""Return $g \min(1, c / \lVert g \rVert)$, NaN of a length that is NaN.
+
+    It multiplies by two numbers: the one factor would vanish where a length of 1e39 is brought down to 1.
+    """
+    root, scale = length
+    bound = tree.as_dtype(bound, root.dtype)
+    short = root <= bound * scale
+    factor = jnp.where(short, 1, bound / jnp.where(short, 1, root))
+    return scaled(g, jnp.where(short, 1, scale), factor)
 
 
 @transform
@@ -88,11 +95,9 @@ def clip_by_block_rms(threshold: Positive, axis_name: Any = None):
     """
 
     def clipped(updates, params):
-        def bounded(u, rms):
-            return u * tree.scalar(shrinkage(rms, threshold), u)
-
         u = tree.widen(updates)
-        return tree.cast_like(jax.tree.map(bounded, u, norms.leaf_rms(u, axis_name)), updates)
+        sizes = norms.leaf_rms_lengths(u, axis_name)
+        return tree.cast_like(jax.tree.map(lambda u, rms: shrunk(u, rms, threshold), u, sizes), updates)
 
     return stateless(clipped)
 
@@ -134,7 +139,7 @@ def adaptive_grad_clip(
         require_params("adaptive_grad_clip", params)
 
         def bounded(g, weight, length):
-            return g * shrinkage(length, clipping * jnp.maximum(weight, eps))
+            return shrunk(g, length, clipping * jnp.maximum(weight.norm(), eps))
 
         w, g = tree.widen(params), tree.widen(updates)
         lengths = _unit_norms((w, g), axis, axis_name, dim)
@@ -149,8 +154,7 @@ def _unit_norms(trees, axis, axis_name, dim):
     along = [_unit_axes(axes.whole_shape(x, axis_name, dim)) if axis is None else axis for x in xs]
     along = [of if isinstance(of, tuple) else (of,) for of in along]
     over = [axes.across(x, of, axis_name, dim) for x, of in zip(xs, along, strict=True)]
-    squares = norms.sums_along([tree.abs_sq(x) for x in xs], along, over, keepdims=True)
-    return treedef.unflatten(map(norms.root_of_sum, squares))
+    return treedef.unflatten(norms.lengths_along(xs, along, over))
 
 
 def _unit_axes(shape):

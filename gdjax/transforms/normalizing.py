@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import axes, norms, tree
+from gdjax.squares import scaled
 from gdjax.value import Positive, Scalar, stateless, transform
 
 
@@ -52,8 +53,9 @@ def normalize_by_update_norm(scale_factor: Scalar = 1.0, eps: Positive = 1e-6, a
     """
 
     def normalized(updates, params):
-        ratio = scale_factor / (norms.global_norm(updates, axis_name) + eps)
-        return tree.cast_like(jax.tree.map(lambda g: g * tree.scalar(ratio, g), tree.widen(updates)), updates)
+        root, scale = norms.global_length(updates, axis_name)
+        ratio = tree.scalar(scale_factor, root) / (root + tree.scalar(eps, root) * scale)
+        return tree.cast_like(jax.tree.map(lambda g: scaled(g, scale, ratio), tree.widen(updates)), updates)
 
     return stateless(normalized)
 

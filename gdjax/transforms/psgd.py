@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import optax
 from jax.tree_util import Partial
 
-from gdjax import tree
+from gdjax import norms, tree
 from gdjax.linalg.whitening import Factors, balanced, nearer_to_white, whitened
 from gdjax.matrices import Layout
-from gdjax.transforms.clipping import shrinkage
+from gdjax.transforms.clipping import shrunk
 from gdjax.transforms.moments import corrected, means
 from gdjax.value import Decay, Interval, Positive, Scalar, ScalarOrSchedule, transform
 from gdjax.value.diagnose import require_count
@@ -165,4 +165,4 @@ def _refreshed(balances, key, rate, number, factors, failures, x):
 def _directed(most, factors, x):
     """The update of a matrix, within a root mean square."""
     u = whitened(factors, x)
-    return u * shrinkage(tree.root(jnp.mean(tree.abs_sq(u))), tree.scalar(most, u))
+    return shrunk(u, norms.leaf_rms_lengths(u), most)
