@@ -12,7 +12,8 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
 from gdjax.fallback import stand_in
-from gdjax.norms import global_norm
+from gdjax.norms import global_length
+from gdjax.squares import scaled, shrunk
 from gdjax.tree import Tree, as_dtype, path, wide
 
 __getattr__, __dir__ = stand_in(__name__)
@@ -164,9 +165,13 @@ def projection_l2_sphere(tree: Tree, scale: ArrayLike = 1) -> Tree:
     """
     _require_radius("projection_l2_sphere", scale)
     numbers = _wide("projection_l2_sphere", tree)
-    norm, size = global_norm(numbers), sum(x.size for x in jax.tree.leaves(numbers))
-    divisor = jnp.where(norm == 0, 1, norm)
-    return _as(tree, jax.tree.map(lambda x: jnp.where(norm == 0, size**-0.5, x / divisor) * scale, numbers))
+    length, size = global_length(numbers), sum(x.size for x in jax.tree.leaves(numbers))
+    zero = length.root == 0
+    radius = scale / jnp.where(zero, 1, length.root)
+    return _as(
+        tree,
+        jax.tree.map(lambda x: jnp.where(zero, size**-0.5 * scale, scaled(x, length.scale, radius)), numbers),
+    )
 
 
 def projection_l2_ball(tree: Tree, scale: ArrayLike = 1) -> Tree:
@@ -184,10 +189,8 @@ def projection_l2_ball(tree: Tree, scale: ArrayLike = 1) -> Tree:
     """
     _require_radius("projection_l2_ball", scale)
     numbers = _wide("projection_l2_ball", tree)
-    norm = global_norm(numbers)
-    outside = norm > scale
-    divisor = jnp.where(outside, norm, 1)
-    return _as(tree, jax.tree.map(lambda x: x / divisor * jnp.where(outside, scale, 1), numbers))
+    length = global_length(numbers)
+    return _as(tree, jax.tree.map(lambda x: shrunk(x, length, scale), numbers))
 
 
 def projection_vector(x: Tree, a: Tree) -> Tree:
@@ -313,9 +316,9 @@ def _with_unit(who: str, x: Tree, a: Tree) -> tuple[Tree, Tree, jax.Array]:
             raise ValueError(f"{who}: {path(keys) or 'the leaf'} has shape {x.shape} in x and {a.shape} in a.")
 
     jax.tree_util.tree_map_with_path(check, numbers, normal)
-    norm = global_norm(normal)
-    divisor = jnp.where(norm == 0, 1, norm)
-    return numbers, jax.tree.map(lambda a: a / divisor, normal), norm
+    length = global_length(normal)
+    inverse = 1 / jnp.where(length.root == 0, 1, length.root)
+    return numbers, jax.tree.map(lambda a: scaled(a, length.scale, inverse), normal), length.norm()
 
 
 def _vdot(x: Tree, y: Tree) -> jax.Array:

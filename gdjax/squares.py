@@ -17,7 +17,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from gdjax import axes
-from gdjax.tree import abs_sq
+from gdjax.tree import abs_sq, as_dtype
 
 
 class Length(NamedTuple):
@@ -47,6 +47,22 @@ def scaled(x: jax.Array, *factors: jax.Array) -> jax.Array:
     for factor in factors:
         x = x.astype(jnp.promote_types(x.dtype, factor.dtype)) * factor
     return x
+
+
+def shrunk(x: jax.Array, length: Length, bound: Any) -> jax.Array:
+    r"""Return $x \min(1, c / \ell)$ of a length and a bound on it, NaN of a length that is NaN.
+
+    It multiplies by two numbers: the one factor would vanish where a length of 1e39 is brought down to 1.
+
+    >>> x = jnp.array([3e37, 4e37])
+    >>> print(shrunk(x, lengths([[x]], [[()]])[0], 1.0))
+    [0.6 0.8]
+    """
+    root, scale = length
+    bound = as_dtype(bound, root.dtype)
+    short = root <= bound * scale
+    factor = jnp.where(short, 1, bound / jnp.where(short, 1, root))
+    return scaled(x, jnp.where(short, 1, scale), factor)
 
 
 class _Squares(NamedTuple):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gdjax import axes, norms, tree
-from gdjax.squares import scaled
+from gdjax.squares import shrunk
 from gdjax.value import NonNegative, Positive, stateless, transform
 from gdjax.value.diagnose import require_params
 
@@ -64,18 +64,6 @@ def clip_by_global_norm(max_norm: Positive, axis_name: Any = None):
         return tree.cast_like(jax.tree.map(lambda g: shrunk(g, length, max_norm), tree.widen(updates)), updates)
 
     return stateless(clipped)
-
-
-def shrunk(g, length, bound):
-    r"""Return $g \min(1, c / \lVert g \rVert)$, NaN of a length that is NaN.
-
-    It multiplies by two numbers: the one factor would vanish where a length of 1e39 is brought down to 1.
-    """
-    root, scale = length
-    bound = tree.as_dtype(bound, root.dtype)
-    short = root <= bound * scale
-    factor = jnp.where(short, 1, bound / jnp.where(short, 1, root))
-    return scaled(g, jnp.where(short, 1, scale), factor)
 
 
 @transform

@@ -28,9 +28,9 @@ def normalize(axis_name: Any = None):
     """
 
     def normalized(updates, params):
-        norm = norms.global_norm(updates, axis_name)
-        divisor = jnp.where(norm == 0, 1, norm)
-        return tree.cast_like(jax.tree.map(lambda g: g / tree.scalar(divisor, g), tree.widen(updates)), updates)
+        root, scale = norms.global_length(updates, axis_name)
+        inverse = 1 / jnp.where(root == 0, 1, root)
+        return tree.cast_like(jax.tree.map(lambda g: scaled(g, scale, inverse), tree.widen(updates)), updates)
 
     return stateless(normalized)
 

@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 from gdjax import norms, tree
 from gdjax.linalg.whitening import Factors, balanced, nearer_to_white, whitened
 from gdjax.matrices import Layout
-from gdjax.transforms.clipping import shrunk
+from gdjax.squares import shrunk
 from gdjax.transforms.moments import corrected, means
 from gdjax.value import Decay, Interval, Positive, Scalar, ScalarOrSchedule, transform
 from gdjax.value.diagnose import require_count
