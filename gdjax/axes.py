@@ -130,22 +130,36 @@ def _wire(own: Any, dtype: Any) -> Any:
     return jnp.promote_types(dtype, jnp.complex64) if jnp.issubdtype(own, jnp.complexfloating) else dtype
 
 
-def weighed(values: Any, weight: Any, axis_name: AxisName) -> Any:
-    """What members have, in float32 or wider, such that its plain mean over an axis is the one by their weights.
+def shares(weights: Any, axis_name: AxisName) -> jax.Array:
+    """Return factors that turn a plain mean, over an array of weights and over an axis, into the weighted mean.
 
-    Without a weight a member counts as zeros, whatever it has.
+    They are `weights / mean(weights)`, and 0 where all weights are 0.
     """
+    own = vary(jnp.asarray(weights, float), axis_name)
+    total = lax.psum(own.sum(), axis_name) if names(axis_name) else own.sum()
+    return own * (own.size * size(axis_name)) / jnp.where(total == 0, 1.0, total)
+
+
+def times(share: jax.Array, x: jax.Array) -> jax.Array:
+    """Return `share * x` in float32 or wider, and 0 where the share is 0, even if `x` is not finite there."""
+    wide = x.astype(_wire(x.dtype, None))
+    return jnp.where(share == 0, 0, share.astype(jnp.finfo(wide.dtype).dtype) * wide)
+
+
+def weighed(values: Any, weight: Any, axis_name: AxisName) -> Any:
+    """Return the values in float32 or wider, scaled so that their plain mean over an axis is the weighted mean.
+
+    A member of weight 0 counts as zeros, whatever its values are.
+    """
+    share = shares(required_scalar(weight), axis_name)
+    return jax.tree.map(lambda x: times(share, x), values)
+
+
+def required_scalar(weight: Any) -> Any:
+    """Refuse a weight that is not one number."""
     if jnp.shape(weight):
         raise ValueError(f"weight must be a scalar of each member, got shape {jnp.shape(weight)}")
-    own = vary(jnp.asarray(weight, float), axis_name)
-    total = lax.psum(own, axis_name)
-    share = own * size(axis_name) / jnp.where(total == 0, 1.0, total)
-
-    def times_share(x: jax.Array) -> jax.Array:
-        wide = x.astype(_wire(x.dtype, None))
-        return jnp.where(own == 0, 0, share.astype(jnp.finfo(wide.dtype).dtype) * wide)
-
-    return jax.tree.map(times_share, values)
+    return weight
 
 
 def all_gather(x: jax.Array, axis_name: AxisName, axis: int = 0) -> jax.Array:

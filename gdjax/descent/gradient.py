@@ -9,7 +9,8 @@ from jax.sharding import AbstractMesh, NamedSharding
 
 from gdjax import axes, tree
 from gdjax.descent.losses import called
-from gdjax.descent.members import by_members, divided, is_float, mean_or_last, require_divided
+from gdjax.descent.members import by_members, divided, require_divided
+from gdjax.descent.weighing import Shares, Weight, is_float, mean_or_last, shares_of, weights_of, weights_of_parts
 from gdjax.value.diagnose import require_count, require_inexact, unbound
 from gdjax.value.explicit import explicit_mesh, spec_of
 from gdjax.value.printing import brief
@@ -47,7 +48,7 @@ def make_gradient(
     *,
     accumulate: int = 1,
     axis_name: Any = None,
-    weight: Callable[[Any], Any] | None = None,
+    weight: Weight | None = None,
     apart: bool = False,
     batch_sharding: NamedSharding | None = None,
     has_aux: bool | None = False,
@@ -55,65 +56,107 @@ def make_gradient(
 ) -> Callable[..., tuple[Gradient, Callable[[Any], Any]]]:
     """A function of `(params, batch, key, extra)` that returns the gradient there, and that batch's loss as a function.
 
-    Over an axis the gradient is the mean of its members', or with `apart` each member's own. With `has_aux=None` it is
-    what the loss returns that tells.
+    Over an axis the gradient is that of the mean of the losses that members return; with `apart` it is each member's
+    own. A loss that all members share by its type counts once for each of them, as it does where no type tells (`vmap`,
+    `pmap`). With `has_aux=None`, what the loss returns decides.
     """
     require_count(who, "accumulate", accumulate)
     if batch_sharding is not None:
         require_divided(who, batch_sharding, axis_name)
-    whole = called(loss, has_aux, who)
+    returned = called(loss, has_aux, who)
 
-    def of(params: Any, batch: Any, key: Any, extra: Any) -> Gradient:
+    def whole(params: Any, batch: Any, key: Any, extra: Any) -> tuple[jax.Array, tuple[Any, Any]]:
+        value, rest = returned(params, batch, key, extra)
+        if weight is not None and accumulate == 1:
+            _require_own(who, value, axis_name)
+        return axes.vary(value, axis_name), rest
+
+    def of(params: Any, batch: Any, key: Any, extra: Any, shares: Shares | None) -> Gradient:
         if accumulate == 1:
-            return _one(whole, params, batch, key, extra)
-        return _many(whole, params, _parts(batch, accumulate), key, extra)
+            return _one(whole, params, batch, key, extra, None if shares is None else shares.parts[0] * shares.member)
+        return _many(whole, params, _parts(batch, accumulate), key, extra, shares)
+
+    def weights(batch: Any) -> jax.Array:
+        assert weight is not None
+        return weights_of(weight, batch) if accumulate == 1 else weights_of_parts(weight, _parts(batch, accumulate))
 
     def gradient(params: Any, batch: Any, key: Any, extra: Any) -> tuple[Gradient, Callable[[Any], Any]]:
         require_trainable(who, params)
         if axis_name is None and accumulate > 1 and (over := divided(batch, params, batch_sharding)):
-            of_all = by_members(of, batch, key, extra, accumulate, over)
+            of_all = by_members(of, batch, key, extra, accumulate, over, weights if weight else None)
             return of_all(params), _by_gradient(of_all)
-        if axis_name is None:
-            return of(params, batch, key, extra), lambda params: _value(whole, accumulate, params, batch, key, extra)
         with unbound(who):
-            key = jax.random.fold_in(key, axes.place_of_member(axis_name))
+            key = key if axis_name is None else jax.random.fold_in(key, axes.place_of_member(axis_name))
+            shares = shares_of(weights(batch), None if apart else axis_name) if weight else None
 
         def alone(params: Any) -> Gradient:
-            return of(*axes.vary((params, batch, key, extra), axis_name))
+            return of(*axes.vary((params, batch, key, extra), axis_name), shares)
+
+        def value_alone(params: Any) -> jax.Array:
+            return _value(whole, accumulate, params, batch, key, extra, shares)
 
         def at(params: Any) -> Gradient:
-            return _mean(alone(params), None if weight is None else weight(batch), axis_name)
+            return _mean(alone(params), None if shares is None else shares.member, axis_name)
 
-        if apart:
-            return alone(params), lambda params: _value(whole, accumulate, params, batch, key, extra)
+        if axis_name is None or apart:
+            return alone(params), value_alone
         return at(params), _by_gradient(at)
 
     return gradient
 
 
-def _one(whole: Callable[..., Any], params: Any, batch: Any, key: Any, extra: Any) -> Gradient:
-    (value, (extra, aux)), grads = jax.value_and_grad(whole, has_aux=True)(params, batch, key, extra)
+def _require_own(who: str, value: jax.Array, axis_name: Any) -> None:
+    """Refuse weights of a loss that all members of an axis share by its type: they would cancel."""
+    if axis_name is not None and not axes.spread(value, axis_name):
+        raise ValueError(
+            f"{who}: weight has no effect on a loss that is the same on all members of the axis {axis_name!r}, as its "
+            "type says: it ends in a psum or pmean. Return each member's own loss, or leave weight out."
+        )
+
+
+def _one(
+    whole: Callable[..., Any], params: Any, batch: Any, key: Any, extra: Any, share: jax.Array | None = None
+) -> Gradient:
+    """The loss, and the gradient of a share of it."""
+    value, pull, (extra, aux) = jax.vjp(lambda params: whole(params, batch, key, extra), params, has_aux=True)
+    one = jnp.ones_like(value) if share is None else share.astype(value.dtype)
+    (grads,) = pull(axes.cast(one, axes.differing(value)))
+    if share is not None:  # of no example: 0 times an infinite slope
+        grads = jax.tree.map(lambda g: jnp.where((share == 0) & ~jnp.isfinite(g), 0, g), grads)
     return Gradient(value, jax.tree.map(jnp.conj, grads), extra, aux)
 
 
-def _many(whole: Callable[..., Any], params: Any, parts: Any, key: Any, extra: Any) -> Gradient:
-    """The mean over the parts of a batch, summed in float32 or wider."""
+def _many(
+    whole: Callable[..., Any], params: Any, parts: Any, key: Any, extra: Any, shares: Shares | None = None
+) -> Gradient:
+    """The mean over the parts of a batch, summed in float32 or wider; the share of this member is in the gradient."""
     number = jax.tree.leaves(parts)[0].shape[0]
+    of_parts = None if shares is None else shares.parts
 
     def add(carry, part):
         total, extra = carry
-        index, batch = part
-        one = _one(whole, params, batch, jax.random.fold_in(key, index), extra)
-        return (jax.tree.map(jnp.add, total, tree.widen((one.value, one.grads))), one.extra), one.aux
+        index, batch, share = part
+        counts = None if shares is None else share * shares.member
+        one = _one(whole, params, batch, jax.random.fold_in(key, index), extra, counts)
+        value = one.value if share is None else axes.times(share, one.value)
+        total = jax.tree.map(jnp.add, total, tree.widen((value, one.grads)))
+        return (total, _handed_on(extra, one.extra, share)), one.aux
 
     first = jax.tree.map(lambda x: x[0], parts)
     value, _ = jax.eval_shape(whole, params, first, key, extra)
     like = value, params
     mesh = explicit_mesh((params, first))
     zeros = jax.tree.map(lambda x: _zeros(x, mesh), like)
-    (total, extra), aux = jax.lax.scan(add, (zeros, extra), (jnp.arange(number), parts))
+    (total, extra), aux = jax.lax.scan(add, (zeros, extra), (jnp.arange(number), parts, of_parts))
     value, grads = jax.tree.map(lambda x, as_: (x / number).astype(jnp.result_type(as_)), total, like)
-    return Gradient(value, grads, extra, jax.tree.map(mean_or_last, aux))
+    return Gradient(value, grads, extra, jax.tree.map(lambda x: mean_or_last(x, of_parts), aux))
+
+
+def _handed_on(before: Any, after: Any, share: jax.Array | None) -> Any:
+    """What the next micro-batch gets as `extra`; one of weight 0 leaves the floats in it as they were."""
+    if share is None:
+        return after
+    return jax.tree.map(lambda old, new: jnp.where(share == 0, old, new) if is_float(new) else new, before, after)
 
 
 def _zeros(like: Any, mesh: AbstractMesh | None) -> jax.Array:
@@ -122,17 +165,21 @@ def _zeros(like: Any, mesh: AbstractMesh | None) -> jax.Array:
     return zeros if mesh is None else jax.reshard(zeros, NamedSharding(mesh, spec_of(like)))
 
 
-def _value(whole: Callable[..., Any], number: int, params: Any, batch: Any, key: Any, extra: Any) -> jax.Array:
+def _value(
+    whole: Callable[..., Any], number: int, params: Any, batch: Any, key: Any, extra: Any, shares: Shares | None
+) -> jax.Array:
     """The loss alone, with the keys that its gradient had."""
     if number == 1:
         return whole(params, batch, key, extra)[0]
+    of_parts = None if shares is None else shares.parts
 
     def add(carry, part):
-        index, batch = part
+        index, batch, share = part
         value, (extra, _) = whole(params, batch, jax.random.fold_in(key, index), carry)
-        return extra, value
+        return _handed_on(carry, extra, share), value
 
-    return jax.lax.scan(add, extra, (jnp.arange(number), _parts(batch, number)))[1].mean()
+    parts = (jnp.arange(number), _parts(batch, number), of_parts)
+    return mean_or_last(jax.lax.scan(add, extra, parts)[1], of_parts)
 
 
 def _parts(batch: Any, number: int) -> Any:
@@ -152,21 +199,20 @@ def _parts(batch: Any, number: int) -> Any:
     return jax.tree_util.tree_map_with_path(cut, batch)
 
 
-def _mean(at: Gradient, weight: Any, axis_name: Any) -> Gradient:
-    """The mean over an axis of all but `aux`, in float32 or wider; of what is no float in `extra`, the greatest."""
-    floats = jax.tree.map(lambda x: x if is_float(x) else 0.0, at.extra)
-    told = (at.value, at.grads, floats)
-    weighed = told if weight is None else axes.weighed(told, weight, axis_name)
+def _mean(at: Gradient, share: jax.Array | None, axis_name: Any) -> Gradient:
+    """The mean over an axis of all but `aux`, in float32 or wider; of what is no float in `extra`, the greatest.
 
-    def mean(x: Any, like: Any) -> jax.Array:
-        return axes.mean(x, axis_name).astype(like.dtype)
+    The share of this member is in its gradients already.
+    """
 
-    def shared(x: Any, share: Any) -> jax.Array:
-        return mean(share, x) if is_float(x) else jax.lax.pmax(x, axis_name)
+    def mean(x: Any) -> jax.Array:
+        return axes.mean(x if share is None else axes.times(share, x), axis_name).astype(x.dtype)
 
-    value, grads, floats = weighed
-    means, extra = jax.tree.map(mean, grads, at.grads), jax.tree.map(shared, at.extra, floats)
-    return Gradient(mean(value, at.value), means, extra, at.aux, tree.cast_like(grads, at.grads))
+    def shared(x: Any) -> jax.Array:
+        return mean(x) if is_float(x) else jax.lax.pmax(x, axis_name)
+
+    means = jax.tree.map(lambda g: axes.mean(g, axis_name), at.grads)
+    return Gradient(mean(at.value), means, jax.tree.map(shared, at.extra), at.aux, at.grads)
 
 
 def _by_gradient(at: Callable[[Any], Gradient]) -> Callable[[Any], jax.Array]:

@@ -1,5 +1,6 @@
 """Parts of a batch under `jit`: each device sums the gradients of its own, and the sums are reduced once."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
 from gdjax import axes, tree
+from gdjax.descent.weighing import Shares, is_float, mean_or_last, shares_of_all
 from gdjax.value.explicit import explicit_mesh, spec_of
 
 
@@ -38,46 +40,53 @@ def divided(batch: Any, params: Any, given: NamedSharding | None) -> NamedShardi
     return None if over & taken else found
 
 
-def by_members(of: Callable[..., Any], batch: Any, key: Any, extra: Any, number: int, over: NamedSharding) -> Any:
-    """The gradient at given parameters, the mean of those of all who hold a part of a batch: it is taken at the end."""
+def by_members(
+    of: Callable[..., Any],
+    batch: Any,
+    key: Any,
+    extra: Any,
+    number: int,
+    over: NamedSharding,
+    weights: Callable[[Any], jax.Array] | None = None,
+) -> Any:
+    """Return the gradient as a function of parameters: the mean over the devices that hold a batch, taken at the end.
+
+    `weights` returns the weights of one device's micro-batches.
+    """
     members, parts = _cut(batch, number, over)
     mesh = explicit_mesh(members)
+    each_of = functools.partial(jax.vmap, spmd_axis_name=over.spec[0])
 
     def typed(x: Any) -> Any:  # a loop in vmap must not carry what is on no mesh
         on_none = mesh is not None and jax.typeof(x).sharding.mesh.empty
         return jax.reshard(x, NamedSharding(over.mesh, PartitionSpec())) if on_none else x
 
     key, extra = jax.tree.map(typed, (key, extra))
+    shares = None if weights is None else shares_of_all(each_of(weights)(parts))
+    of_members = None if shares is None else shares.member
 
-    def member(params: Any, index: jax.Array, part: Any) -> Any:
-        return of(params, part, jax.random.fold_in(key, index), extra)
+    def member(params: Any, index: jax.Array, part: Any, share: Shares | None) -> Any:
+        return of(params, part, jax.random.fold_in(key, index), extra, share)
 
     def mean(x: jax.Array) -> jax.Array:
         return x.mean(0, tree.wide(x.dtype)).astype(x.dtype)
 
+    def weighted(x: jax.Array) -> jax.Array:
+        return mean(x) if of_members is None else mean_or_last(x, of_members)
+
     def shared(x: jax.Array) -> jax.Array:
-        return mean(x) if is_float(x) else x.max(0)
+        return weighted(x) if is_float(x) else x.max(0)
 
     def at(params: Any) -> Any:
-        each = jax.vmap(member, (None, 0, 0), spmd_axis_name=over.spec[0])(jax.tree.map(typed, params), members, parts)
+        each = each_of(member, (None, 0, 0, 0))(jax.tree.map(typed, params), members, parts, shares)
         return each._replace(
-            value=mean(each.value),
+            value=weighted(each.value),
             grads=jax.tree.map(mean, each.grads),
             extra=jax.tree.map(shared, each.extra),
-            aux=jax.tree.map(mean_or_last, each.aux),
+            aux=jax.tree.map(lambda x: mean_or_last(x, of_members), each.aux),
         )
 
     return at
-
-
-def mean_or_last(stacked: jax.Array) -> jax.Array:
-    """The mean of floats; the last of what is none."""
-    return stacked.mean(0) if is_float(stacked) else stacked[-1]
-
-
-def is_float(x: Any) -> bool:
-    """Whether an array has a mean of its own dtype."""
-    return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
 
 
 def _cut(batch: Any, number: int, over: NamedSharding) -> tuple[jax.Array, Any]:

@@ -13,8 +13,9 @@ from gdjax import axes, norms, sharding, tree
 from gdjax.compose import descend
 from gdjax.descent.gradient import Gradient, make_gradient, require_trainable
 from gdjax.descent.losses import require_loss
+from gdjax.descent.weighing import Weight
 from gdjax.value.diagnose import require_optimizer
-from gdjax.value.printing import brief
+from gdjax.value.printing import brief, text
 from gdjax.value.traits import anywhere, reduced_over, refuse_examples
 
 
@@ -81,7 +82,7 @@ def make_step(
     *,
     accumulate: int = 1,
     axis_name: Any = None,
-    weight: Callable[[Any], Any] | None = None,
+    weight: Weight | None = None,
     batch_sharding: NamedSharding | None = None,
     has_aux: bool = False,
 ) -> Callable[[State, Any], tuple[State, dict[str, Any]]]:
@@ -102,10 +103,15 @@ def make_step(
         their gradients is descended on, and the memory is that of one part.
       axis_name: the axis (of `vmap`, `pmap` or `shard_map`) whose members each hold a part of the batch: gradients,
         loss and floating `extra` are their means, summed in float32 or wider, other `extra` the greatest; `aux` stays
-        each member's own. An optimizer that takes from each member a gradient of its own (`mean_over`,
-        `compressed_mean` or `shard_update` is in it) gets these; under `local_steps` all stays each member's own.
-      weight: `weight(batch)` of a member's part, a scalar of 0 at least: means over the axis are weighted by it. Give
-        the number of true examples where the last batch is filled up.
+        each member's own. The gradient is that of the mean of what the members' losses return: a loss may return its
+        member's own value, or end in a `pmean` or `psum` that all share. Name every axis that the loss reduces over
+        and over which parameters are replicated. An optimizer that takes from each member a gradient of its own
+        (`mean_over`, `compressed_mean` or `shard_update` is in it) gets these; under `local_steps` all stays each
+        member's own.
+      weight: `weight(batch)`, a real scalar of 0 at least, for each micro-batch of each member. Loss, gradients, floats
+        in `extra`, and those in `aux` over micro-batches, are then weighted means, $\sum w g / \sum w$ over all
+        micro-batches and members at once; 0 if all weights are 0. Give the number of true examples, or of tokens,
+        where it differs. A micro-batch or member of weight 0 adds nothing, even if its gradient is not finite.
       batch_sharding: under `jit`, how the first axis of the batch is divided over a mesh: with `accumulate` each device
         then sums the gradients of its own part, in full size and with keys of its own, and they are reduced once, at
         the end. Explicit axes tell it by themselves, unless parameters are divided over the same axis; where axes are
@@ -114,7 +120,9 @@ def make_step(
 
     Raises:
       TypeError: if the loss is not a real scalar, or the parameters are not floating or complex.
-      ValueError: if a batch cannot be cut evenly, or `extra` changes its type.
+      ValueError: if a batch cannot be cut evenly, or `extra` changes its type; if an argument has no effect: `weight`
+        of a single micro-batch without an axis, `weight` of one under `local_steps`, `weight` of a loss that all
+        members share by its type, or `batch_sharding` without `accumulate`.
 
     >>> import gdjax as gd
     >>> step = gd.make_step(lambda w, batch: (w - 2.0) ** 2, gd.sgd(0.1))
@@ -125,7 +133,8 @@ def make_step(
     require_loss("make_step", loss, tx)
     require_optimizer("make_step", tx)
     refuse_examples("make_step", tx, "tx")
-    _require_axis(axis_name, weight, tx)
+    _require_axis(axis_name, tx)
+    _require_effect(accumulate, axis_name, weight, batch_sharding, tx)
     own, apart = (anywhere(tx, trait) for trait in ("reduces", "apart"))
     mine = own and not apart
     gradient = make_gradient(
@@ -169,18 +178,37 @@ def descended(
     return State(params, opt_state, state.count + 1, state.key, at.extra)
 
 
-def _require_axis(axis_name: Any, weight: Any, tx: Any) -> None:
-    """Refuse what is asked of an axis that is not that of the optimizer, or where none is named."""
-    if axis_name is None and weight is not None:
-        raise ValueError(f"make_step: weight is that of a member of an axis: give axis_name too, got {weight!r} alone.")
+def _require_axis(axis_name: Any, tx: Any) -> None:
+    """Refuse an axis that is not that of the optimizer."""
     if (over := reduced_over(tx)) and {*over} != {*axes.names(axis_name)}:
         wanted = " and ".join(map(repr, over))
         raise ValueError(
             f"make_step: axis_name must be {wanted}, over which the optimizer takes gradients from members, got "
             f"{axis_name!r}."
         )
+
+
+def _require_effect(accumulate: Any, axis_name: Any, weight: Any, batch_sharding: Any, tx: Any) -> None:
+    """Refuse arguments that change nothing beside the others."""
+    if weight is not None and not callable(weight):
+        raise TypeError(f"make_step: weight must be a function of the batch, got {text(weight)}.")
+    if accumulate != 1:
+        return
+    if batch_sharding is not None and axis_name is None:
+        raise ValueError(
+            "make_step: batch_sharding has no effect without accumulate: jit divides a whole batch by itself. Leave it "
+            "out, or give accumulate=2 or more."
+        )
+    if weight is not None and axis_name is None:
+        raise ValueError(
+            "make_step: weight has no effect on a single batch: it weighs members of an axis, or micro-batches, "
+            "against each other. Give axis_name, or accumulate=2 or more, or leave it out."
+        )
     if weight is not None and anywhere(tx, "apart"):
-        raise ValueError("make_step: weight is of means over an axis, and local_steps takes none: leave it out.")
+        raise ValueError(
+            "make_step: weight has no effect under local_steps, where each member descends by itself. Leave it out, or "
+            "give accumulate=2 or more: it then weighs micro-batches."
+        )
 
 
 def require_no_axis(who: str, tx: Any) -> None:

@@ -1,0 +1,63 @@
+"""Weighted means over micro-batches, and over the members of an axis."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gdjax import axes
+from gdjax.value.diagnose import short
+
+Weight = Callable[[Any], Any]
+"""A function of a micro-batch that returns its weight, a real scalar."""
+
+
+class Shares(NamedTuple):
+    """How much micro-batches and members count in a mean, where 1 is the average."""
+
+    parts: jax.Array
+    """Of each micro-batch of this member, of shape (accumulate,): the mean is 1."""
+    member: jax.Array
+    """Of this member, of shape (): the mean over the axis is 1."""
+
+
+def shares_of(weights: jax.Array, axis_name: axes.AxisName = None) -> Shares:
+    """Return the shares that the weights of this member's micro-batches stand for."""
+    return Shares(axes.shares(weights, None), axes.shares(weights.sum(), axis_name))
+
+
+def shares_of_all(weights: jax.Array) -> Shares:
+    """Return the shares of all members, which lie along the first axis of the weights."""
+    return Shares(jax.vmap(lambda own: axes.shares(own, None))(weights), axes.shares(weights.sum(1), None))
+
+
+def weights_of(weight: Weight, batch: Any) -> jax.Array:
+    """Return the weight of a batch, of shape (1,)."""
+    return jnp.expand_dims(_checked(weight, batch), 0)
+
+
+def weights_of_parts(weight: Weight, parts: Any) -> jax.Array:
+    """Return the weights of micro-batches, which lie along a first axis; the memory is that of one."""
+    return jax.lax.map(lambda part: _checked(weight, part), parts)
+
+
+def _checked(weight: Weight, batch: Any) -> jax.Array:
+    found = weight(batch)
+    if jnp.shape(found) or jnp.issubdtype(jnp.result_type(found), jnp.complexfloating):
+        raise ValueError(f"make_step: weight must return a real scalar, got {short(jnp.asarray(found))}.")
+    return jnp.asarray(found, float)
+
+
+def mean_or_last(stacked: jax.Array, shares: jax.Array | None = None) -> jax.Array:
+    """Return the mean of floats along the first axis, by shares if given; the last of what is no float."""
+    if not is_float(stacked):
+        return stacked[-1]
+    if shares is None:
+        return stacked.mean(0)
+    return axes.times(shares.reshape(-1, *[1] * (stacked.ndim - 1)), stacked).mean(0).astype(stacked.dtype)
+
+
+def is_float(x: Any) -> bool:
+    """Whether an array has a mean of its own dtype."""
+    return jnp.issubdtype(jnp.result_type(x), jnp.inexact)

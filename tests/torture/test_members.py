@@ -1,0 +1,277 @@
+"""Gradients and losses over an axis: is a number each member's own, or already everybody's?
+
+The right values are those of one float64 NumPy computation on the whole batch.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import gdjax as gd
+
+N = 4
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(N, 4, 3)), RNG.normal(size=(N, 4))
+W, Z, K = np.array([0.5, -1.0, 2.0]), 0.3 - 0.2j, 1 + 2j
+PARAMS = {"w": jnp.asarray(W, jnp.float32), "z": jnp.asarray(Z, jnp.complex64)}
+
+
+def residual(params, batch):
+    x, y = batch
+    return x @ params["w"] + jnp.real(params["z"] * K) - y
+
+
+LOSSES = {
+    "own": lambda axis, params, batch: jnp.mean(residual(params, batch) ** 2),
+    "pmean": lambda axis, params, batch: jax.lax.pmean(jnp.mean(residual(params, batch) ** 2), axis),
+    "psum": lambda axis, params, batch: jax.lax.psum(jnp.mean(residual(params, batch) ** 2), axis),
+    "partial": lambda axis, params, batch: jax.lax.pmean(jnp.mean(residual(params, batch) ** 2), axis[0]),
+    "centred": lambda axis, params, batch: jnp.mean(
+        (residual(params, batch) - jax.lax.pmean(residual(params, batch).mean(), axis)) ** 2
+    ),
+}
+FUNCTIONS = {
+    "make_step": lambda axis: gd.sgd(1.0),
+    "mean_over": lambda axis: gd.chain(gd.mean_over(axis), gd.sgd(1.0)),
+    "shard_update": lambda axis: gd.shard_update(gd.sgd(1.0), axis),
+    "compressed_mean": lambda axis: gd.chain(gd.compressed_mean(axis, rank=1), gd.sgd(1.0)),
+    "local_steps": lambda axis: gd.local_steps(gd.sgd(1.0), gd.sgd(1.0), every=1, axis_name=axis),
+}
+KINDS = ["vmap", "pmap", "unchecked", "checked", "invariant", "auto", "tuple", "nested"]
+
+
+def expected(loss):
+    """The gradient of the mean of what the members return, in float64; and that mean."""
+    x, y = X.reshape(-1, 3), Y.ravel()
+    error = x @ W + (Z * K).real - y
+    if loss == "centred":
+        error, x, slope = error - error.mean(), x - x.mean(0), 0.0
+    else:
+        slope = 2 * error.mean()
+    times = N if loss == "psum" else 1
+    grads = {"w": times * 2 * x.T @ error / len(y), "z": times * slope * np.conj(K)}
+    return grads, times * (error**2).mean()
+
+
+def axis_of(kind):
+    return ("a", "b") if kind in ("tuple", "nested") else "d"
+
+
+def over_members(kind, f):
+    """Call `f(params, batch)` on every member of an axis; what it returns gets a first axis of members."""
+    batch = (jnp.asarray(X, jnp.float32), jnp.asarray(Y, jnp.float32))
+    if kind == "vmap":
+        return jax.jit(jax.vmap(f, in_axes=(None, 0), axis_name="d"))(PARAMS, batch)
+    if kind == "pmap":
+        return jax.pmap(f, in_axes=(None, 0), axis_name="d", devices=jax.devices()[:N])(PARAMS, batch)
+    devices, auto = np.array(jax.devices()), (AxisType.Auto,) * 2
+    options: dict = {"in_specs": (P(), P("d")), "out_specs": P("d"), "check_vma": kind != "unchecked"}
+    mesh = Mesh(devices[:N], ("d",))
+    if kind == "auto":
+        mesh = Mesh(devices.reshape(N, 2), ("d", "m"), axis_types=auto)
+        options["axis_names"] = {"d"}
+    if kind == "tuple":
+        mesh = Mesh(devices[:N].reshape(2, 2), ("a", "b"))
+        options |= {"in_specs": (P(), P(("a", "b"))), "out_specs": P(("a", "b"))}
+    if kind == "nested":
+        mesh = Mesh(devices[:2], ("b",))
+        options |= {"in_specs": (P(), P(None, "b")), "out_specs": P(None, "b")}
+        batch = jax.tree.map(lambda x: x.reshape(2, 2, *x.shape[1:]), batch)
+
+    def member(params, batch):
+        if kind != "invariant" and options["check_vma"]:
+            names = {"tuple": ("a", "b"), "nested": "b"}.get(kind, "d")
+            params = jax.lax.pcast(params, names, to="varying")
+        if kind == "nested":
+            one = jax.vmap(lambda batch: f(params, jax.tree.map(lambda x: x[0], batch)), axis_name="a")
+            return jax.tree.map(lambda x: x[:, None], one(batch))
+        return jax.tree.map(lambda x: x[None], f(params, jax.tree.map(lambda x: x[0], batch)))
+
+    found = jax.jit(jax.shard_map(member, mesh=mesh, **options))(PARAMS, batch)
+    return jax.tree.map(lambda x: x.reshape(N, *x.shape[2:]), found) if kind == "nested" else found
+
+
+def is_possible(kind, function, loss):
+    """JAX gathers over single axes under nested `vmap`; a part of an axis needs an axis of several."""
+    whole = kind != "nested" or function not in ("shard_update", "compressed_mean")
+    return whole and (loss != "partial" or kind in ("tuple", "nested"))
+
+
+@functools.cache
+def descended(kind):
+    """One step of every function down every loss, in one program."""
+    axis = axis_of(kind)
+    pairs = [(f, loss) for f in FUNCTIONS for loss in LOSSES if is_possible(kind, f, loss)]
+
+    def steps(params, batch):
+        found = {}
+        for function, loss in pairs:
+            tx = FUNCTIONS[function](axis)
+            step = gd.make_step(functools.partial(LOSSES[loss], axis), tx, axis_name=axis)
+            state, metrics = step(gd.State.create(params, tx), batch)
+            found[f"{function} {loss}"] = (jax.tree.map(jnp.subtract, params, state.params), metrics["loss"])
+        return found
+
+    return jax.tree.map(np.asarray, over_members(kind, steps))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_step_is_down_the_mean_of_what_members_return(kind, function, loss):
+    if not is_possible(kind, function, loss):
+        return
+    gone, value = descended(kind)[f"{function} {loss}"]
+    grads, mean = expected(loss)
+    for name in grads:
+        np.testing.assert_allclose(gone[name], np.broadcast_to(grads[name], gone[name].shape), rtol=2e-5, atol=2e-6)
+    np.testing.assert_allclose(value.mean(), mean, rtol=1e-5)
+
+
+COUNTS = np.array([[4, 1, 0, 3], [2, 0, 0, 0], [0, 0, 0, 0], [1, 4, 4, 4]])
+"""True examples of every micro-batch of every member; the others are NaN."""
+X4, Y4 = RNG.normal(size=(4, 4, 4, 3)), RNG.normal(size=(4, 4, 4))
+MASK = np.arange(4) < COUNTS[..., None]
+
+
+def masked_loss(params, batch):
+    """The mean over true examples; without any, value and gradient are 0 / 0."""
+    x, y, mask = batch
+    error = jnp.where(mask, residual(params, (jnp.where(mask[..., None], x, 0), y)), 0)
+    return jnp.sum(error**2) / jnp.sum(mask) + 0 / jnp.sum(mask) * params["w"].sum()
+
+
+def weighted_expected(members):
+    """The gradient and the mean over all true examples of some members, in float64."""
+    mask = MASK[members]
+    x, y = X4[members][mask], Y4[members][mask]
+    error = x @ W + (Z * K).real - y
+    return {"w": 2 * x.T @ error / len(y), "z": 2 * error.mean() * np.conj(K)}, (error**2).mean()
+
+
+def weighted_batch(members):
+    """The batches of members, of shape (members, 16, ...), of which make_step cuts the micro-batches of COUNTS."""
+    x, y, mask = np.where(MASK[..., None], X4, np.nan)[members], Y4[members], MASK[members]
+    x, y, mask = x.swapaxes(1, 2), y.swapaxes(1, 2), mask.swapaxes(1, 2)  # a micro-batch is every fourth example
+    n = len(y)
+    parts = x.reshape(n, 16, 3), y.reshape(n, 16), mask.reshape(n, 16)
+    return tuple(jnp.asarray(part, bool if part.dtype == bool else jnp.float32) for part in parts)
+
+
+def count(batch):
+    return batch[2].sum()
+
+
+def weighted_step(tx, **options):
+    """A step of `make_step` from the state of its making, and what it returns as steps down and the loss."""
+    step = gd.make_step(masked_loss, tx, accumulate=4, weight=count, **options)
+
+    def stepped(params, batch):
+        state, metrics = step(gd.State.create(params, tx), batch)
+        return jax.tree.map(jnp.subtract, params, state.params), metrics["loss"]
+
+    return stepped
+
+
+def close(found, members):
+    grads, value = weighted_expected(members)
+    for name in grads:
+        want = np.broadcast_to(grads[name], np.shape(found[0][name]))
+        np.testing.assert_allclose(found[0][name], want, rtol=2e-5, atol=2e-6)
+    np.testing.assert_allclose(found[1], np.broadcast_to(value, np.shape(found[1])), rtol=1e-5)
+
+
+def test_weights_of_micro_batches_and_members_make_one_ratio():
+    own = gd.chain(gd.mean_over("d"), gd.sgd(1.0))
+    steps = [weighted_step(tx, axis_name="d") for tx in (gd.sgd(1.0), own)]
+    both = jax.vmap(lambda batch: [step(PARAMS, batch) for step in steps], axis_name="d")
+    for found in jax.jit(both)(weighted_batch(slice(None))):
+        close(found, slice(None))
+
+
+def test_weights_make_one_ratio_where_types_are_checked():
+    mesh, step = Mesh(np.array(jax.devices()[:4]), ("d",)), weighted_step(gd.sgd(1.0), axis_name="d")
+    batch = jax.tree.map(lambda x: x.reshape(64, *x.shape[2:]), weighted_batch(slice(None)))
+    mapped = jax.shard_map(step, mesh=mesh, in_specs=(P(), P("d")), out_specs=P())
+    close(jax.jit(mapped)(PARAMS, batch), slice(None))
+
+
+def test_weights_of_micro_batches_need_no_axis():
+    batch = jax.tree.map(lambda x: x[0], weighted_batch([0]))
+    close(jax.jit(weighted_step(gd.sgd(1.0)))(PARAMS, batch), [0])
+    plain = gd.make_step(masked_loss, gd.sgd(1.0), accumulate=4)
+    state, _ = plain(gd.State.create(PARAMS, gd.sgd(1.0)), batch)
+    assert np.isnan(state.params["w"]).all()  # the mean of means has one of no example
+
+
+def test_weights_hold_where_jit_divides_the_batch():
+    mesh = Mesh(np.array(jax.devices()[:4]), ("d",), axis_types=(AxisType.Auto,))
+    divided = NamedSharding(mesh, P("d"))
+    batch = jax.tree.map(lambda x: jax.device_put(x.reshape(64, *x.shape[2:]), divided), weighted_batch(slice(None)))
+    close(jax.jit(weighted_step(gd.sgd(1.0), batch_sharding=divided))(PARAMS, batch), slice(None))
+
+
+def test_under_local_steps_weights_are_of_micro_batches_alone():
+    tx = gd.local_steps(gd.sgd(1.0), gd.sgd(1.0), every=2, axis_name="d")
+    found = jax.jit(jax.vmap(functools.partial(weighted_step(tx, axis_name="d"), PARAMS), axis_name="d"))(
+        weighted_batch([0, 1])
+    )
+    for i in range(2):
+        close(jax.tree.map(lambda x, i=i: x[i], found), [i])
+
+
+@pytest.mark.parametrize("options", [{}, {"axis_name": "d"}], ids=["alone", "axis"])
+def test_without_any_weight_the_gradient_is_zero(options):
+    step = jax.vmap(functools.partial(weighted_step(gd.sgd(1.0), **options), PARAMS), axis_name="d")
+    gone, value = step(weighted_batch([2, 2]))
+    assert not any(np.any(x) for x in jax.tree.leaves((gone, value)))
+
+
+def test_weights_reach_aux_and_extra_and_the_loss_that_an_optimizer_differentiates():
+    def loss(w, batch, extra):
+        seen = batch[:, 0].mean()
+        return w * seen, (jnp.where(batch[0, 1] > 0, seen, jnp.nan), {"seen": seen})
+
+    step = gd.make_step(loss, gd.polyak_sgd(10.0), accumulate=3, weight=lambda b: b[:, 1].sum(), has_aux=True)
+    state = gd.State.create(2.0, gd.polyak_sgd(10.0), extra=jnp.zeros(()))
+    state, metrics = step(state, jnp.array([[1.0, 1.0], [4.0, 3.0], [jnp.nan, 0.0]]))
+    np.testing.assert_allclose([metrics["loss"], metrics["aux"]["seen"]], [6.5, 3.25])
+    np.testing.assert_allclose(state.params, 2 - 6.5 / 3.25, atol=1e-6)  # Polyak's step: value / |grad|^2 * grad
+    assert state.extra == 4.0
+
+
+def squares(w, batch):
+    return jnp.mean((w * batch) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weight": len}, "weight has no effect on a single batch"),
+        ({"weight": 2.0}, "weight must be a function of the batch, got 2.0"),
+        ({"batch_sharding": NamedSharding(Mesh(np.array(jax.devices()), ("d",)), P("d"))}, "no effect without acc"),
+        ({"tx": gd.local_steps(gd.sgd(1.0), gd.sgd(1.0), 2, "d"), "axis_name": "d", "weight": len}, "no effect under"),
+    ],
+)
+def test_an_argument_of_make_step_without_effect_is_refused(options, message):
+    with pytest.raises((ValueError, TypeError), match=f"make_step: .*{message}"):
+        gd.make_step(squares, **{"tx": gd.sgd(1.0), **options})
+
+
+def test_weights_of_a_loss_that_all_members_share_are_refused_by_its_type_and_cancel_where_none_tells():
+    step = gd.make_step(
+        functools.partial(LOSSES["pmean"], "d"), gd.sgd(1.0), axis_name="d", weight=lambda b: b[1][0] ** 2
+    )
+
+    def stepped(params, batch):
+        return step(gd.State.create(params, gd.sgd(1.0)), batch)[0].params
+
+    with pytest.raises(ValueError, match="make_step: weight has no effect on a loss that is the same on all members"):
+        over_members("checked", stepped)
+    grads, _ = expected("pmean")
+    np.testing.assert_allclose(PARAMS["w"] - over_members("vmap", stepped)["w"], [grads["w"]] * N, rtol=2e-5)
