@@ -120,7 +120,24 @@ def zeros(like: Any, x: jax.Array) -> jax.Array:
 
 def mean(x: jax.Array, axis_name: AxisName, dtype: Any = None) -> jax.Array:
     """The mean over an axis in the dtype of `x`, summed in another one, by default float32 or wider."""
-    return lax.pmean(x.astype(_wire(x.dtype, dtype)), axis_name).astype(x.dtype)
+    wide = x.astype(_wire(x.dtype, dtype))
+    for group in _groups(axis_name):
+        wide = lax.pmean(wide, group)
+    return wide.astype(x.dtype)
+
+
+def psum(x: jax.Array, axis_name: AxisName) -> jax.Array:
+    """Return the sum over an axis; `x` itself where there is none."""
+    for group in _groups(axis_name):
+        x = lax.psum(x, group)
+    return x
+
+
+def _groups(axis_name: AxisName) -> list[AxisName]:
+    """Split an axis into those that types track and those of `vmap`: JAX does not reduce over both at once."""
+    known = tracked(axis_name)
+    by_type = [tuple(name for name in names(axis_name) if (name in known) == tracks) for tracks in (True, False)]
+    return [group for group in by_type if group] if all(by_type) else [axis_name] if names(axis_name) else []
 
 
 def _wire(own: Any, dtype: Any) -> Any:
@@ -136,7 +153,7 @@ def shares(weights: Any, axis_name: AxisName) -> jax.Array:
     They are `weights / mean(weights)`, and 0 where all weights are 0.
     """
     own = vary(jnp.asarray(weights, float), axis_name)
-    total = lax.psum(own.sum(), axis_name) if names(axis_name) else own.sum()
+    total = psum(own.sum(), axis_name)
     return own * (own.size * size(axis_name)) / jnp.where(total == 0, 1.0, total)
 
 
@@ -152,7 +169,12 @@ def weighed(values: Any, weight: Any, axis_name: AxisName) -> Any:
     A member of weight 0 counts as zeros, whatever its values are.
     """
     share = shares(required_scalar(weight), axis_name)
-    return jax.tree.map(lambda x: times(share, x), values)
+    return jax.tree.map(lambda x: x if x.dtype == jax.dtypes.float0 else times(share, x), values)
+
+
+def total_weight(weight: Any, axis_name: AxisName) -> jax.Array:
+    """Return the sum over an axis of the weights of its members."""
+    return psum(vary(jnp.asarray(required_scalar(weight), float), axis_name), axis_name)
 
 
 def required_scalar(weight: Any) -> Any:
@@ -198,7 +220,7 @@ def sums(xs: Sequence[jax.Array], over: Sequence[tuple[Hashable, ...]]) -> list[
             groups.setdefault((own, x.dtype, differing(x)), []).append(i)
     summed = list(xs)
     for (own, *_), places in groups.items():
-        together = lax.psum(jnp.concatenate([xs[i].ravel() for i in places]), own)
+        together = psum(jnp.concatenate([xs[i].ravel() for i in places]), own)
         ends = list(itertools.accumulate(xs[i].size for i in places))
         for i, start, end in zip(places, [0, *ends], ends, strict=False):
             summed[i] = together[start:end].reshape(xs[i].shape)

@@ -12,7 +12,7 @@ from gdjax.collectives.own import require_name, require_own
 from gdjax.compose import apply_updates
 from gdjax.value import transform
 from gdjax.value.factory import opaque_transform
-from gdjax.value.traits import lacking, masked_for, over
+from gdjax.value.traits import lacking, masked_for, over, takers
 
 
 @transform(reduces=True)
@@ -23,6 +23,8 @@ def shard_update(inner: optax.GradientTransformation, axis_name: Any):
     the parts; the updates are gathered, or by `gd.descend` (as `make_step` steps) the parameters themselves, in place.
     A leaf is cut along the first of its dimensions that $N$ divides; where none is divided evenly, its longest is
     filled up with zeros. A scalar is a vector of one number.
+
+    As in `mean_over`, `update(..., weight=w)` takes the mean of weighted gradients.
 
     State: that of the inner transform for $1/N$ of every leaf, of each member its own: call `init` within the axis,
     too. On the wire: a reduce-scatter and an all-gather of every leaf, as many bytes as its all-reduce.
@@ -60,20 +62,26 @@ def shard_update(inner: optax.GradientTransformation, axis_name: Any):
     def init(params):
         return masked_for(sharded, params).init(jax.tree.map(own_part, params))
 
-    def update(updates, state, params=None, **extra_args):
+    def update(updates, state, params=None, *, weight=None, **extra_args):
         held = None if params is None else jax.tree.map(own_part, params)
-        moved, state = updated(updates, state, held, extra_args)
+        moved, state = updated(updates, state, held, weight, extra_args)
         return jax.tree.map(whole, moved, updates), state
 
-    def descend(updates, state, params, **extra_args):
+    def descend(updates, state, params, *, weight=None, **extra_args):
         held = jax.tree.map(own_part, params)
-        moved, state = updated(updates, state, held, extra_args)
+        moved, state = updated(updates, state, held, weight, extra_args)
         return jax.tree.map(whole, apply_updates(held, moved), params), state
 
-    def updated(updates, state, held, extra_args):
+    def updated(updates, state, held, weight, extra_args):
         require_own("shard_update", updates, axis_name)
-        means = jax.tree.map(mean_of_part, updates)
+        own = updates if weight is None else axes.weighed(updates, weight, axis_name)
+        means = jax.tree.map(lambda g, like: as_given(mean_of_part(g), like), own, updates)
+        if weight is not None and takers(inner, "weight"):
+            extra_args["weight"] = axes.total_weight(weight, axis_name)
         return masked_for(sharded, updates).update(means, state, held, **extra_args)
+
+    def as_given(mean, like):
+        return mean if mean.dtype == like.dtype else mean.astype(like.dtype)
 
     def mean_of_part(g):
         number = axes.size(axis_name)

@@ -9,6 +9,7 @@ import optax
 
 from gdjax import tree
 from gdjax.value import transform
+from gdjax.value.traits import handing
 
 
 @transform(parts=True)
@@ -40,7 +41,8 @@ def by_path(transforms: Mapping[str, optax.GradientTransformation]):
             re.compile(pattern)
         except (re.error, TypeError) as error:
             raise ValueError(f"by_path: {pattern!r} is no regular expression: {error}.") from error
-    return optax.partition({**transforms}, lambda params: labels(list(transforms), params))
+    each = {pattern: handing(tx) for pattern, tx in transforms.items()}
+    return optax.partition(each, lambda params: labels(list(transforms), params))
 
 
 def labels(patterns: list[str], params: Any) -> Any:

@@ -9,7 +9,7 @@ from gdjax.compose.updating import apply_updates, descend
 from gdjax.value import GradientTransform, transform
 from gdjax.value.diagnose import MismatchError
 from gdjax.value.printing import brief
-from gdjax.value.traits import bearer
+from gdjax.value.traits import bearer, handed
 
 
 @transform(flat=True, parts=True)
@@ -39,22 +39,23 @@ def chain(*transforms: optax.GradientTransformation):
         return tuple(tx.init(params) for tx in transforms)
 
     def update(updates, state, params=None, **extra_args):
-        return through(updates, state, params, len(transforms), extra_args)
+        return through(updates, state, params, handed(transforms, extra_args))
 
-    def through(updates, state, params, number, extra_args):
+    def through(updates, state, params, extras):
         if not isinstance(state, tuple) or len(state) != len(transforms):
             raise MismatchError("chain", _other_state(transforms, state))
         new = []
-        for tx, old in zip(transforms[:number], state, strict=False):
-            updates, kept = tx.update(updates, old, params, **extra_args)
+        for tx, old, extra in zip(transforms, state, extras, strict=False):
+            updates, kept = tx.update(updates, old, params, **extra)
             new.append(kept)
         return updates, tuple(new)
 
     def step(updates, state, params, **extra_args):
         if not transforms:
             return apply_updates(params, updates), state
-        updates, before = through(updates, state, params, len(transforms) - 1, extra_args)
-        params, last = descend(transforms[-1], updates, state[-1], params, **extra_args)
+        *extras, extra = handed(transforms, extra_args)
+        updates, before = through(updates, state, params, extras)
+        params, last = descend(transforms[-1], updates, state[-1], params, **extra)
         return params, (*before, last)
 
     def again(updates, state, params=None):

@@ -10,6 +10,7 @@ import optax
 
 from gdjax import tree
 from gdjax.value import transform
+from gdjax.value.traits import handing
 
 _ENDS = r"\w*embed\w*|wte|wpe|tok(en)?s?|pos(ition(s|al)?)?|symbols?|vocab(ulary)?|((lm|output)_)?head|logits?"
 _VECTORS = r"b|bias|scale|gamma|beta|offset|\w*norm\w*|ln\w*"
@@ -54,7 +55,7 @@ def hidden_matrices(
     def labels(params: Any) -> Any:
         return jax.tree.map(lambda own: "inner" if own else "others", are_hidden(params))
 
-    return optax.partition({"inner": inner, "others": others}, labels)
+    return optax.partition({"inner": handing(inner), "others": handing(others)}, labels)
 
 
 def chosen(which: str | None) -> Callable[[Any], Any]:

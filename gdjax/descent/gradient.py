@@ -41,6 +41,8 @@ class Gradient(NamedTuple):
     aux: Any
     own: Any = None
     """Over an axis, the gradients of this member, of which `grads` are the means."""
+    weight: Any = None
+    """The sum of the weights of the micro-batches, over the axis too; `None` if there are none."""
 
 
 def make_gradient(
@@ -98,9 +100,9 @@ def make_gradient(
         def at(params: Any) -> Gradient:
             return _mean(alone(params), None if shares is None else shares.member, axis_name)
 
-        if axis_name is None or apart:
-            return alone(params), value_alone
-        return at(params), _by_gradient(at)
+        together = axis_name is not None and not apart
+        found, value_fn = (at(params), _by_gradient(at)) if together else (alone(params), value_alone)
+        return found._replace(weight=None if shares is None else shares.total), value_fn
 
     return gradient
 

@@ -16,6 +16,10 @@ SEEN = "watch:"
 """What the keys of norms begin with that a `watch` recorded: these alone may be missing, or left over."""
 
 
+ADDED = {"Accumulate/weight": "Accumulate/mini_step"}
+"""Fields that older checkpoints lack, and the field whose value they had then: each gradient counted as 1."""
+
+
 def keyed(state: Any) -> dict[str, Any]:
     """The arrays of a state by key: the classes and fields of states, then the path of the parameter.
 
@@ -46,6 +50,7 @@ def unkeyed(arrays: Mapping[str, Any], like: Any) -> Any:
       ValueError: if arrays are missing, left over, or of another shape or dtype, with their keys.
     """
     keys, (leaves, treedef) = _keys(like), jax.tree.flatten(like)
+    arrays = _completed(arrays, dict(zip(keys, leaves, strict=True)))
     kept = [leaf if _seen(key) and key not in arrays else None for key, leaf in zip(keys, leaves, strict=True)]
     wrong = [
         f"{key!r} must be {short(plain(leaf))}, got {short(arrays.get(key))}"
@@ -64,6 +69,16 @@ def unkeyed(arrays: Mapping[str, Any], like: Any) -> Any:
         for key, leaf, own in zip(keys, leaves, kept, strict=True)
     ]
     return treedef.unflatten(found)
+
+
+def _completed(arrays: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the fields that an older checkpoint lacks."""
+    found = {**arrays}
+    for key in like.keys() - arrays.keys():
+        for new, old in ADDED.items():
+            if (source := key.replace(new, old)) != key and source in arrays:
+                found[key] = jnp.asarray(arrays[source]).astype(like[key].dtype)
+    return found
 
 
 def _keys(state: Any) -> list[str]:

@@ -63,10 +63,11 @@ def by_members(
 
     key, extra = jax.tree.map(typed, (key, extra))
     shares = None if weights is None else shares_of_all(each_of(weights)(parts))
-    of_members = None if shares is None else shares.member
+    of_members, counts = (None, None) if shares is None else (shares.member, (shares.parts, shares.member))
 
-    def member(params: Any, index: jax.Array, part: Any, share: Shares | None) -> Any:
-        return of(params, part, jax.random.fold_in(key, index), extra, share)
+    def member(params: Any, index: jax.Array, part: Any, counts: Any) -> Any:
+        of_member = None if shares is None else Shares(*counts, shares.total)
+        return of(params, part, jax.random.fold_in(key, index), extra, of_member)
 
     def mean(x: jax.Array) -> jax.Array:
         return x.mean(0, tree.wide(x.dtype)).astype(x.dtype)
@@ -78,12 +79,13 @@ def by_members(
         return weighted(x) if is_float(x) else x.max(0)
 
     def at(params: Any) -> Any:
-        each = each_of(member, (None, 0, 0, 0))(jax.tree.map(typed, params), members, parts, shares)
+        each = each_of(member, (None, 0, 0, 0))(jax.tree.map(typed, params), members, parts, counts)
         return each._replace(
             value=weighted(each.value),
             grads=jax.tree.map(mean, each.grads),
             extra=jax.tree.map(shared, each.extra),
             aux=jax.tree.map(lambda x: mean_or_last(x, of_members), each.aux),
+            weight=None if shares is None else shares.total,
         )
 
     return at

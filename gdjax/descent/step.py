@@ -16,7 +16,8 @@ from gdjax.descent.losses import require_loss
 from gdjax.descent.weighing import Weight
 from gdjax.value.diagnose import require_optimizer
 from gdjax.value.printing import brief, text
-from gdjax.value.traits import anywhere, reduced_over, refuse_examples
+from gdjax.value.printing import brief, text
+from gdjax.value.traits import anywhere, keeps_weights, reduced_over, refuse_examples
 
 
 class State(NamedTuple):
@@ -112,6 +113,7 @@ def make_step(
         in `extra`, and those in `aux` over micro-batches, are then weighted means, $\sum w g / \sum w$ over all
         micro-batches and members at once; 0 if all weights are 0. Give the number of true examples, or of tokens,
         where it differs. A micro-batch or member of weight 0 adds nothing, even if its gradient is not finite.
+        `gd.accumulate` in the optimizer gets the sum of the weights, and weighs steps by it.
       batch_sharding: under `jit`, how the first axis of the batch is divided over a mesh: with `accumulate` each device
         then sums the gradients of its own part, in full size and with keys of its own, and they are reduced once, at
         the end. Explicit axes tell it by themselves, unless parameters are divided over the same axis; where axes are
@@ -174,6 +176,8 @@ def descended(
 ) -> State:
     """The state after an update by gradients: those of the batch, or each member's own."""
     told = {"value": at.value, "grad": at.grads, "value_fn": value_fn}
+    if at.weight is not None and keeps_weights(tx):
+        told["weight"] = at.weight
     params, opt_state = descend(tx, grads, state.opt_state, state.params, **told)
     return State(params, opt_state, state.count + 1, state.key, at.extra)
 
@@ -194,17 +198,18 @@ def _require_effect(accumulate: Any, axis_name: Any, weight: Any, batch_sharding
         raise TypeError(f"make_step: weight must be a function of the batch, got {text(weight)}.")
     if accumulate != 1:
         return
+    weighs = weight is not None and not keeps_weights(tx)
     if batch_sharding is not None and axis_name is None:
         raise ValueError(
             "make_step: batch_sharding has no effect without accumulate: jit divides a whole batch by itself. Leave it "
             "out, or give accumulate=2 or more."
         )
-    if weight is not None and axis_name is None:
+    if weighs and axis_name is None:
         raise ValueError(
             "make_step: weight has no effect on a single batch: it weighs members of an axis, or micro-batches, "
             "against each other. Give axis_name, or accumulate=2 or more, or leave it out."
         )
-    if weight is not None and anywhere(tx, "apart"):
+    if weighs and anywhere(tx, "apart"):
         raise ValueError(
             "make_step: weight has no effect under local_steps, where each member descends by itself. Leave it out, or "
             "give accumulate=2 or more: it then weighs micro-batches."

@@ -20,16 +20,20 @@ class Shares(NamedTuple):
     """Of each micro-batch of this member, of shape (accumulate,): the mean is 1."""
     member: jax.Array
     """Of this member, of shape (): the mean over the axis is 1."""
+    total: jax.Array
+    """The sum of all weights, of shape ()."""
 
 
 def shares_of(weights: jax.Array, axis_name: axes.AxisName = None) -> Shares:
     """Return the shares that the weights of this member's micro-batches stand for."""
-    return Shares(axes.shares(weights, None), axes.shares(weights.sum(), axis_name))
+    own = weights.sum()
+    return Shares(axes.shares(weights, None), axes.shares(own, axis_name), axes.total_weight(own, axis_name))
 
 
 def shares_of_all(weights: jax.Array) -> Shares:
     """Return the shares of all members, which lie along the first axis of the weights."""
-    return Shares(jax.vmap(lambda own: axes.shares(own, None))(weights), axes.shares(weights.sum(1), None))
+    of_parts = jax.vmap(lambda own: axes.shares(own, None))(weights)
+    return Shares(of_parts, axes.shares(weights.sum(1), None), weights.sum())
 
 
 def weights_of(weight: Weight, batch: Any) -> jax.Array:

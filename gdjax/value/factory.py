@@ -152,6 +152,11 @@ def transform(function: Any = None, /, *, any_dtype: bool | None = None, **decla
     of these become the leaves of a pytree; all others are static. A range in the annotation is checked when a value
     is made. The functions may leave out `**extra_args`: they get those that they name.
 
+    Extra arguments follow Optax: what no part of an optimizer names is ignored, so `value`, `grad` and `value_fn`
+    (`make_step` always gives them) may be given to any. The exception is `weight`, which says how much a gradient
+    counts in a mean: if no part takes it, it is an error. An update function says so by the name `weight` in its
+    signature. A `weight` of None counts as not given.
+
     A factory may return a third function, `again(updates, state, params)`: the updates, told from the state after them,
     or `None`. What needs the updates twice asks it for them, where XLA would write them down. And a fourth,
     `descend(updates, state, params)`, that returns new parameters in the place of updates: `gd.descend` takes its word.

@@ -9,6 +9,7 @@ import optax
 from gdjax.value import diagnose, misplaced
 from gdjax.value.base import Value, register
 from gdjax.value.printing import text, uncalled
+from gdjax.value.traits import takers
 
 
 class Functions(NamedTuple):
@@ -70,7 +71,8 @@ class GradientTransform(Value, optax.GradientTransformationExtraArgs):
 
     - `init(params)` returns the state.
     - `update(updates, state, params=None, **extra_args)` returns the new updates and the new state. Extra
-      arguments that the transform does not know are ignored.
+      arguments that no part of the transform names are ignored, as in Optax. Only a `weight` of the gradients that
+      none takes is an error, since the mean would be another one.
     """
 
     def __new__(cls, factory: Any, arguments: Mapping[str, Any]) -> "GradientTransform":
@@ -143,6 +145,12 @@ def _init(tx: GradientTransform, params: Any) -> Any:
 
 
 def _called(tx: GradientTransform, name: str, updates: Any, state: Any, params: Any, extra_args: dict[str, Any]) -> Any:
+    if extra_args.get("weight") is not None and not takers(tx, "weight"):
+        raise TypeError(
+            f"{tx.factory.__name__}: weight has no effect: no part of it takes one, as mean_over, compressed_mean, "
+            "shard_update and accumulate do. Leave it out; or make the chain with gd.chain, which hands it to those "
+            "that take it."
+        )
     with diagnose.mismatches(tx, updates, state, params), diagnose.unbound(tx.factory.__name__), diagnose.branches(tx):
         _require_inexact(tx, "updates", updates)
         function = getattr(tx._functions(), name)

@@ -1,10 +1,12 @@
 """What factories declare of their transforms, and how it is asked of a transform with all that is within it."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 
 import jax
+import optax
 
 from gdjax import axes, tree
 from gdjax.value.base import Value
@@ -105,6 +107,76 @@ def reduced_over(tx: Any) -> tuple[Any, ...]:
         return tuple(dict.fromkeys([*own, *(name for part in _parts(tx) for name in reduced_over(part))]))
 
     return _once(tx, "over", found)
+
+
+def takers(tx: Any, name: str) -> list[Any]:
+    """Return the transforms within one whose update functions name an extra argument.
+
+    An Optax transformation that takes any is among them as it is: what it does with them cannot be known.
+    """
+    if not isinstance(tx, Value):
+        return [tx] if _names_extra(tx.update, name) is not False else []
+
+    def found() -> list[Any]:
+        parts = [taker for part in _parts(tx) for taker in takers(part, name)]
+        if isinstance(body := tx.body(), Value):
+            return parts
+        named = _names_extra(body[1], name)
+        if named or (named is None and not _transforms(tx) and not _is_of_optax(tx, body[1])):
+            return [tx, *parts]
+        return parts
+
+    return _once(tx, f"takers_{name}", found)
+
+
+def _names_extra(update: Callable[..., Any], name: str) -> bool | None:
+    """Whether an update function names an extra argument; `None` if it takes any."""
+    parameters = inspect.signature(update).parameters
+    if name in parameters:
+        return True
+    return None if any(p.kind is p.VAR_KEYWORD for p in parameters.values()) else False
+
+
+def _is_of_optax(tx: Value, update: Any) -> bool:
+    """Whether Optax alone wrote a transform. A plain transformation may have others within."""
+    opaque = tx.factory.__name__ == "opaque_transform"
+    return not opaque and str(getattr(update, "__module__", "")).partition(".")[0] == "optax"
+
+
+def keeps_weights(tx: Any) -> bool:
+    """Whether any transform of this package within one weighs steps against each other, and not members alone."""
+    return any(
+        isinstance(part, Value) and not part.factory.traits.reduces and _names_extra(part.body()[1], "weight")
+        for part in takers(tx, "weight")
+    )
+
+
+def handed(transforms: Sequence[Any], extra_args: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the extra arguments for each of several transforms, in the order in which they are applied.
+
+    A `weight` goes to those that take it. After one that reduces over an axis it is the sum over that axis, as the
+    gradients are everybody's from there on.
+    """
+    weight = extra_args.get("weight")
+    if weight is None:
+        return [{**extra_args}] * len(transforms)
+    found = []
+    for i, tx in enumerate(transforms):
+        rest = {name: extra for name, extra in extra_args.items() if name != "weight"}
+        found.append(rest | ({"weight": weight} if takers(tx, "weight") else {}))
+        later = any(takers(other, "weight") for other in transforms[i + 1 :])
+        if later and (over := reduced_over(tx)) and not anywhere(tx, "apart"):
+            weight = axes.total_weight(weight, over)
+    return found
+
+
+def handing(tx: Any) -> optax.GradientTransformationExtraArgs:
+    """Return a transform as one of several side by side: it gets a `weight` only if it takes one."""
+
+    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> Any:
+        return optax.with_extra_args_support(tx).update(updates, state, params, **handed([tx], extra_args)[0])
+
+    return optax.GradientTransformationExtraArgs(tx.init, update)
 
 
 def _once(tx: Value, what: str, make: Callable[[], Any]) -> Any:

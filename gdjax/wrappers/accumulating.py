@@ -8,7 +8,7 @@ import optax
 
 from gdjax import axes, tree
 from gdjax.value import Interval, ScalarOrSchedule, at, transform
-from gdjax.value.traits import reduced_over, refuse_examples
+from gdjax.value.traits import reduced_over, refuse_examples, takers
 
 
 class AccumulateState(NamedTuple):
@@ -20,7 +20,9 @@ class AccumulateState(NamedTuple):
     """Steps taken, int32 of shape ()."""
     inner_state: Any
     acc_grads: Any
-    """Their sum, shaped like the parameters."""
+    """Their sum, each times its weight, shaped like the parameters."""
+    weight: Any
+    """The sum of their weights, a float of shape (); a gradient without one counts as 1."""
 
 
 @transform(any_dtype=False, parts=True)
@@ -34,14 +36,23 @@ def accumulate(
     At the first $k - 1$ calls the gradient is summed, the updates are zero and the inner transform does not run; at
     the next it gets $\frac{1}{k} \sum g$, the parameters, and the extra arguments of this call.
 
-    State: `AccumulateState(mini_step, gradient_step, inner_state, acc_grads)`, 4 bytes a parameter (8 in float64), or
-    those of `accumulator_dtype`, beside the inner one. Differs from `optax.MultiSteps`, which runs the inner transform
-    at every call, and rounds the mean at every call to the dtype it is kept in.
+    Given `update(..., weight=w)`, a scalar, it takes the weighted mean $\sum w g / \sum w$: of tokens, say, where
+    sequences differ in length. The mean is 0 if all weights are 0; a gradient of weight 0 adds nothing, even if it is
+    not finite. Around a transform that reduces over an axis (`mean_over`), $w$ is each member's own, and all sums run
+    over members too.
+
+    State: `AccumulateState(mini_step, gradient_step, inner_state, acc_grads, weight)`, 4 bytes a parameter (8 in
+    float64), or those of `accumulator_dtype`, beside the inner one. Differs from `optax.MultiSteps`, which runs the
+    inner transform at every call, and rounds the mean at every call to the dtype it is kept in.
 
     Args:
       inner: what takes the steps.
       every: $k$, a whole number in [1, inf), or a schedule of it by steps taken.
       accumulator_dtype: the dtype of the sum; by default that of the parameters, float32 at least.
+
+    Raises:
+      ValueError: if `every` is no whole number, or `weight` is no scalar; if the type of `weight` says that it differs
+        over an axis, and the gradients do not.
 
     >>> import gdjax as gd
     >>> tx = gd.accumulate(gd.sgd(1.0), every=2)
@@ -56,37 +67,65 @@ def accumulate(
         raise ValueError(f"accumulate: every must be a whole number of gradients, got {every}.")
     refuse_examples("accumulate", inner)
 
+    over = reduced_over(inner)
+
     def init(params):
+        acc_grads = axes.vary(tree.accumulators(params, 0, accumulator_dtype), over)
         return AccumulateState(
             mini_step=jnp.zeros((), jnp.int32),
             gradient_step=jnp.zeros((), jnp.int32),
             inner_state=inner.init(params),
-            acc_grads=axes.vary(tree.accumulators(params, 0, accumulator_dtype), reduced_over(inner)),
+            acc_grads=acc_grads,
+            weight=axes.cast(jnp.zeros((), float), _shared(acc_grads)),
         )
 
-    def update(updates, state, params=None, **extra_args):
-        count = state.mini_step + 1
+    def update(updates, state, params=None, *, weight=None, **extra_args):
+        count, own = state.mini_step + 1, _weight(1.0 if weight is None else weight, state.weight)
+        weights = state.weight + own
         k = at(every, state.gradient_step)
 
         def total(updates, state):
-            both = jax.tree.map(jnp.add, tree.widen(state.acc_grads), tree.widen(updates))
+            counted = tree.widen(updates)
+            if weight is not None:
+                counted = jax.tree.map(lambda g: axes.times(own, g), counted)
+            both = jax.tree.map(jnp.add, tree.widen(state.acc_grads), counted)
             return tree.cast_like(both, state.acc_grads)
 
         def step(updates, state):
-            mean = jax.tree.map(lambda s: s / tree.scalar(count.astype(float), s), tree.widen(total(updates, state)))
-            stepped, kept = inner.update(mean, state.inner_state, params, **extra_args)
+            divisor = jnp.where(weights == 0, 1.0, weights)
+            mean = jax.tree.map(lambda s: s / tree.scalar(divisor, s), tree.widen(total(updates, state)))
+            told = {**extra_args, "weight": weights} if takers(inner, "weight") else extra_args
+            stepped, kept = inner.update(mean, state.inner_state, params, **told)
             return tree.cast_like(stepped, updates), AccumulateState(
                 mini_step=jnp.zeros_like(count),
                 gradient_step=optax.safe_increment(state.gradient_step),
                 inner_state=tree.cast_like(kept, state.inner_state),
                 acc_grads=jax.tree.map(jnp.zeros_like, state.acc_grads),
+                weight=jnp.zeros_like(weights),
             )
 
         def wait(updates, state):
-            like = jax.eval_shape(step, updates, state)[0] if reduced_over(inner) else updates
-            kept = state._replace(mini_step=count, acc_grads=total(updates, state))
+            like = jax.eval_shape(step, updates, state)[0] if over else updates
+            kept = state._replace(mini_step=count, acc_grads=total(updates, state), weight=weights)
             return jax.tree.map(axes.zeros, like, updates), kept
 
         return jax.lax.cond(count.astype(float) >= k, step, wait, updates, state)
 
     return init, update
+
+
+def _shared(grads):
+    """The axes over which all leaves of a tree differ by their types."""
+    differing = [axes.differing(leaf) for leaf in jax.tree.leaves(grads)]
+    return frozenset.intersection(*differing) if differing else frozenset()
+
+
+def _weight(weight, like):
+    """A weight of the type of a sum of weights."""
+    own = jnp.asarray(axes.required_scalar(weight), like.dtype)
+    if further := axes.differing(own) - axes.differing(like):
+        raise ValueError(
+            f"accumulate: weight must be the same on all members of {', '.join(sorted(map(repr, further)))}, as the "
+            "gradients are by their types, got each member's own: sum it over the axis by jax.lax.psum."
+        )
+    return axes.cast(own, axes.differing(like))
