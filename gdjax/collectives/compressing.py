@@ -46,7 +46,7 @@ def compressed_mean(axis_name: Any, *, bits: int | None = None, rank: int | None
         With `bits` a tuple of several is one axis, but under nested `vmap`, where JAX gathers over single ones.
       bits: of a number on the wire, 8; None where `rank` is given.
       rank: $r$, an integer of 1 at least; None where `bits` is given.
-      seed: of the normal numbers that $Q$ starts from, an integer.
+      seed: of the normal numbers that $Q$ starts from, an integer; only with `rank`.
 
     Raises:
       ValueError: if not one of `bits` and `rank` is given; if the axis is not bound; if the type of a gradient says
@@ -70,6 +70,8 @@ def compressed_mean(axis_name: Any, *, bits: int | None = None, rank: int | None
         raise ValueError(f"{who}: bits must be 8, got {bits!r}.")
     if type(seed) is not int:
         raise ValueError(f"{who}: seed must be an integer, got {seed!r}.")
+    if rank is None and seed:
+        raise ValueError(f"{who}: seed has no effect with bits: nothing is drawn. Leave it out, got {seed!r}.")
     start, mean = quantised_mean(axis_name) if rank is None else low_rank_mean(axis_name, rank, seed)
 
     def init(params):

@@ -9,6 +9,7 @@ import optax
 from gdjax import tree
 from gdjax.value import GradientTransform, misplaced
 from gdjax.value.diagnose import difference, require_optimizer
+from gdjax.value.traits import require_effect
 
 
 def descend(
@@ -35,6 +36,7 @@ def descend(
     require_optimizer("descend", tx)
     if isinstance(tx, GradientTransform) and tx.descends:
         return tx.descend(grads, state, params, **extra_args)
+    require_effect("descend", tx, extra_args)
     updates, state = optax.with_extra_args_support(tx).update(grads, state, params, **extra_args)
     return apply_updates(params, updates), state
 

@@ -45,5 +45,7 @@ class Checkpoints:
         best = (self.best, "min") if isinstance(self.best, str) else self.best
         if not (type(best) is tuple and len(best) == 2 and isinstance(best[0], str) and best[1] in ("min", "max")):
             raise ValueError(f'Checkpoints: best must be the name of a metric, or (name, "max"), got {self.best!r}.')
+        if not self.keep_best and best != ("loss", "min"):
+            raise ValueError(f"Checkpoints: best has no effect with keep_best=0, got {self.best!r}. Leave one out.")
         object.__setattr__(self, "folder", Path(self.folder))
         object.__setattr__(self, "best", best)

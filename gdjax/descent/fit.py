@@ -132,6 +132,11 @@ def fit(
         if streamed and (batch_size != "full" or not drop_remainder):
             must = "batch_size and drop_remainder are for arrays"
             raise ValueError(f"fit: {must}; an iterable yields batches as they are.")
+        if not drop_remainder and (data is None or batch_size == "full"):
+            raise ValueError(
+                "fit: drop_remainder=False has no effect where every batch holds all data: give batch_size, or leave "
+                "it out."
+            )
         cut = None if streamed else plan(data, batch_size, drop_remainder)
         if cut:
             _require_divisible(cut, placement, data)

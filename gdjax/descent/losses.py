@@ -23,6 +23,11 @@ def called(
     def whole(params: Any, batch: Any, key: Any, extra: Any) -> tuple[jax.Array, tuple[Any, Any]]:
         keys = (key,) if takes_key else ()
         handed = needs_extra or (takes_extra and extra is not None)
+        if who == "make_step" and extra is not None and not takes_extra:
+            raise TypeError(
+                f"{who}: the state has `extra`, and the loss takes none. Give the loss a parameter `extra`, or leave "
+                "it out of State.create."
+            )
         own = jax.tree.map(lambda x: x, extra)  # variables of NNX anew: they can be set only where they were made
         with _explained(who):
             returned = loss(params, batch, *keys, **({"extra": own} if handed else {}))

@@ -219,6 +219,8 @@ def declared(
         raise TypeError(
             f"{factory.__name__}: what takes gradients from an axis has a parameter axis_name that names it."
         )
+    if traits.apart and not traits.reduces:
+        raise TypeError(f"{factory.__name__}: apart has no effect without reduces=True: declare both.")
     for name, slot in factory.slots.items():
         if not slot.leaf and isinstance(factory.signature.parameters[name].default, float):
             raise TypeError(f"{factory.__name__}: annotate {name}, float for a leaf or Any for what is static.")
@@ -285,6 +287,8 @@ def lift(
     if isinstance(returns, str):
         returns = inspect.signature(function, eval_str=True).return_annotation
     if returns == optax.Schedule:
+        if explicit or any_dtype is not None:
+            raise ValueError(f"lift: explicit and any_dtype have no effect on a schedule, {function.__name__}.")
         return Factory(function, Schedule, static, any_dtype)
     traits = Traits(passes=passes or explicit, real=real, examples=examples)
     return (Factory if explicit else Lifted)(function, GradientTransform, static, any_dtype, traits)

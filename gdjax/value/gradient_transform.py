@@ -9,7 +9,7 @@ import optax
 from gdjax.value import diagnose, misplaced
 from gdjax.value.base import Value, register
 from gdjax.value.printing import text, uncalled
-from gdjax.value.traits import takers
+from gdjax.value.traits import require_effect
 
 
 class Functions(NamedTuple):
@@ -108,6 +108,12 @@ class GradientTransform(Value, optax.GradientTransformationExtraArgs):
 
     def check(self) -> None:
         """Run the body once, so that what it refuses is refused when the value is made."""
+        given = self.arguments
+        if "dim" in given and given.get("axis_name", "") is None and given["dim"] != self.factory.defaults.get("dim"):
+            raise ValueError(
+                f"{self.factory.__name__}: dim has no effect without axis_name, over which it says how leaves are "
+                f"divided, got dim={given['dim']!r}. Give axis_name too, or leave dim out."
+            )
         with diagnose.branches(self):
             self.pair()
 
@@ -145,12 +151,7 @@ def _init(tx: GradientTransform, params: Any) -> Any:
 
 
 def _called(tx: GradientTransform, name: str, updates: Any, state: Any, params: Any, extra_args: dict[str, Any]) -> Any:
-    if extra_args.get("weight") is not None and not takers(tx, "weight"):
-        raise TypeError(
-            f"{tx.factory.__name__}: weight has no effect: no part of it takes one, as mean_over, compressed_mean, "
-            "shard_update and accumulate do. Leave it out; or make the chain with gd.chain, which hands it to those "
-            "that take it."
-        )
+    require_effect(tx.factory.__name__, tx, extra_args)
     with diagnose.mismatches(tx, updates, state, params), diagnose.unbound(tx.factory.__name__), diagnose.branches(tx):
         _require_inexact(tx, "updates", updates)
         function = getattr(tx._functions(), name)

@@ -143,6 +143,15 @@ def _is_of_optax(tx: Value, update: Any) -> bool:
     return not opaque and str(getattr(update, "__module__", "")).partition(".")[0] == "optax"
 
 
+def require_effect(who: str, tx: Any, extra_args: Mapping[str, Any]) -> None:
+    """Refuse a weight that no part of a transform takes."""
+    if extra_args.get("weight") is not None and not takers(tx, "weight"):
+        raise TypeError(
+            f"{who}: weight has no effect: no part of it takes one, as mean_over, compressed_mean, shard_update and "
+            "accumulate do. Leave it out; or make the chain with gd.chain, which hands it to those that take it."
+        )
+
+
 def keeps_weights(tx: Any) -> bool:
     """Whether any transform of this package within one weighs steps against each other, and not members alone."""
     return any(
