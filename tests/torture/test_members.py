@@ -8,11 +8,13 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import gdjax as gd
+from gdjax.descent import keyed as gd_keyed
 
 N = 4
 RNG = np.random.default_rng(0)
@@ -143,7 +145,7 @@ def masked_loss(params, batch):
     """The mean over true examples; without any, value and gradient are 0 / 0."""
     x, y, mask = batch
     error = jnp.where(mask, residual(params, (jnp.where(mask[..., None], x, 0), y)), 0)
-    return jnp.sum(error**2) / jnp.sum(mask) + 0 / jnp.sum(mask) * params["w"].sum()
+    return jnp.sum(error**2) / jnp.sum(mask) + params["w"].sum() * (0 / jnp.sum(mask))
 
 
 def weighted_expected(members):
@@ -275,3 +277,135 @@ def test_weights_of_a_loss_that_all_members_share_are_refused_by_its_type_and_ca
         over_members("checked", stepped)
     grads, _ = expected("pmean")
     np.testing.assert_allclose(PARAMS["w"] - over_members("vmap", stepped)["w"], [grads["w"]] * N, rtol=2e-5)
+
+
+def weighted(tx, grads, weights, axis=True):
+    """The updates after two steps, of which each member has its gradients and weights."""
+
+    def updated(grads, weights):
+        state = tx.init(jnp.zeros(2))
+        for g, w in zip(grads, weights, strict=True):
+            updates, state = tx.update(g, state, jnp.zeros(2), weight=w)
+        return updates
+
+    return jax.vmap(updated, axis_name="d")(grads, weights) if axis else updated(grads, weights)
+
+
+GRADS = np.array([[[1.0, -2.0], [4.0, 3.0]], [[np.nan, np.inf], [7.0, 5.0]], [[2.0, 8.0], [6.0, -6.0]]])
+WEIGHTS = np.array([[1.0, 3.0], [0.0, 2.0], [5.0, 0.5]])
+COUNTED = np.where(WEIGHTS[..., None] > 0, GRADS, 0) * WEIGHTS[..., None]
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        gd.accumulate(gd.chain(gd.mean_over("d"), gd.sgd(1.0)), 2),
+        gd.chain(gd.mean_over("d"), gd.accumulate(gd.sgd(1.0), 2)),
+        gd.accumulate(gd.shard_update(gd.sgd(1.0), "d"), 2),
+        gd.shard_update(gd.accumulate(gd.sgd(1.0), 2), "d"),
+        gd.accumulate(gd.chain(gd.compressed_mean("d", rank=1), gd.sgd(1.0)), 2),
+        gd.chain(gd.mean_over("d"), gd.by_path({".*": gd.accumulate(gd.sgd(1.0), 2)})),
+    ],
+    ids=lambda tx: repr(tx)[:40],
+)
+def test_accumulated_steps_and_members_make_one_ratio(tx):
+    want = -COUNTED.sum((0, 1)) / WEIGHTS.sum()
+    np.testing.assert_allclose(weighted(tx, GRADS, WEIGHTS), [want] * 3, rtol=1e-5)
+
+
+@pytest.mark.parametrize("tx", [gd.mean_over("d"), gd.shard_update(gd.scale(1.0), "d")], ids=["mean", "shard"])
+def test_the_mean_of_members_is_by_their_weights(tx):
+    want = COUNTED[:, 1].sum(0) / WEIGHTS[:, 1].sum()
+    np.testing.assert_allclose(weighted(tx, GRADS, WEIGHTS), [want] * 3, rtol=1e-5)
+
+
+def test_weights_of_accumulated_gradients():
+    tx = gd.accumulate(gd.sgd(1.0), 2)
+    np.testing.assert_allclose(weighted(tx, GRADS[0], WEIGHTS[0], False), -COUNTED[0].sum(0) / 4, rtol=1e-6)
+    np.testing.assert_allclose(weighted(tx, GRADS[1], WEIGHTS[1], False), [-7.0, -5.0], rtol=1e-6)  # NaN of weight 0
+    np.testing.assert_array_equal(weighted(tx, GRADS[0], [0.0, 0.0], False), [0.0, 0.0])
+    np.testing.assert_allclose(weighted(tx, GRADS[0], [1.0, 3.0], False), weighted(tx, GRADS[0], [2.0, 6.0], False))
+    with pytest.raises(ValueError, match="weight must be a scalar"):
+        tx.update(jnp.ones(2), tx.init(jnp.ones(2)), weight=jnp.ones(2))
+
+
+def test_a_checkpoint_from_before_weights_counts_each_gradient_as_one():
+    tx = gd.accumulate(gd.sgd(1.0), 3)
+    _, state = tx.update(jnp.ones(2), tx.init(jnp.ones(2)))
+    older = {key: x for key, x in gd_keyed.keyed(state).items() if key != "Accumulate/weight"}
+    assert gd_keyed.unkeyed(older, tx.init(jnp.ones(2))).weight == 1.0
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        gd.adamw(0.1),
+        gd.chain(gd.clip(1.0), gd.sgd(0.1)),
+        gd.masked(gd.sgd(0.1), True),
+        gd.sam(gd.sgd(0.1)),
+        gd.lookahead(gd.sgd(0.1), 5, 0.5),
+        gd.schedule_free(gd.sgd(0.1), 0.1),
+        gd.by_path({".*": gd.sgd(0.1)}),
+        gd.packed(gd.adam(0.1)),
+        gd.params_ema(gd.sgd(0.1)),
+        gd.apply_if_finite(gd.sgd(0.1), 2),
+        gd.cocob(),
+    ],
+    ids=lambda tx: tx.factory.__name__,
+)
+def test_a_weight_that_no_part_takes_is_an_error_and_what_optax_ignores_is_ignored(tx):
+    p = jnp.ones(2)
+    state = tx.init(p)
+    told = {"value": 1.0, "grad": p, "value_fn": lambda p: jnp.sum(p**2), "others": 3}
+    jax.eval_shape(lambda p: tx.update(p, state, p, weight=None, **told), p)
+    with pytest.raises(TypeError, match=f"{tx.factory.__name__}: weight has no effect"):
+        tx.update(p, state, p, weight=2.0, **told)
+
+
+def test_weights_of_a_plain_optax_transformation_are_its_own_business_unless_it_takes_none():
+    with pytest.raises(TypeError, match="descend: weight has no effect"):
+        gd.descend(optax.scale(1.0), 1.0, optax.scale(1.0).init(1.0), 1.0, weight=2.0)
+
+    def update(updates, state, params=None, *, weight):
+        return jax.tree.map(lambda u: weight * u, updates), state
+
+    own = optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+    tx = gd.chain(own, gd.sgd(1.0))
+    assert tx.update(1.0, tx.init(1.0), weight=2.0)[0] == -2.0
+
+
+def test_weights_of_batches_reach_an_optimizer_that_accumulates():
+    tx = gd.accumulate(gd.sgd(1.0), 2)
+    step = gd.make_step(lambda w, b: (w * b).mean(), tx, weight=jnp.sum)
+    state = gd.State.create(0.0, tx)
+    for batch in ([1.0, 1.0], [4.0, 4.0]):
+        state, _ = step(state, jnp.array(batch))
+    np.testing.assert_allclose(state.params, -(2 * 1 + 8 * 4) / 10, rtol=1e-6)
+
+
+def a_schedule(value: float) -> optax.Schedule:
+    return optax.constant_schedule(value)
+
+
+@pytest.mark.parametrize(
+    ("attempt", "message"),
+    [
+        (lambda: gd.adafactor(0.1, dim=1), "adafactor: dim has no effect without axis_name"),
+        (lambda: gd.centralize(dim=1), "centralize: dim has no effect"),
+        (lambda: gd.muon(0.1, dim=1), "muon: dim must"),
+        (lambda: gd.compressed_mean("d", bits=8, seed=3), "compressed_mean: seed has no effect with bits"),
+        (lambda: gd.Checkpoints("x", keep_best=0, best="accuracy"), "Checkpoints: best has no effect"),
+        (lambda: gd.lift(a_schedule, explicit=True), "lift: explicit and any_dtype have no effect"),
+        (
+            lambda: gd.fit(lambda w, b: w**2, 1.0, gd.sgd(0.1), steps=1, drop_remainder=False, progress=False),
+            "fit: drop_remainder=False has no effect",
+        ),
+        (
+            lambda: gd.make_step(lambda w, b: w**2, gd.sgd(0.1))(gd.State.create(1.0, gd.sgd(0.1), extra=1.0), None),
+            "make_step: the state has `extra`, and the loss takes none",
+        ),
+    ],
+)
+def test_an_argument_without_effect_is_an_error(attempt, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        attempt()
