@@ -120,24 +120,12 @@ def zeros(like: Any, x: jax.Array) -> jax.Array:
 
 def mean(x: jax.Array, axis_name: AxisName, dtype: Any = None) -> jax.Array:
     """The mean over an axis in the dtype of `x`, summed in another one, by default float32 or wider."""
-    wide = x.astype(_wire(x.dtype, dtype))
-    for group in _groups(axis_name):
-        wide = lax.pmean(wide, group)
-    return wide.astype(x.dtype)
+    return lax.pmean(x.astype(_wire(x.dtype, dtype)), axis_name).astype(x.dtype)
 
 
 def psum(x: jax.Array, axis_name: AxisName) -> jax.Array:
     """Return the sum over an axis; `x` itself where there is none."""
-    for group in _groups(axis_name):
-        x = lax.psum(x, group)
-    return x
-
-
-def _groups(axis_name: AxisName) -> list[AxisName]:
-    """Split an axis into those that types track and those of `vmap`: JAX does not reduce over both at once."""
-    known = tracked(axis_name)
-    by_type = [tuple(name for name in names(axis_name) if (name in known) == tracks) for tracks in (True, False)]
-    return [group for group in by_type if group] if all(by_type) else [axis_name] if names(axis_name) else []
+    return lax.psum(x, axis_name) if names(axis_name) else x
 
 
 def _wire(own: Any, dtype: Any) -> Any:
@@ -220,7 +208,7 @@ def sums(xs: Sequence[jax.Array], over: Sequence[tuple[Hashable, ...]]) -> list[
             groups.setdefault((own, x.dtype, differing(x)), []).append(i)
     summed = list(xs)
     for (own, *_), places in groups.items():
-        together = psum(jnp.concatenate([xs[i].ravel() for i in places]), own)
+        together = lax.psum(jnp.concatenate([xs[i].ravel() for i in places]), own)
         ends = list(itertools.accumulate(xs[i].size for i in places))
         for i, start, end in zip(places, [0, *ends], ends, strict=False):
             summed[i] = together[start:end].reshape(xs[i].shape)

@@ -108,8 +108,8 @@ class GradientTransform(Value, optax.GradientTransformationExtraArgs):
 
     def check(self) -> None:
         """Run the body once, so that what it refuses is refused when the value is made."""
-        given = self.arguments
-        if "dim" in given and given.get("axis_name", "") is None and given["dim"] != self.factory.defaults.get("dim"):
+        given, default = self.arguments, self.factory.defaults.get("dim")
+        if default is not None and given["dim"] != default and given.get("axis_name", "") is None:
             raise ValueError(
                 f"{self.factory.__name__}: dim has no effect without axis_name, over which it says how leaves are "
                 f"divided, got dim={given['dim']!r}. Give axis_name too, or leave dim out."

@@ -72,7 +72,7 @@ def over_members(kind, f):
     if kind == "pmap":
         return jax.pmap(f, in_axes=(None, 0), axis_name="d", devices=jax.devices()[:N])(PARAMS, batch)
     devices, auto = np.array(jax.devices()), (AxisType.Auto,) * 2
-    options: dict = {"in_specs": (P(), P("d")), "out_specs": P("d"), "check_vma": kind != "unchecked"}
+    options: dict = {"in_specs": (P(), P("d")), "out_specs": P("d"), "check_vma": kind not in ("unchecked", "nested")}
     mesh = Mesh(devices[:N], ("d",))
     if kind == "auto":
         mesh = Mesh(devices.reshape(N, 2), ("d", "m"), axis_types=auto)
@@ -87,8 +87,7 @@ def over_members(kind, f):
 
     def member(params, batch):
         if kind != "invariant" and options["check_vma"]:
-            names = {"tuple": ("a", "b"), "nested": "b"}.get(kind, "d")
-            params = jax.lax.pcast(params, names, to="varying")
+            params = jax.lax.pcast(params, axis_of(kind), to="varying")
         if kind == "nested":
             one = jax.vmap(lambda batch: f(params, jax.tree.map(lambda x: x[0], batch)), axis_name="a")
             return jax.tree.map(lambda x: x[:, None], one(batch))
