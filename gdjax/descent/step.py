@@ -16,7 +16,6 @@ from gdjax.descent.losses import require_loss
 from gdjax.descent.weighing import Weight
 from gdjax.value.diagnose import require_optimizer
 from gdjax.value.printing import brief, text
-from gdjax.value.printing import brief, text
 from gdjax.value.traits import anywhere, keeps_weights, reduced_over, refuse_examples
 
 

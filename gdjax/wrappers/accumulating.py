@@ -8,7 +8,7 @@ import optax
 
 from gdjax import axes, tree
 from gdjax.value import Interval, ScalarOrSchedule, at, transform
-from gdjax.value.traits import reduced_over, refuse_examples, takers
+from gdjax.value.traits import naming, reduced_over, refuse_examples, takers
 
 
 class AccumulateState(NamedTuple):
@@ -94,7 +94,8 @@ def accumulate(
         def step(updates, state):
             divisor = jnp.where(weights == 0, 1.0, weights)
             mean = jax.tree.map(lambda s: s / tree.scalar(divisor, s), tree.widen(total(updates, state)))
-            told = {**extra_args, "weight": weights} if takers(inner, "weight") else extra_args
+            takes = naming(inner, "weight") if weight is None else takers(inner, "weight")
+            told = {**extra_args, "weight": weights} if takes else extra_args
             stepped, kept = inner.update(mean, state.inner_state, params, **told)
             return tree.cast_like(stepped, updates), AccumulateState(
                 mini_step=jnp.zeros_like(count),

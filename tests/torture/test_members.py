@@ -373,6 +373,11 @@ def test_weights_of_a_plain_optax_transformation_are_its_own_business_unless_it_
     assert tx.update(1.0, tx.init(1.0), weight=2.0)[0] == -2.0
 
 
+def test_without_a_weight_none_reaches_what_is_within():
+    tx = gd.accumulate(optax.chain(gd.adam(0.1)), 1)
+    tx.update(jnp.ones(2), tx.init(jnp.ones(2)), jnp.ones(2))
+
+
 def test_weights_of_batches_reach_an_optimizer_that_accumulates():
     tx = gd.accumulate(gd.sgd(1.0), 2)
     step = gd.make_step(lambda w, b: (w * b).mean(), tx, weight=jnp.sum)
