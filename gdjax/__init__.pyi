@@ -56,7 +56,6 @@ from optax import Updates as Updates
 from optax import WrappedSchedule as WrappedSchedule
 from optax import ZeroNansState as ZeroNansState
 from optax import ZoomLinesearchInfo as ZoomLinesearchInfo
-from optax import incremental_update as incremental_update
 from optax import init_empty_state as init_empty_state
 from optax import inject_hyperparams as inject_hyperparams
 from optax import inject_stateful_hyperparams as inject_stateful_hyperparams
@@ -70,9 +69,6 @@ from optax import periodic_update as periodic_update
 from optax import power_iteration as power_iteration
 from optax import safe_increment as safe_increment
 from optax import safe_int32_increment as safe_int32_increment
-from optax import safe_norm as safe_norm
-from optax import safe_root_mean_squares as safe_root_mean_squares
-from optax import scale_gradient as scale_gradient
 from optax import skip_large_updates as skip_large_updates
 from optax import skip_not_finite as skip_not_finite
 from optax import tree_map_params as tree_map_params
@@ -203,6 +199,10 @@ from gdjax.matrices import moonlight_scale as moonlight_scale
 from gdjax.names import factories as factories
 from gdjax.names import parse as parse
 from gdjax.norms import global_norm as global_norm
+from gdjax.numerics import incremental_update as incremental_update
+from gdjax.numerics import safe_norm as safe_norm
+from gdjax.numerics import safe_root_mean_squares as safe_root_mean_squares
+from gdjax.numerics import scale_gradient as scale_gradient
 from gdjax.optimizers import adabelief as adabelief
 from gdjax.optimizers import adadelta as adadelta
 from gdjax.optimizers import adafactor as adafactor

@@ -42,6 +42,7 @@ NAMES = {
     "matrices": "jordan_scale moonlight_scale",
     "names": "factories parse",
     "norms": "global_norm",
+    "numerics": "incremental_update safe_norm safe_root_mean_squares scale_gradient",
     "optimizers": """
         adabelief adadelta adafactor adagrad adam adamax adamaxw adamw adan ademamix adopt amsgrad came
         cautious_adamw dadapt_adamw dog dowg fromage lamb laprop lars lion mars_adamw muon nadam nadamw

@@ -24,7 +24,7 @@ FLOORS = [
     ["tree"],
     ["squares"],
     ["norms", "linalg", "widening"],
-    ["assignment", "perturbations", "projections", "second_order", "tree_utils"],
+    ["assignment", "numerics", "perturbations", "projections", "second_order", "tree_utils"],
     ["losses"],
     ["value"],
     ["lifted", "matrices"],

@@ -19,6 +19,8 @@ from gdjax import assignment, losses, perturbations, projections, second_order, 
 
 INF = float("inf")
 DTYPES = ["float16", "bfloat16", "float32", "float64"]
+RUN = ["float16", "float64"]
+"""The dtypes that are run, one of each kind: computed in a wider one, and in itself. Of the others, types suffice."""
 
 
 def public(module):
@@ -241,15 +243,16 @@ def test_a_loss_and_its_gradient_are_right_in_every_dtype(name):
     want, slope = reference(*args), slopes(reference, [x.copy() for x in args])
     with jax.enable_x64(True):
         both = jax.value_and_grad(lambda xs: total(loss(*xs)), has_aux=True)
-        run = jitted(lambda many: [both(xs) for xs in many])
-        found = run([tuple(jnp.asarray(x, dtype) for x in args) for dtype in DTYPES])
-        for dtype, ((_, value), gradient) in zip(DTYPES, found, strict=True):
-            assert value.dtype == dtype
-            assert value.shape == np.shape(want)
+        given = {dtype: tuple(jnp.asarray(x, dtype) for x in args) for dtype in DTYPES}
+        found = jitted(lambda given: {dtype: both(xs) for dtype, xs in given.items()})({x: given[x] for x in RUN})
+        for dtype in DTYPES:
+            types = jax.eval_shape(both, given[dtype])
+            assert (types[0][1].dtype, types[0][1].shape) == (dtype, np.shape(want))
+            assert all(x.dtype == dtype for x in types[1])
+        for dtype, ((_, value), gradient) in found.items():
             rough = max(4 * float(jnp.finfo(dtype).eps), 1e-6)
             np.testing.assert_allclose(np.float64(value), want, rough, rough)
             for one, right in zip(gradient, slope, strict=True):
-                assert one.dtype == dtype
                 np.testing.assert_allclose(np.float64(one), right, rough, rough)
 
 
@@ -851,3 +854,18 @@ def test_hessians_of_few_bits_and_of_nothing():
         assert second_order.hvp(loss, jnp.array([1.0, 1.0, 1.0]), w, one, None)["a"].tolist() == [6, 12]
         assert second_order.hessian_diag(loss, w, one, None).dtype == dtype
     assert second_order.hessian_diag(lambda w, x, y: 0.0, {}, None, None).shape == (0,)
+
+
+# Functions beside the transforms
+
+
+def test_functions_beside_the_transforms_take_few_bits_and_traced_numbers():
+    h = jnp.array([300.0, 400.0], jnp.float16)
+    assert gd.safe_norm(h, 1e-6) == 500
+    np.testing.assert_allclose(np.float32(gd.safe_root_mean_squares(h, 1e-6)), 500 / 2**0.5, rtol=1e-3)
+    new = gd.incremental_update({"x": h, "n": None}, {"x": 0 * h, "n": None}, jnp.float32(0.5))
+    assert new["x"].dtype == jnp.float16
+    assert new["x"].tolist() == [150, 200]
+    gradient = jax.jit(jax.grad(lambda x, s: jnp.sum(gd.scale_gradient({"x": x}, s)["x"] ** 2)))
+    assert gradient(jnp.array([3.0]), 0.5).tolist() == [3]
+    assert gradient(jnp.array([3.0]), 0.0).tolist() == [0]

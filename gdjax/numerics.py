@@ -1,0 +1,64 @@
+"""Functions of numbers that Optax has beside its transforms, right for narrow dtypes and under a trace."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from gdjax.tree import Tree, as_dtype, wide
+from gdjax.widening import widened
+
+safe_norm = widened(optax.safe_norm)
+safe_root_mean_squares = widened(optax.safe_root_mean_squares)
+
+
+def incremental_update(new_tensors: Tree, old_tensors: Tree, step_size: ArrayLike) -> Tree:
+    """Return `s new + (1 - s) old`, each leaf computed in float32 or wider and returned in the dtype of the two.
+
+    Args:
+      new_tensors: a tree of numbers; a leaf of `None` stays `None`.
+      old_tensors: a tree of the same structure.
+      step_size: the weight `s` of the new tree, in `[0, 1]`.
+
+    >>> print(incremental_update(jnp.array([1.0]), jnp.array([0.0]), 0.25))
+    [0.25]
+    """
+
+    def step(new: Any, old: Any) -> Any:
+        if new is None:
+            return None
+        moved = step_size * _wide(new) + (1.0 - step_size) * _wide(old)  # pyright: ignore[reportOperatorIssue]
+        dtype = jnp.result_type(new, old)
+        return as_dtype(moved, dtype) if jnp.issubdtype(dtype, jnp.inexact) else moved
+
+    return jax.tree.map(step, new_tensors, old_tensors, is_leaf=lambda x: x is None)
+
+
+def scale_gradient(inputs: Tree, scale: ArrayLike) -> Tree:
+    """Return the inputs, with derivatives that are multiplied by a number, which may be traced.
+
+    Args:
+      inputs: a tree of numbers.
+      scale: the factor of the derivatives.
+
+    >>> print(jax.grad(lambda x: scale_gradient(x, 0.5) ** 2)(3.0))
+    3.0
+    """
+    return jax.tree.map(lambda x: _scaled(jnp.asarray(x), scale), inputs)
+
+
+@jax.custom_jvp
+def _scaled(x: jax.Array, scale: ArrayLike) -> jax.Array:
+    return x
+
+
+@_scaled.defjvp
+def _scaled_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    (x, scale), (change, _) = primals, tangents
+    return x, (scale * change).astype(change.dtype)
+
+
+def _wide(x: Any) -> jax.Array:
+    return as_dtype(x, wide(jnp.dtype(jnp.result_type(x))))
