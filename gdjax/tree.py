@@ -48,7 +48,7 @@ def selector(who: str, mask: Any, name: str = "mask") -> Any:
         leaves = [] if is_function(mask) else jax.tree.leaves(mask)
         if any(isinstance(x, (str, int, float)) and not isinstance(x, bool) for x in leaves):
             raise ValueError(f"{who}: {name} must be a pattern, or a tree or a function of booleans, got {mask!r}.")
-        return mask
+        return functools.partial(_masking, who, name, mask)
     try:
         re.compile(mask)
     except re.error as error:
@@ -61,6 +61,21 @@ def is_function(x: Any) -> bool:
     """Is it a function of the parameters? A callable tree (a module, say) of labels or booleans is none."""
     leaves = jax.tree.leaves(x)
     return bool(leaves) and all(map(callable, leaves))
+
+
+def _masking(who: str, name: str, mask: Any, params: Tree) -> Tree:
+    """A mask, or what a function of the parameters returns for one, if it is a prefix of their tree."""
+    found = mask(params) if is_function(mask) else mask
+    try:
+        jax.tree.map(lambda _, part: part, found, params)
+    except (TypeError, ValueError) as error:
+        paths = listed([path for path, _ in leaves_with_paths(params)])
+        of_mask = listed([path for path, _ in leaves_with_paths(found)])
+        must = f"must be a tree of booleans like the parameters, whose paths are {paths}, or a prefix of it"
+        raise ValueError(f"{who}: {name} {must}; its own paths are {of_mask or 'none'}.") from error
+    if any(isinstance(leaf, str) for leaf in jax.tree.leaves(found)):
+        raise ValueError(f"{who}: {name} must return booleans, got {jax.tree.leaves(found)[0]!r}.")
+    return found
 
 
 def _matching(who: str, name: str, pattern: str, params: Tree) -> Tree:

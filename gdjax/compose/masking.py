@@ -29,6 +29,8 @@ def masked(inner: optax.GradientTransformation, mask: Any, *, mask_compatible_ex
     >>> print(updates["w"], updates["b"])
     10.0 1.0
     """
+    if mask is None:
+        raise TypeError("masked: mask must be a pattern, or a tree or a function of booleans, got None.")
     return optax.masked(inner, tree.selector("masked", mask), mask_compatible_extra_args=mask_compatible_extra_args)
 
 

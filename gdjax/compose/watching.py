@@ -46,6 +46,8 @@ def watch(inner: optax.GradientTransformation, name: str = "", axis_name: Any = 
     >>> print({name: float(norm) for name, norm in gd.metrics(state).items()})
     {'grad_norm': 4.0, 'param_norm': 3.0, 'update_norm': 2.0}
     """
+    if not isinstance(name, str):
+        raise TypeError(f"watch: name must be a string, got {name!r}.")
     prefix = f"{name}/" if name else ""
     watched = [f"{prefix}{of}_norm" for of in ("grad", "param", "update")]
 
@@ -73,8 +75,11 @@ def metrics(state: optax.OptState) -> dict[str, jax.Array]:
       state: the state of any transform.
 
     Raises:
+      TypeError: if it is given an optimizer.
       ValueError: if two of them recorded under one name.
     """
+    if isinstance(state, optax.GradientTransformation):
+        raise TypeError("metrics: give the state that update returned, got the optimizer itself.")
     found: dict[str, jax.Array] = {}
     for node in jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, WatchState)):
         for seen in (node.seen, metrics(node.inner_state)) if isinstance(node, WatchState) else ():

@@ -105,7 +105,7 @@ def _way(argument: Any, slot: Slot) -> str:
     """What to write in the place of an argument of another kind, where that can be told."""
     if called := uncalled(argument):
         return called
-    if isinstance(argument, str) and "transform" in slot.takes | ({"transform"} if "(" in argument else set()):
+    if isinstance(argument, str) and "(" in argument:
         return "; gd.parse reads a text"
     if isinstance(argument, str):
         return "; write it without quotes" if _is_number(argument) else ""
@@ -121,7 +121,8 @@ def _way(argument: Any, slot: Slot) -> str:
 def _way_to_transform(argument: Any, slot: Slot) -> str:
     if argument is None:
         return "; leave it out, or give gd.identity()"
-    if isinstance(argument, Schedule) or (isinstance(argument, (int, float)) and not isinstance(argument, bool)):
+    is_number = isinstance(argument, (int, float)) and not isinstance(argument, bool)
+    if isinstance(argument, Schedule) or (is_number and slot.several):
         return f"; gd.scale_by_learning_rate({brief(argument)}) is one"
     if isinstance(argument, (list, tuple)):
         if len(argument) == 2 and all(callable(x) and not isinstance(x, Value) for x in argument):

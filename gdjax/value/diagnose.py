@@ -2,6 +2,7 @@
 
 import contextlib
 import dis
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -80,10 +81,14 @@ def mismatches(tx: Any, updates: Any, state: Any, params: Any) -> Iterator[None]
     try:
         yield
     except (TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
-        if isinstance(error, TracedError) or _is_raised_by_user(error):
+        if isinstance(error, (MissingError, TracedError)) or _is_raised_by_user(error):
             raise
         if what := misplaced.of_update(tx, updates, state, params):
             raise MismatchError(who, what) from error
+        if (names := _missing(error)) and who != "opaque_transform":  # what is around a plain one has a name
+            call = "".join(f", {name}=..." for name in names)
+            say = f"{who} needs {', '.join(names)}: call tx.update(grads, state, params{call})."
+            raise MissingError(say) from error
         if isinstance(error, MismatchError):
             if error.who == _stands_for(tx):  # the user wrote the name of the optimizer, not that of its chain
                 raise MismatchError(who, error.what) from error.__cause__
@@ -111,6 +116,16 @@ class MismatchError(ValueError):
 
     def __reduce__(self) -> Any:
         return type(self), (self.who, self.what)
+
+
+class MissingError(TypeError):
+    """An update without an extra argument that it needs."""
+
+
+def _missing(error: BaseException) -> list[str]:
+    """The extra arguments that a function of Optax, called by its update, was not given."""
+    found = re.search(r"update_fn\(\) missing \d+ required keyword-only arguments?: (.*)", str(error))
+    return re.findall(r"'(\w+)'", found[1]) if found and isinstance(error, TypeError) else []
 
 
 class InexactError(TypeError):

@@ -8,7 +8,7 @@ import optax
 
 from gdjax.value import diagnose, misplaced
 from gdjax.value.base import Value, register
-from gdjax.value.printing import text, uncalled
+from gdjax.value.printing import brief, text, uncalled
 from gdjax.value.traits import require_effect
 
 
@@ -138,7 +138,7 @@ def expand(tx: GradientTransform) -> GradientTransform:
 def require_value(who: str, tx: Any) -> None:
     """Refuse what is no transform of this package."""
     if not isinstance(tx, GradientTransform):
-        raise TypeError(f"{who}: tx must be a gdjax transform, got {text(tx)}{uncalled(tx)}.")
+        raise TypeError(f"{who}: tx must be a gdjax transform, got {brief(tx)}{uncalled(tx)}.")
 
 
 def _init(tx: GradientTransform, params: Any) -> Any:

@@ -80,7 +80,10 @@ class _Reader:
             case ast.Call(func=ast.Name(id=name)):
                 return self.call(node, name, depth)
             case ast.Call(func=ast.Attribute(attr=name)):
-                raise self.error(node, f"attribute access; names stand alone, {name}(...)")
+                own = name if name in self.calls or name.lower() not in self.calls else name.lower()
+                raise self.error(node, f"attribute access; names stand alone, {own}(...)")
+            case ast.Attribute(attr=name):
+                raise self.error(node, f"attribute access is neither a call by name nor a literal; write {name} alone")
         raise self.error(node, f"{_KINDS.get(type(node), type(node).__name__)} is neither a call by name nor a literal")
 
     def literal(self, node: ast.expr, value: Any) -> Any:
@@ -135,6 +138,8 @@ class _Reader:
             raise self.error(node, str(error)) from error
 
     def unknown(self, node: ast.expr, name: str) -> ParseError:
+        if (word := name.capitalize()) in ("True", "False", "None"):
+            return self.error(node, f"unknown name {name!r}, did you mean {word}")
         return self.error(node, f"unknown name {name!r}{nearest(name, [*self.calls, *self.constants])}")
 
     def error(self, node: ast.expr | ast.keyword, reason: str) -> ParseError:

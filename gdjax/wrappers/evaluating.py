@@ -9,7 +9,8 @@ from optax.contrib import ScheduleFreeState
 
 from gdjax import tree
 from gdjax.collectives import LocalStepsState
-from gdjax.value.diagnose import difference
+from gdjax.value import misplaced
+from gdjax.value.diagnose import difference, require_optimizer
 from gdjax.wrappers.averaging import ParamsEmaState, SlowState, ema_of
 from gdjax.wrappers.schedule_free import mean_of
 
@@ -45,6 +46,11 @@ def eval_params(tx: optax.GradientTransformation, state: Any, params: Any) -> An
     >>> gd.eval_params(tx, tx.init(5.0), 5.0)
     5.0
     """
+    require_optimizer("eval_params", tx)
+    if hasattr(state, "opt_state"):
+        raise TypeError(f"eval_params: state must be that of the optimizer, got a {type(state).__name__}: {_OF_STATE}.")
+    if misplaced.of_init(params):
+        raise TypeError("eval_params: the state came last: call eval_params(tx, state, params).")
     expected = jax.eval_shape(tx.init, params)
     if where := difference(state, expected, "the state given", "the one that init makes"):
         raise ValueError(f"eval_params: the state does not belong to these params: {where}.")
@@ -54,6 +60,9 @@ def eval_params(tx: optax.GradientTransformation, state: Any, params: Any) -> An
     for node in nodes:
         params = _read(node, params)
     return params
+
+
+_OF_STATE = "call eval_params(tx, state.opt_state, state.params)"
 
 
 def _keeps(node):

@@ -40,6 +40,9 @@ def apply_if_finite(inner: optax.GradientTransformation, max_consecutive_errors:
     -2.0 0
     0.0 1
     """
+    if isinstance(max_consecutive_errors, float) or not hasattr(max_consecutive_errors, "__index__"):
+        must = "max_consecutive_errors must be an integer"
+        raise TypeError(f"apply_if_finite: {must}, got {max_consecutive_errors!r}.")
     if max_consecutive_errors < 0:
         raise ValueError(f"apply_if_finite: max_consecutive_errors must be at least 0, got {max_consecutive_errors}.")
 

@@ -40,6 +40,8 @@ def packed(inner: optax.GradientTransformation, below: int = 4096):
     >>> len(jax.tree.leaves(gd.adam(0.1).init(params))), len(jax.tree.leaves(gd.packed(gd.adam(0.1)).init(params)))
     (201, 3)
     """
+    if isinstance(below, bool) or not hasattr(below, "__index__"):
+        raise TypeError(f"packed: below must be an integer, got {below!r}.")
     if below < 1:
         raise ValueError(f"packed: below must be at least 1, got {below}.")
     _require_flat(inner)

@@ -263,6 +263,33 @@ def test_params_without_an_array_are_refused():
     check(lambda: fit(loss, PARAMS, ADAMW, ([1.0], [2.0])), ValueError, "make arrays of lists: np.asarray")
 
 
+READ = [
+    (lambda: gd.masked(OTHER, {"w": True}).init(PARAMS), ValueError, "whose paths are 'b', 'w', or a prefix of it;"),
+    (lambda: gd.masked(OTHER, lambda p: {"w": True}).init(PARAMS), ValueError, "masked: mask must be a tree of bool"),
+    (lambda: gd.masked(OTHER, lambda p: "w").init(PARAMS), ValueError, "masked: mask must return booleans, got 'w'"),
+    (lambda: gd.masked(OTHER, None), TypeError, "masked: mask must be a pattern, or a tree or a function of booleans"),
+    (lambda: gd.adamw(0.1, mask={"w": True}).init(PARAMS), ValueError, "add_decayed_weights: mask must be a tree of"),
+    (lambda: gd.lbfgs().update(PARAMS, gd.lbfgs().init(PARAMS), PARAMS), TypeError, "lbfgs needs value, grad, value"),
+    (lambda: gd.momo().update(PARAMS, gd.momo().init(PARAMS), PARAMS), TypeError, "momo needs value: call tx.update("),
+    (lambda: gd.eval_params(ADAMW, PARAMS, STATE), TypeError, "the state came last: call eval_params(tx, state, par"),
+    (lambda: gd.eval_params(STATE, ADAMW, PARAMS), TypeError, "eval_params: tx must be an optimizer"),
+    (lambda: gd.eval_params(ADAMW, gd.State.create(PARAMS, ADAMW), PARAMS), TypeError, "state.opt_state, state.params"),
+    (lambda: gd.metrics(gd.watch(OTHER)), TypeError, "metrics: give the state that update returned, got the optimizer"),
+    (lambda: gd.watch(OTHER, name=3), TypeError, "watch: name must be a string, got 3"),
+    (lambda: gd.describe(PARAMS, ADAMW), TypeError, "describe: tx must be a gdjax transform, got a dict of 2 leaves"),
+    (lambda: gd.apply_if_finite(OTHER, 1.5), TypeError, "max_consecutive_errors must be an integer, got 1.5"),
+    (lambda: gd.packed(OTHER, below="a"), TypeError, "packed: below must be an integer, got 'a'"),
+    (lambda: gd.parse("adam(0.1, nesterov=true)"), ValueError, "unknown name 'true', did you mean True"),
+    (lambda: gd.parse("adam(0.1, mu_dtype=jnp.bfloat16)"), ValueError, "write bfloat16 alone"),
+    (lambda: gd.parse("torch.optim.AdamW(0.1)"), ValueError, "names stand alone, adamw(...)"),
+]
+
+
+@pytest.mark.parametrize(("call", "kind", "message"), READ)
+def test_masks_extras_and_readers_say_what_to_give(call, kind, message):
+    check(call, kind, message)
+
+
 def test_a_donated_step_leaves_the_callers_arrays():
     shared, key = jnp.ones(3), jax.random.key(0)
     params, extra = {"one": shared, "other": shared}, {"seen": shared}
