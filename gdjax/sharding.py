@@ -10,6 +10,7 @@ from jax.core import Tracer
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from gdjax import axes, tree
+from gdjax.value.diagnose import require_optimizer
 from gdjax.value.explicit import Near, apart
 
 
@@ -119,6 +120,7 @@ def _of_state(
     who: str, tx: optax.GradientTransformation, params: Any, mesh: Mesh | AbstractMesh | None
 ) -> tuple[Any, Any]:
     """The state as shapes, and its shardings."""
+    require_optimizer(who, tx)
     mesh = _mesh(who, params) if mesh is None else mesh
     for path, leaf in tree.leaves_with_paths(params):
         _require_axes(who, path, _spec(leaf), mesh)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from gdjax.value.diagnose import require_count
+from gdjax.value.printing import brief
 
 Seen = Mapping[str, Any]
 """What is new, by name: `step` (steps taken), `loss`, ... after a step; what was evaluated; `seconds`."""
@@ -57,12 +58,16 @@ class Criterion:
     """Whether it says how many steps that are not finite are borne."""
 
     def __or__(self, other: "Criterion") -> "Criterion":
+        _require_criterion("|", other)
+
         def because(state: Any) -> Ending | None:
             return self.because(state[0]) or other.because(state[1])
 
         return _both(f"{self} | {other}", self, other, jnp.logical_or, because)
 
     def __and__(self, other: "Criterion") -> "Criterion":
+        _require_criterion("&", other)
+
         def because(state: Any) -> Ending | None:
             one, two = self.because(state[0]), other.because(state[1])
             return (one[0], f"{one[1]} and {two[1]}") if one and two else None
@@ -85,6 +90,10 @@ def target(name: str, *, above: float | None = None, below: float | None = None)
     >>> target("accuracy", above=0.97)
     target('accuracy', above=0.97)
     """
+    _require_name("target", "name", name)
+    for side, bound in (("above", above), ("below", below)):
+        if bound is not None:
+            _require_number("target", side, bound)
     if above is not None and below is None:
         text, sign, bound = f"target({name!r}, above={above!r})", ">", above
     elif below is not None and above is None:
@@ -107,6 +116,8 @@ def plateau(patience: int, min_delta: float = 0.0, metric: str = "loss", *, high
       higher: whether higher is better.
     """
     require_count("stop.plateau", "patience", patience)
+    _require_name("plateau", "metric", metric)
+    _require_number("plateau", "min_delta", min_delta)
     if not min_delta >= 0:
         raise ValueError(f"stop.plateau: min_delta must be at least 0, got {min_delta}.")
 
@@ -132,6 +143,7 @@ def plateau(patience: int, min_delta: float = 0.0, metric: str = "loss", *, high
 
 def tolerance(*, grad_norm: float) -> Criterion:
     """End when the norm of the gradient is at most this, greater than 0."""
+    _require_number("tolerance", "grad_norm", grad_norm)
     if not grad_norm > 0:
         raise ValueError(f"stop.tolerance: grad_norm must be greater than 0, got {grad_norm}.")
 
@@ -150,6 +162,7 @@ def steps(number: int) -> Criterion:
 
 def seconds(number: float) -> Criterion:
     """End after a time, greater than 0, told between dispatches; the time before a resumption counts."""
+    _require_number("seconds", "number", number)
     if not number > 0:
         raise ValueError(f"stop.seconds: the number must be greater than 0, got {number}.")
 
@@ -193,6 +206,25 @@ def guarded(stop: Criterion | None) -> Criterion:
     if stop is None:
         return nonfinite()
     return stop if stop.bears else nonfinite() | stop
+
+
+def _require_number(who: str, name: str, number: Any) -> None:
+    """Refuse what is no number."""
+    if isinstance(number, (bool, str)) or not hasattr(number, "__float__"):
+        raise TypeError(f"stop.{who}: {name} must be a number, got {number!r}.")
+
+
+def _require_name(who: str, name: str, given: Any) -> None:
+    """Refuse what is no name of a metric."""
+    if not isinstance(given, str):
+        raise TypeError(f"stop.{who}: {name} must be the name of a metric, got {given!r}.")
+
+
+def _require_criterion(sign: str, given: Any) -> None:
+    """Refuse what is no criterion beside one."""
+    if not isinstance(given, Criterion):
+        way = f"; call it: gd.stop.{given.__name__}(...)" if getattr(given, "__module__", "") == __name__ else ""
+        raise TypeError(f"stop: {sign} must stand between two criteria, got {brief(given)}{way}.")
 
 
 def _last(text: str, name: str, passes: Callable[[Any], Any], words: Callable[[float], Ending]) -> Criterion:

@@ -10,6 +10,7 @@ from gdjax.schedules.piecewise import constant
 from gdjax.schedules.progress import Number, Steps, require_order, since
 from gdjax.value import Rate, schedule
 from gdjax.value.factory import opaque_schedule
+from gdjax.value.printing import brief
 
 
 @schedule
@@ -33,6 +34,9 @@ def join_schedules(schedules: Sequence[optax.Schedule], boundaries: Sequence[Ste
     >>> print(rate(9), rate(10), rate(60))
     1.0 0.5 0.25
     """
+    for name, given in (("schedules", schedules), ("boundaries", boundaries)):
+        if not isinstance(given, (list, tuple)):
+            raise TypeError(f"join_schedules: {name} must be a list, got {brief(given)}; write [{brief(given)}].")
     if len(schedules) != len(boundaries) + 1:
         raise ValueError(
             "join_schedules: the boundaries must be one fewer than the schedules, "

@@ -12,7 +12,7 @@ from jax.core import Tracer
 from gdjax.value.base import Value
 from gdjax.value.fingerprint import fingerprint
 from gdjax.value.gradient_transform import GradientTransform
-from gdjax.value.printing import brief, uncalled
+from gdjax.value.printing import DTYPES, brief, nearest, uncalled
 from gdjax.value.schedule import Schedule
 from gdjax.value.slots import Slot
 
@@ -88,10 +88,22 @@ def static(argument: Any, slot: Slot) -> Any:
         fingerprint(argument)
     except TypeError as error:
         raise TypeError(f"{slot.name} cannot be kept: {error}") from None
+    if "dtype" in slot.name and isinstance(argument, str):
+        _require_dtype(argument, slot)
     is_dtype = isinstance(argument, type(jnp.float32)) or (
         isinstance(argument, type) and issubclass(argument, np.generic)
     )
     return np.dtype(argument) if is_dtype else argument  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+def _require_dtype(name: str, slot: Slot) -> None:
+    """Refuse the name of no dtype."""
+    try:
+        jnp.dtype(name)
+    except TypeError:
+        known = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "single": "float32"}
+        hint = f", did you mean {known[name]!r}" if name in known else nearest(name, DTYPES)
+        raise TypeError(f"{slot.name} must be a dtype, got {name!r}{hint}") from None
 
 
 def refusal(argument: Any, slot: Slot) -> TypeError:
@@ -107,6 +119,9 @@ def _way(argument: Any, slot: Slot) -> str:
         return called
     if isinstance(argument, str) and "(" in argument:
         return "; gd.parse reads a text"
+    is_number = isinstance(argument, (int, float)) and not isinstance(argument, bool)
+    if is_number and slot.takes & _LEAVES == {"schedule"}:
+        return f"; gd.constant({argument}) is one"
     if isinstance(argument, str):
         return "; write it without quotes" if _is_number(argument) else ""
     if "transform" in slot.takes:
@@ -116,6 +131,9 @@ def _way(argument: Any, slot: Slot) -> str:
     if isinstance(argument, (tuple, list)) and slot.name in ("b1", "betas"):
         return f"; give b1={brief(argument[0])}, b2={brief(argument[1])}" if len(argument) == 2 else ""
     return ""
+
+
+_LEAVES = {"number", "schedule", "transform"}
 
 
 def _way_to_transform(argument: Any, slot: Slot) -> str:

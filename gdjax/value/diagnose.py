@@ -224,7 +224,8 @@ def difference(ours: Any, theirs: Any, our_name: str, their_name: str) -> str | 
     for path in [*a, *(path for path in b if path not in a)]:
         if path not in a or path not in b or jnp.shape(a[path]) != jnp.shape(b[path]):
             return f"at {path!r}: {short(a.get(path))} in {our_name}, {short(b.get(path))} in {their_name}"
-    shapes = [str(jax.tree.structure(x)).removeprefix("PyTreeDef(")[:200] for x in (ours, theirs)]
+    structures = [str(jax.tree.structure(x)) for x in (ours, theirs)]
+    shapes = [shown.removeprefix("PyTreeDef(").removesuffix(")")[:200] for shown in structures]
     return f"{our_name} is {shapes[0]}, {their_name} {shapes[1]}" if shapes[0] != shapes[1] else None
 
 

@@ -15,6 +15,7 @@ from gdjax.value.arguments import leaves, refusal, static
 from gdjax.value.base import V, Value
 from gdjax.value.explicit import automatic
 from gdjax.value.gradient_transform import GradientTransform
+from gdjax.value.printing import brief
 from gdjax.value.schedule import Schedule
 from gdjax.value.signatures import bare, signature
 from gdjax.value.slots import RANGES, Interval, Slot, slots
@@ -115,6 +116,12 @@ class Factory(Generic[P, V]):
     def __signature__(self) -> inspect.Signature:
         return self.signature
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        who = self.__dict__.get("__name__", "it")
+        raise AttributeError(f"{who} is a factory, which has no {name!r}; call it first: {who}(...).{name}.")
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Factory) and (self.function, self.static) == (other.function, other.static)
 
@@ -190,6 +197,9 @@ def transform(function: Any = None, /, *, any_dtype: bool | None = None, **decla
     (4.0, ())
     """
     if function is None:
+        if strange := sorted(declares.keys() - Declared.__annotations__.keys()):
+            known = ", ".join(Declared.__annotations__)
+            raise TypeError(f"transform: nothing is declared by {strange[0]!r}; it takes any_dtype, {known}.")
         traits = Traits.of(**declares)
         return functools.partial(declared, kind=GradientTransform, any_dtype=any_dtype, traits=traits)
     return declared(function, GradientTransform)
@@ -214,6 +224,9 @@ def declared(
     function: Callable[P, Any], kind: type[V], any_dtype: bool | None = None, traits: Traits = NONE
 ) -> Factory[P, V]:
     """A factory whose declaration is checked at once."""
+    if not callable(function):
+        who = {GradientTransform: "transform", Schedule: "schedule"}.get(kind, kind.__name__.lower())
+        raise TypeError(f"{who}: decorate a function of hyperparameters, got {brief(function)}.")
     factory = Factory(function, kind, any_dtype=any_dtype, traits=traits)
     if traits.reduces and "axis_name" not in factory.slots:
         raise TypeError(
@@ -283,9 +296,14 @@ def lift(
     >>> gd.lift(optax.fromage)(learning_rate=0.1)
     fromage(learning_rate=0.1, min_norm=1e-06)
     """
-    returns = function.__annotations__.get("return")
+    if not callable(function):
+        made = isinstance(function, optax.GradientTransformation)
+        way = "; give the factory itself, uncalled: lift(optax.adam)" if made else ""
+        raise TypeError(f"lift: function must be a factory of Optax, got {brief(function)}{way}.")
+    returns = getattr(function, "__annotations__", {}).get("return")
     if isinstance(returns, str):
         returns = inspect.signature(function, eval_str=True).return_annotation
+    static = [static] if isinstance(static, str) else static
     if returns == optax.Schedule:
         if explicit or any_dtype is not None:
             raise ValueError(f"lift: explicit and any_dtype have no effect on a schedule, {function.__name__}.")

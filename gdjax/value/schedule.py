@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from gdjax.value import diagnose
 from gdjax.value.base import Value, register
+from gdjax.value.printing import brief
 
 
 @register
@@ -24,7 +25,9 @@ class Schedule(Value):
     def check(self) -> None:
         """Run the body once, so that what it refuses is refused when the value is made."""
         with diagnose.branches(self):
-            self.body()
+            body = self.body()
+        if not callable(body):
+            raise TypeError(f"{self.factory.__name__} must return a function of the step, got {brief(body)}.")
 
 
 def at(number: Any, count: Any) -> Any:

@@ -30,6 +30,7 @@ MEANS = (
     ("decay_steps", "total_steps transition_steps"),
     ("total_steps", "decay_steps transition_steps"),
     ("warmup num_warmup_steps warmup_iters", "warmup_steps"),
+    ("peak peak_lr peak_learning_rate", "peak_value peak"),
     ("min_lr eta_min final end_value floor", "floor end_value"),
     ("weight_decay_mask wd_mask decay_mask param_mask", "mask"),
     ("momentum_dtype state_dtype dtype", "mu_dtype accumulator_dtype"),

@@ -7,6 +7,7 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 
 import gdjax as gd
@@ -282,6 +283,28 @@ READ = [
     (lambda: gd.parse("adam(0.1, nesterov=true)"), ValueError, "unknown name 'true', did you mean True"),
     (lambda: gd.parse("adam(0.1, mu_dtype=jnp.bfloat16)"), ValueError, "write bfloat16 alone"),
     (lambda: gd.parse("torch.optim.AdamW(0.1)"), ValueError, "names stand alone, adamw(...)"),
+]
+
+
+READ += [
+    (lambda: gd.stop.target(0.9), TypeError, "stop.target: name must be the name of a metric, got 0.9"),
+    (lambda: gd.stop.target("loss", above="a"), TypeError, "stop.target: above must be a number, got 'a'"),
+    (lambda: gd.stop.seconds("60"), TypeError, "stop.seconds: number must be a number, got '60'"),
+    (lambda: gd.stop.tolerance(grad_norm="a"), TypeError, "stop.tolerance: grad_norm must be a number, got 'a'"),
+    (lambda: gd.stop.seconds(1) | 3, TypeError, "stop: | must stand between two criteria, got 3"),
+    (lambda: gd.stop.seconds(1) & gd.stop.steps, TypeError, "got <steps>; call it: gd.stop.steps(...)"),
+    (lambda: gd.problems.digits.loss, AttributeError, "digits is a factory, which has no 'loss'; call it first: dig"),
+    (lambda: gd.adamw.init(PARAMS), AttributeError, "adamw is a factory, which has no 'init'; call it first: adamw("),
+    (lambda: gd.lift("adam"), TypeError, "lift: function must be a factory of Optax, got 'adam'"),
+    (lambda: gd.lift(optax.adam(0.1)), TypeError, "give the factory itself, uncalled: lift(optax.adam)"),
+    (lambda: gd.transform(3), TypeError, "transform: decorate a function of hyperparameters, got 3"),
+    (lambda: gd.transform(linear=True), TypeError, "transform: nothing is declared by 'linear'; it takes any_dtype, "),
+    (lambda: gd.schedule(lambda: 3)(), TypeError, "must return a function of the step, got 3"),
+    (lambda: gd.join_schedules(gd.constant(1.0), 10), TypeError, "join_schedules: schedules must be a list, got const"),
+    (lambda: gd.join_schedules([1.0, 2.0], [10]), TypeError, "got 1.0; gd.constant(1.0) is one"),
+    (lambda: gd.adam(0.1, mu_dtype="bf16"), TypeError, "adam: mu_dtype must be a dtype, got 'bf16', did you mean 'b"),
+    (lambda: gd.sgd(0.1, accumulator_dtype="float33"), TypeError, "accumulator_dtype must be a dtype, got 'float33'"),
+    (lambda: gd.sharding.of_state(PARAMS, ADAMW), TypeError, "sharding.of_state: tx must be an optimizer"),
 ]
 
 
