@@ -11,7 +11,7 @@ from gdjax import tree
 from gdjax.compose import chain
 from gdjax.transforms import add_decayed_weights, scale_by_learning_rate
 from gdjax.transforms.moments import by_root, corrected, mean_squares
-from gdjax.value import Decay, NonNegative, Rate, WeightDecay, at, transform
+from gdjax.value import Decay, LearningRate, NonNegative, Rate, WeightDecay, at, transform
 
 
 @transform(elementwise=True)
@@ -64,7 +64,7 @@ def scale_by_simplified_ademamix(
 
 @transform
 def simplified_ademamix(
-    learning_rate: Rate,
+    learning_rate: LearningRate,
     b1: Decay = 0.99,
     b2: Decay = 0.95,
     alpha: Rate = 0.0,

@@ -409,7 +409,7 @@ def test_describe_shows_rate_decay_and_pattern_under_by_path():
 def test_the_command_line_lists_every_factory_once_in_its_group(capsys):
     from gdjax.cli.listing import optimizers
 
-    optimizers()
+    optimizers(None)
     shown = re.split(r"\n(?=[A-Z])", capsys.readouterr().out)
     groups = {block.split(":")[0]: re.findall(r"\w+", block.split(":", 1)[1]) for block in shown[1:]}
     rows = [line.split()[0] for line in shown[0].splitlines()[1:] if line[:1].strip() and line[0].isalpha()]
