@@ -9,6 +9,7 @@ from gdjax.linalg.newton_schulz import POLAR_EXPRESS_8 as POLAR_EXPRESS_8
 from gdjax.linalg.newton_schulz import QUINTIC as QUINTIC
 from gdjax.linalg.newton_schulz import orthogonalized as orthogonalized
 from gdjax.linalg.products import between as between
+from gdjax.linalg.products import fitted as fitted
 from gdjax.linalg.products import gram as gram
 from gdjax.linalg.products import lengths as lengths
 from gdjax.linalg.products import matmul as matmul

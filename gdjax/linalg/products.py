@@ -52,3 +52,19 @@ def lengths(x: jax.Array) -> jax.Array:
     [[5.]]
     """
     return squares.lengths([[x]], [[()]], [(-2, -1)])[0].norm()
+
+
+def fitted(x: jax.Array) -> jax.Array:
+    """Scale down each matrix `[..., m, n]` so large that $XX^*$, or a product of it, might overflow.
+
+    The bound of its norm is the root of the largest number over 65,536: 2.8e14 in float32. Directions are kept, and so
+    is every method that does not depend on the size of all gradients.
+
+    >>> small = fitted(jnp.array([[3e30, 4e30]]))
+    >>> print(f"{small[0, 0] / small[0, 1]:.4f}", bool(small.max() < 1e15))
+    0.7500 True
+    """
+    size = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True, initial=0))
+    bound = float(jnp.finfo(x.dtype).max) ** 0.5 * 2.0**-16 / max(x.shape[-2] * x.shape[-1], 1) ** 0.5
+    large = jnp.isfinite(size) & (size > bound)
+    return x * jnp.where(large, bound / jnp.where(large, size, 1), 1)

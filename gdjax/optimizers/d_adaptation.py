@@ -13,7 +13,7 @@ from optax.contrib import DAdaptAdamWState, ProdigyState
 
 from gdjax import norms, tree
 from gdjax.transforms.distance import added, divisor, sum_dtype, way
-from gdjax.transforms.moments import after, below_one, by_root, correction, mean, mean_squares, means
+from gdjax.transforms.moments import after, below_one, by_root, correction, mean, mean_squares, means, squarable
 from gdjax.value import Decay, LearningRate, NonNegative, Positive, WeightDecay, at, transform
 from gdjax.value.diagnose import require_params
 
@@ -44,6 +44,7 @@ def prodigy(
     times the new estimate. Differs from Optax: $d$ stays while $s$ is 0, under zero gradients or a warmup from 0.
 
     In bfloat16 steps of the default $d_0$ may be rounded away, and then $d$ never grows: take one of 0.01.
+    Gradients beyond 1.8e19 count as that, as in `scale_by_adam`.
 
     Args:
       learning_rate: $\gamma$, a number or a schedule of it.
@@ -74,14 +75,15 @@ def prodigy(
 
     def update(updates, state, params=None):
         require_params("prodigy", params)
-        g, p, old = tree.widen((updates, params, state._replace(count=None)))
+        raw, p, old = tree.widen((updates, params, state._replace(count=None)))
+        g = squarable(raw)
         d = old.estim_lr
         rate, weight = _rate(d, learning_rate, betas, state.count), d / tree.scalar(estim_lr0, d)
-        dg = jax.tree.map(lambda g: tree.scalar(d, g) * g, g)
-        m, v = means(dg, old.exp_avg, b1), mean_squares(dg, old.exp_avg_sq, b2)
+        dg = jax.tree.map(lambda g: tree.scalar(d, g) * g, raw)
+        m, v = means(squarable(dg), old.exp_avg, b1), mean_squares(dg, old.exp_avg_sq, b2)
         ratio = weight * (d if safeguard_warmup else rate)
         s = jax.tree.map(lambda g, s: _weighted(g, s, b3, ratio), g, old.grad_sum)
-        inner, size = norms.sums([added(_inner, g, way(p, old.params0)), added(jnp.abs, s)], axis_name)
+        inner, size = norms.sums([added(_inner, _summed(raw), way(p, old.params0)), added(jnp.abs, s)], axis_name)
         r = _weighted(inner, old.numerator_weighted, b3, weight * rate)
         d = jnp.maximum(d, tree.scalar(estim_lr_coef, r) * r / divisor(size))
         decay, offset = at(weight_decay, state.count), tree.scalar(eps, d) * d
@@ -117,6 +119,7 @@ def dadapt_adamw(
     Source: Defazio and Mishchenko 2023, Adam with D-Adaptation (https://arxiv.org/abs/2301.07733). Differs from the
     paper, as its authors' code and Optax do: Adam's bias correction is in $\eta$, and $r$ is weighted by the $v$ of
     before the step. Differs from Optax: $d$ stays while $s$ is 0, under zero gradients or a warmup from 0.
+    Gradients beyond 1.8e19 count as that, as in `scale_by_adam`.
 
     Args:
       learning_rate: $\gamma$, a number or a schedule of it.
@@ -144,17 +147,18 @@ def dadapt_adamw(
 
     def update(updates, state, params=None):
         require_params("dadapt_adamw", params)
-        g, p, old = tree.widen((updates, params, state._replace(count=None)))
+        raw, p, old = tree.widen((updates, params, state._replace(count=None)))
         d = old.estim_lr
         rate = _rate(d, learning_rate, betas, state.count)
 
         def over_size(x, v):
             return by_root(x, v, tree.scalar(eps, x))
 
-        inner = added(lambda g, s, v: _inner(g, over_size(s, v)), g, old.grad_sum, old.exp_avg_sq)
-        g = jax.tree.map(after, g, inner)  # s and v were read: they may be written over
+        inner = added(lambda g, s, v: _inner(g, over_size(s, v)), _summed(raw), old.grad_sum, old.exp_avg_sq)
+        raw = jax.tree.map(after, raw, inner)  # s and v were read: they may be written over
+        g = squarable(raw)
         moved = jax.tree.map(lambda g: tree.scalar(rate, g) * g, g)
-        m, v, s = means(moved, old.exp_avg, b1), mean_squares(g, old.exp_avg_sq, b2), means(moved, old.grad_sum, b3)
+        m, v, s = means(moved, old.exp_avg, b1), mean_squares(raw, old.exp_avg_sq, b2), means(moved, old.grad_sum, b3)
         product, size = norms.sums([inner, added(jnp.abs, s)], axis_name)
         r = mean(rate * product, old.numerator_weighted, b3)
         d = jnp.maximum(d, r / divisor((1.0 - tree.scalar(b3, r)) * size))
@@ -186,6 +190,11 @@ def _rate(d, learning_rate, betas, count):
 
 def _weighted(x, old, decay, weight):
     return tree.scalar(decay, old) * old + tree.scalar(weight, old) * x
+
+
+def _summed(gs):
+    """Clip gradients for a sum: at another bound, so that XLA fuses this with the sum, not with what reads the rest."""
+    return squarable(gs, terms=1.00001)
 
 
 def _inner(x, y):

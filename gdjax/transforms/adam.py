@@ -7,7 +7,16 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import tree
-from gdjax.transforms.moments import adam_state, by_root, corrected, correction, looking_ahead, mean_squares, means
+from gdjax.transforms.moments import (
+    adam_state,
+    by_root,
+    corrected,
+    correction,
+    looking_ahead,
+    mean_squares,
+    means,
+    squarable,
+)
 from gdjax.value import Decay, Interval, NonNegative, Positive, Scalar, transform
 
 
@@ -34,6 +43,10 @@ def scale_by_adam(
     Differs from Optax: moments are float32 at least, and $1 - \beta^t$ keeps its precision at small $t$ (Optax's first
     updates are 1e-5 off).
 
+    A gradient beyond the root of the largest number (1.8e19 in float32) counts as that root. Its square is then finite
+    and the step that of exact arithmetic, where Optax's $v$ becomes inf and the number never moves again. After inf or
+    NaN the updates are NaN.
+
     Args:
       b1: $\beta_1$, the decay of the mean, in [0, 1).
       b2: $\beta_2$, the decay of the mean of squares, in [0, 1).
@@ -51,13 +64,13 @@ def scale_by_adam(
     def update(updates, state, params=None):
         count = optax.safe_increment(state.count)
         g = tree.widen(updates)
-        m, v = means(g, state.mu, b1), mean_squares(g, state.nu, b2)
+        m, v = means(squarable(g), state.mu, b1), mean_squares(g, state.nu, b2)
         mu, nu = tree.cast_like(m, state.mu), tree.cast_like(v, state.nu)
         return again(updates, state._replace(count=count, mu=m, nu=v)), optax.ScaleByAdamState(count, mu, nu)
 
     def again(updates, state, params=None):
         m, v, count = state.mu, state.nu, state.count
-        m_hat = looking_ahead(tree.widen(updates), m, b1, count) if nesterov else corrected(m, b1, count)
+        m_hat = looking_ahead(squarable(tree.widen(updates)), m, b1, count) if nesterov else corrected(m, b1, count)
         scaled = jax.tree.map(lambda m, v: by_root(m, v, eps, eps_root), m_hat, corrected(v, b2, count))
         return tree.cast_like(scaled, updates)
 
@@ -85,6 +98,7 @@ def scale_by_amsgrad(
     State: `ScaleByAmsgradState(count, mu, nu, nu_max)`, 12 bytes a parameter (24 in float64).
     Source: Reddi et al. 2018, algorithm 2 (https://arxiv.org/abs/1904.09237). Differs from the paper: means are divided
     by the sum of their weights, unless this is switched off.
+    Gradients beyond 1.8e19 count as that, as in `scale_by_adam`.
 
     Args:
       b1: as in `scale_by_adam`, in [0, 1).
@@ -109,7 +123,7 @@ def scale_by_amsgrad(
     def update(updates, state, params=None):
         count = optax.safe_increment(state.count)
         g = tree.widen(updates)
-        m, v = means(g, state.mu, b1), mean_squares(g, state.nu, b2)
+        m, v = means(squarable(g), state.mu, b1), mean_squares(g, state.nu, b2)
         m_hat = corrected(m, b1, count) if bias_correction_mu else m
         v_hat = corrected(v, b2, count) if bias_correction_nu else v
         largest = jax.tree.map(jnp.maximum, state.nu_max, v_hat)
@@ -173,6 +187,7 @@ def scale_by_radam(
 
     State: `ScaleByAdamState(count, mu, nu)`, 8 bytes a parameter (16 in float64).
     Source: Liu et al. 2019, algorithm 2 (https://arxiv.org/abs/1908.03265).
+    Gradients beyond 1.8e19 count as that, as in `scale_by_adam`.
 
     Args:
       b1: as in `scale_by_adam`, in [0, 1).
@@ -191,11 +206,13 @@ def scale_by_radam(
     def update(updates, state, params=None):
         count = optax.safe_increment(state.count)
         g = tree.widen(updates)
-        m, v = means(g, state.mu, b1), mean_squares(g, state.nu, b2)
-        m_hat = looking_ahead(g, m, b1, count) if nesterov else corrected(m, b1, count)
+        m, v = means(squarable(g), state.mu, b1), mean_squares(g, state.nu, b2)
+        m_hat = looking_ahead(squarable(g), m, b1, count) if nesterov else corrected(m, b1, count)
         trusted, r = _rectification(b2, count, threshold)
         rectified = jax.tree.map(
-            lambda m, v: jnp.where(trusted, tree.scalar(r, m) * by_root(m, v, eps, eps_root), m),
+            lambda m, v: jnp.where(
+                trusted, tree.scalar(r, m) * by_root(m, v, eps, eps_root), m + (v - v)
+            ),  # NaN of NaN
             m_hat,
             corrected(v, b2, count),
         )

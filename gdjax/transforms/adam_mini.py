@@ -8,7 +8,7 @@ import optax
 
 from gdjax import tree
 from gdjax.matrices import Layout
-from gdjax.transforms.moments import by_root, corrected, mean, means
+from gdjax.transforms.moments import by_root, corrected, mean, means, squarable, square
 from gdjax.value import Decay, NonNegative, transform
 from gdjax.value.explicit import automatic
 
@@ -51,6 +51,7 @@ def scale_by_adam_mini(
     from the paper: weight decay is a transform of its own, and what a block is nobody guesses from names.
 
     Over an axis columns must be whole: divide leaves along their outputs.
+    Gradients beyond 1.8e19 count as that, as in `scale_by_adam`.
 
     Args:
       b1: $\beta_1$, in [0, 1).
@@ -83,7 +84,7 @@ def scale_by_adam_mini(
 
         def update(updates, state, params=None):
             count, g = optax.safe_increment(state.count), tree.widen(updates)
-            m, nu = means(g, state.mu, given["b1"]), viewed(second_moment, g, state.nu)
+            m, nu = means(squarable(g), state.mu, given["b1"]), viewed(second_moment, g, state.nu)
             scaled = viewed(over_blocks, corrected(m, given["b1"], count), corrected(nu, given["b2"], count))
             return tree.cast_like(scaled, updates), AdamMiniState(count, tree.cast_like(m, state.mu), nu)
 
@@ -107,4 +108,5 @@ def scale_by_adam_mini(
 
 def _mean_squares(view, x):
     """That of every column of a leaf's matrices; of none, 0."""
-    return jnp.sum(tree.abs_sq(view.matrices(x)), axis=-2, keepdims=True) / max(view.sizes()[1], 1)
+    number = max(view.sizes()[1], 1)
+    return jnp.sum(square(view.matrices(x)) / number, axis=-2, keepdims=True)  # the sum may be inf, the mean not

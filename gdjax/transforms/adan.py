@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import tree
-from gdjax.transforms.moments import after, by_root, corrected, mean_squares, means
+from gdjax.transforms.moments import after, by_root, corrected, means, squarable, square
 from gdjax.value import Decay, NonNegative, transform
 
 
@@ -29,6 +29,7 @@ def scale_by_adan(
     the shares that are kept, the paper's $1 - \beta$, as in its authors' code, and means are divided by the sum of
     their weights. Differs from Optax, which takes $1 - \beta_2$ for the $\beta_2$ before $d$ and $v$
     (google-deepmind/optax, pull request 1715).
+    Gradients beyond 6.1e18 (in float32) count as that, as in `scale_by_adam`.
 
     Args:
       b1: $\beta_1$, in [0, 1).
@@ -49,10 +50,11 @@ def scale_by_adan(
 
     def update(updates, state, params=None):
         t = optax.safe_increment(state.t)
-        g = tree.widen(updates)
+        raw = tree.widen(updates)
+        g = squarable(raw, terms=9)  # the square is of up to 3 of them
         d = jax.tree.map(lambda g, old: jnp.where(state.t == 0, 0.0, g - old), g, state.g)
-        ahead = jax.tree.map(lambda g, d: g + b2 * d, g, d)
-        m, v, n = means(g, state.m, b1), means(d, state.v, b2), mean_squares(ahead, state.n, b3)
+        ahead = jax.tree.map(lambda g, d, raw: square(g + b2 * d, of=raw), g, d, raw)
+        m, v, n = means(g, state.m, b1), means(d, state.v, b2), means(ahead, state.n, b3)
         led = jax.tree.map(lambda m, v: m + b2 * v, corrected(m, b1, t), corrected(v, b2, t))
         scaled = jax.tree.map(lambda m, n: by_root(m, n, eps, eps_root), led, corrected(n, b3, t))
         last = jax.tree.map(after, g, n, v)

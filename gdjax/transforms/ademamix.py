@@ -8,7 +8,7 @@ import optax
 from optax.contrib import ScaleByAdemamixState
 
 from gdjax import tree
-from gdjax.transforms.moments import by_root, corrected, mean_squares, means
+from gdjax.transforms.moments import by_root, corrected, mean_squares, means, squarable
 from gdjax.value import Decay, Interval, NonNegative, ScalarOrSchedule, at, transform
 
 
@@ -31,6 +31,7 @@ def scale_by_ademamix(
     Source: Pagliardini et al. 2024, algorithm 1 (https://arxiv.org/abs/2409.03137). Differs from the paper: schedules
     count from 0, as its authors' code in JAX. Differs from Optax: one default of $\alpha$, the paper's, here and in
     `ademamix`.
+    Gradients beyond 1.8e19 count as that, as in `scale_by_adam`.
 
     Args:
       b1: $\beta_1$, in [0, 1).
@@ -55,8 +56,9 @@ def scale_by_ademamix(
     def update(updates, state, params=None):
         now = [at(number, state.count_m2) for number in (b3, alpha)]
         count, count_m2 = (optax.safe_increment(counted) for counted in (state.count, state.count_m2))
-        g = tree.widen(updates)
-        m1, m2, v = means(g, state.m1, b1), means(g, state.m2, now[0]), mean_squares(g, state.nu, b2)
+        raw = tree.widen(updates)
+        g = squarable(raw)
+        m1, m2, v = means(g, state.m1, b1), means(g, state.m2, now[0]), mean_squares(raw, state.nu, b2)
         mixed = jax.tree.map(lambda m1, m2: m1 + tree.scalar(now[1], m2) * m2, corrected(m1, b1, count), m2)
         scaled = jax.tree.map(lambda m, v: by_root(m, v, eps, eps_root), mixed, corrected(v, b2, count))
         kept = [tree.cast_like(new, old) for new, old in zip((m1, m2, v), state[2:], strict=True)]

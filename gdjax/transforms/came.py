@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gdjax import norms, tree
 from gdjax.transforms.factored import Factoring
-from gdjax.transforms.moments import means
+from gdjax.transforms.moments import means, squarable
 from gdjax.value import Decay, Positive, transform
 
 
@@ -47,6 +47,7 @@ def scale_by_came(
     State: `ScaleByCameState(mu, v_row, v_col, v, res_row, res_col)`, 4 bytes a parameter and 8 a row and a column of a
     factored leaf, 8 a parameter of the others (twice that in float64).
     Source: Luo et al. 2023, algorithm 2 (https://arxiv.org/abs/2307.02047); leaves of one axis as in its authors' code.
+    Gradients beyond 1.8e19 count as that, as in `scale_by_adam`.
 
     Args:
       b1: $\beta_1$, the decay of the mean of steps, in [0, 1).
@@ -79,7 +80,7 @@ def scale_by_came(
     def update(updates, state, params=None):
         g = tree.widen(updates)
         v = factoring.means(g, (state.v_row, state.v_col, state.v), b2, eps)
-        u = factoring.over_root(g, *v)
+        u = factoring.over_root(squarable(g), *v)
         sizes = norms.leaf_rms(u, axis_name)
         u = jax.tree.map(lambda u, size: u / jnp.maximum(1.0, size / clipping_threshold), u, sizes)
         m = means(u, state.mu, b1)

@@ -63,7 +63,7 @@ def add_cautious_weight_decay(
     """
 
     def where_agreed(g, p):
-        return jnp.where(tree.real_part(g * jnp.conj(p)) >= 0, p, 0)
+        return jnp.where(tree.real_part(jnp.sign(g) * jnp.conj(jnp.sign(p))) >= 0, p, 0)
 
     return _decaying("add_cautious_weight_decay", weight_decay, mask, where_agreed)
 

@@ -8,6 +8,8 @@ import numpy as np
 from optax.contrib import DoGState, DoWGState
 
 from gdjax import norms, tree
+from gdjax.squares import Length, shrunk
+from gdjax.transforms.moments import largest_square
 from gdjax.transforms.scaling import scaled
 from gdjax.value import NonNegative, Positive, transform
 from gdjax.value.diagnose import require_params
@@ -27,6 +29,7 @@ def scale_by_dog(
     State: `DoGState(is_init_step, init_params, max_dist, sum_sq_norm_grads)`, a copy of the parameters and 9 bytes.
     Source: Ivgi et al. 2023, equation 1 (https://arxiv.org/abs/2302.12022). Differs from Optax: a first step given as a
     learning rate waits for the first gradient that is not zero; there it is spent on any, and all others are zero.
+    A gradient whose norm is beyond 7.2e16 (in float32) counts as scaled down to it, so that the sum stays finite.
 
     Args:
       init_step: what the first step is made of, a pair of a word and a number in (0, inf]. `"distance"`: the first
@@ -57,13 +60,16 @@ def scale_by_dog(
     def update(updates, state, params=None):
         require_params("scale_by_dog", params)
         g, p, r, sum_sq = tree.widen((updates, params, state.max_dist, state.sum_sq_norm_grads))
-        gone, met = totals(tree.abs_sq, (way(state.init_params, p), tree.cast_like(g, p)), axis_name)
-        r, sum_sq = jnp.maximum(r, norms.root_of_sum(gone)), sum_sq + met
+        gone, met = norms.global_lengths([way(state.init_params, p), tree.cast_like(g, p)], axis_name)
+        r, sum_sq = jnp.maximum(r, gone.norm()), _with_square(sum_sq, met.norm())
+        g = jax.tree.map(lambda g: shrunk(g, met, _largest(met)), g)
         step = r / jnp.sqrt(divisor(sum_sq + tree.scalar(eps, sum_sq)))
         if kind == "learning_rate":
             step = jnp.where(state.is_init_step, tree.scalar(size, step), step)
-        first = state.is_init_step & (sum_sq == 0)
-        return scaled(updates, step), tree.cast_like(DoGState(first, state.init_params, r, sum_sq), state)
+        first = state.is_init_step & (met.root == 0)
+        return tree.cast_like(scaled(g, step), updates), tree.cast_like(
+            DoGState(first, state.init_params, r, sum_sq), state
+        )
 
     return init, update
 
@@ -87,6 +93,7 @@ def scale_by_dowg(init_estim_sq_dist: Positive | None = None, eps: NonNegative =
 
     State: `DoWGState(init_params, weighted_sq_norm_grads, estim_sq_dist)`, a copy of the parameters and 8 bytes.
     Source: Khaled et al. 2023, algorithm 1 (https://arxiv.org/abs/2305.16284). Differs from the paper: $\epsilon$.
+    Where $\bar r \lVert g \rVert$ is beyond 7.2e16 (in float32), the gradient counts as scaled down to it.
 
     Args:
       init_estim_sq_dist: the first $\bar r^2$, in (0, inf]; by default `eps`, which must then not be 0.
@@ -113,11 +120,13 @@ def scale_by_dowg(init_estim_sq_dist: Positive | None = None, eps: NonNegative =
     def update(updates, state, params=None):
         require_params("scale_by_dowg", params)
         g, p, v, sq_dist = tree.widen((updates, params, state.weighted_sq_norm_grads, state.estim_sq_dist))
-        gone, met = totals(tree.abs_sq, (way(state.init_params, p), tree.cast_like(g, p)), axis_name)
-        sq_dist = jnp.maximum(sq_dist, gone)
-        v = v + sq_dist * met
-        step = sq_dist / (jnp.sqrt(divisor(v)) + tree.scalar(eps, v))
-        return scaled(updates, step), tree.cast_like(DoWGState(state.init_params, v, sq_dist), state)
+        gone, met = norms.global_lengths([way(state.init_params, p), tree.cast_like(g, p)], axis_name)
+        sq_dist = jnp.maximum(sq_dist, jnp.square(gone.norm()))
+        met = Length(jnp.sqrt(sq_dist) * met.root, met.scale)
+        v, g = _with_square(v, met.norm()), jax.tree.map(lambda g: shrunk(g, met, _largest(met)), g)
+        root = jnp.where(v == 0, 0.0, jnp.sqrt(divisor(v)))  # squares may vanish where eps alone counts
+        step = sq_dist / divisor(root + tree.scalar(eps, v))
+        return tree.cast_like(scaled(g, step), updates), tree.cast_like(DoWGState(state.init_params, v, sq_dist), state)
 
     return init, update
 
@@ -134,9 +143,17 @@ def way(start, end):
     return jax.tree.map(jnp.subtract, tree.cast_like(end, start), start)
 
 
-def totals(f, trees, axis_name):
-    """The sum of `f` over all elements of all leaves of each of some trees."""
-    return norms.sums([added(f, of) for of in trees], axis_name)
+def _with_square(total, size):
+    """A sum of squares with one more: it has room for 65,536 of the largest, and stays finite after them."""
+    bounded = jnp.minimum(size, largest_square(total.dtype, TERMS))
+    return jnp.minimum(total + jnp.square(bounded), jnp.finfo(total.dtype).max)
+
+
+def _largest(length):
+    return largest_square(length.root.dtype, TERMS)
+
+
+TERMS = 2**16
 
 
 def added(f, *trees):

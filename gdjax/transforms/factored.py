@@ -1,6 +1,7 @@
 """Second moments of a matrix kept as one of its rows and one of its columns: Adafactor."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 import optax
 
 from gdjax import axes, norms, tree
-from gdjax.transforms.moments import mean
+from gdjax.transforms.moments import mean, squarable, square
 from gdjax.value import NonNegative, Positive, Scalar, transform
 
 
@@ -42,6 +43,7 @@ def scale_by_factored_rms(
     others (8 in float64). Source: Shazeer and Stern 2018, algorithm 4 (https://arxiv.org/abs/1804.04235).
     Differs from Optax: steps before the offset have the decay of the first, where Optax has NaN. Over an axis, the
     factor along the divided dimension is divided as leaves are, and the other is the same on all members.
+    Gradients beyond 1.8e19 count as that, as in `scale_by_adam`.
 
     Args:
       factored: whether to factor at all.
@@ -73,7 +75,7 @@ def scale_by_factored_rms(
         decay = decay_rate_fn(state.count.astype(float) - step_offset, decay_rate)
         g = tree.widen(updates)
         kept = factoring.means(g, (state.v_row, state.v_col, state.v), decay, epsilon)
-        scaled = factoring.over_root(g, *kept)
+        scaled = factoring.over_root(squarable(g), *kept)
         count = optax.safe_increment(state.count)
         moved = (tree.cast_like(new, old) for new, old in zip(kept, state[1:], strict=True))
         return tree.cast_like(scaled, updates), optax.FactoredState(count, *moved)
@@ -107,8 +109,8 @@ class Factoring(NamedTuple):
     def means(self, xs, olds, decay, eps):
         r"""The three trees of means of $|x|^2 + \epsilon$, one step on."""
         leaves, treedef = jax.tree.flatten(xs)
-        squares, pairs = [tree.abs_sq(x) for x in leaves], [self._two_largest(x) for x in leaves]
-        rows, cols = self._along_each(norms.means, squares, pairs)
+        squares, pairs = [square(x) for x in leaves], [self._two_largest(x) for x in leaves]
+        rows, cols = self._along_each(means_of_large, squares, pairs)
 
         def moved(i, row, col, whole):
             if pairs[i] is None:
@@ -129,7 +131,7 @@ class Factoring(NamedTuple):
         pairs = {i: pair for i, x in enumerate(leaves) if (pair := self._two_largest(x)) is not None}
         places = [(short - (short > long),) for short, long in pairs.values()]
         over = [axes.across(leaves[i], pair[:1], self.axis_name, self.dim) for i, pair in pairs.items()]
-        of_rows = norms.means([rows[i] for i in pairs], places, over, keepdims=True)
+        of_rows = means_of_large([rows[i] for i in pairs], places, over, keepdims=True)
         mean_rows = dict(zip(pairs, of_rows, strict=True))
 
         def scaled(i, x):
@@ -158,6 +160,13 @@ class Factoring(NamedTuple):
         found = reduced(twice, dims, over)
         number = len(places)
         return dict(zip(places, found[:number], strict=True)), dict(zip(places, found[number:], strict=True))
+
+
+def means_of_large(xs, dims, over, keepdims=False):
+    """The means of `norms.means`, divided before they are summed: the sum may be inf where the mean is not."""
+    numbers = [math.prod(x.shape[i] for i in of) * axes.size(own) for x, of, own in zip(xs, dims, over, strict=True)]
+    shares = [x / float(max(number, 1)) for x, number in zip(xs, numbers, strict=True)]
+    return norms.sums_along(shares, dims, over, keepdims=keepdims)
 
 
 def _three(treedef, of_leaves):

@@ -35,6 +35,36 @@ def rounded(decay, dtype) -> Any:
     return tree.scalar(below_one(decay), np.zeros((), dtype))
 
 
+def squarable(gs, terms=1):
+    r"""Clip every number to the largest whose square is finite: 1.8e19 in float32; NaN stays NaN.
+
+    The square of a larger gradient would be inf, and all that a mean with inf in it divides would be 0 for ever. A step
+    of $m / \sqrt v$ is the same where all gradients are scaled alike, so such a gradient still makes the step of exact
+    arithmetic. `square` makes NaN of inf.
+
+    Clipping takes one array: XLA copies it into every kernel that reads it, and writes no tree of temporaries.
+    """
+    return jax.tree.map(lambda g: _clipped(g, largest_square(g.dtype, terms)), gs)
+
+
+def square(x, terms=1, of=None):
+    """`|x|^2` of the number that `squarable` makes of it; NaN where `of`, by default `x` itself, is inf or NaN."""
+    of = x if of is None else of
+    return tree.abs_sq(_clipped(x, largest_square(x.dtype, terms))) + tree.real_part(of - of)
+
+
+def largest_square(dtype, terms=1):
+    """The bound of `squarable`: so many squares of it have a finite sum, also after rounding."""
+    return 0.99 * math.sqrt(float(jnp.finfo(dtype).max) / terms)
+
+
+def _clipped(g, bound):
+    if not jnp.iscomplexobj(g):
+        return jnp.clip(g, -bound, bound)
+    size, bound = jnp.maximum(jnp.abs(g.real), jnp.abs(g.imag)), bound / math.sqrt(2)
+    return g * jnp.where(size > bound, bound / jnp.where(size > bound, size, 1.0), 1.0)
+
+
 def mean(x, old, decay):
     """An exponential mean, one step on."""
     decay = rounded(decay, _real(old))
@@ -47,8 +77,8 @@ def means(xs, olds, decay):
 
 
 def mean_squares(gs, olds, decay):
-    """The exponential mean of `|g|^2` of every leaf, one step on."""
-    return jax.tree.map(lambda g, old: mean(tree.abs_sq(g), old, decay), gs, olds)
+    """The exponential mean of `|g|^2` of every leaf, one step on; finite where `g` is."""
+    return jax.tree.map(lambda g, old: mean(square(g), old, decay), gs, olds)
 
 
 def after(x, *results):
@@ -80,11 +110,12 @@ def corrected(ms, decay, count):
 
 def looking_ahead(gs, ms, decay, count):
     """Nesterov's corrected mean: one step further along the mean, the gradient once more (Dozat 2016, algorithm 2)."""
+    following = optax.safe_increment(count)
 
     @functools.cache
     def shares(dtype):
         kept = rounded(decay, dtype)
-        return (1 - kept) / correction(decay, count, dtype), kept / correction(decay, count + 1, dtype)
+        return (1 - kept) / correction(decay, count, dtype), kept / correction(decay, following, dtype)
 
     def ahead(g, m):
         of_g, of_m = (tree.scalar(share, m) for share in shares(_real(m)))

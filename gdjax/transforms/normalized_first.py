@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import tree
-from gdjax.transforms.moments import adam_state, after, by_root, corrected, mean, mean_squares, means
+from gdjax.transforms.moments import adam_state, after, by_root, corrected, mean, mean_squares, means, squarable
 from gdjax.value import Decay, NonNegative, transform
 
 
@@ -27,6 +27,7 @@ def scale_by_laprop(
 
     State: `ScaleByAdamState(count, mu, nu)`, 8 bytes a parameter (16 in float64).
     Source: Ziyin et al. 2020, algorithm 1 (https://arxiv.org/abs/2002.04839).
+    Gradients beyond 1.8e19 count as that, as in `scale_by_adam`.
 
     Args:
       b1: $\beta_1$, in [0, 1).
@@ -45,7 +46,7 @@ def scale_by_laprop(
         count = optax.safe_increment(state.count)
         g = tree.widen(updates)
         v = mean_squares(g, state.nu, b2)
-        normalized = jax.tree.map(lambda g, v: by_root(g, v, eps, eps_root), g, corrected(v, b2, count))
+        normalized = jax.tree.map(lambda g, v: by_root(g, v, eps, eps_root), squarable(g), corrected(v, b2, count))
         m = means(normalized, state.mu, b1)
         mu, nu = tree.cast_like(m, state.mu), tree.cast_like(v, state.nu)
         return tree.cast_like(corrected(m, b1, count), updates), optax.ScaleByAdamState(count, mu, nu)
@@ -78,6 +79,7 @@ def scale_by_adopt(
     State: `ScaleByAdamState(count, mu, nu)`, 8 bytes a parameter (16 in float64).
     Source: Taniguchi et al. 2024, algorithm 2 (https://arxiv.org/abs/2411.02853); unclipped it is that algorithm
     without the clip, not algorithm 1.
+    Gradients beyond 1.8e19 count as that, as in `scale_by_adam`.
 
     Args:
       b1: $\beta_1$, in [0, 1).
@@ -103,10 +105,10 @@ def scale_by_adopt(
 
         def normalized(g, v):
             u = g / jnp.maximum(tree.root(tree.real_part(v)), eps)
-            return jnp.where(at_first, 0.0, _within(u, tree.scalar(bound, u)))
+            return jnp.where(at_first & ~jnp.isnan(g), 0.0, _within(u, tree.scalar(bound, u)))
 
         g = tree.widen(updates)
-        u = jax.tree.map(normalized, g, state.nu)
+        u = jax.tree.map(normalized, squarable(g), state.nu)
         m = means(u, state.mu, kept_b1)
         ahead = jax.tree.map(lambda u, m: mean(u, m, kept_b1), u, m) if nesterov else m
         mu = tree.cast_like(m, state.mu)

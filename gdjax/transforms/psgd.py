@@ -9,6 +9,7 @@ import optax
 from jax.tree_util import Partial
 
 from gdjax import norms, tree
+from gdjax.linalg import fitted
 from gdjax.linalg.whitening import Factors, balanced, nearer_to_white, whitened
 from gdjax.matrices import Layout
 from gdjax.squares import shrunk
@@ -70,6 +71,8 @@ def scale_by_psgd_kron(
     Source: Li 2015 (https://arxiv.org/abs/1512.04202); Li 2018, of the Fisher type
     (https://arxiv.org/abs/1809.10232); as in Kron (https://github.com/evanatyourservice/kron_torch). Differs from Kron:
     leaves are matrices and no tensors, and the RMS is that of each; a matrix of momentum 0 waits.
+    Matrices whose norm may be beyond 2.8e14 (in float32) are scaled down to it (`gd.linalg.fitted`), so that their
+    factors stay finite.
 
     Args:
       b1: $\beta$, in [0, 1).
@@ -142,6 +145,7 @@ def _apart(kept):
 @jax.jit
 def _stepped(due, balances, key, rate, most, piece, kept, x):
     """The update of a stack, and its factors and failures after a refresh, if one is due."""
+    x = fitted(x)
 
     def refreshed(factors, failures, x):
         one = functools.partial(_refreshed, balances, key, rate)

@@ -6,7 +6,7 @@ import optax
 from optax._src.transform import ScaleByRmsWithCountState, ScaleByRStdDevWithCountState  # they have no public names
 
 from gdjax import tree
-from gdjax.transforms.moments import after, corrected, mean_squares, means
+from gdjax.transforms.moments import after, corrected, mean_squares, means, squarable, square
 from gdjax.value import Decay, NonNegative, Positive, transform
 
 
@@ -26,6 +26,7 @@ def scale_by_rms(
     State: `ScaleByRmsState(nu)`, with bias correction `ScaleByRmsWithCountState(count, nu)`, 4 bytes a parameter (8 in
     float64). Source: Tieleman and Hinton 2012, lecture 6e, slide 29
     (https://www.cs.toronto.edu/~hinton/coursera/lecture6/lec6.pdf).
+    Gradients beyond 1.8e19 count as that, as in `scale_by_adam`.
 
     Args:
       decay: $\beta$, in [0, 1).
@@ -47,14 +48,15 @@ def scale_by_rms(
         return optax.ScaleByRmsState(nu=nu)
 
     def update(updates, state, params=None):
-        new = state._replace(nu=tree.cast_like(mean_squares(tree.widen(updates), state.nu, decay), state.nu))
+        g = tree.widen(updates)
+        new = state._replace(nu=tree.cast_like(mean_squares(g, state.nu, decay), state.nu))
         if bias_correction:
             new = new._replace(count=optax.safe_increment(state.count))
         return again(updates, new), new
 
     def again(updates, state, params=None):
         v = corrected(state.nu, decay, state.count) if bias_correction else state.nu
-        scaled = jax.tree.map(lambda g, v: rms_scaled(g, v, eps, eps_in_sqrt), tree.widen(updates), v)
+        scaled = jax.tree.map(lambda g, v: rms_scaled(g, v, eps, eps_in_sqrt), squarable(tree.widen(updates)), v)
         return tree.cast_like(scaled, updates)
 
     return init, update, again
@@ -76,6 +78,7 @@ def scale_by_stddev(
     State: `ScaleByRStdDevState(mu, nu)`, with bias correction `ScaleByRStdDevWithCountState(count, mu, nu)`, 8 bytes a
     parameter (16 in float64). Source: Graves 2013, equations 38-45 (https://arxiv.org/abs/1308.0850). Differs from
     Optax: a variance that rounding makes negative counts as 0.
+    Gradients beyond 1.8e19 count as that, as in `scale_by_adam`.
 
     Args:
       decay: $\beta$, in [0, 1).
@@ -97,8 +100,9 @@ def scale_by_stddev(
         return optax.ScaleByRStdDevState(mu=mu, nu=nu)
 
     def update(updates, state, params=None):
-        g = tree.widen(updates)
-        m, v = m_hat, v_hat = means(g, state.mu, decay), mean_squares(g, state.nu, decay)
+        raw = tree.widen(updates)
+        g = squarable(raw)
+        m, v = m_hat, v_hat = means(g, state.mu, decay), mean_squares(raw, state.nu, decay)
         new = {"mu": tree.cast_like(m, state.mu), "nu": tree.cast_like(v, state.nu)}
         if bias_correction:
             new["count"] = optax.safe_increment(state.count)
@@ -116,6 +120,10 @@ def rms_scaled(g, v, eps, eps_in_sqrt):
     return g * jax.lax.rsqrt(v + (eps + jnp.finfo(v.dtype).tiny)) if eps_in_sqrt else g / (tree.root(v) + eps)
 
 
+TERMS = 2**16
+"""How many of the largest squares a sum has room for."""
+
+
 @transform(elementwise=True)
 def scale_by_rss(initial_accumulator_value: NonNegative = 0.1, eps: NonNegative = 1e-7):
     r"""Divide the gradient by the root of the sum of all past squares: AdaGrad.
@@ -125,6 +133,7 @@ def scale_by_rss(initial_accumulator_value: NonNegative = 0.1, eps: NonNegative 
     State: `ScaleByRssState(sum_of_squares)`, 4 bytes a parameter (8 in float64).
     Source: Duchi et al. 2011, figure 1 with diagonal matrices (https://jmlr.org/papers/v12/duchi11a.html). Differs from
     the paper: $\epsilon$ stands under the root.
+    Gradients beyond 7.2e16 (in float32) count as that, so that the sum has room for 65,536 of the largest squares.
 
     Args:
       initial_accumulator_value: the first $s$, in [0, inf).
@@ -141,16 +150,21 @@ def scale_by_rss(initial_accumulator_value: NonNegative = 0.1, eps: NonNegative 
 
     def update(updates, state, params=None):
         g = tree.widen(updates)
-        s = jax.tree.map(lambda g, s: s + tree.abs_sq(g), g, state.sum_of_squares)
-        scaled = jax.tree.map(lambda g, s: _over_root(g, tree.real_part(s), eps), g, s)
+        s = jax.tree.map(_added, g, state.sum_of_squares)
+        scaled = jax.tree.map(lambda g, s: _over_root(g, s, eps), squarable(g, TERMS), s)
         return tree.cast_like(scaled, updates), optax.ScaleByRssState(tree.cast_like(s, state.sum_of_squares))
 
     return init, update
 
 
+def _added(g, s):
+    """A sum of squares that stays finite, so that nothing it divides stands still for ever."""
+    return jnp.minimum(tree.real_part(s), (1 - 2 / TERMS) * float(jnp.finfo(s.dtype).max)) + square(g, TERMS)
+
+
 def _over_root(g, s, eps):
-    positive = s > 0
-    return jnp.where(positive, g * jax.lax.rsqrt(jnp.where(positive, s, 1.0) + eps), 0.0)
+    empty = s == 0
+    return jnp.where(empty, 0.0, g * jax.lax.rsqrt(jnp.where(empty, 1.0, s) + eps))
 
 
 @transform(elementwise=True)
@@ -163,6 +177,7 @@ def scale_by_adadelta(rho: Decay = 0.9, eps: Positive = 1e-6):
 
     State: `ScaleByAdaDeltaState(e_g, e_x)`, 8 bytes a parameter (16 in float64).
     Source: Zeiler 2012, algorithm 1 (https://arxiv.org/abs/1212.5701).
+    Gradients beyond 1.8e19 count as that, as in `scale_by_adam`.
 
     Args:
       rho: $\rho$, in [0, 1).
@@ -179,7 +194,7 @@ def scale_by_adadelta(rho: Decay = 0.9, eps: Positive = 1e-6):
 
     def update(updates, state, params=None):
         g = tree.widen(updates)
-        v = mean_squares(g, state.e_g, rho)
+        v, g = mean_squares(g, state.e_g, rho), squarable(g)
         x = jax.tree.map(lambda g, v, x: rho * x + (1 - rho) * _ratio(g, v, eps) * (x + eps), g, v, state.e_x)
         u = jax.tree.map(lambda g, v, x: g * _step(g, after(v, x), tree.real_part(x), rho, eps), g, v, x)
         new = {"e_g": v, "e_x": x}
@@ -196,4 +211,5 @@ def _ratio(g, v, eps):
 def _step(g, v, x, rho, eps):
     """`sqrt((x_old + eps) / (v + eps))` of the new `x`, so that the old one can be written over."""
     tiny = jnp.finfo(x.dtype).tiny
-    return jnp.sqrt((x + rho * eps) / ((rho + (1 - rho) * _ratio(g, v, eps) + tiny) * (tree.real_part(v) + eps)))
+    divisor = (rho + (1 - rho) * _ratio(g, v, eps) + tiny) * (tree.real_part(v) + eps)
+    return jnp.sqrt(x + rho * eps) / jnp.sqrt(divisor)  # their ratio itself may be too small a number

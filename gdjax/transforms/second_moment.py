@@ -7,7 +7,18 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import norms, tree
-from gdjax.transforms.moments import by_root, corrected, looking_ahead, mean, means
+from gdjax.squares import shrunk
+from gdjax.transforms.moments import (
+    by_root,
+    corrected,
+    largest_square,
+    looking_ahead,
+    mean,
+    means,
+    rounded,
+    squarable,
+    square,
+)
 from gdjax.value import Decay, NonNegative, WeightDecay, at, transform
 from gdjax.value.diagnose import require_params
 
@@ -28,6 +39,7 @@ def scale_by_belief(
 
     State: `ScaleByBeliefState(count, mu, nu)`, 8 bytes a parameter (16 in float64).
     Source: Zhuang et al. 2020, algorithm 2 (https://arxiv.org/abs/2010.07468).
+    Gradients beyond 9.1e18 (in float32) count as that, as in `scale_by_adam`.
 
     Args:
       b1: $\beta_1$, in [0, 1).
@@ -48,16 +60,22 @@ def scale_by_belief(
 
     def update(updates, state, params=None):
         count = optax.safe_increment(state.count)
-        g = tree.widen(updates)
+        raw = tree.widen(updates)
+        g = squarable(raw, terms=4)  # the square is of up to 2 of them
         m = means(g, state.mu, b1)
-        surprise = jax.tree.map(lambda g, m: g - m, g, m)
-        s = jax.tree.map(lambda d, s: b2 * s + (eps_root + (1 - b2) * tree.abs_sq(d)), surprise, state.nu)
+        surprise = jax.tree.map(lambda g, m, raw: square(g - m, of=raw), g, m, raw)
+        s = jax.tree.map(lambda d, s: _belief_moment(d, s, b2, eps_root), surprise, state.nu)
         m_hat = looking_ahead(g, m, b1, count) if nesterov else corrected(m, b1, count)
         scaled = jax.tree.map(lambda m, s: by_root(m, s, eps), m_hat, corrected(s, b2, count))
         mu, nu = tree.cast_like(m, state.mu), tree.cast_like(s, state.nu)
         return tree.cast_like(scaled, updates), optax.ScaleByBeliefState(count=count, mu=mu, nu=nu)
 
     return init, update
+
+
+def _belief_moment(square, s, b2, eps_root):
+    decay = rounded(b2, square.dtype)
+    return decay * s + (eps_root + (1 - decay) * square)
 
 
 @transform(flat=True)  # zeros filled up would not stay zeros
@@ -77,6 +95,7 @@ def scale_by_yogi(
     Source: Zaheer et al. 2018, algorithm 2
     (https://papers.nips.cc/paper/2018/hash/90365351ccc7437a1309dc64e4db32a3-Abstract.html). Differs from the paper:
     means are divided by the sum of their weights, and $m$ starts at the initial value too, as in Optax.
+    Gradients beyond 1.8e19 count as that, as in `scale_by_adam`.
 
     Args:
       b1: $\beta_1$, in [0, 1).
@@ -98,8 +117,8 @@ def scale_by_yogi(
     def update(updates, state, params=None):
         count = optax.safe_increment(state.count)
         g = tree.widen(updates)
-        m = means(g, state.mu, b1)
-        v = jax.tree.map(lambda g, v: _yogi_moment(tree.abs_sq(g), tree.real_part(v), b2), g, state.nu)
+        m = means(squarable(g), state.mu, b1)
+        v = jax.tree.map(lambda g, v: _yogi_moment(square(g), tree.real_part(v), b2), g, state.nu)
         m_hat, v_hat = corrected(m, b1, count), corrected(v, b2, count)
         scaled = jax.tree.map(lambda m, v: by_root(m, v, eps, eps_root), m_hat, v_hat)
         mu, nu = tree.cast_like(m, state.mu), tree.cast_like(v, state.nu)
@@ -129,6 +148,7 @@ def scale_by_novograd(
 
     State: `ScaleByNovogradState(count, mu, nu)`, 4 bytes a parameter and 4 a leaf (8 in float64).
     Source: Ginsburg et al. 2019, algorithm 1 (https://arxiv.org/abs/1905.11286).
+    A leaf whose gradient has a norm beyond 1.8e19 (in float32) counts as scaled down to it, so that $v$ stays finite.
 
     Args:
       b1: $\beta_1$, in [0, 1).
@@ -160,7 +180,9 @@ def scale_by_novograd(
         rate = at(weight_decay, state.count)
         b2_now = jnp.where(state.count == 0, 0.0, b2)
         g = tree.widen(updates)
-        squares = norms.leaf_squares(g, axis_name)
+        sizes = norms.leaf_lengths(g, axis_name)
+        squares = jax.tree.map(lambda g, size: jnp.minimum(size.norm(), largest_square(g.dtype)) ** 2, g, sizes)
+        g = jax.tree.map(lambda g, size: shrunk(g, size, largest_square(g.dtype)), g, sizes)
         v = jax.tree.map(lambda g, s, v: mean(s, v, tree.scalar(b2_now, g)), g, squares, state.nu)
         p = tree.widen(params)
         pull = jax.tree.map(lambda g, v, p: by_root(g, v, eps, eps_root) + tree.scalar(rate, p) * p, g, v, p)

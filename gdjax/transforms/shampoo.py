@@ -9,7 +9,7 @@ import optax
 from jax.tree_util import Partial
 
 from gdjax import tree
-from gdjax.linalg import between, gram, inverse_root, inverse_root_by_newton, lengths, whole_power
+from gdjax.linalg import between, fitted, gram, inverse_root, inverse_root_by_newton, lengths, whole_power
 from gdjax.matrices import Layout, blocks, in_turn, joined
 from gdjax.transforms.adam import scale_by_adam
 from gdjax.transforms.moments import corrected, correction, mean, over, rounded
@@ -75,6 +75,8 @@ def scale_by_shampoo(
     their roots in turn. No derivative of gradients is taken through factors.
     On a processor roots are LAPACK's: with few cores,
     `OPENBLAS_NUM_THREADS=1` in the environment may make them many times as fast.
+    Matrices whose norm may be beyond 2.8e14 (in float32) are scaled down to it (`gd.linalg.fitted`), so that their
+    factors stay finite.
 
     Args:
       graft: what the lengths are of: `scale_by_adam()`, `scale_by_rms()`, `identity()`.
@@ -153,6 +155,7 @@ class _Numbers(NamedTuple):
 def _stepped(root, exponent, every, start, block, numbers, piece, stack, g, length):
     """The update of a stack, and what is kept of it; that of the grafted transform until the roots are there."""
     count, b1, b2, eps = numbers
+    g = fitted(g)
     mu, own = mean(g, stack.mu, b1), jax.lax.stop_gradient(blocks(g, block))
     of_sides = zip((own, own.mT.conj()), stack.factors, strict=True)
     factors = tuple(None if old is None else _summed(gram(x), old, b2) for x, old in of_sides)

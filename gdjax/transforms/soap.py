@@ -9,7 +9,7 @@ import optax
 from jax.tree_util import Partial
 
 from gdjax import tree
-from gdjax.linalg import between, eigenbasis, gram, refreshed
+from gdjax.linalg import between, eigenbasis, fitted, gram, refreshed
 from gdjax.matrices import Layout, in_turn
 from gdjax.transforms.moments import by_root, corrected, mean
 from gdjax.value import Decay, NonNegative, transform
@@ -71,6 +71,8 @@ def scale_by_soap(
     Differs from the code: matrices are refreshed in turn, $\epsilon$ is added to the root of the corrected mean, and
     weights that decay do so at the first step too. No derivative is taken through factors and bases. On a processor
     these are LAPACK's: with few cores, `OPENBLAS_NUM_THREADS=1` in the environment may make them many times as fast.
+    Matrices whose norm may be beyond 2.8e14 (in float32) are scaled down to it (`gd.linalg.fitted`), so that their
+    factors stay finite.
 
     Args:
       b1: $\beta_1$, in [0, 1).
@@ -132,11 +134,13 @@ class _Numbers(NamedTuple):
 def _stepped(every, numbers, piece, stack, g):
     """The update of a stack, and what is kept of it; of the first step, zeros."""
     count, b1, b2, shampoo_beta, eps = numbers
+    g = fitted(g)
     begun, rotated = count > 0, _into(stack.bases, g)
     mu, nu = mean(rotated, stack.mu, b1), mean(tree.abs_sq(rotated), stack.nu, b2)
     mu, nu = jnp.where(begun, mu, stack.mu), jnp.where(begun, nu, stack.nu)
     steps = jnp.maximum(count, 1)
     moved = _out_of(stack.bases, by_root(corrected(mu, b1, steps), corrected(nu, b2, steps), eps))
+    moved = jnp.where(begun | ~jnp.isnan(g), moved, g)  # the first step moves nothing, and hides no NaN
     factors, kept = _factors(stack, g, shampoo_beta), (stack.bases, mu, nu)
     (bases, mu, nu), failures = in_turn(_turned, factors, kept, stack.failures, count, every, piece, begin=_found)
     return moved, SoapStack(mu, nu, factors, bases, failures)

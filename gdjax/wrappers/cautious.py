@@ -59,4 +59,4 @@ def _agrees(u, g):
 
 
 def _lengthened(u, agrees, share):
-    return jnp.where(agrees, u / jnp.maximum(share, 1e-3), 0)
+    return jnp.where(agrees | jnp.isnan(u), u / jnp.maximum(share, 1e-3), 0)

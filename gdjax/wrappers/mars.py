@@ -23,6 +23,10 @@ class MarsState(NamedTuple):
     """The last gradient, float32 at least."""
 
 
+SMALL = 2.0**-8
+"""The factor under which $c$ is made and clipped: of finite gradients it is then finite. It rounds nothing."""
+
+
 @transform(any_dtype=False, parts=True)
 def mars(
     inner: optax.GradientTransformation,
@@ -56,7 +60,7 @@ def mars(
     """
     require_reduced("mars", inner)
     refuse_examples("mars", inner)
-    clip = clip_by_global_norm(max_norm, axis_name)
+    clip = clip_by_global_norm(max_norm * SMALL, axis_name)
 
     def init(params):
         zeros = tree.accumulators(params, 0)
@@ -66,8 +70,10 @@ def mars(
         g = tree.widen(updates)
         decay = below_one(b1)
         lead = jnp.where(state.count == 0, 0, gamma * decay / (1 - decay))
-        ahead = jax.tree.map(lambda g, old: g + tree.scalar(lead, g) * (g - old), g, state.grads)
+        small, old = jax.tree.map(lambda x: x * SMALL, (g, state.grads))
+        ahead = jax.tree.map(lambda g, old: g + tree.scalar(lead, g) * (g - old), small, old)
         clipped, _ = clip.update(ahead, optax.EmptyState())
+        clipped = jax.tree.map(lambda c: c / SMALL, clipped)
         moved, inner_state = inner.update(tree.cast_like(clipped, updates), state.inner_state, params, **extra_args)
         count = optax.safe_increment(state.count)
         return moved, MarsState(inner_state, count, tree.fresh(tree.cast_like(g, state.grads)))
