@@ -1,0 +1,202 @@
+"""Every direction written here under gradients of every size: float32 beside the same arithmetic in float64."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gdjax as gd
+from tests.samples import sample
+
+STEPS = 4
+SIGNS = {"b": np.array([1.0, -1.0, 1.0]), "w": np.array([[1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])}
+ORDINARY = {"b": np.array([0.3, -1.2, 0.7]), "w": np.array([[0.5, -0.2], [1.5, 0.4], [-0.9, 0.8]])}
+PARAMS = {"b": np.array([0.5, 1.0, -2.0]), "w": np.array([[0.1, 0.2], [-0.3, 0.4], [0.5, -0.6]])}
+
+
+def of_sizes(*sizes):
+    """Gradients of one size at each step; ordinary ones at the steps whose size is `None`."""
+    steps = [ORDINARY if size is None else {name: size * signs for name, signs in SIGNS.items()} for size in sizes]
+    return {name: np.stack([step[name] for step in steps]) for name in SIGNS}
+
+
+EXACT = {
+    "0": of_sizes(0, 0, 0, 0),
+    "1e-30": of_sizes(1e-30, 1e-30, 1e-30, 1e-30),
+    "1e-20": of_sizes(1e-20, 1e-20, -1e-20, 1e-20),
+    "ordinary": of_sizes(None, None, None, None),
+    "alternating": of_sizes(1, -1, 1, -1),
+    "1e19": of_sizes(1e19, 1e19, 1e19, 1e19),
+    "alternating 1e19": of_sizes(1e19, -1e19, 1e19, -1e19),
+    "1e19 once": of_sizes(None, 1e19, None, None),
+    "1e30": of_sizes(1e30, 1e30, 1e30, 1e30),
+    "alternating 3e38": of_sizes(3e38, -3e38, 3e38, -3e38),
+    "1e30 once": of_sizes(None, 1e30, None, None),
+    "3e38 at first": of_sizes(3e38, None, None, None),
+}
+"""Gradients whose steps float32 can take as float64 does."""
+BAD = {
+    (bad, at): of_sizes(*(bad if t == at else None for t in range(STEPS))) for bad in (np.nan, np.inf) for at in (0, 2)
+}
+"""Gradients that are not finite at one step."""
+SCENARIOS = {**EXACT, **BAD}
+
+ELEMENTWISE = [
+    *("scale_by_adam", "scale_by_amsgrad", "scale_by_adamax", "scale_by_radam", "scale_by_belief", "scale_by_yogi"),
+    *("scale_by_adan", "scale_by_ademamix", "scale_by_laprop", "scale_by_adopt", "scale_by_rms", "scale_by_stddev"),
+    *("scale_by_rss", "scale_by_adadelta", "scale_by_lion", "scale_by_sign"),
+]
+REDUCING = ["scale_by_adam_mini", "scale_by_factored_rms", "scale_by_came", "prodigy", "dadapt_adamw", "cautious"]
+NORMS = ["scale_by_novograd", "scale_by_dog", "scale_by_dowg", "mars"]
+MATRIX = ["scale_by_muon", "scale_by_normuon", "scale_by_shampoo", "scale_by_soap", "scale_by_psgd_kron"]
+SPECIAL = {
+    "nadam": gd.scale_by_adam(nesterov=True),
+    "corrected rms": gd.scale_by_rms(eps_in_sqrt=False, bias_correction=True),
+    "factored": gd.scale_by_factored_rms(min_dim_size_to_factor=2),
+    "scale_by_dog": gd.scale_by_dog(("distance", 0.5)),
+    "scale_by_shampoo": gd.scale_by_shampoo(every=1),
+}
+TRIED = [*ELEMENTWISE, "nadam", "corrected rms", *REDUCING, "factored", *MATRIX, *NORMS]
+LARGE = {case for case in EXACT if "e19" in case or ("e3" in case and case != "1e-30")}
+UNLIKE = {
+    **dict.fromkeys(
+        ["scale_by_novograd", "scale_by_dog", "scale_by_dowg", "mars"], LARGE
+    ),  # a norm that overflows is 0
+    "scale_by_psgd_kron": SCENARIOS,  # what is drawn differs by dtype
+    "scale_by_shampoo": SCENARIOS,  # two gradients do not fill its factors: rounding decides
+    "scale_by_soap": SCENARIOS,
+    "scale_by_adopt": {"3e38 at first"},  # all later steps are 0 beside it
+    "scale_by_radam": {"1e30", "alternating 3e38", "1e30 once", "3e38 at first"},  # it moves by gradients at first
+    "prodigy": {"1e-30"},  # the rate times the gradient is no normal number
+    "dadapt_adamw": {"1e-30"},
+}
+"""Scenarios in which float32 is finite, and not what float64 is."""
+BOUNDED = {"scale_by_sign", "scale_by_lion"}
+"""Directions that are the same for all large gradients, infinite ones too."""
+
+
+def made(name):
+    return SPECIAL[name] if name in SPECIAL else sample(name)
+
+
+@functools.cache
+def program(name):
+    """Take all steps of all scenarios, from a given state."""
+    tx = made(name)
+
+    def descended(grads, state, params):
+        def step(state, g):
+            updates, state = tx.update(g, state, params)
+            return state, updates
+
+        return jax.lax.scan(step, state, grads)
+
+    return jax.jit(jax.vmap(descended, in_axes=(0, None, None)))
+
+
+def arrays(trees, dtype):
+    """Trees of float32 numbers in a dtype."""
+    return jax.tree.map(lambda x: jnp.asarray(np.asarray(x, np.float32), dtype), trees)
+
+
+@functools.cache
+def outcome(name, wide=False):
+    """The states after all scenarios, and the updates of every step by scenario."""
+    dtype = jnp.float64 if wide else jnp.float32
+    with jax.enable_x64(wide):
+        params = arrays(PARAMS, dtype)
+        grads = jax.tree.map(lambda *of: jnp.stack(of), *(arrays(of, dtype) for of in SCENARIOS.values()))
+        state, updates = program(name)(grads, made(name).init(params), params)
+        by_scenario = {case: jax.tree.map(lambda u, i=i: np.asarray(u[i]), updates) for i, case in enumerate(SCENARIOS)}
+        return jax.tree.map(np.asarray, state), by_scenario
+
+
+@pytest.mark.parametrize("name", TRIED)
+def test_finite_gradients_of_every_size_make_the_step_of_float64(name):
+    state, ours = outcome(name)
+    for i, case in enumerate(EXACT):
+        floats = [x[i] for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.inexact)]
+        assert all(np.isfinite(x).all() for x in floats), case
+        for leaf in SIGNS:
+            assert np.isfinite(ours[case][leaf]).all(), case
+            if case not in UNLIKE.get(name, ()):
+                expected = outcome(name, wide=True)[1][case][leaf]
+                atol = 1e-6 * np.abs(expected).max()
+                np.testing.assert_allclose(ours[case][leaf], expected, rtol=1e-4, atol=atol, err_msg=case)
+
+
+@pytest.mark.parametrize("name", TRIED)
+def test_gradients_that_are_not_finite_are_never_swallowed(name):
+    _, ours = outcome(name)
+    for case in BAD:
+        bad, at = case
+        if np.isnan(bad):
+            assert all(np.isnan(ours[case][leaf][at]).all() for leaf in SIGNS), case
+        elif name not in BOUNDED:
+            assert not all(np.isfinite(ours[case][leaf][at:]).all() for leaf in SIGNS), case
+
+
+@pytest.mark.parametrize("name", TRIED)
+def test_counters_stay_at_the_largest_integer(name):
+    most, place = np.iinfo(np.int32).max, list(SCENARIOS).index("ordinary")
+    state = jax.tree.map(lambda x: jnp.asarray(x[place]), outcome(name)[0])
+    state = jax.tree.map(lambda x: jnp.full_like(x, most) if x.dtype == jnp.int32 and not x.ndim else x, state)
+    params = arrays(PARAMS, jnp.float32)
+    grads = jax.tree.map(lambda *of: jnp.stack(of), *(arrays(of, jnp.float32) for of in SCENARIOS.values()))
+    state, updates = program(name)(grads, state, params)
+    for x in jax.tree.leaves(state):
+        assert x.dtype != jnp.int32 or x.ndim > 1 or (x == most).all()
+    assert all(np.isfinite(u[place]).all() for u in jax.tree.leaves(updates))
+    assert max(np.abs(u[place]).max() for u in jax.tree.leaves(updates)) < 100
+
+
+LONG = {
+    "ema": gd.ema(0.9999),
+    "adam": gd.adam(0.1),
+    "adagrad": gd.adagrad(0.1),
+    "adafactor": gd.adafactor(0.1, min_dim_size_to_factor=2, momentum=0.9),
+    "ademamix": gd.ademamix(0.1),
+    "rmsprop": gd.rmsprop(0.1, bias_correction=True, momentum=0.9),
+    "schedule_free": gd.schedule_free_adamw(0.1, warmup_steps=100),
+}
+
+
+@pytest.mark.parametrize("tx", [pytest.param(tx, id=name) for name, tx in LONG.items()])
+def test_five_thousand_steps_do_not_drift(tx):
+    rng = np.random.default_rng(0)
+    noise = {name: rng.normal(0.3, 1.0, (5000, *x.shape)) for name, x in SIGNS.items()}
+
+    def descended(dtype):
+        grads, params = (
+            arrays(jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), of), dtype) for of in (noise, PARAMS)
+        )
+
+        @jax.jit
+        def all_of(grads, params):
+            return jax.lax.scan(lambda state, g: tx.update(g, state, params)[::-1], tx.init(params), grads)[1]
+
+        return jax.tree.map(lambda u: np.asarray(u).astype(float), all_of(grads, params))
+
+    with jax.enable_x64(True):
+        exact = descended(jnp.float64)
+    for dtype, rtol in ((jnp.float32, 1e-4), (jnp.bfloat16, 2.0**-6)):
+        for ours, expected in zip(*map(jax.tree.leaves, (descended(dtype), exact)), strict=True):
+            np.testing.assert_allclose(ours[-1], expected[-1], rtol=rtol, atol=rtol * np.abs(expected).max())
+            np.testing.assert_allclose(ours, expected, rtol=rtol, atol=rtol * np.abs(expected).max())
+
+
+def test_the_mean_of_ones_is_one_at_every_step():
+    tx = gd.ema(0.9999)
+    _, means = jax.jit(lambda state, ones: jax.lax.scan(lambda s, g: tx.update(g, s)[::-1], state, ones))(
+        tx.init(jnp.zeros(())), jnp.ones(5000)
+    )
+    np.testing.assert_allclose(means, 1, rtol=1e-5)
+
+
+def test_cautious_decay_tells_opposite_signs_at_any_size():
+    tx = gd.add_cautious_weight_decay(0.5)
+    for size in (1e-30, 1e-20, 1.0, 1e30):
+        updates, _ = tx.update(jnp.array([size, -size]), tx.init(jnp.ones(2)), jnp.full(2, size))
+        np.testing.assert_allclose(updates, [1.5 * size, -size], rtol=1e-6)
