@@ -140,7 +140,7 @@ def _stepped(every, numbers, piece, stack, g):
     mu, nu = jnp.where(begun, mu, stack.mu), jnp.where(begun, nu, stack.nu)
     steps = jnp.maximum(count, 1)
     moved = _out_of(stack.bases, by_root(corrected(mu, b1, steps), corrected(nu, b2, steps), eps))
-    moved = jnp.where(begun | ~jnp.isnan(g), moved, g)  # the first step moves nothing, and hides no NaN
+    moved = jnp.where(begun | jnp.isfinite(g), moved, g)  # the first step moves nothing, and hides no NaN or inf
     factors, kept = _factors(stack, g, shampoo_beta), (stack.bases, mu, nu)
     (bases, mu, nu), failures = in_turn(_turned, factors, kept, stack.failures, count, every, piece, begin=_found)
     return moved, SoapStack(mu, nu, factors, bases, failures)
