@@ -67,9 +67,8 @@ def scale_by_dog(
         if kind == "learning_rate":
             step = jnp.where(state.is_init_step, tree.scalar(size, step), step)
         first = state.is_init_step & (met.root == 0)
-        return tree.cast_like(scaled(g, step), updates), tree.cast_like(
-            DoGState(first, state.init_params, r, sum_sq), state
-        )
+        new = tree.cast_like(DoGState(first, state.init_params, r, sum_sq), state)
+        return tree.cast_like(scaled(g, step), updates), new
 
     return init, update
 
