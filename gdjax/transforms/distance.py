@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from optax.contrib import DoGState, DoWGState
 
-from gdjax import norms, tree
-from gdjax.squares import Length, shrunk
+from gdjax import axes, norms, tree
+from gdjax.squares import Length, lengths, shrunk
 from gdjax.transforms.moments import largest_square
 from gdjax.transforms.scaling import scaled
 from gdjax.value import NonNegative, Positive, transform
@@ -60,7 +60,7 @@ def scale_by_dog(
     def update(updates, state, params=None):
         require_params("scale_by_dog", params)
         g, p, r, sum_sq = tree.widen((updates, params, state.max_dist, state.sum_sq_norm_grads))
-        gone, met = norms.global_lengths([way(state.init_params, p), tree.cast_like(g, p)], axis_name)
+        gone, met = _gone_and_met(way(state.init_params, p), tree.cast_like(g, p), axis_name)
         r, sum_sq = jnp.maximum(r, gone.norm()), _with_square(sum_sq, met.norm())
         g = jax.tree.map(lambda g: shrunk(g, met, _largest(met)), g)
         step = r / jnp.sqrt(divisor(sum_sq + tree.scalar(eps, sum_sq)))
@@ -119,7 +119,7 @@ def scale_by_dowg(init_estim_sq_dist: Positive | None = None, eps: NonNegative =
     def update(updates, state, params=None):
         require_params("scale_by_dowg", params)
         g, p, v, sq_dist = tree.widen((updates, params, state.weighted_sq_norm_grads, state.estim_sq_dist))
-        gone, met = norms.global_lengths([way(state.init_params, p), tree.cast_like(g, p)], axis_name)
+        gone, met = _gone_and_met(way(state.init_params, p), tree.cast_like(g, p), axis_name)
         sq_dist = jnp.maximum(sq_dist, jnp.square(gone.norm()))
         met = Length(jnp.sqrt(sq_dist) * met.root, met.scale)
         v, g = _with_square(v, met.norm()), jax.tree.map(lambda g: shrunk(g, met, _largest(met)), g)
@@ -140,6 +140,17 @@ def way(start, end):
     """The way of every leaf from one tree to another, narrow ones widened before they are subtracted."""
     start, end = tree.widen((start, end))
     return jax.tree.map(jnp.subtract, tree.cast_like(end, start), start)
+
+
+def _gone_and_met(gone, met, axis_name):
+    """The length of a distance and of a gradient, by one collective.
+
+    Each leaf of the distance is summed as it is made: a length at several scales would write it out.
+    """
+    groups = jax.tree.leaves(gone), jax.tree.leaves(met)
+    over = [[axes.spread(x, axis_name) for x in of] for of in groups]
+    sizes = [norms.root_of_sum(jnp.sum(tree.abs_sq(x))) for x in groups[0]]
+    return lengths([sizes, groups[1]], over)
 
 
 def _with_square(total, size):

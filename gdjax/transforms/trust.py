@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gdjax import norms, tree
+from gdjax.squares import scaled
 from gdjax.value import NonNegative, stateless, transform
 from gdjax.value.diagnose import require_params
 
@@ -39,19 +40,20 @@ def scale_by_trust_ratio(
     [6. 8.]
     """
 
-    def trusted(updates, params):
+    def of_trust(updates, params):
         require_params("scale_by_trust_ratio", params)
 
-        def scaled(u, *sizes):
-            length, weight = (jnp.maximum(size, min_norm) for size in sizes)
-            alive = (length > 0) & (weight > 0)
-            ratio = trust_coefficient * weight / (jnp.where(alive, length, 1.0) + eps)
-            return u * tree.scalar(jnp.where(alive, ratio, 1.0), u)
+        def trusted(u, length, weight):
+            root, weight = jnp.maximum(length.root, min_norm * length.scale), jnp.maximum(weight.norm(), min_norm)
+            alive = (root > 0) & (weight > 0)
+            ratio = trust_coefficient * weight / (jnp.where(alive, root, 1.0) + eps * length.scale)
+            factors = jnp.where(alive, length.scale, 1.0), jnp.where(alive, ratio, 1.0)
+            return scaled(u, *(tree.scalar(factor, u) for factor in factors))
 
         u, p = tree.widen(updates), tree.widen(params)
-        return tree.cast_like(jax.tree.map(scaled, u, *norms.leaf_norms((u, p), axis_name)), updates)
+        return tree.cast_like(jax.tree.map(trusted, u, *norms.leaf_lengths((u, p), axis_name)), updates)
 
-    return stateless(trusted)
+    return stateless(of_trust)
 
 
 @transform(parts=True)
