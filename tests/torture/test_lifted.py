@@ -169,7 +169,7 @@ def test_a_line_search_goes_down_in_16_bits_and_the_loss_gets_its_own_dtype(dtyp
             value, grad = jax.value_and_grad(bowl)(at)
             updates, state = tx.update(grad, state, at, value=value, grad=grad, value_fn=bowl)
             at = gd.apply_updates(at, updates)
-        np.testing.assert_array_equal(at, 1.0)
+        assert bowl(at) <= 0.1  # of 4
     assert seen == {jnp.dtype(dtype)}
 
 
