@@ -29,9 +29,10 @@ def chain(*transforms: optax.GradientTransformation):
     chain(clip(max_delta=1.0), scale(step_size=-0.1))
     """
     for tx, after in itertools.pairwise(transforms):
-        if tx.factory.traits.reduces and (part := bearer(after, "examples")) is not None:  # pyright: ignore
+        factory = tx.factory  # pyright: ignore[reportAttributeAccessIssue]
+        if factory.traits.reduces and (part := bearer(after, "examples")) is not None:
             raise ValueError(
-                f"chain: {tx.factory.__name__} takes the mean of gradients, and {part.factory.__name__} after it clips "
+                f"chain: {factory.__name__} takes the mean of gradients, and {part.factory.__name__} after it clips "
                 f"the gradient of every example: put {part.factory.__name__} first."
             )
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from gdjax import tree
 from gdjax.value import diagnose
@@ -119,7 +120,7 @@ def _narrowly(f: Callable[..., Any], params: Any) -> Callable[..., Any]:
 def _in_dtype_of(x: Any, like: Any) -> Any:
     """An array in the dtype of its counterpart, where both are numbers."""
     dtypes = [getattr(of, "dtype", None) for of in (x, like)]
-    if any(dtype is None or jax.dtypes.issubdtype(dtype, jax.dtypes.extended) for dtype in dtypes):
+    if any(dtype is None or jnp.issubdtype(dtype, jax.dtypes.extended) for dtype in dtypes):
         return x
     return x if jax.dtypes.float0 in dtypes else tree.as_dtype(x, dtypes[1])
 
@@ -132,7 +133,7 @@ def _apart(state: Any, given: Any) -> Any:
         if not isinstance(x, jax.Array):
             return x
         x = tree.as_dtype(x, x.dtype) if getattr(x, "weak_type", False) else x
-        if id(x) in seen and not isinstance(x, jax.core.Tracer):
+        if id(x) in seen and not isinstance(x, Tracer):
             x = jnp.copy(x)
         seen.add(id(x))
         return x

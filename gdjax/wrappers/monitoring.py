@@ -52,5 +52,6 @@ def monitor(measures: Any):
 
 def _measure(x: Any) -> optax.GradientTransformationExtraArgs:
     if callable(x) and not isinstance(x, optax.GradientTransformation):
-        return optax.with_extra_args_support(optax.stateless(lambda updates, params: x(updates)))
+        of_updates: Any = lambda updates, params: x(updates)  # noqa: E731
+        return optax.with_extra_args_support(optax.stateless(of_updates))
     return optax.with_extra_args_support(x)
