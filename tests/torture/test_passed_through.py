@@ -869,3 +869,18 @@ def test_functions_beside_the_transforms_take_few_bits_and_traced_numbers():
     gradient = jax.jit(jax.grad(lambda x, s: jnp.sum(gd.scale_gradient({"x": x}, s)["x"] ** 2)))
     assert gradient(jnp.array([3.0]), 0.5).tolist() == [3]
     assert gradient(jnp.array([3.0]), 0.0).tolist() == [0]
+
+
+def test_a_projection_on_the_ball_is_right_over_the_whole_range():
+    for size in (1e-30, 1e-24, 1e19, 1e25, 1e37):
+        tree = {"x": jnp.array([3 * size]), "y": jnp.array(4 * size)}
+        np.testing.assert_allclose(flat(projections.projection_l2_sphere(tree)), [0.6, 0.8], rtol=1e-5)
+        want = [0.6, 0.8] if size > 1 else [3 * size, 4 * size]
+        np.testing.assert_allclose(flat(projections.projection_l2_ball(tree)), want, rtol=1e-5)
+
+
+def test_the_norm_of_a_tree_is_right_over_the_whole_range():
+    for size in (1e-30, 1e19, 1e25, 1e37):
+        np.testing.assert_allclose(
+            gd.tree.norm({"a": jnp.array(3 * size), "b": jnp.array([4 * size])}), 5 * size, rtol=1e-5
+        )
