@@ -10,5 +10,5 @@ def nearest(name: str, known: Iterable[str]) -> str:
     >>> nearest("adamv", ["adam", "sgd"])
     ", did you mean 'adam'"
     """
-    close = difflib.get_close_matches(name, sorted(known), n=1)
+    close = difflib.get_close_matches(name[:80], sorted(known), n=1)
     return f", did you mean {close[0]!r}" if close else ""

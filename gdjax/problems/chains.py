@@ -90,7 +90,7 @@ def _chain(who: str, gain: Any, depth: int, size: int, optimizer: str) -> Parts:
         init=init,
         loss=loss,
         optimum=0.0,
-        minimizer=[{"weights": np.eye(size), "bias": np.zeros(size)} for _ in range(depth)],
+        minimizer=lambda: [{"weights": np.eye(size), "bias": np.zeros(size)} for _ in range(depth)],
         target="gap<1e-9",
         optimizer=optimizer,
         steps=3_000,

@@ -7,12 +7,17 @@ import jax.numpy as jnp
 
 from gdjax.value.printing import text
 
+LARGEST = 2**31 - 1
+"""Largest size of a problem: JAX counts the elements of an axis in 32 bits."""
+
 
 def at_least(who: str, least: int, **sizes: Any) -> None:
-    """Refuse sizes that are no integers, or too small."""
+    """Refuse sizes that are no integers, too small, or larger than `LARGEST`."""
     for name, size in sizes.items():
         if not isinstance(size, int) or isinstance(size, bool) or size < least:
             raise ValueError(f"{who}: {name} must be an integer of at least {least}, got {text(size)}.")
+        if size > LARGEST:
+            raise ValueError(f"{who}: {name} must be at most {LARGEST:,}, got {text(size)}.")
 
 
 def may_be_rows(batch: Any, train: Any) -> bool:

@@ -80,7 +80,7 @@ def plateau(distance: Positive = 5.0, size: int = 2):
         init=init,
         loss=loss,
         optimum=0.0,
-        minimizer=np.zeros(size),
+        minimizer=lambda: np.zeros(size),
         target="gap<1e-9",
         optimizer="amsgrad(0.1)",
         steps=1_000,

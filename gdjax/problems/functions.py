@@ -1,5 +1,6 @@
 r"""Functions with a known least value: a parabola, a quadratic, and three that optimizers are shown on."""
 
+import functools
 from typing import Annotated
 
 import jax
@@ -68,11 +69,10 @@ def quadratic(condition: Condition = 100.0, size: int = 10):
     100.0
     """
     at_least("quadratic", 2, size=size)
-    q = _cosines(size)
 
     def loss(x, batch):
         curvatures = condition ** -jnp.linspace(0.0, 1.0, size)
-        return 0.5 * curvatures @ (x @ q) ** 2
+        return 0.5 * curvatures @ (x @ _cosines(size)) ** 2
 
     def optimizer():
         root = float(condition) ** 0.5
@@ -82,7 +82,7 @@ def quadratic(condition: Condition = 100.0, size: int = 10):
         init=lambda key: jax.random.normal(key, (size,)),
         loss=loss,
         optimum=0.0,
-        minimizer=np.zeros(size),
+        minimizer=lambda: np.zeros(size),
         target="gap<1e-9",
         optimizer=optimizer,
         steps=lambda: 50 + int(20 * float(condition) ** 0.5),
@@ -114,7 +114,7 @@ def rosenbrock(size: int = 2):
         init=lambda key: jnp.asarray(np.resize([-1.2, 1.0], size), float),
         loss=lambda x, batch: (100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2).sum(),
         optimum=0.0,
-        minimizer=np.ones(size),
+        minimizer=lambda: np.ones(size),
         target="gap<1e-9",
         optimizer="adam(0.02)",
         steps=5_000,
@@ -176,12 +176,13 @@ def rastrigin(size: int = 2):
         init=lambda key: jax.random.uniform(key, (size,), minval=-5.12, maxval=5.12),
         loss=lambda x, batch: (x**2 + 20 * jnp.sin(jnp.pi * x) ** 2).sum(),  # 1 - cos, exact near 0
         optimum=0.0,
-        minimizer=np.zeros(size),
+        minimizer=lambda: np.zeros(size),
         optimizer="adam(0.02)",
         steps=1_000,
     )
 
 
+@functools.lru_cache(maxsize=4)
 def _cosines(size: int) -> np.ndarray:
     """An orthonormal matrix without a random number, no column along an axis."""
     rows, columns = np.mgrid[:size, :size]

@@ -68,7 +68,9 @@ def find(text: str) -> Problem:
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise ParseError(f"{text}: {error}; is its folder where Python looks (PYTHONPATH)?") from error
+        raise ParseError(
+            f"{reference[0][:80]}: {str(error)[:80]}; is its folder where Python looks (PYTHONPATH)?"
+        ) from error
     if isinstance(made := vars(module).get(inside.strip()), Problem):
         return made
     return _parsed(inside, {name: x for name, x in vars(module).items() if _makes_problems(x)})
@@ -79,7 +81,7 @@ def _parsed(text: str, own: Factories) -> Problem:
         text = f"{text.strip()}()"
     found = value.parse(text, {**factories(), **own}, wanted="a problem")
     if not isinstance(found, Problem):
-        raise ParseError(f"a problem is needed, got {found}")
+        raise ParseError(f"a problem is needed, got {repr(found)[:200]}")
     return found
 
 

@@ -90,10 +90,7 @@ def static(argument: Any, slot: Slot) -> Any:
         raise TypeError(f"{slot.name} cannot be kept: {error}") from None
     if "dtype" in slot.name and isinstance(argument, str):
         _require_dtype(argument, slot)
-    is_dtype = isinstance(argument, type(jnp.float32)) or (
-        isinstance(argument, type) and issubclass(argument, np.generic)
-    )
-    return np.dtype(argument) if is_dtype else argument  # pyright: ignore[reportCallIssue, reportArgumentType]
+    return argument
 
 
 def _require_dtype(name: str, slot: Slot) -> None:
@@ -171,8 +168,15 @@ def _own(argument: Any) -> Any:
     """A copy that nobody else can change: containers anew, iterators read out, NumPy's scalars as Python's."""
     if isinstance(argument, np.generic):
         return argument.item()
+    if _is_dtype(argument):
+        return np.dtype(argument)
     if type(argument) is dict:
         return {key: _own(x) for key, x in argument.items()}
     if type(argument) in (list, tuple):
         return type(argument)(map(_own, argument))
     return tuple(map(_own, argument)) if isinstance(argument, Iterator) else argument
+
+
+def _is_dtype(argument: Any) -> bool:
+    """Is this the type of a number in NumPy or JAX?"""
+    return isinstance(argument, type(jnp.float32)) or (isinstance(argument, type) and issubclass(argument, np.generic))

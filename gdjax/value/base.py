@@ -72,12 +72,13 @@ class Value:
 
     def __repr__(self) -> str:
         written = []
-        parameters = self.factory.signature.parameters
+        parameters, slots = self.factory.signature.parameters, self.factory.slots
         for name, argument in self.arguments.items():
+            leaf = slots[name].leaf
             if parameters[name].kind is inspect.Parameter.VAR_POSITIONAL:
-                written += map(text, argument)
+                written += (text(part, ordered=leaf) for part in argument)
             elif not self._is_implied(name):
-                written.append(f"{name}={text(argument)}")
+                written.append(f"{name}={text(argument, ordered=leaf)}")
         return f"{self.factory.__name__}({', '.join(written)})"
 
     def __eq__(self, other: object) -> bool:
@@ -111,7 +112,8 @@ class Value:
     def _is_implied(self, name: str) -> bool:
         """Is this argument a default that has no expression?"""
         argument, default = self.arguments[name], self.factory.defaults.get(name)
-        return "<" in text(argument) and fingerprint(argument) == fingerprint(default)
+        shown = text(argument)
+        return "<" in shown and shown == text(default) and fingerprint(argument) == fingerprint(default)
 
 
 V = TypeVar("V", bound=Value)

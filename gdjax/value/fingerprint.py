@@ -1,5 +1,6 @@
 """Equality and hashing by value, for whatever a hyperparameter may be."""
 
+import cmath
 import math
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -14,18 +15,20 @@ from jax.core import Tracer
 def fingerprint(x: Any) -> Any:
     """Something hashable that is equal for equal values.
 
-    Arrays count by shape, dtype and content, dicts and lists by content, NaN equals itself, tracers and
+    Arrays count by shape, dtype and content, dicts and lists by content, every NaN equals every other, tracers and
     functions are equal only to themselves.
     """
     if isinstance(x, float) and math.isnan(x):
         return "nan"
+    if isinstance(x, complex) and cmath.isnan(x):
+        return "complex", fingerprint(x.real), fingerprint(x.imag)
     if isinstance(x, Tracer):
         return "tracer", id(x)
     if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         return str(x.dtype), fingerprint(jax.random.key_data(x))
     if isinstance(x, (jax.Array, np.ndarray, np.generic)):
         x = np.asarray(x)
-        return "array", x.shape, str(x.dtype), x.tobytes()
+        return "array", x.shape, str(x.dtype), _content(x)
     if isinstance(x, OrderedDict):
         return "ordered", tuple((key, fingerprint(value)) for key, value in x.items())
     if isinstance(x, Mapping):
@@ -42,6 +45,16 @@ def fingerprint(x: Any) -> Any:
     if len(leaves) == 1 and leaves[0] is x:
         raise TypeError(f"{type(x).__name__} is neither hashable nor a tree")
     return treedef, tuple(map(fingerprint, leaves))
+
+
+def _content(x: np.ndarray) -> bytes:
+    """The bytes of an array, with the same bits for every NaN."""
+    numbers = x.reshape(-1).view(np.real(x).dtype) if x.dtype.kind == "c" else x
+    if jnp.issubdtype(numbers.dtype, jnp.floating):
+        with np.errstate(invalid="ignore"):  # NaNs that signal
+            if (nan := np.isnan(numbers)).any():
+                numbers = np.where(nan, np.array(math.nan, numbers.dtype), numbers)
+    return numbers.tobytes()
 
 
 def _hashable(x: Any) -> bool:

@@ -3,7 +3,6 @@
 import ast
 import math
 import re
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,14 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdjax.value.base import Value
-from gdjax.value.printing import DTYPES, nearest
+from gdjax.value.printing import DTYPES, MAX_STRING, nearest
 
 MAX_TEXT = 1_000_000
 """Characters that `parse` reads at the most."""
 MAX_DEPTH = 50
 """Levels of calls and brackets that `parse` reads at the most."""
-MAX_STRING = 1_000
-"""Characters of one string at the most."""
+MAX_ECHO = 80
+"""Characters of a text that a reason repeats at the most; 120 around the column stand below it."""
+MAX_REASON = 600
+"""Characters of a reason at the most."""
 
 
 class ParseError(ValueError):
@@ -32,11 +33,9 @@ def parse(text: str, names: Mapping[str, Callable[..., Any]], wanted: str = "a t
         raise ParseError(f"parse reads a string, got {type(text).__name__}.")
     if len(text) > MAX_TEXT:
         raise ParseError(f"parse reads {MAX_TEXT:,} characters at the most, got {len(text):,}.")
-    text = text.strip()
+    text = _escaped(text.strip())
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tree = ast.parse(text, mode="eval")
+        tree = ast.parse(text, mode="eval")
     except SyntaxError as error:
         hint = " (what prints as <...> has no text: make this value in Python)" if "<" in text else ""
         raise _error(text, error.lineno or 1, (error.offset or 1) - 1, f"{error.msg}{hint}") from None
@@ -44,14 +43,36 @@ def parse(text: str, names: Mapping[str, Callable[..., Any]], wanted: str = "a t
         raise _error(text, 1, 0, str(error) or "too deeply nested") from None
     value = _Reader(text, names).read(tree.body, 0)
     if not isinstance(value, Value):
-        raise _error(text, 1, 0, f"{wanted} is needed, not {value!r}")
+        raise _error(text, 1, 0, f"{wanted} is needed, not {_clipped(repr(value))}")
     return value
+
+
+_STRINGS = re.compile(r"""([A-Za-z]{0,2})('''|\"\"\"|'|")(?:\\.|(?!\2).)*\2|['"].*""", re.DOTALL)
+"""A string and what stands before it; of one that does not end the rest of the text, so that it is read once."""
+
+
+def _escaped(text: str) -> str:
+    r"""Double the backslashes that escape nothing, as in `'\d'`.
+
+    Python reads them so too, but warns; and to silence a warning is to silence it in every thread.
+    """
+
+    def in_string(found: re.Match[str]) -> str:
+        if found[1] is None or "r" in found[1].lower():
+            return found[0]
+        return re.sub(r"\\(.)", in_pair, found[0], flags=re.DOTALL)
+
+    def in_pair(pair: re.Match[str]) -> str:
+        return pair[0] if pair[1] in "\n\r\\'\"abfnrtvxNuU01234567" else f"\\{pair[0]}"
+
+    return _STRINGS.sub(in_string, text) if "\\" in text else text
 
 
 class _Reader:
     def __init__(self, text: str, names: Mapping[str, Callable[..., Any]]):
         self.text = text
-        self.calls: Mapping[str, Callable[..., Any]] = {**names, "array": _array, "key": _key}
+        own = {"array": _array, "key": _key, "complex": _complex}
+        self.calls: Mapping[str, Callable[..., Any]] = {**names, **own}
         self.constants = {**DTYPES, "inf": math.inf, "nan": math.nan}
 
     def read(self, node: ast.expr, depth: int) -> Any:
@@ -140,7 +161,8 @@ class _Reader:
     def unknown(self, node: ast.expr, name: str) -> ParseError:
         if (word := name.capitalize()) in ("True", "False", "None"):
             return self.error(node, f"unknown name {name!r}, did you mean {word}")
-        return self.error(node, f"unknown name {name!r}{nearest(name, [*self.calls, *self.constants])}")
+        hint = nearest(name, [*self.calls, *self.constants])
+        return self.error(node, f"unknown name {_clipped(repr(name))}{hint}")
 
     def error(self, node: ast.expr | ast.keyword, reason: str) -> ParseError:
         before = _line(self.text, node.lineno).encode()[: node.col_offset]
@@ -170,20 +192,46 @@ def _error(text: str, number: int, column: int, reason: str) -> ParseError:
     line = _line(text, number)
     start = max(0, column - 60)
     where = f"column {column + 1}" if line == text else f"line {number}, column {column + 1}"
-    return ParseError(f"{reason.rstrip('.')}, at {where}:\n  {line[start : start + 120]}\n  {' ' * (column - start)}^")
+    reason = _without_echo(reason, text).rstrip(".")
+    return ParseError(f"{reason}, at {where}:\n  {line[start : start + 120]}\n  {' ' * (column - start)}^")
+
+
+def _without_echo(reason: str, text: str) -> str:
+    """A reason cut off where it repeats a long part of the text, or is long itself."""
+    reason = _clipped(reason, MAX_REASON)
+    long = (i for i in range(len(reason) - MAX_ECHO) if reason[i : i + MAX_ECHO + 1] in text)
+    end = next(long, None)
+    return reason if end is None else f"{reason[: end + MAX_ECHO - 3]}..."
+
+
+def _clipped(words: str, most: int = MAX_ECHO) -> str:
+    return words if len(words) <= most else f"{words[: most - 3]}..."
 
 
 def _line(text: str, number: int) -> str:
     return re.split("\r\n|\r|\n", text)[number - 1]
 
 
-def _array(items: Any, dtype: np.dtype) -> np.ndarray:
+def _array(items: Any, dtype: np.dtype, shape: tuple[int, ...] | None = None) -> np.ndarray:
     """An array from its printed form, in NumPy: exact whatever JAX is configured to."""
+    if shape is not None and (items != [] or not _is_empty(shape)):
+        raise ValueError(f"array: a shape is for arrays without elements, got {shape}")
     if not isinstance(dtype, np.dtype):
         raise TypeError(f"array: the dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     if np.array(items).dtype.kind not in "biufc":
         raise TypeError(f"array: numbers in nested lists are needed, got {type(items).__name__}")
-    return np.array(items, dtype)
+    return np.array(items, dtype) if shape is None else np.empty(shape, dtype)
+
+
+def _is_empty(shape: Any) -> bool:
+    return type(shape) is tuple and 0 in shape and all(type(size) is int and 0 <= size < 2**31 for size in shape)
+
+
+def _complex(real: float, imag: float) -> complex:
+    """A complex number from its parts."""
+    if not (type(real) in (int, float) and type(imag) in (int, float)):
+        raise TypeError("complex: two real numbers are needed")
+    return complex(real, imag)
 
 
 def _key(data: np.ndarray, impl: str) -> jax.Array:
