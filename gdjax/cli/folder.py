@@ -44,7 +44,9 @@ class Run(NamedTuple):
     @property
     def steps(self) -> int:
         """Those that the newest checkpoint has."""
-        return max((int(path.name) for path in self.checkpoints.glob("*") if path.name.isdigit()), default=0)
+        from gdjax.descent.naming import steps_in  # loads JAX, which a folder does not need at first
+
+        return max(steps_in(self.checkpoints), default=0)
 
     @property
     def made(self) -> list[Path]:

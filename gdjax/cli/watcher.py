@@ -5,6 +5,7 @@ its standard input it is told the folder of the run as soon as there is one, and
 """
 
 import contextlib
+import re
 import signal
 import sys
 from collections.abc import Iterable
@@ -18,7 +19,8 @@ def words(told: list[str]) -> str | None:
     if not told:
         return "a process of this run was lost before it began: start all of them again."
     folder = told[-1]
-    saved = [int(path.name) for path in (Path(folder) / "checkpoints").glob("*") if path.name.isdigit()]
+    names = [path.name for path in (Path(folder) / "checkpoints").glob("*")]
+    saved = [int(name) for name in names if re.fullmatch("[0-9]+", name)]
     has = f"its last checkpoint is of step {max(saved):,}" if saved else "nothing is saved"
     return f"a process of this run was lost; {has}: gdjax train --resume --out {folder}, in all processes, goes on."
 

@@ -18,6 +18,7 @@ from gdjax.descent.faults import CheckpointError, require_writable
 from gdjax.descent.history import History, under
 from gdjax.descent.keyed import is_key, keyed, plain, typed, unkeyed
 from gdjax.descent.lock import alone
+from gdjax.descent.naming import steps_in
 from gdjax.descent.sameness import differing
 from gdjax.descent.step import State
 from gdjax.descent.store import Store
@@ -91,7 +92,7 @@ class Archive:
         """What is saved, in words."""
         if self._checkpoints is None:
             return "there is no checkpoint"
-        steps = [int(path.name) for path in Path(self.folder).glob("*") if path.name.isdigit()]
+        steps = steps_in(Path(self.folder))
         has = f"has the checkpoint of step {max(steps):,}" if steps else "has no checkpoint yet"
         return f"{self.folder} {has}: start all of them again with resume=True"
 

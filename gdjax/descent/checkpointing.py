@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from gdjax.descent.naming import require_local
+
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoints:
@@ -34,6 +36,7 @@ class Checkpoints:
     def __post_init__(self):
         if not isinstance(self.folder, (str, os.PathLike)):
             raise TypeError(f"Checkpoints: folder must be a path, got {self.folder!r}.")
+        require_local(self.folder)
         for name, least in (("every", 1), ("keep_last", 1), ("keep_best", 0)):
             number = getattr(self, name)
             if isinstance(number, bool) or not (isinstance(number, int) or (name == "every" and number is None)):

@@ -1,8 +1,10 @@
 """Checkpoints: written whole or not at all while the descent goes on, and checked when they are read."""
 
 import concurrent.futures
+import itertools
 import json
 import math
+import os
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -16,6 +18,7 @@ from gdjax.descent import files, whole
 from gdjax.descent.agreement import Peers, is_lost
 from gdjax.descent.checkpointing import Checkpoints
 from gdjax.descent.faults import CheckpointError, OrbaxError, cause, require_room, require_writable
+from gdjax.descent.naming import PlainPath, require_free_names
 from gdjax.descent.whole import Saved
 
 
@@ -42,6 +45,8 @@ class Store:
         self._folder = Path(checkpoints.folder).absolute()
         require_writable(self._folder)
         files.require_inside(self._folder)
+        self._plain = PlainPath(self._folder, shared=not self._peers.alone)
+        self._moved: dict[int, str] = {}
         self._best = whole.Best(checkpoints.keep_best, checkpoints.best[1])
         self._open()
         self._best.scores |= {step: whole.score(self._reader, step) for step in self._reader.all_steps()}
@@ -102,6 +107,7 @@ class Store:
             self._manager.close()
             if self._reader is not self._manager:
                 self._reader.close()
+            self._plain.close()
 
     def __enter__(self) -> Self:
         return self
@@ -157,9 +163,11 @@ class Store:
     def _open(self) -> None:
         """Take the folder as it is, without what saves that were cut short have left."""
         if self._peers.first:
+            require_free_names(self._folder)
             for left in self._folder.glob("*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(left, ignore_errors=True)
-        given = self._folder, self._checkpoints.keep_last, self._best
+        self._plain.renew()
+        given = self._plain.path, self._checkpoints.keep_last, self._best
         self._manager = self._reader = whole.manager(*given, self._peers.processes)
         if not self._peers.alone:
             self._reader = whole.manager(*given, [jax.process_index()])
@@ -168,7 +176,9 @@ class Store:
         try:
             require_room(self._folder, sum(x.nbytes for x in saved.arrays.values()))
             self._best.scores[step] = score
+            self._plain.renew()
             whole.write(self._manager, step, saved, score)
+            whole.require_readable(self._manager, step)
         except Exception as error:
             self._open()
             raise self._failed(step, error) from error
@@ -186,6 +196,7 @@ class Store:
             size = sum(x.nbytes for x in arrays.values())
             self._peers.together(lambda: require_room(self._folder, size))
             whole.write(self._manager, step, Saved(arrays, saved.about), score, merged)
+            self._peers.together(lambda: whole.require_readable(self._reader, step) if self._peers.first else None)
         except (OSError, OrbaxError) as error:
             if is_lost(error):
                 raise
@@ -204,15 +215,28 @@ class Store:
 
     def _move_aside(self, broken: dict[int, str]) -> None:
         for step in broken:
-            aside = self._folder / f"{step}.corrupt"
+            aside = self._aside(step)
             shutil.rmtree(aside, ignore_errors=True)  # what broke there before
-            (self._folder / str(step)).rename(aside)
+            self._moved[step] = aside.name
+            try:
+                (self._folder / str(step)).rename(aside)
+            except OSError as error:
+                raise CheckpointError(
+                    f"The checkpoint of step {step:,} in {str(self._folder)!r} is broken ({broken[step]}) and cannot "
+                    f"be renamed to {aside.name}: {cause(error)}. Move it away."
+                ) from error
+
+    def _aside(self, step: int) -> Path:
+        """Where a broken checkpoint goes; a file of that name, or a link, is someone else's and stays."""
+        more = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+        paths = (self._folder / f"{step}.corrupt{suffix}" for suffix in more)
+        return next(path for path in paths if not os.path.lexists(path) or (path.is_dir() and not path.is_symlink()))
 
     def _warn(self, broken: dict[int, str], instead: int) -> None:
         for step, why in broken.items():
             warnings.warn(
                 f"The checkpoint of step {step:,} in {str(self._folder)!r} is broken ({why}): that of step "
-                f"{instead:,} is used, and the broken one is now {step}.corrupt.",
+                f"{instead:,} is used, and the broken one is now {self._moved.get(step, 'moved aside')}.",
                 stacklevel=5,
             )
 

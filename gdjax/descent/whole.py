@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdjax.descent.faults import CheckpointError, quietly
+from gdjax.descent.naming import step_of
 from gdjax.descent.placing import put
 
 FORMAT = 1
@@ -86,9 +87,29 @@ def manager(folder: Path, keep_last: int, best: Best, processes: Sequence[int]) 
         enable_async_checkpointing=False,  # its threads wait for ever for a folder that cannot be made
         lightweight_initialize=True,
         create=not joined,
+        step_name_format=_Names(),
         multiprocessing_options=ocp.options.MultiprocessingOptions(**of_some if joined else {}),
     )
     return ocp.CheckpointManager(folder, options=options)
+
+
+class _Names:
+    r"""Orbax's names of checkpoints, without those that are someone else's: `²`, `007` or `5\n`."""
+
+    def build_name(self, step: int) -> str:
+        """The name of the checkpoint of a step."""
+        return str(step)
+
+    def find_all(self, base_path: Any) -> Iterator[Any]:
+        """Every checkpoint in a folder, of any order."""
+        return (found for found in self._standard().find_all(base_path) if step_of(found.path.name) is not None)
+
+    def find_step(self, base_path: Any, step: int) -> Any:
+        """The checkpoint of a step."""
+        return self._standard().find_step(base_path, step)
+
+    def _standard(self) -> Any:
+        return _orbax().path.step.standard_name_format()
 
 
 def sums(arrays: Mapping[str, Any], first: bool = True) -> dict[str, Sums]:
@@ -136,6 +157,29 @@ def read(manager: Any, step: int) -> Saved:
         if x is None or (str(x.dtype), list(x.shape)) != (dtype, shape) or not _is_whole(x, checked):
             raise ValueError(f"its array {key!r} is not what was saved")
     return Saved({key: arrays[key] for key in record["arrays"]}, record["about"])
+
+
+def require_readable(manager: Any, step: int) -> None:
+    """List a folder anew, and read the record of a checkpoint in it and the least of its arrays.
+
+    Raises:
+      OrbaxError: if Orbax does not find it again.
+      ValueError: if it is not what was written.
+    """
+    ocp = _orbax()
+    manager.reload()
+    if step not in manager.all_steps():
+        raise ValueError("it was written and is not found again")
+    record = _record(manager, step)
+    sizes = {key: math.prod(shape) for key, (_, shape, _) in record["arrays"].items() if 0 not in shape}
+    if not sizes:
+        return
+    least = min(sizes, key=sizes.__getitem__)
+    args = {least: ocp.RestoreArgs(restore_type=np.ndarray)}
+    of_one = ocp.args.PyTreeRestore(item={least: 0}, restore_args=args, partial_restore=True)
+    arrays = quietly(manager.directory, manager.restore, step, args=ocp.args.Composite(arrays=of_one)).arrays
+    if not _is_whole(arrays[least], record["arrays"][least][2]):
+        raise ValueError(f"its array {least!r} is not what was saved")
 
 
 def score(manager: Any, step: int) -> float:

@@ -1,0 +1,112 @@
+"""Names of checkpoint folders and of what lies in them."""
+
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from gdjax.descent.faults import CheckpointError
+
+LAST_STEP = 2**31 - 1
+"""Largest step: counts are int32."""
+LONGEST = 3_000
+"""Longest path that Orbax is given, in bytes; what it appends must stay below the system's 4,096."""
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+_MISREAD = re.compile(r"[*?\[\]{}\\:\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""What Orbax takes for a pattern, and TensorStore for another kind of path or for no text."""
+
+
+def require_local(folder: str | os.PathLike[str]) -> None:
+    """Refuse what no local folder can be named.
+
+    Raises:
+      CheckpointError: if it is a URL, as in `gs://bucket/run`, or holds a null character.
+    """
+    name = os.fspath(folder)
+    if _URL.match(name):
+        raise CheckpointError(
+            f"Checkpoints: folder must be a path of the file system, got {name!r}: mount the bucket and give its path."
+        )
+    if "\0" in name:
+        raise CheckpointError(f"Checkpoints: folder must not hold a null character, got {name!r}.")
+
+
+def step_of(name: str) -> int | None:
+    """The step whose checkpoint has this name, or `None`.
+
+    >>> step_of("600"), step_of("600.corrupt"), step_of("0600"), step_of("²")
+    (600, None, None, None)
+    """
+    step = int(name) if re.fullmatch(r"0|[1-9][0-9]{0,9}", name) else None
+    return None if step is None or step > LAST_STEP else step
+
+
+def steps_in(folder: Path) -> list[int]:
+    """The steps that have a checkpoint in a folder, in order; none where there is no folder."""
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(step for path in found if (step := step_of(path.name)) is not None and _is_folder(path))
+
+
+def require_free_names(folder: Path) -> None:
+    """Refuse a folder in which something else has the name of a checkpoint to come.
+
+    Raises:
+      CheckpointError: if a file, or a link, is named like a step.
+    """
+    for path in sorted(folder.iterdir()):
+        if step_of(path.name) is not None and not _is_folder(path):
+            raise CheckpointError(
+                f"Checkpoints: {str(path)!r} is no folder, and the checkpoint of that step would be written there: "
+                "move it away."
+            )
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+class PlainPath:
+    """A path to a folder that Orbax reads as it is meant: its own, or one by a link in a temporary folder.
+
+    Orbax takes `lr[0.1]` for a pattern: it writes there and finds nothing again. A link in a folder of this process
+    leads to the same files, and goes when the process ends.
+
+    Args:
+      folder: absolute.
+      shared: several processes write there, which must name it alike; then only its own path will do.
+
+    Raises:
+      CheckpointError: if there is no such path.
+    """
+
+    def __init__(self, folder: Path, shared: bool = False):
+        self._folder, self.path = folder, folder
+        if _is_plain(folder):
+            return
+        must = "must have a path without any of *?[]{}\\: and control characters, in UTF-8 and not too long"
+        if shared:
+            raise CheckpointError(f"Checkpoints: a folder of several processes {must}, got {str(folder)!r}.")
+        self._links = tempfile.TemporaryDirectory(prefix="gdjax-", ignore_cleanup_errors=True)
+        self.path = Path(self._links.name).absolute() / "checkpoints"
+        if not _is_plain(self.path):
+            raise CheckpointError(
+                f"Checkpoints: folder, or the temporary folder in its place, {must}, got {str(folder)!r} and "
+                f"{str(self.path)!r}."
+            )
+        self.renew()
+
+    def renew(self) -> None:
+        """Make the link again where someone has cleaned the temporary folder."""
+        if self.path is not self._folder and not self.path.is_symlink():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.symlink_to(self._folder, target_is_directory=True)
+
+    def close(self) -> None:
+        """Remove the link."""
+        if self.path is not self._folder:
+            self._links.cleanup()
+
+
+def _is_plain(path: Path) -> bool:
+    return not _MISREAD.search(str(path)) and len(os.fsencode(path)) <= LONGEST
