@@ -93,7 +93,7 @@ def local_steps(inner: optax.GradientTransformation, outer: optax.GradientTransf
         require_own("local_steps", updates, axis_name)
         moved, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
         here = jax.tree.map(jnp.add, *tree.widen((params, moved)))
-        count = state.count + 1
+        count = jnp.asarray(optax.safe_increment(state.count))
 
         def together():
             gone = jax.tree.map(lambda a, p: a - axes.mean(p, axis_name), state.anchor, here)

@@ -22,6 +22,7 @@ from gdjax.descent.progress import Callback, Pace, Progress
 from gdjax.descent.result import Fit
 from gdjax.descent.step import State
 from gdjax.descent.stopping import Ending, Stopped
+from gdjax.value.diagnose import MAX_COUNT
 from gdjax.value.printing import nearest
 from gdjax.wrappers import eval_params
 
@@ -132,6 +133,8 @@ class Course:
             return self._finite(f"epoch {epoch:,} of {asked.epochs:,} is done")
         if asked.steps and step >= asked.steps:
             return self._finite(f"{step:,} steps taken")
+        if step >= MAX_COUNT:
+            return self._finite(f"{step:,} steps taken, the most that an int32 count holds")
         return (Stopped.EXHAUSTED, "the data have no further batch") if self._feed.exhausted else None
 
     def progress(self) -> Progress:
@@ -165,7 +168,7 @@ class Course:
         """Steps to the next that the host must see."""
         asked = self._asked
         every = (self._every, asked.checkpoint and asked.checkpoint.every)
-        left = [asked.steps - self.step] if asked.steps else []
+        left = [(asked.steps or MAX_COUNT) - self.step]
         return min([self.pace.steps, *left, *(n - self.step % n for n in every if n)])
 
     def _finite(self, words: str) -> Ending:

@@ -28,7 +28,7 @@ from gdjax.descent.result import Fit
 from gdjax.descent.step import State, as_key, begun, require_no_axis
 from gdjax.descent.stopping import Criterion
 from gdjax.descent.streams import is_stream
-from gdjax.value.diagnose import require_count, require_optimizer
+from gdjax.value.diagnose import MAX_COUNT, require_count, require_optimizer
 from gdjax.value.printing import brief, text
 
 
@@ -140,7 +140,10 @@ def fit(
         cut = None if streamed else plan(data, batch_size, drop_remainder)
         if cut:
             _require_divisible(cut, placement, data)
-        if not isinstance(params, State):
+            _require_countable(epochs, cut)
+        if isinstance(params, State):
+            _require_counted(params.count)
+        else:
             require_trainable("fit", params)
             if not jax.tree.leaves(params):
                 raise ValueError(f"fit: params must hold one array at least, got {brief(params)}.")
@@ -222,6 +225,21 @@ def _require_functions(callbacks: Any) -> None:
         raise TypeError(f"fit: callbacks must be a list of functions, got one; write callbacks=[{brief(callbacks)}].")
     if wrong := [x for x in callbacks if not callable(x)]:
         raise TypeError(f"fit: each of callbacks must be a function of a Progress, got {brief(wrong[0])}.")
+
+
+def _require_countable(epochs: int | None, cut: Plan) -> None:
+    if epochs is not None and epochs * cut.per_epoch > MAX_COUNT:
+        raise ValueError(
+            f"fit: epochs must be at most {MAX_COUNT // cut.per_epoch:,} where each is {cut.per_epoch:,} steps, for "
+            f"counts are int32, got {epochs:,}."
+        )
+
+
+def _require_counted(count: Any) -> None:
+    if not jnp.issubdtype(jnp.result_type(count), jnp.integer) or jnp.ndim(count):
+        raise TypeError(f"fit: the count of a State must be an integer of shape (), got {text(count)}.")
+    if int(count) < 0:
+        raise ValueError(f"fit: the count of a State must be 0 at least, got {int(count)}.")
 
 
 def _require_length(epochs: Any, steps: Any, stop: Any) -> None:

@@ -1,5 +1,7 @@
 """What a descent was like, step by step."""
 
+import heapq
+import itertools
 import json
 import math
 import operator
@@ -11,6 +13,9 @@ from typing import Any
 import numpy as np
 
 from gdjax.descent import files
+
+CHUNK = 4_096
+"""Rows of a history that are Python's numbers at one time."""
 
 
 class Columns(Mapping[str, np.ndarray]):
@@ -34,7 +39,11 @@ class Columns(Mapping[str, np.ndarray]):
 
     def since(self, first: int) -> dict[str, np.ndarray]:
         """The rows from one on; what is before them is not touched."""
-        return {name: _since(parts, first, self.rows) for name, parts in self._parts.items()}
+        return self.between(first, self.rows)
+
+    def between(self, first: int, last: int) -> dict[str, np.ndarray]:
+        """The rows from one up to another; no others are touched."""
+        return {name: _between(parts, first, last, self.rows) for name, parts in self._parts.items()}
 
     def __getitem__(self, name: str) -> np.ndarray:
         parts = self._parts[name]
@@ -52,14 +61,16 @@ class Columns(Mapping[str, np.ndarray]):
         return f"{self.rows:,} rows of {', '.join(self._parts) or 'nothing'}"
 
 
-def _since(parts: list[np.ndarray], first: int, rows: int) -> np.ndarray:
-    found, begins = [], rows
+def _between(parts: list[np.ndarray], first: int, last: int, rows: int) -> np.ndarray:
+    found, ends = [], rows
     for part in reversed(parts):
+        begins = ends - len(part)
+        if begins < last and len(part):
+            found.append(part[max(first - begins, 0) : last - begins])
         if begins <= first:
             break
-        begins -= len(part)
-        found.append(part)
-    return np.concatenate(found[::-1])[first - begins :] if found else np.empty(0)
+        ends = begins
+    return np.concatenate(found[::-1]) if found else np.empty(0)
 
 
 class History(Columns):
@@ -86,10 +97,13 @@ class History(Columns):
         return cls(under("steps/", arrays), under("evaluations/", arrays))
 
     def lines(self, first_step: int = 0, first_evaluation: int = 0) -> Iterator[str]:
-        """JSON, a line for every step and every evaluation, in their order; what is not finite is `null`."""
-        steps = [(row["step"], 1, row) for row in _rows(self, first_step)]
-        evaluations = [(row.pop("step"), 0, row) for row in _rows(self.evaluations, first_evaluation)]
-        for step, is_step, row in sorted([*steps, *evaluations], key=operator.itemgetter(0, 1)):
+        """JSON, a line for every step and every evaluation, in their order; what is not finite is `null`.
+
+        Memory: a few thousand rows at a time, however many there are.
+        """
+        steps = ((row["step"], 1, row) for row in _rows(self, first_step))
+        evaluations = ((row.pop("step"), 0, row) for row in _rows(self.evaluations, first_evaluation))
+        for step, is_step, row in heapq.merge(steps, evaluations, key=operator.itemgetter(0, 1)):
             yield json.dumps(row if is_step else {"step": step, "evaluation": row})
 
     @classmethod
@@ -99,15 +113,15 @@ class History(Columns):
         Args:
           path: of the file.
         """
-        steps: dict[str, list[Any]] = {}
-        evaluations: dict[str, list[Any]] = {}
-        for line in pathlib.Path(path).read_text().splitlines(keepends=True):
-            if line.endswith("\n"):
-                row = json.loads(line)
-                into = evaluations if "evaluation" in row else steps
-                for name, value in {"step": row["step"], **row.get("evaluation", row)}.items():
-                    into.setdefault(name, []).append(math.nan if value is None else value)
-        return cls(steps, evaluations)
+        history = cls()
+        with pathlib.Path(path).open(encoding="utf-8") as file:
+            whole = (line for line in file if line.endswith("\n"))
+            while lines := list(itertools.islice(whole, CHUNK)):
+                rows = [json.loads(line) for line in lines]
+                history.add(_columns([row for row in rows if "evaluation" not in row]))
+                seen = [{"step": row["step"], **row["evaluation"]} for row in rows if "evaluation" in row]
+                history.evaluations.add(_columns(seen))
+        return history
 
 
 class JsonLines:
@@ -131,9 +145,8 @@ class JsonLines:
         if begins:
             self._history, self._written = history, (0, 0)
             self._path.parent.mkdir(parents=True, exist_ok=True)
-        lines = "".join(f"{line}\n" for line in history.lines(*self._written))
         with files.opened(self._path, "w" if begins else "a") as file:
-            file.write(lines)
+            file.writelines(f"{line}\n" for line in history.lines(*self._written))
         self._written = history.rows, history.evaluations.rows
 
 
@@ -142,9 +155,17 @@ def under(part: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
     return {name.removeprefix(part): x for name, x in arrays.items() if name.startswith(part)}
 
 
-def _rows(columns: Columns, first: int) -> list[dict[str, Any]]:
-    lists = [[_plain(value) for value in x.tolist()] for x in columns.since(first).values()]
-    return [dict(zip(columns, row, strict=True)) for row in zip(*lists, strict=True)]
+def _rows(columns: Columns, first: int) -> Iterator[dict[str, Any]]:
+    for begin in range(first, columns.rows, CHUNK):
+        part = columns.between(begin, min(begin + CHUNK, columns.rows))
+        lists = [[_plain(value) for value in x.tolist()] for x in part.values()]
+        yield from (dict(zip(part, row, strict=True)) for row in zip(*lists, strict=True))
+
+
+def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Rows as columns, NaN for what is `null` or missing."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [math.nan if (x := row.get(name)) is None else x for row in rows] for name in names}
 
 
 def _plain(value: Any) -> Any:

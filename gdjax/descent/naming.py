@@ -6,9 +6,8 @@ import tempfile
 from pathlib import Path
 
 from gdjax.descent.faults import CheckpointError
+from gdjax.value.diagnose import MAX_COUNT
 
-LAST_STEP = 2**31 - 1
-"""Largest step: counts are int32."""
 LONGEST = 3_000
 """Longest path that Orbax is given, in bytes; what it appends must stay below the system's 4,096."""
 
@@ -39,7 +38,7 @@ def step_of(name: str) -> int | None:
     (600, None, None, None)
     """
     step = int(name) if re.fullmatch(r"0|[1-9][0-9]{0,9}", name) else None
-    return None if step is None or step > LAST_STEP else step
+    return None if step is None or step > MAX_COUNT else step
 
 
 def steps_in(folder: Path) -> list[int]:

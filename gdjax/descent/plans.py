@@ -11,7 +11,7 @@ import numpy as np
 from gdjax import tree
 from gdjax.descent.shuffling import LARGEST, shuffled
 from gdjax.value.diagnose import short
-from gdjax.value.printing import brief
+from gdjax.value.printing import brief, text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,10 +85,10 @@ def plan(data: Any, batch_size: Any, drop_remainder: bool) -> Plan:
         raise ValueError(f"fit: data must hold {LARGEST:,} examples at the most, got {examples:,}; give an iterable.")
     size = examples if batch_size == "full" else batch_size
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise ValueError(f'fit: batch_size must be "full" or an integer of 1 at least, got {batch_size!r}.')
+        raise ValueError(f'fit: batch_size must be "full" or an integer of 1 at least, got {text(batch_size)}.')
     if size > examples:
         raise ValueError(
-            f"fit: batch_size must be at most the number of examples, {examples:,}, got {size:,}; "
+            f"fit: batch_size must be at most the number of examples, {examples:,}, got {text(size)}; "
             'batch_size="full" takes all of them.'
         )
     return Plan(examples, size, drop_remainder)

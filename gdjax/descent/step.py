@@ -178,7 +178,8 @@ def descended(
     if at.weight is not None and keeps_weights(tx):
         told["weight"] = at.weight
     params, opt_state = descend(tx, grads, state.opt_state, state.params, **told)
-    return State(params, opt_state, state.count + 1, state.key, at.extra)
+    count = jnp.asarray(optax.safe_increment(state.count))
+    return State(params, opt_state, count, state.key, at.extra)
 
 
 def _require_axis(axis_name: Any, tx: Any) -> None:
@@ -226,9 +227,17 @@ def require_no_axis(who: str, tx: Any) -> None:
 
 
 def as_key(who: str, key: Any) -> Any:
-    """A key as it is, or one of a seed."""
+    """Return a key as it is, or make one of a seed.
+
+    Raises:
+      TypeError: if it is neither.
+      ValueError: if the seed has more bits than JAX tells apart: 32, or 64 where `jax_enable_x64` is set.
+    """
     if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
-        return jax.random.key(key)
+        bits = 64 if jax.dtypes.canonicalize_dtype(np.int64) == np.int64 else 32
+        if not -(2 ** (bits - 1)) <= key < min(2**bits, 2**63):
+            raise ValueError(f"{who}: key must be a PRNG key or a seed of {bits} bits, got {brief(key)}.")
+        return jax.random.key(int(key))
     dtype = getattr(key, "dtype", None)
     raw = dtype == jnp.uint32 and jnp.shape(key)[-1:] != ()
     if dtype is None or not (raw or jnp.issubdtype(dtype, jax.dtypes.prng_key)):

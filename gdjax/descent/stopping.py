@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from gdjax.value.diagnose import require_count
 from gdjax.value.printing import brief
@@ -130,7 +131,7 @@ def plateau(patience: int, min_delta: float = 0.0, metric: str = "loss", *, high
         best, without = state
         value = jnp.asarray(seen[metric]).astype(jnp.float32)
         better = value > best + min_delta if higher else value < best - min_delta
-        return jnp.where(better, value, best), jnp.where(better, 0, without + 1)
+        return jnp.where(better, value, best), jnp.where(better, 0, optax.safe_increment(without))
 
     def because(state: Any) -> Ending | None:
         best, without = state
@@ -190,7 +191,7 @@ def nonfinite(patience: int = 1) -> Criterion:
             return state
         last = jnp.stack([jnp.asarray(seen[name]).astype(jnp.float32) for name in ("loss", "grad_norm")])
         finite = jnp.isfinite(seen["loss"]) & jnp.isfinite(seen["grad_norm"])
-        return jnp.where(finite, 0, state[0] + 1), last
+        return jnp.where(finite, 0, optax.safe_increment(state[0])), last
 
     def because(state: Any) -> Ending | None:
         in_a_row = f" for {patience} steps in a row" if patience > 1 else ""

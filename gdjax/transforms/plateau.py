@@ -62,7 +62,7 @@ def reduce_on_plateau(
     def update(updates, state, params=None, *, value=None):
         if value is None:
             raise ValueError("reduce_on_plateau needs the loss: call update(updates, state, params, value=loss).")
-        count = state.count + 1
+        count = jnp.asarray(optax.safe_increment(state.count))
         mean = state.avg_value + (jnp.asarray(value, float) - state.avg_value) / count.astype(float)
         seen = state._replace(count=count, avg_value=mean)
         full = count.astype(float) >= accumulation_size

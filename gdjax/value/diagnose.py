@@ -55,10 +55,20 @@ def require_arrays(who: str, params: Any, error: Exception) -> None:
         raise InexactError(f"{who}: params must have a leaf at least, got {params}.") from error
 
 
+MAX_COUNT = 2**31 - 1
+"""Largest count: counters are int32."""
+
+
 def require_count(who: str, name: str, number: Any) -> None:
-    """Refuse what is no integer of at least 1."""
+    """Refuse what is no integer of at least 1, or larger than a counter can be."""
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise ValueError(f"{who}: {name} must be an integer of 1 at least, got {number!r}.")
+        raise ValueError(f"{who}: {name} must be an integer of 1 at least, got {_shown(number)}.")
+    if number > MAX_COUNT:
+        raise ValueError(f"{who}: {name} must be at most {MAX_COUNT:,}, for counts are int32, got {text(number)}.")
+
+
+def _shown(number: Any) -> str:
+    return text(number) if type(number) is int else repr(number)[:80]  # text hides that an integer is NumPy's
 
 
 def require_params(who: str, params: Any) -> None:

@@ -80,7 +80,8 @@ def accumulate(
         )
 
     def update(updates, state, params=None, *, weight=None, **extra_args):
-        count, own = state.mini_step + 1, _weight(1.0 if weight is None else weight, state.weight)
+        count = jnp.asarray(optax.safe_increment(state.mini_step))
+        own = _weight(1.0 if weight is None else weight, state.weight)
         weights = state.weight + own
         k = at(every, state.gradient_step)
 
