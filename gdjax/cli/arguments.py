@@ -1,11 +1,26 @@
 """Texts of the command line, read without JAX."""
 
 import re
+from typing import Any
 
 from gdjax.cli.status import InputError
 
+MAX_COUNT = 2**31 - 1
+"""Largest number of steps, epochs or rows: counts are int32."""
 VIRTUAL = 256
 """Devices of a mesh at the most on a processor: JAX takes minutes to start a thousand virtual ones."""
+
+
+def brief(value: Any) -> str:
+    """A value for an error, shortened.
+
+    >>> brief(-1), brief(2**70_000)
+    ('-1', 'an integer of 70,001 bits')
+    """
+    if isinstance(value, int) and value.bit_length() > 1_000:  # Python writes no more than 4,300 digits
+        return f"an integer of {value.bit_length():,} bits"
+    shown = repr(value)
+    return shown if len(shown) <= 80 else f"{shown[:77]}..."
 
 
 def axis(text: str) -> tuple[str, int]:
@@ -30,5 +45,5 @@ def batch_size(text: str) -> int | str:
     except ValueError:
         number = 0
     if number < 1:
-        raise InputError(f"--batch-size must be 'full' or a whole number of 1 at least, got {text!r}.")
+        raise InputError(f"--batch-size must be 'full' or a whole number of 1 at least, got {brief(text)}.")
     return number

@@ -2,12 +2,14 @@
 
 import json
 import platform
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import gdjax
+from gdjax.cli.arguments import MAX_COUNT, brief
 from gdjax.cli.goal import Goal
 from gdjax.cli.status import InputError, say
 from gdjax.hints import nearest
@@ -23,6 +25,13 @@ KINDS: Mapping[str, tuple[type, ...]] = {
     "mesh": (str,),
     "data": (str,),
 }
+RANGES: Mapping[str, tuple[int, int]] = {
+    "batch_size": (1, MAX_COUNT),
+    "epochs": (1, MAX_COUNT),
+    "steps": (1, MAX_COUNT),
+    "seed": (0, 2**32 - 1),
+}
+"""The least and the largest integer that each may be."""
 MADE_WITH = "made_with"
 
 
@@ -37,8 +46,31 @@ def read(path: Path) -> dict[str, Any]:
             )
         if not isinstance(value, KINDS[name]) or isinstance(value, bool):
             must = " or ".join({int: "an integer", str: "a string"}[kind] for kind in KINDS[name])
-            raise InputError(f"{str(path)!r}: {name} must be {must}, got {value!r}.")
+            raise InputError(f"{str(path)!r}: {name} must be {must}, got {brief(value)}.")
+        if name == "batch_size" and isinstance(value, str) and value != "full":
+            raise InputError(f"{str(path)!r}: {name} must be 'full' or an integer, got {brief(value)}.")
+        if isinstance(value, int) and not RANGES[name][0] <= value <= RANGES[name][1]:
+            low, high = RANGES[name]
+            raise InputError(f"{str(path)!r}: {name} must be from {low} to {high:,}, got {brief(value)}.")
     return found
+
+
+def require_names(out: Path | None, texts: Mapping[str, Any]) -> None:
+    """Refuse a folder or a text that config.toml cannot hold.
+
+    Args:
+      out: the folder of the run.
+      texts: what was asked for, by name; what is no string is passed over.
+    """
+    for name, value in {**texts, **({} if out is None else {"out": str(out)})}.items():
+        if isinstance(value, str) and re.search(r"[\ud800-\udfff]", value):
+            raise InputError(f"--{name.replace('_', '-')} must be text in UTF-8, got {brief(value)}.")
+    if out is None:
+        return
+    if re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", str(out)):
+        raise InputError(f"--out must have no control characters, got {brief(str(out))}: give another.")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(out)):
+        raise InputError(f"--out must be a path of the file system, got {brief(str(out))}: mount it and give its path.")
 
 
 def compare_versions(path: Path) -> None:
@@ -56,8 +88,8 @@ def write(path: Path, asked: Mapping[str, Any]) -> None:
     from gdjax.descent import files
 
     lines = [f"# gdjax train --config {path} repeats this run."]
-    lines += [f"{name} = {json.dumps(asked[name], ensure_ascii=False)}" for name in KINDS if name in asked]
-    lines += ["", f"[{MADE_WITH}]", *(f"{name} = {json.dumps(value)}" for name, value in made_with().items())]
+    lines += [f"{name} = {_toml(asked[name])}" for name in KINDS if name in asked]
+    lines += ["", f"[{MADE_WITH}]", *(f"{name} = {_toml(value)}" for name, value in made_with().items())]
     files.replace(path, ("\n".join(lines) + "\n").encode())
 
 
@@ -101,13 +133,19 @@ def prolongs(name: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> bool
 
 def _parsed(path: Path) -> dict[str, Any]:
     try:
-        found = tomllib.loads(path.read_text())
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror.lower() if isinstance(error, OSError) and error.strerror else "it is no text"
         raise InputError(f"{str(path)!r} cannot be read: {why}; give the config.toml of a run.") from error
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{str(path)!r} is no TOML: {error}; give the config.toml of a run.") from error
+    except (ValueError, RecursionError) as error:  # also of integers and brackets beyond Python's limits
+        why = str(error).split(";")[0][:200]
+        raise InputError(f"{str(path)!r} is no TOML: {why}; give the config.toml of a run.") from error
     then = found.setdefault(MADE_WITH, {})
     if not isinstance(then, dict):
         raise InputError(f"{str(path)!r}: {MADE_WITH} must be a table, got {then!r}.")
     return found
+
+
+def _toml(value: Any) -> str:
+    """An integer or a string in TOML, which allows no DEL where JSON does."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

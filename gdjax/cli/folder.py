@@ -112,7 +112,11 @@ def shared(peers: "Peers", taken: contextlib.AbstractContextManager[Run]) -> Ite
 def require_run(folder: Path) -> None:
     """Refuse a folder that holds no run, or one with links."""
     Run(folder).require_unlinked()
-    if not Run(folder).config.is_file():
+    try:
+        there = Run(folder).config.is_file()
+    except OSError:  # no name that a folder can have
+        there = False
+    if not there:
         raise InputError(f"{str(folder)!r} holds no run to resume (no config.toml): without --resume one begins there.")
 
 
@@ -127,7 +131,10 @@ def _numbered(name: str) -> tuple[Path, bool]:
 
 
 def _given(out: Path) -> tuple[Path, bool]:
-    there = out.is_dir()
+    try:
+        there = out.is_dir()
+    except OSError:  # no name that a folder can have: making it says why
+        there = False
     _made(out, exist_ok=True)
     return out, not there
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from gdjax import names, problems
-from gdjax.cli.arguments import axis
+from gdjax.cli.arguments import MAX_COUNT, axis, brief
 from gdjax.cli.goal import Goal
 from gdjax.cli.status import InputError
 from gdjax.cli.trust import REFERENCE
@@ -102,6 +102,12 @@ class Task:
             rows = self.rows
         except (OSError, ValueError) as error:
             raise InputError(f"{error}".rstrip(".") + "; --data takes a file or a folder of text.") from error
+        if self.steps > MAX_COUNT:
+            epochs = self.asked.get("epochs", 0)
+            raise InputError(
+                f"--epochs must be at most {MAX_COUNT // (self.steps // epochs):,}, for steps are counted in int32, "
+                f"got {epochs:,}."
+            )
         batch, who = self.asked["batch_size"], self.problem.factory.__name__
         _, devices = axis(self.asked["mesh"])
         if rows is None and (batch != "full" or devices > 1):
@@ -188,6 +194,10 @@ def _on(problem: Problem, data: str) -> Problem:
     if "data" not in problem.arguments:
         having = [name for name, factory in problems.factories().items() if "data" in factory.signature.parameters]
         raise InputError(f"--data is for {', '.join(having)}; {problem.factory.__name__} takes none: leave it out.")
-    if not Path(data).exists():
-        raise InputError(f"--data must be a file or a folder, and there is no {data!r}.")
+    try:
+        there = Path(data).exists()
+    except OSError:  # no name that a file can have
+        there = False
+    if not there:
+        raise InputError(f"--data must be a file or a folder, and there is no {brief(data)}.")
     return problem.factory.make({**problem.arguments, "data": data})

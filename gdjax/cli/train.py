@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from gdjax.cli import folder
-from gdjax.cli.arguments import batch_size
+from gdjax.cli import config, folder
+from gdjax.cli.arguments import MAX_COUNT, batch_size
 from gdjax.cli.group import group
 from gdjax.cli.request import Base, Request, resumed
 from gdjax.cli.status import InputError, in_a_sentence, printable
@@ -26,8 +26,12 @@ def train(
         str | None, typer.Option(metavar="EXPR", help="'chain(clip_by_global_norm(1), adamw(3e-3))': as one prints.")
     ] = None,
     batch_size_: Annotated[str | None, typer.Option("--batch-size", metavar="N|full", help="Rows a step.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="Times through the data.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, metavar="N", help="Updates, in the place of epochs.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, max=MAX_COUNT, metavar="N", help="Times through the data.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=MAX_COUNT, metavar="N", help="Updates, in the place of epochs.")
+    ] = None,
     until: Annotated[
         str | None, typer.Option(metavar="GOAL", help="Ends it before: 'accuracy>0.97', 'loss<0.1'.")
     ] = None,
@@ -49,7 +53,8 @@ def train(
         bool, typer.Option("--trust", help="Import the module that the file of --config or --resume names.")
     ] = False,
     save_every: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Steps between checkpoints, beside once a minute.")
+        int | None,
+        typer.Option(min=1, max=MAX_COUNT, metavar="N", help="Steps between checkpoints, beside once a minute."),
     ] = None,
     coordinator: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Of several processes: where process 0 is found.")
@@ -85,6 +90,7 @@ def train(
             "data": data and str(Path(data).absolute()),
         }
         given = {name: wish for name, wish in wishes.items() if wish is not None}
+        config.require_names(out, given)
         called = {name: f"--{name.replace('_', '-')}" for name in given}
         if problem is not None:
             called["problem"] = "PROBLEM"

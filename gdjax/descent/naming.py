@@ -47,18 +47,15 @@ def steps_in(folder: Path) -> list[int]:
     return sorted(step for path in found if (step := step_of(path.name)) is not None and _is_folder(path))
 
 
-def require_free_names(folder: Path) -> None:
-    """Refuse a folder in which something else has the name of a checkpoint to come.
+def require_free(folder: Path, step: int) -> None:
+    """Refuse a step where a file, or a link, has the name of its checkpoint.
 
     Raises:
-      CheckpointError: if a file, or a link, is named like a step.
+      FileExistsError: if one has.
     """
-    for path in sorted(folder.iterdir()):
-        if step_of(path.name) is not None and not _is_folder(path):
-            raise CheckpointError(
-                f"Checkpoints: {str(path)!r} is no folder, and the checkpoint of that step would be written there: "
-                "move it away."
-            )
+    path = folder / str(step)
+    if os.path.lexists(path) and not _is_folder(path):
+        raise FileExistsError(f"{step} is there and no folder")
 
 
 def _is_folder(path: Path) -> bool:

@@ -18,7 +18,7 @@ from gdjax.descent import files, whole
 from gdjax.descent.agreement import Peers, is_lost
 from gdjax.descent.checkpointing import Checkpoints
 from gdjax.descent.faults import CheckpointError, OrbaxError, cause, require_room, require_writable
-from gdjax.descent.naming import PlainPath, require_free_names
+from gdjax.descent.naming import PlainPath, require_free
 from gdjax.descent.whole import Saved
 
 
@@ -163,7 +163,6 @@ class Store:
     def _open(self) -> None:
         """Take the folder as it is, without what saves that were cut short have left."""
         if self._peers.first:
-            require_free_names(self._folder)
             for left in self._folder.glob("*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(left, ignore_errors=True)
         self._plain.renew()
@@ -174,6 +173,7 @@ class Store:
 
     def _write(self, step: int, saved: Saved, score: float) -> None:
         try:
+            require_free(self._folder, step)
             require_room(self._folder, sum(x.nbytes for x in saved.arrays.values()))
             self._best.scores[step] = score
             self._plain.renew()
@@ -194,6 +194,7 @@ class Store:
         self._best.scores[step] = score
         try:
             size = sum(x.nbytes for x in arrays.values())
+            self._peers.together(lambda: require_free(self._folder, step))
             self._peers.together(lambda: require_room(self._folder, size))
             whole.write(self._manager, step, Saved(arrays, saved.about), score, merged)
             self._peers.together(lambda: whole.require_readable(self._reader, step) if self._peers.first else None)

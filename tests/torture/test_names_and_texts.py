@@ -2,9 +2,16 @@
 
 import collections
 import contextlib
+import json
 import math
+import os
+import pathlib
+import re
+import sys
+import tempfile
 import threading
 import tracemalloc
+import types
 import warnings
 from typing import Any
 
@@ -16,6 +23,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gdjax as gd
+from gdjax.cli import config
+from gdjax.cli.app import main
+from gdjax.descent import naming
+from gdjax.descent.checkpointing import Checkpoints
+from gdjax.descent.faults import CheckpointError
+from gdjax.descent.store import Store
+from gdjax.descent.whole import Saved
 from gdjax.value.printing import DTYPES
 from tests.samples import REQUIRED
 
@@ -281,3 +295,327 @@ def test_backslashes_that_escape_nothing_stand_for_themselves():
     for text in ("masked(sgd(0.1), '\\d", "'''\\d\"", "\\'" * 100_000, "a" * 400_000 + "\\"):
         with pytest.raises(gd.ParseError):
             gd.parse(text)
+
+
+# Names of folders: what Orbax writes there it finds again.
+
+FOLDERS = [
+    "lr[0.1]",
+    "a[!b]*?",
+    "{a,b}%s%2F#~",
+    "back\\slash\\",
+    "gs:",
+    "-a",
+    " spaces and dots. ..",
+    "line\nbreak\r\t\x01\x7f\x85",
+    "nfc \u00e9 nfd e\u0301 ² ٣ \u202e 😀",
+    os.fsdecode(b"bytes \xff\xfe"),
+    "n" * 255,
+    "600.corrupt",
+    "x.orbax-checkpoint-tmp-1",
+]
+
+
+def arrays_of(step):
+    return {"params/w": np.arange(6.0).reshape(2, 3) + step, "count": np.array(step, np.int32)}
+
+
+def saved_in(folder, steps, **wishes):
+    with Store(Checkpoints(folder, **wishes)) as store:
+        for step in steps:
+            store.save(step, Saved(arrays_of(step), {"step": step}))
+
+
+def newest_in(folder):
+    """The newest step in a folder, whose arrays are to the bit what was saved."""
+    with Store(Checkpoints(folder)) as store:
+        step, saved = store.newest()
+    assert {key: x.tobytes() for key, x in saved.arrays.items()} == {k: x.tobytes() for k, x in arrays_of(step).items()}
+    return step
+
+
+@pytest.mark.parametrize("name", FOLDERS, ids=range(len(FOLDERS)))
+def test_checkpoints_are_found_again_in_a_folder_of_any_name(name, tmp_path):
+    folder = tmp_path / name / "checkpoints"
+    saved_in(folder, [1, 2])
+    assert newest_in(folder) == 2
+    moved = tmp_path / "moved"
+    folder.rename(moved)
+    assert newest_in(moved) == 2
+    assert not list(pathlib.Path(tempfile.gettempdir()).glob(f"gdjax-*/{name}"))
+
+
+def test_checkpoints_are_found_again_by_links_relative_paths_and_paths_of_thousands_of_bytes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "real [1]").mkdir()
+    (tmp_path / "link").symlink_to("real [1]")
+    saved_in("link/../link/[x]/../y", [1])
+    assert newest_in(tmp_path / "real [1]" / "y") == newest_in("link/y") == 1
+    long = tmp_path / "/".join(["n" * 250] * 14)
+    saved_in(long, [3])
+    assert newest_in(long) == 3
+
+
+URLS = ["gs://bucket/run", pathlib.Path("gs://bucket/run"), "s3://a", "file:///tmp/a", "a\0b"]
+
+
+@pytest.mark.parametrize("folder", URLS, ids=range(len(URLS)))
+def test_what_is_no_local_folder_is_refused_at_once(folder):
+    with pytest.raises(CheckpointError, match="Checkpoints: folder must"):
+        Checkpoints(folder)
+
+
+def test_a_write_that_cannot_be_read_back_is_an_error_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(naming, "_MISREAD", re.compile("never"))
+    with pytest.raises(CheckpointError, match=r"step 1 could not be saved .*lr\[0\.1\].* there is none before it"):
+        saved_in(tmp_path / "lr[0.1]", [1])
+
+
+OTHERS = ["²", "٣", "x_4", "007", "1_000", "5\n", "99999999999999999999", "3.corrupt", "notes"]
+
+
+def test_what_others_have_in_the_folder_stays(tmp_path):
+    for name in OTHERS:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("theirs")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    saved_in(tmp_path, [1, 2, 3], keep_best=0)
+    assert naming.steps_in(tmp_path) == [2, 3]
+    assert newest_in(tmp_path) == 3
+    assert all((tmp_path / name / "file").read_text() == "theirs" for name in OTHERS)
+    assert (tmp_path / "dangling").is_symlink()
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_file_where_a_checkpoint_goes_is_said_and_one_beside_a_broken_checkpoint_is_passed_by(kind, tmp_path):
+    def take(name):
+        path = tmp_path / name
+        path.write_text("theirs") if kind == "file" else path.symlink_to("nowhere")
+        return path
+
+    saved_in(tmp_path, [1, 2])
+    aside = take("2.corrupt")
+    for file in (tmp_path / "2").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"step 2 .* is broken .* is now 2\.corrupt-2\."):
+        assert newest_in(tmp_path) == 1
+    assert aside.is_symlink() or aside.read_text() == "theirs"
+    take("7")
+    with pytest.raises(CheckpointError, match=r"step 7 could not be saved .*: 7 is there and no folder"):
+        saved_in(tmp_path, [7])
+
+
+# Numbers: counts, seeds and sizes.
+
+
+def pull(w, batch):
+    return ((w - batch) ** 2).mean()
+
+
+WRONG = [0, -1, 10**30, 10**5_000, -(10**5_000), 2.0, math.nan, math.inf, True, "8", np.int64(3), [1]]
+COUNTS = {
+    "fit: steps": lambda n: gd.fit(pull, 1.0, gd.sgd(0.1), np.ones(4), steps=n),
+    "fit: epochs": lambda n: gd.fit(pull, 1.0, gd.sgd(0.1), np.ones(4), epochs=n),
+    "fit: batch_size": lambda n: gd.fit(pull, 1.0, gd.sgd(0.1), np.ones(4), batch_size=n, epochs=1),
+    "make_step: accumulate": lambda n: gd.make_step(pull, gd.sgd(0.1), accumulate=n),
+    "Evaluate: every": lambda n: gd.Evaluate(float, every=n),
+    "stop.steps: number": gd.stop.steps,
+    "stop.plateau: patience": gd.stop.plateau,
+    "stop.nonfinite: patience": gd.stop.nonfinite,
+    "local_steps: every": lambda n: gd.local_steps(gd.sgd(0.1), gd.sgd(0.1), every=n, axis_name="data"),
+    "scale_by_soap: every": lambda n: gd.scale_by_soap(every=n),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_what_is_no_count_is_refused_by_name(name):
+    of_factory = "local_steps" in name or "soap" in name  # which take the integers of NumPy
+    for number in (number for number in WRONG if not (of_factory and isinstance(number, np.integer))):
+        with pytest.raises((TypeError, ValueError), match=name) as refused:
+            COUNTS[name](number)
+        assert len(str(refused.value)) < 250
+
+
+def test_counts_of_2_to_the_31_are_refused_and_those_before_them_are_not():
+    with pytest.raises(ValueError, match="fit: steps must be at most 2,147,483,647, for counts are int32"):
+        gd.fit(pull, 1.0, gd.sgd(0.1), np.ones(4), steps=2**31)
+    with pytest.raises(ValueError, match="fit: epochs must be at most 536,870,911 where each is 4 steps"):
+        gd.fit(pull, 1.0, gd.sgd(0.1), np.ones(4), batch_size=1, epochs=2**29)
+    state = gd.State.create(1.0, gd.sgd(0.1))
+    with pytest.raises(ValueError, match="count of a State must be 0 at least, got -5"):
+        gd.fit(pull, state._replace(count=jnp.int32(-5)), gd.sgd(0.1), np.ones(4), steps=5)
+    late, never = state._replace(count=jnp.int32(2**31 - 6)), gd.stop.target("loss", below=-1.0)
+    for data in (np.ones(4), iter([np.ones(4)] * 9)):
+        fit = gd.fit(pull, late, gd.sgd(0.1), data, stop=never, progress=False)
+        assert (int(fit.state.count), fit.stopped) == (2**31 - 1, gd.Stopped.STEPS)
+        assert fit.history["step"].tolist() == list(range(2**31 - 6, 2**31 - 1))
+    full = state._replace(count=jnp.int32(2**31 - 1))
+    assert int(gd.make_step(pull, gd.sgd(0.1))(full, np.ones(4))[0].count) == 2**31 - 1
+
+
+def test_counters_stay_at_their_largest():
+    largest = jnp.int32(2**31 - 1)
+    tx = gd.accumulate(gd.sgd(0.1), every=1e12)
+    state = tx.init(1.0)._replace(mini_step=largest)
+    assert int(tx.update(1.0, state)[1].mini_step) == largest
+    tx = gd.reduce_on_plateau(accumulation_size=2**40)
+    state = tx.init(1.0)._replace(count=largest)
+    assert int(tx.update(1.0, state, value=1.0)[1].count) == largest
+    for criterion in (gd.stop.plateau(5), gd.stop.nonfinite(5)):
+        kept = jax.tree.map(lambda x: largest if x.dtype == jnp.int32 else x, criterion.init())
+        seen = criterion.update(kept, {"loss": math.nan, "grad_norm": math.nan})
+        assert largest in [x for x in jax.tree.leaves(seen) if x.dtype == jnp.int32]
+
+
+KEYS = [2**70, 2**32, -(2**31) - 1, 10**5_000, 1.5, math.nan, None, True, "a", [1], np.ones(2)]
+
+
+@pytest.mark.parametrize("key", KEYS, ids=range(len(KEYS)))
+def test_what_is_no_key_and_no_seed_is_refused_by_name(key):
+    for who, of in (
+        ("State.create", lambda: gd.State.create(1.0, gd.sgd(0.1), key=key)),
+        ("fit", lambda: gd.fit(pull, 1.0, gd.sgd(0.1), np.ones(4), steps=1, key=key)),
+    ):
+        with pytest.raises((TypeError, ValueError), match=f"{who}: key must be a PRNG key or a seed"):
+            of()
+
+
+def test_seeds_and_keys_are_taken():
+    seeds = [5, np.int64(5), np.uint32(5), jnp.int32(5), jax.random.key(5)]
+    keys = {jax.random.key_data(gd.State.create(1.0, gd.sgd(0.1), key=seed).key).tobytes() for seed in seeds}
+    assert len(keys) == 1
+    for seed in (-(2**31), -1, 2**32 - 1):
+        gd.State.create(1.0, gd.sgd(0.1), key=seed)
+
+
+# Histories: a few rows at a time.
+
+
+def test_a_history_is_written_and_read_in_little_memory(tmp_path):
+    rows = 20_000
+    steps = {"step": np.arange(rows), "loss": np.linspace(1, 0, rows, dtype=np.float32), "norm": np.ones(rows)}
+    steps["loss"][7] = np.nan
+    history = gd.History(steps, {"step": np.arange(0, rows + 1, 1_000), "accuracy": np.ones(rows // 1_000 + 1)})
+    path, progress = tmp_path / "metrics.jsonl", types.SimpleNamespace(history=history)
+    write = gd.JsonLines(path)
+    tracemalloc.start()
+    try:
+        write(progress)
+        assert tracemalloc.get_traced_memory()[1] < 3e6  # as lists of all rows: 13e6
+        tracemalloc.reset_peak()
+        again = gd.History.read(path)
+        assert tracemalloc.get_traced_memory()[1] < 5e6
+    finally:
+        tracemalloc.stop()
+    assert list(again.lines()) == list(history.lines()) == path.read_text().splitlines()
+    assert {name: x.dtype for name, x in again.items()} == {"step": int, "loss": float, "norm": float}
+    history.add({"step": [rows], "loss": [2.0], "norm": [1.0], "new": [3.0]})
+    write(progress)
+    assert path.read_text().splitlines()[-1] == '{"step": 20000, "loss": 2.0, "norm": 1.0, "new": 3.0}'
+
+
+def test_lines_that_are_torn_long_or_no_json_are_read_as_they_are(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    long = "x" * 1_000_000
+    path.write_text(f'{{"step": 0, "loss": null}}\n{{"step": 1, "loss": 2, "{long}": 1}}\n{{"step": 2, "lo')
+    history = gd.History.read(path)
+    assert history["step"].tolist() == [0, 1]
+    np.testing.assert_array_equal(history["loss"], [math.nan, 2.0])
+    np.testing.assert_array_equal(history[long], [math.nan, 1.0])
+    path.write_text("no json\n")
+    with pytest.raises(json.JSONDecodeError):
+        gd.History.read(path)
+    path.write_text("")
+    assert gd.History.read(path).rows == 0
+
+
+# The command line: a sentence and status 2, or a file that reads back.
+
+
+@pytest.fixture
+def refused(tmp_path, monkeypatch, capfd):
+    """Run `gdjax train` in a folder of its own with what cannot be; return what it says."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["gdjax", "train", *arguments, "--no-cache"])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2
+        said = capfd.readouterr().err
+        assert said.startswith("gdjax: ")
+        assert "Traceback" not in said
+        return said
+
+    return run
+
+
+CONFIGS = {
+    f"seed = {2**70}": "seed must be from 0 to 4,294,967,295, got 1180591620717411303424",
+    "seed = -1": "seed must be from 0 to 4,294,967,295, got -1",
+    "seed = 1.5": "seed must be an integer, got 1.5",
+    "seed = true": "seed must be an integer, got True",
+    f"seed = {'9' * 5_000}": "is no TOML: Exceeds the limit",
+    f"seed = 0x{'f' * 5_000}": "seed must be from 0 to 4,294,967,295, got an integer of 20,000 bits",
+    f"seed = {'[' * 3_000}{']' * 3_000}": "is no TOML",
+    'batch_size = "8"': "batch_size must be 'full' or an integer, got '8'",
+    "batch_size = 0": "batch_size must be from 1 to 2,147,483,647, got 0",
+    "batch_size = nan": "batch_size must be an integer or a string, got nan",
+    f"steps = {10**30}": "steps must be from 1 to 2,147,483,647, got 1000000000000000000000000000000",
+    "steps = 2147483648": "steps must be from 1 to 2,147,483,647, got 2147483648",
+    "steps = 0": "steps must be from 1 to 2,147,483,647, got 0",
+    "epochs = -3": "epochs must be from 1 to 2,147,483,647, got -3",
+    "epochs = [1]": "epochs must be an integer, got [1]",
+    'problem = "digits"\nbatch_size = 1\nepochs = 2147483647': "--epochs must be at most 1,494,",
+    'problem = "rosenbrock(size=1000000000000)"': "size must be at most 2,147,483,647",
+    'problem = "\\u0000"': "PROBLEM: ",
+}
+
+
+@pytest.mark.parametrize("line", CONFIGS, ids=range(len(CONFIGS)))
+def test_a_file_that_asks_for_what_cannot_be_is_a_sentence(line, tmp_path, refused):
+    file = tmp_path / "run" / "config.toml"
+    file.parent.mkdir()
+    file.write_text(line + "\n")
+    for arguments in (["--config", str(file), "--out", "new"], ["--resume", "--out", str(file.parent)]):
+        said = refused(*arguments)
+        assert CONFIGS[line] in said
+        assert len(said) < 1_000
+    assert not (tmp_path / "new").exists()
+
+
+NAMES = {
+    "--out": ["a\nb", "a\x7f", "a\x1b[31m", "\x85", os.fsdecode(b"\xff"), "gs://bucket/run", "n" * 256],
+    "--data": [os.fsdecode(b"\xff"), "no\nsuch", "n" * 300],
+    "--optimizer": [os.fsdecode(b"adam\xff"), "adam(\n", "\x7f"],
+    "--problem": [os.fsdecode(b"digits\xff"), "digits\n(", "\x7f"],
+    "--until": [os.fsdecode(b"loss<\xff"), "loss<1\n2"],
+    "--mesh": [os.fsdecode(b"data=\xff"), "data=1\n2"],
+    "--batch-size": ["9" * 5_000, "0", "-1", "1.5", "²"],
+}
+
+
+@pytest.mark.parametrize("flag", NAMES)
+def test_a_flag_that_no_file_can_hold_is_a_sentence(flag, refused):
+    for value in NAMES[flag]:
+        others = ["--problem", "text"] if flag == "--data" else []
+        assert len(refused(flag, value, *others)) < 1_500
+
+
+@pytest.mark.parametrize("value", ["9" * 5_000, str(10**30), "2147483648", "0", "-1", "1.5", "nan", "²", ""])
+@pytest.mark.parametrize("flag", ["--steps", "--epochs", "--seed", "--save-every"])
+def test_a_number_that_no_run_can_have_is_refused_by_its_flag(flag, value, refused):
+    if flag != "--seed" or value not in ("2147483648", "0"):  # a seed may be these
+        assert f"Invalid value for '{flag}'" in refused(flag, value)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
+def test_what_is_asked_for_is_read_back_from_its_file(words):
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "config.toml"
+        asked = {"problem": words, "optimizer": words, "data": words, "seed": 3}
+        config.write(file, asked)
+        assert config.read(file) == asked
