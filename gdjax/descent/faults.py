@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -81,22 +82,45 @@ def quietly(folder: Path, call: Callable[..., Any], *arguments: Any, **named: An
 
 @contextlib.contextmanager
 def _unheard(folder: Path) -> Iterator[None]:
-    loggers, before = [logging.getLogger(name) for name in ("absl", "asyncio")], sys.unraisablehook
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
 
     def of_another(record: logging.LogRecord) -> bool:
         return str(folder) not in f"{record.getMessage()} {record.exc_info}"
 
-    def hook(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
-            before(unraisable)
-
     for logger in loggers:
         logger.addFilter(of_another)
-    sys.unraisablehook = hook
     try:
-        yield
+        with _closed_loops.unheard():
+            yield
     finally:
         for logger in loggers:
             logger.removeFilter(of_another)
-        if sys.unraisablehook is hook:
-            sys.unraisablehook = before
+
+
+class _ClosedLoops:
+    """Hold back what event loops say that are closed, while any thread asks for it; then the hook of before is back."""
+
+    def __init__(self):
+        self._lock, self._threads = threading.Lock(), 0
+        self._before: Callable[[Any], Any] = sys.unraisablehook
+
+    @contextlib.contextmanager
+    def unheard(self) -> Iterator[None]:
+        with self._lock:
+            if not self._threads:
+                self._before, sys.unraisablehook = sys.unraisablehook, self._hook
+            self._threads += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._threads -= 1
+                if not self._threads and sys.unraisablehook == self._hook:
+                    sys.unraisablehook = self._before
+
+    def _hook(self, unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            self._before(unraisable)
+
+
+_closed_loops = _ClosedLoops()
