@@ -204,7 +204,7 @@ class Store:
             raise self._failed(step, error) from error
 
     def _failed(self, step: int, error: Exception) -> CheckpointError:
-        newest = self._listed()
+        newest = max({*self._manager.all_steps()} - {step}, default=None)
         return CheckpointError(
             f"The checkpoint of step {step:,} could not be saved in {str(self._folder)!r}: {cause(error)}; "
             f"{'there is none before it' if newest is None else f'that of step {newest:,} is whole'}. "
