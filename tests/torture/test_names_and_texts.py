@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 import gdjax as gd
 from gdjax.cli import config
-from gdjax.cli.app import main
+from gdjax.cli import main
 from gdjax.descent import naming
 from gdjax.descent.checkpointing import Checkpoints
 from gdjax.descent.faults import CheckpointError
@@ -583,7 +583,7 @@ CONFIGS = {
     "epochs = [1]": "epochs must be an integer, got [1]",
     'problem = "digits"\nbatch_size = 1\nepochs = 2147483647': "--epochs must be at most 1,494,",
     'problem = "rosenbrock(size=1000000000000)"': "size must be at most 2,147,483,647",
-    'problem = "\\u0000"': "PROBLEM: ",
+    'problem = "\\u0000"': "source code string cannot contain null bytes",
 }
 
 
