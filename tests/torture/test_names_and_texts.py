@@ -24,8 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gdjax as gd
-from gdjax.cli import config
-from gdjax.cli import main
+from gdjax.cli import config, main
 from gdjax.descent import naming
 from gdjax.descent.checkpointing import Checkpoints
 from gdjax.descent.faults import CheckpointError
