@@ -41,7 +41,7 @@ def by_path(transforms: Mapping[str, optax.GradientTransformation]):
             re.compile(pattern)
         except (re.error, TypeError) as error:
             raise ValueError(f"by_path: {pattern!r} is no regular expression: {error}.") from error
-    each = {pattern: handing(tx) for pattern, tx in transforms.items()}
+    each: dict[Any, Any] = {pattern: handing(tx) for pattern, tx in transforms.items()}
     return optax.partition(each, lambda params: labels(list(transforms), params))
 
 

@@ -92,7 +92,8 @@ def make_gradient(
             shares = shares_of(weights(batch), None if apart else axis_name) if weight else None
 
         def alone(params: Any) -> Gradient:
-            return of(*axes.vary((params, batch, key, extra), axis_name), shares)
+            own_params, own_batch, own_key, own_extra = axes.vary((params, batch, key, extra), axis_name)
+            return of(own_params, own_batch, own_key, own_extra, shares)
 
         def value_alone(params: Any) -> jax.Array:
             return _value(whole, accumulate, params, batch, key, extra, shares)

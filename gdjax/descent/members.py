@@ -66,7 +66,7 @@ def by_members(
     of_members, counts = (None, None) if shares is None else (shares.member, (shares.parts, shares.member))
 
     def member(params: Any, index: jax.Array, part: Any, counts: Any) -> Any:
-        of_member = None if shares is None else Shares(*counts, shares.total)
+        of_member = None if shares is None else Shares(counts[0], counts[1], shares.total)
         return of(params, part, jax.random.fold_in(key, index), extra, of_member)
 
     def mean(x: jax.Array) -> jax.Array:

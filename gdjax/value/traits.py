@@ -154,12 +154,8 @@ def require_effect(who: str, tx: Any, extra_args: Mapping[str, Any]) -> None:
 
 def keeps_weights(tx: Any) -> bool:
     """Whether any transform of this package within one weighs steps against each other, and not members alone."""
-    return any(not part.factory.traits.reduces for part in naming(tx, "weight"))
-
-
-def naming(tx: Any, name: str) -> list[Value]:
-    """Return the transforms within one that surely take an extra argument, since they name it."""
-    return [part for part in takers(tx, name) if isinstance(part, Value) and _names_extra(part.body()[1], name)]
+    found = [part for part in takers(tx, "weight") if isinstance(part, Value)]
+    return any(not part.factory.traits.reduces and _names_extra(part.body()[1], "weight") for part in found)
 
 
 def handed(transforms: Sequence[Any], extra_args: Mapping[str, Any]) -> list[dict[str, Any]]:

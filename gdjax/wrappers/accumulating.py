@@ -8,7 +8,7 @@ import optax
 
 from gdjax import axes, tree
 from gdjax.value import Interval, ScalarOrSchedule, at, transform
-from gdjax.value.traits import naming, reduced_over, refuse_examples, takers
+from gdjax.value.traits import reduced_over, refuse_examples, takers
 
 
 class AccumulateState(NamedTuple):
@@ -39,7 +39,7 @@ def accumulate(
     Given `update(..., weight=w)`, a scalar, it takes the weighted mean $\sum w g / \sum w$: of tokens, say, where
     sequences differ in length. The mean is 0 if all weights are 0; a gradient of weight 0 adds nothing, even if it is
     not finite. Around a transform that reduces over an axis (`mean_over`), $w$ is each member's own, and all sums run
-    over members too.
+    over members too: give a weight at every call, or at none.
 
     State: `AccumulateState(mini_step, gradient_step, inner_state, acc_grads, weight)`, 4 bytes a parameter (8 in
     float64), or those of `accumulator_dtype`, beside the inner one. Differs from `optax.MultiSteps`, which runs the
@@ -95,7 +95,7 @@ def accumulate(
         def step(updates, state):
             divisor = jnp.where(weights == 0, 1.0, weights)
             mean = jax.tree.map(lambda s: s / tree.scalar(divisor, s), tree.widen(total(updates, state)))
-            takes = naming(inner, "weight") if weight is None else takers(inner, "weight")
+            takes = weight is not None and takers(inner, "weight")
             told = {**extra_args, "weight": weights} if takes else extra_args
             stepped, kept = inner.update(mean, state.inner_state, params, **told)
             return tree.cast_like(stepped, updates), AccumulateState(
