@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import jax
 
-from gdjax.cli import watcher
+from gdjax.cli import signals, watcher
 from gdjax.cli.group import Group
 from gdjax.cli.ports import require_port
 from gdjax.cli.status import InputError, Status
@@ -48,11 +48,12 @@ class Joined(NamedTuple):
 
 
 @contextlib.contextmanager
-def joined(group: Group) -> Iterator[Joined]:
+def joined(group: Group, signals: signals.Watch) -> Iterator[Joined]:
     """Join the processes of a run.
 
     Args:
       group: the processes, as flags or a launcher describe them.
+      signals: the watch of signals, which lets the watch of processes go before it ends this one.
 
     Raises:
       InputError: if they do not find each other.
@@ -66,6 +67,7 @@ def joined(group: Group) -> Iterator[Joined]:
     # SIGTERM is the descent's, which ends all processes at one step; JAX's own service would swallow it
     jax.config.update("jax_enable_preemption_service", False)
     watch = Watch(subprocess.Popen([sys.executable, "-I", watcher.__file__], stdin=subprocess.PIPE, text=True))
+    signals.leaving = watch.end
     try:
         try:
             jax.distributed.initialize(

@@ -30,8 +30,7 @@ def run(request: Request, base: Base | None, group: Group, watch: Watch) -> None
       group: the processes of the run.
       watch: of signals.
     """
-    with joined(group) as processes:
-        watch.leaving = processes.watch.end
+    with joined(group, watch) as processes:
         of_all = _Session(request, processes, watch)
         if request.resume:
             of_all.go_on(base)
