@@ -101,7 +101,7 @@ def test_equal_by_value_and_hashed_by_it():
     assert gd.masked(TX, {"w": True}) == gd.masked(TX, {"w": True}) != gd.masked(TX, {"w": False})
     assert hash(gd.masked(TX, {"w": True})) == hash(gd.masked(TX, {"w": True}))
     assert gd.by_path({"a": TX, ".*": gd.frozen()}) != gd.by_path({".*": gd.frozen(), "a": TX})
-    assert gd.lift(optax.rprop)(0.1) == gd.rprop(0.1)
+    assert gd.lift(optax.contrib.momo)(0.1) == gd.momo(0.1)
     assert gd.adam(0.1) != (gd.adam(0.1).init, gd.adam(0.1).update)
 
 
