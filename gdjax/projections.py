@@ -340,7 +340,9 @@ def _wide(who: str, tree: Tree) -> Tree:
 
 def _as(tree: Tree, projected: Tree) -> Tree:
     """The projection in the dtypes of the tree; of Python numbers, in that of accumulation."""
-    return jax.tree.map(lambda x, y: as_dtype(y, x.dtype if hasattr(x, "dtype") else y.dtype), tree, projected)
+    return jax.tree.map(
+        lambda x, y: as_dtype(y, jnp.result_type(x) if hasattr(x, "dtype") else y.dtype), tree, projected
+    )
 
 
 def _require_real(who: str, tree: Tree) -> None:

@@ -84,7 +84,7 @@ def tree_clip(tree: Tree, min_value: ArrayLike | None = None, max_value: ArrayLi
 def _wide(x: Any) -> Any:
     """A narrow array in float32, anything else as it is."""
     narrow = hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)
-    return as_dtype(x, wide(jnp.dtype(x.dtype))) if narrow else x
+    return as_dtype(x, wide(jnp.dtype(jnp.result_type(x)))) if narrow else x
 
 
 def _rounded(x: Any, dtype: Any) -> Any:

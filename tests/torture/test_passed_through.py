@@ -884,3 +884,11 @@ def test_the_norm_of_a_tree_is_right_over_the_whole_range():
         np.testing.assert_allclose(
             gd.tree.norm({"a": jnp.array(3 * size), "b": jnp.array([4 * size])}), 5 * size, rtol=1e-5
         )
+
+
+def test_float64_of_numpy_is_taken_as_jax_takes_it_without_a_warning():
+    x = np.array([0.5, 0.25])
+    for tree in (gd.tree.add(x, x), gd.tree.scale(2.0, x), gd.tree.add_scale(x, 1.0, x)):
+        assert tree.tolist() == [1, 0.5]
+    np.testing.assert_allclose(projections.projection_simplex({"x": x})["x"], [0.625, 0.375])
+    assert (gd.tree.sum(x), losses.l2_loss(x)[0]) == (0.75, 0.125)
