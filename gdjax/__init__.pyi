@@ -57,8 +57,6 @@ from optax import WrappedSchedule as WrappedSchedule
 from optax import ZeroNansState as ZeroNansState
 from optax import ZoomLinesearchInfo as ZoomLinesearchInfo
 from optax import init_empty_state as init_empty_state
-from optax import inject_hyperparams as inject_hyperparams
-from optax import inject_stateful_hyperparams as inject_stateful_hyperparams
 from optax import matrix_inverse_pth_root as matrix_inverse_pth_root
 from optax import microbatch as microbatch
 from optax import multi_normal as multi_normal
@@ -338,6 +336,8 @@ from gdjax.wrappers import accumulate as accumulate
 from gdjax.wrappers import apply_if_finite as apply_if_finite
 from gdjax.wrappers import cautious as cautious
 from gdjax.wrappers import eval_params as eval_params
+from gdjax.wrappers import inject_hyperparams as inject_hyperparams
+from gdjax.wrappers import inject_stateful_hyperparams as inject_stateful_hyperparams
 from gdjax.wrappers import lookahead as lookahead
 from gdjax.wrappers import mars as mars
 from gdjax.wrappers import maximize as maximize

@@ -73,8 +73,8 @@ NAMES = {
         Schedule expand lift schedule stack transform
     """,
     "wrappers": """
-        MultiSteps accumulate apply_if_finite cautious eval_params lookahead mars maximize monitor packed
-        params_ema sam schedule_free
+        MultiSteps accumulate apply_if_finite cautious eval_params inject_hyperparams inject_stateful_hyperparams
+        lookahead mars maximize monitor packed params_ema sam schedule_free
     """,
 }
 """The names of each submodule that are public names of the package."""

@@ -166,6 +166,8 @@ def scalar(number: Any, like: Any) -> Any:
     """A hyperparameter that promotes nothing: an array in the real dtype of `like`, a Python number as it is."""
     if isinstance(number, float):
         return number
+    if jnp.size(number) == 1:
+        number = jnp.reshape(number, ())
     if jnp.ndim(number):
         shape = jnp.shape(number)
         raise ValueError(f"a hyperparameter must be a scalar here, got shape {shape}; a stacked value is for jax.vmap")

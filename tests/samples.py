@@ -154,8 +154,9 @@ def tree(dtype=jnp.float32, seed=0):
 
 
 def loss(params):
-    """A loss of the tree, real."""
-    return sum(jnp.sum(jnp.abs(leaf - 0.3) ** 2).astype(float) for leaf in jax.tree.leaves(params))
+    """A real loss of the arrays of the tree."""
+    arrays = (leaf for leaf in jax.tree.leaves(params) if isinstance(leaf, jax.Array))
+    return sum(jnp.sum(jnp.abs(leaf - 0.3) ** 2).astype(float) for leaf in arrays)
 
 
 def update(tx, grads, state, params, **extra_args):

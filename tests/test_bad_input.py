@@ -88,7 +88,7 @@ def test_unknown_names_are_attribute_errors():
         _ = gd.contrib.adamv
 
 
-OPTIMIZERS = [gd.sgd(0.1, momentum=0.9), gd.adamw(0.1), gd.rmsprop(0.1), gd.yogi(0.1), gd.clip(1.0)]
+OPTIMIZERS = [gd.sgd(0.1, momentum=0.9), gd.adamw(0.1), gd.rmsprop(0.1), gd.yogi(0.1), gd.params_ema(gd.clip(1.0))]
 
 
 @pytest.mark.parametrize("tx", OPTIMIZERS, ids=lambda tx: tx.factory.__name__)

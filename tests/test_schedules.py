@@ -49,8 +49,9 @@ def test_the_derivative_by_every_number_is_that_of_differences(rate):
         derivatives = jax.jacfwd(at)(leaves)
         for i, leaf in enumerate(leaves):
             step = 1e-6 * max(1.0, abs(leaf))
-            ends = [at([*leaves[:i], leaf + sign * step, *leaves[i + 1 :]]) for sign in (1, -1)]
-            differences = (ends[0] - ends[1]) / (2 * step)
+            low = leaf if leaf == 0 else leaf - step  # a start before step 0 counts as 0: from there on
+            ends = [at([*leaves[:i], end, *leaves[i + 1 :]]) for end in (low, leaf + step)]
+            differences = (ends[1] - ends[0]) / (leaf + step - low)
             np.testing.assert_allclose(derivatives[i], differences, rtol=1e-5, atol=1e-7)
 
 
@@ -77,28 +78,32 @@ def test_it_obeys_strict_promotion(rate):
 
 
 NO_STEPS = {
-    "linear": (gd.linear_schedule(0.3, 0.1, 0, 2), [0.3, 0.3, 0.1, 0.1]),
-    "polynomial": (gd.polynomial_schedule(0.3, 0.1, 2, 0), [0.1] * 4),
-    "cosine": (gd.cosine_decay_schedule(0.3, 0, 0.5), [0.15] * 4),
-    "warmup": (gd.warmup_constant_schedule(0.0, 0.3, 0), [0.3] * 4),
-    "cosine after warmup": (gd.warmup_cosine_decay_schedule(0.0, 0.3, 2, 2, 0.1), [0.0, 0.15, 0.1, 0.1]),
+    "linear": (gd.linear_schedule(0.3, 0.1, 0, 2), [0.3] * 4),
+    "polynomial": (gd.polynomial_schedule(0.3, 0.1, 2, 0), [0.3] * 4),
+    "exponential": (gd.exponential_decay(0.3, 0, 0.5, end_value=0.5), [0.3] * 4),
+    "exponential of 0": (gd.exponential_decay(0.3, 2, 0.0, end_value=0.5), [0.3] * 4),
+    "warmup": (gd.warmup_constant_schedule(0.1, 0.3, 0), [0.1] * 4),
+    "warmup cosine decay": (gd.warmup_cosine_decay_schedule(0.0, 0.3, 0, 2, 0.1), [0.3, 0.2, 0.1, 0.1]),
+    "cosine after warmup": (gd.warmup_cosine(0.3, 2, 2, 0.1), [0.0, 0.15, 0.1, 0.1]),
     "warmup cosine": (gd.warmup_cosine(0.3, 0, 0, 0.1), [0.1] * 4),
     "warmup exponential": (gd.warmup_exponential_decay_schedule(0.0, 0.4, 0, 1, 0.5), [0.4, 0.2, 0.1, 0.05]),
     "only stable": (gd.warmup_stable_decay(0.3, 0, 2, 0, 0.1), [0.3, 0.3, 0.1, 0.1]),
     "only decay": (gd.warmup_stable_decay(0.4, 0, 0, 2), [0.4, 0.2, 0.0, 0.0]),
     "joined": (gd.join_schedules([gd.constant(0.1), gd.constant(0.2), gd.constant(0.3)], [2, 2]), [0.1, 0.1, 0.3, 0.3]),
     "joined at 0": (gd.join_schedules([gd.constant(0.1), gd.linear_schedule(0, 3, 3)], [0]), [0, 1, 2, 3]),
-    "onecycle": (gd.cosine_onecycle_schedule(0, 0.3, div_factor=3, final_div_factor=2), [0.05] * 4),
+    "joined, no line": (gd.join_schedules([gd.constant(0.1), gd.linear_schedule(1, 0, 0)], [2]), [0.1, 0.1, 1.0, 1.0]),
     "no rise": (gd.linear_onecycle_schedule(4, 0.8, 0.0, 0.5, 4, 2), [0.8, 0.5, 0.2, 0.15]),
     "no end": (gd.linear_onecycle_schedule(2, 0.8, 0.5, 1.0, 4, 2), [0.2, 0.8, 0.1, 0.1]),
     "levels at 0": (gd.piecewise_interpolate_schedule("linear", 0.4, {0: 0.5, 2: 0}), [0.2, 0.1, 0.0, 0.0]),
     "ademamix": (gd.ademamix_alpha(5, 0), [5.0] * 4),
-    "a peak of 0": (gd.warmup_cosine_decay_schedule(0.0, 0.0, 1, 3, 0.2), [0.0, 0.0, 0.1, 0.2]),
+    "a peak of 0": (gd.warmup_cosine_decay_schedule(0.2, 0.0, 1, 3, 0.2), [0.2, 0.0, 0.0, 0.0]),
+    "ours, a peak of 0": (gd.warmup_cosine(0.0, 1, 3, 0.0), [0.0] * 4),
 }
+"""Schedules with a part of no steps: Optax's stay where they start, ours are over at once."""
 
 
 @pytest.mark.parametrize("name", NO_STEPS)
-def test_a_part_of_no_steps_is_over_at_once(name):
+def test_a_part_of_no_steps_has_the_value_that_its_docstring_says(name):
     rate, expected = NO_STEPS[name]
     np.testing.assert_allclose([rate(t) for t in range(4)], expected, rtol=1e-6, atol=1e-7)
     traced = jax.jit(lambda rate: jax.vmap(rate)(jnp.arange(4)))(rate)
@@ -158,13 +163,20 @@ def test_a_run_learns_its_own_schedule():
 @pytest.mark.parametrize(
     ("make", "error"),
     [
-        (lambda: gd.linear_schedule(1, 0, -1), r"linear_schedule: transition_steps must lie in \[0, inf\), got -1.0"),
         (lambda: gd.polynomial_schedule(1, 0, -1, 5), r"polynomial_schedule: power must lie in \[0, inf\)"),
         (lambda: gd.linear_schedule(math.nan, 0, 1), "linear_schedule: init_value must be a number, got nan"),
         (lambda: gd.constant_schedule(math.inf), r"constant_schedule: value must lie in \(-inf, inf\)"),
-        (lambda: gd.exponential_decay(1, 0, 0.5), r"exponential_decay: transition_steps must lie in \(0, inf\)"),
-        (lambda: gd.exponential_decay(1, 5, 0), r"exponential_decay: decay_rate must lie in \(0, inf\), got 0.0"),
-        (lambda: gd.cosine_decay_schedule(1, -5), r"cosine_decay_schedule: decay_steps must lie in \[0, inf\)"),
+        (lambda: gd.exponential_decay(1, 5, -1), r"exponential_decay: decay_rate must lie in \[0, inf\), got -1.0"),
+        (lambda: gd.cosine_decay_schedule(1, 0), r"cosine_decay_schedule: decay_steps must lie in \(0, inf\)"),
+        (lambda: gd.cosine_onecycle_schedule(0, 1), r"cosine_onecycle_schedule: transition_steps must lie in \(0, inf"),
+        (
+            lambda: gd.linear_onecycle_schedule(-1, 1),
+            r"linear_onecycle_schedule: transition_steps must lie in \(0, inf",
+        ),
+        (
+            lambda: gd.warmup_cosine_decay_schedule(0, 1, 5, 5),
+            "warmup_cosine_decay_schedule: warmup_steps must be less than decay_steps, 5.0, got 5.0",
+        ),
         (lambda: gd.piecewise_constant_schedule(1, {5: -1}), r"boundaries_and_scales must lie in \[0, inf\), got -1.0"),
         (
             lambda: gd.piecewise_constant_schedule(1, {0.5: 1}),
@@ -188,7 +200,7 @@ def test_a_run_learns_its_own_schedule():
         (lambda: gd.sgdr_schedule(CYCLE), "sgdr_schedule: cosine_kwargs must be a list of dicts"),
         (
             lambda: gd.sgdr_schedule([{**CYCLE, "decay_steps": 1}]),
-            "warmup_cosine_decay_schedule: warmup_steps must be at most decay_steps, 1.0, got 2.0",
+            "warmup_cosine_decay_schedule: warmup_steps must be less than decay_steps, 1.0, got 2.0",
         ),
         (lambda: gd.warmup_cosine(0.1, 5, 2), "warmup_cosine: warmup_steps must be at most total_steps, 2.0, got 5.0"),
         (lambda: gd.warmup_cosine(0.1, 1, 2, 0.5), "warmup_cosine: floor must be at most peak, 0.1, got 0.5"),

@@ -41,12 +41,15 @@ def by_path(transforms: Mapping[str, optax.GradientTransformation]):
             re.compile(pattern)
         except (re.error, TypeError) as error:
             raise ValueError(f"by_path: {pattern!r} is no regular expression: {error}.") from error
+    patterns = list(transforms)
     each: dict[Any, Any] = {pattern: handing(tx) for pattern, tx in transforms.items()}
-    return optax.partition(each, lambda params: labels(list(transforms), params))
+    init, _ = optax.partition(each, lambda params: labels(patterns, params))
+    _, update = optax.partition(each, lambda updates: labels(patterns, updates, idle=True))
+    return init, update
 
 
-def labels(patterns: list[str], params: Any) -> Any:
-    """The first pattern that matches the path of each leaf."""
+def labels(patterns: list[str], params: Any, idle: bool = False) -> Any:
+    """Return the first pattern that matches the path of each leaf; with `idle` some patterns may match none."""
     paths = [path for path, _ in tree.leaves_with_paths(params)]
     if unmatched := [path for path in paths if _first(patterns, path) is None]:
         raise ValueError(
@@ -55,14 +58,14 @@ def labels(patterns: list[str], params: Any) -> Any:
         )
     found = tree.map_paths(lambda path: _first(patterns, path), params)
     matched = set(jax.tree.leaves(found))
-    if paths and (idle := [pattern for pattern in patterns if pattern not in matched]):
-        taken = [pattern for pattern in idle if any(re.fullmatch(pattern, path) for path in paths)]
+    if paths and not idle and (left := [pattern for pattern in patterns if pattern not in matched]):
+        taken = [pattern for pattern in left if any(re.fullmatch(pattern, path) for path in paths)]
         why = (
             f"; earlier ones took all that {tree.listed(taken)} match"
             if taken
             else f"; the paths are {tree.listed(paths)}"
         )
-        raise ValueError(f"by_path: nothing is left for the patterns {tree.listed(idle)}{why}.")
+        raise ValueError(f"by_path: nothing is left for the patterns {tree.listed(left)}{why}.")
     return found
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import jax.numpy as jnp
 
-from gdjax.schedules.progress import Number, Steps, progress
+from gdjax.schedules.progress import Number, Steps, after, progress
 from gdjax.value import Interval, Scalar, schedule
 
 Inside = Annotated[Scalar, Interval("(0, 1)")]
@@ -24,7 +24,7 @@ def ademamix_alpha(alpha: Number = 5.0, steps: Steps = 0.0):
     >>> print(gd.ademamix_alpha(5.0, 100)(50))
     2.5
     """
-    return lambda count: alpha * progress(jnp.asarray(count, float), steps)
+    return lambda count: alpha * progress(after(count), steps)
 
 
 @schedule
@@ -46,7 +46,7 @@ def ademamix_b3(b1: Inside = 0.9, b3: Inside = 0.9999, steps: Steps = 0.0):
     """
 
     def at(count):
-        x = progress(jnp.asarray(count, float), steps)
+        x = progress(after(count), steps)
         first, last = jnp.log(b1), jnp.log(b3)
         return jnp.minimum(b3, jnp.exp(first * last / ((1.0 - x) * last + x * first)))
 

@@ -13,7 +13,7 @@ from gdjax.schedules.progress import (
     Factor,
     Number,
     Share,
-    Steps,
+    after,
     between,
     half_cosine,
     progress,
@@ -26,7 +26,7 @@ from gdjax.value import Interval, Scalar, schedule
 
 @schedule
 def linear_onecycle_schedule(
-    transition_steps: Steps,
+    transition_steps: Factor,
     peak_value: Number,
     pct_start: Share = 0.3,
     pct_final: Share = 0.85,
@@ -38,11 +38,10 @@ def linear_onecycle_schedule(
     From $\eta / d$ at $t = 0$ to $\eta$ at $pT$, $\eta / d$ at $qT$ and $\eta / (d f)$ at $T$.
 
     Source: Smith and Topin 2017, the policy of one cycle (https://arxiv.org/abs/1708.07120). Differs from Optax: $pT$
-    and $qT$ are not rounded down to whole steps, so that the shares have derivatives; a part of no steps is over at
-    once.
+    and $qT$ are not rounded down to whole steps, so that the shares have derivatives.
 
     Args:
-      transition_steps: $T$, in [0, inf).
+      transition_steps: $T$, in (0, inf).
       peak_value: $\eta$, any number.
       pct_start: $p$, the share of the rise, in [0, 1].
       pct_final: $q$, the share of the rise and the fall, in [p, 1].
@@ -63,14 +62,14 @@ def linear_onecycle_schedule(
         low = peak_value / div_factor
         boundaries = pct_start * transition_steps, pct_final * transition_steps, transition_steps
         levels = low, peak_value, low, low / final_div_factor
-        return through(jnp.asarray(count, float), levels, boundaries, LEFT["linear"])
+        return through(count, levels, boundaries, LEFT["linear"])
 
     return at
 
 
 @schedule
 def cosine_onecycle_schedule(
-    transition_steps: Steps,
+    transition_steps: Factor,
     peak_value: Number,
     pct_start: Share = 0.3,
     div_factor: Factor = 25.0,
@@ -95,7 +94,7 @@ def cosine_onecycle_schedule(
         low = peak_value / div_factor
         boundaries = pct_start * transition_steps, transition_steps
         levels = low, peak_value, low / final_div_factor
-        return through(jnp.asarray(count, float), levels, boundaries, LEFT["cosine"])
+        return through(count, levels, boundaries, LEFT["cosine"])
 
     return at
 
@@ -164,7 +163,7 @@ def warm_restarts(
         return _to_the_step(cycle_steps * _sum_of_powers(growth, cycle))
 
     def at(count):
-        count = jnp.asarray(count, float)
+        count = after(count)
         guess = _cycle(count / cycle_steps, growth)  # rounding may miss by one
         later = jnp.where(count < start(guess + 1.0), guess, guess + 1.0)
         cycle = jnp.where(count < start(guess), guess - 1.0, later)

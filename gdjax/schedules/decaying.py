@@ -2,7 +2,18 @@
 
 import jax.numpy as jnp
 
-from gdjax.schedules.progress import Factor, Number, Steps, between, half_cosine, progress, raised, since
+from gdjax.schedules.progress import (
+    Factor,
+    Number,
+    Steps,
+    after,
+    between,
+    half_cosine,
+    nonnegative,
+    progress,
+    raised,
+    since,
+)
 from gdjax.value import NonNegative, schedule
 
 
@@ -11,21 +22,21 @@ def polynomial_schedule(
     init_value: Number,
     end_value: Number,
     power: NonNegative,
-    transition_steps: Steps,
-    transition_begin: Steps = 0,
+    transition_steps: Number,
+    transition_begin: Number = 0,
 ):
     r"""Go from one value to another along a power.
 
     $\eta_t = e + (\eta_0 - e)(1 - x)^p$ with $x = (t - b) / T$, before $t = b$ $\eta_0$, from $t = b + T$ on $e$.
 
-    Differs from Optax: with $T = 0$ the end is reached at $t = b$, where Optax stays at $\eta_0$ for ever.
+    With $T \leq 0$ it stays at $\eta_0$, as in Optax; a negative $b$ counts as 0.
 
     Args:
       init_value: $\eta_0$, any number.
       end_value: $e$, any number.
       power: $p$, in [0, inf).
-      transition_steps: $T$, in [0, inf).
-      transition_begin: $b$, in [0, inf).
+      transition_steps: $T$, any number.
+      transition_begin: $b$, any number.
 
     >>> import gdjax as gd
     >>> rate = gd.polynomial_schedule(1.0, 0.0, 2.0, 100)
@@ -34,17 +45,17 @@ def polynomial_schedule(
     """
 
     def at(count):
-        done = progress(jnp.asarray(count, float) - transition_begin, transition_steps)
+        done = progress(after(count, nonnegative(transition_begin)), transition_steps, empty=0.0)
         return between(init_value, end_value, raised(1.0 - done, power))
 
     return at
 
 
 @schedule
-def linear_schedule(init_value: Number, end_value: Number, transition_steps: Steps, transition_begin: Steps = 0):
+def linear_schedule(init_value: Number, end_value: Number, transition_steps: Number, transition_begin: Number = 0):
     r"""Go from one value to another along a line: $\eta_t = \eta_0 + (e - \eta_0)\, x$, $x = (t - b) / T$ in [0, 1].
 
-    Differs from Optax: as `polynomial_schedule`.
+    With $T \leq 0$ it stays at $\eta_0$, as in Optax.
 
     Args:
       init_value, end_value, transition_steps, transition_begin: $\eta_0$, $e$, $T$, $b$ of `polynomial_schedule`.
@@ -56,7 +67,7 @@ def linear_schedule(init_value: Number, end_value: Number, transition_steps: Ste
     """
 
     def at(count):
-        done = progress(jnp.asarray(count, float) - transition_begin, transition_steps)
+        done = progress(after(count, nonnegative(transition_begin)), transition_steps, empty=0.0)
         return between(init_value, end_value, 1.0 - done)
 
     return at
@@ -65,21 +76,21 @@ def linear_schedule(init_value: Number, end_value: Number, transition_steps: Ste
 @schedule
 def exponential_decay(
     init_value: Number,
-    transition_steps: Factor,
-    decay_rate: Factor,
-    transition_begin: Steps = 0,
+    transition_steps: Number,
+    decay_rate: NonNegative,
+    transition_begin: Number = 0,
     staircase: bool = False,
     end_value: Number | None = None,
 ):
     r"""Multiply by a rate every so many steps: $\eta_t = \eta_0\, \gamma^x$ with $x = \max(0, t - b) / T$.
 
-    Differs from Optax: $T = 0$ and $\gamma = 0$, for which Optax stays at $\eta_0$, are refused.
+    With $T \leq 0$ or $\gamma = 0$ it stays at $\eta_0$, as in Optax; a negative $b$ counts as 0.
 
     Args:
       init_value: $\eta_0$, any number.
-      transition_steps: $T$, in (0, inf).
-      decay_rate: $\gamma$, in (0, inf).
-      transition_begin: $b$, in [0, inf).
+      transition_steps: $T$, any number.
+      decay_rate: $\gamma$, in [0, inf).
+      transition_begin: $b$, any number.
       staircase: whether $x$ is rounded down.
       end_value: the least value where $\gamma < 1$, the largest otherwise; `None` for no end.
 
@@ -90,28 +101,30 @@ def exponential_decay(
     """
 
     def at(count):
-        passed = since(jnp.asarray(count, float), transition_begin)
-        times = jnp.where(passed > 0, passed / transition_steps, 0.0)
-        value = init_value * jnp.power(decay_rate, jnp.floor(times) if staircase else times)
+        stays = jnp.logical_or(transition_steps <= 0, decay_rate == 0)
+        steps, rate = jnp.where(stays, 1.0, transition_steps), jnp.where(stays, 1.0, decay_rate)
+        passed = since(count, nonnegative(transition_begin))
+        times = jnp.where(passed > 0, passed / steps, 0.0)
+        value = init_value * jnp.power(rate, jnp.floor(times) if staircase else times)
         if end_value is None:
             return value
-        return jnp.where(decay_rate < 1.0, jnp.maximum(value, end_value), jnp.minimum(value, end_value))
+        ended = jnp.where(decay_rate < 1.0, jnp.maximum(value, end_value), jnp.minimum(value, end_value))
+        return jnp.where(stays, value, ended)
 
     return at
 
 
 @schedule
-def cosine_decay_schedule(init_value: Number, decay_steps: Steps, alpha: Number = 0.0, exponent: NonNegative = 1.0):
+def cosine_decay_schedule(init_value: Number, decay_steps: Factor, alpha: Number = 0.0, exponent: NonNegative = 1.0):
     r"""Fall along half a cosine: $\eta_t = \eta_0 (\alpha + (1 - \alpha)\, c^p)$ with $c = (1 + \cos \pi x) / 2$.
 
     $x = t / T$, and 1 from $t = T$ on.
 
     Source: Loshchilov and Hutter 2016, equation 5, one run of it (https://arxiv.org/abs/1608.03983).
-    Differs from Optax: $T = 0$, the end at once, is taken.
 
     Args:
       init_value: $\eta_0$, any number.
-      decay_steps: $T$, in [0, inf).
+      decay_steps: $T$, in (0, inf).
       alpha: $\alpha$, the last value as a share of the first, any number.
       exponent: $p$, in [0, inf).
 
@@ -122,7 +135,7 @@ def cosine_decay_schedule(init_value: Number, decay_steps: Steps, alpha: Number 
     """
 
     def at(count):
-        left = raised(half_cosine(progress(jnp.asarray(count, float), decay_steps)), exponent)
+        left = raised(half_cosine(jnp.minimum(after(count) / decay_steps, 1.0)), exponent)
         return between(init_value, alpha * init_value, left)
 
     return at
@@ -156,9 +169,8 @@ def inverse_sqrt(peak: Number, warmup_steps: Steps, timescale: Factor | None = N
         )
 
     def at(count):
-        count = jnp.asarray(count, float)
-        passed = since(count, warmup_steps)
+        passed = after(count, warmup_steps)
         times = jnp.where(passed > 0, passed / (warmup_steps if timescale is None else timescale), 0.0)
-        return jnp.where(count < warmup_steps, peak * progress(count, warmup_steps), peak / jnp.sqrt(1.0 + times))
+        return jnp.where(passed < 0, peak * progress(after(count), warmup_steps), peak / jnp.sqrt(1.0 + times))
 
     return at

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from gdjax.schedules.piecewise import constant
-from gdjax.schedules.progress import Number, Steps, require_order, since
+from gdjax.schedules.progress import Number, Steps, after, require_order, since, whole_steps
 from gdjax.value import Rate, schedule
 from gdjax.value.factory import opaque_schedule
 from gdjax.value.printing import brief
@@ -48,12 +48,10 @@ def join_schedules(schedules: Sequence[optax.Schedule], boundaries: Sequence[Ste
     def at(count):
         value = jnp.asarray(schedules[0](count))
         whole = jnp.issubdtype(jnp.result_type(count), jnp.integer)
-        count = jnp.asarray(count, float)
         for boundary, part in zip(boundaries, schedules[1:], strict=True):
-            passed = since(count, boundary)
-            if whole and getattr(part, "factory", None) == opaque_schedule:
-                passed = jnp.floor(passed).astype(int)
-            value = jnp.where(count < boundary, value, part(passed))
+            theirs = whole and getattr(part, "factory", None) == opaque_schedule
+            steps = whole_steps(count, boundary) if theirs else since(count, boundary)
+            value = jnp.where(after(count, boundary) < 0, value, part(steps))
         return value
 
     return at

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from typing import Literal
 
 import jax.numpy as jnp
+import numpy as np
 
-from gdjax.schedules.progress import Number, half_cosine, held, through
+from gdjax.schedules.progress import Number, after, half_cosine, held, through
 from gdjax.value import NonNegative, schedule
 
 
@@ -58,10 +59,9 @@ def piecewise_constant_schedule(init_value: Number, boundaries_and_scales: Mappi
     steps = _sorted("piecewise_constant_schedule", boundaries_and_scales)
 
     def at(count):
-        count = jnp.asarray(count, float)
         value = held(init_value, count)
         for boundary, scale in steps.items():
-            value = jnp.where(count < boundary, value, scale * value)
+            value = jnp.where(after(count, boundary) < 0, value, scale * value)
         return value
 
     return at
@@ -77,7 +77,7 @@ def piecewise_interpolate_schedule(
 
     With the levels $l_0 = \eta_0$, $l_i = s_i l_{i-1}$, and $b_0 = 0$: for $b_{i-1} \leq t < b_i$
     $\eta_t = l_i + (l_{i-1} - l_i)\, c(x)$ with $x = (t - b_{i-1}) / (b_i - b_{i-1})$, where $c(x)$ is $1 - x$ or
-    $(1 + \cos \pi x) / 2$; after the last boundary its level.
+    $(1 + \cos \pi x) / 2$; after the last boundary its level, and 0 for $t < 0$, as in Optax.
 
     Args:
       interpolate_type: which $c$, `"linear"` or `"cosine"`.
@@ -99,7 +99,7 @@ def piecewise_interpolate_schedule(
 
     def at(count):
         levels = list(itertools.accumulate(steps.values(), lambda level, scale: scale * level, initial=init_value))
-        return through(jnp.asarray(count, float), levels, steps, LEFT[interpolate_type])
+        return through(count, levels, steps, LEFT[interpolate_type])
 
     return at
 
@@ -111,6 +111,6 @@ LEFT = {"linear": lambda done: 1.0 - done, "cosine": half_cosine}
 def _sorted(who: str, steps: Mapping[int, NonNegative] | None) -> dict[float, NonNegative]:
     """The scales in the order of their boundaries."""
     for boundary in steps or ():
-        if not isinstance(boundary, int) or boundary < 0:
+        if not isinstance(boundary, (int, np.integer)) or boundary < 0:
             raise ValueError(f"{who}: a boundary must be a whole number (an int) in [0, inf), got {boundary!r}.")
     return {float(boundary): scale for boundary, scale in sorted((steps or {}).items())}

@@ -1,10 +1,24 @@
 """Schedules that begin with a warm-up."""
 
+from collections.abc import Callable
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 
 from gdjax.schedules.decaying import exponential_decay, linear_schedule
 from gdjax.schedules.joining import join_schedules
-from gdjax.schedules.progress import Factor, Number, Steps, between, half_cosine, progress, raised, require_order
+from gdjax.schedules.progress import (
+    Number,
+    Steps,
+    after,
+    between,
+    half_cosine,
+    progress,
+    raised,
+    require_less,
+    require_order,
+)
 from gdjax.value import NonNegative, schedule
 
 
@@ -33,7 +47,7 @@ def warmup_cosine(peak: Number, warmup_steps: Steps, total_steps: Steps, floor: 
     """
     require_order("warmup_cosine", "warmup_steps", warmup_steps, "total_steps", total_steps)
     require_order("warmup_cosine", "floor", floor, "peak", peak)
-    return warmup_cosine_decay_schedule(0.0, peak, warmup_steps, total_steps, floor)
+    return _risen_then_cosine(0.0, peak, warmup_steps, total_steps, floor, 1.0)
 
 
 @schedule
@@ -65,24 +79,23 @@ def warmup_stable_decay(
     require_order("warmup_stable_decay", "floor", floor, "peak", peak)
 
     def at(count):
-        count = jnp.asarray(count, float)
-        fallen = progress(count - warmup_steps - stable_steps, decay_steps)
-        falling = between(peak, floor, 1.0 - fallen)
-        return jnp.where(count < warmup_steps, peak * progress(count, warmup_steps), falling)
+        fallen = progress(after(count, warmup_steps + stable_steps), decay_steps)
+        rising = peak * progress(after(count), warmup_steps)
+        return jnp.where(after(count, warmup_steps) < 0, rising, between(peak, floor, 1.0 - fallen))
 
     return at
 
 
 @schedule
-def warmup_constant_schedule(init_value: Number, peak_value: Number, warmup_steps: Steps):
-    """Go linearly from one value to another and stay there.
+def warmup_constant_schedule(init_value: Number, peak_value: Number, warmup_steps: Number):
+    """Go linearly from one value to another and stay there: `linear_schedule`.
 
-    Differs from Optax: with a warm-up of no steps it stays at the peak, not at its initial value.
+    With a warm-up of no steps it stays at the first value, as in Optax.
 
     Args:
       init_value: the first value, any number.
       peak_value: the last value, any number.
-      warmup_steps: the step that reaches it, in [0, inf).
+      warmup_steps: the step that reaches it, any number.
 
     >>> import gdjax as gd
     >>> rate = gd.warmup_constant_schedule(0.0, 1.0, 100)
@@ -107,31 +120,39 @@ def warmup_cosine_decay_schedule(
     $c = (1 + \cos \pi x) / 2$, $x = (t - w) / (T - w)$; from $t = T$ on $e$.
 
     Source: Loshchilov and Hutter 2016, equation 5, one run of it (https://arxiv.org/abs/1608.03983).
-    Differs from Optax: $w = T$, an end at once, is taken, and the end is $e$ for a peak of 0 too.
+    With a peak of 0 it stays at 0 after the warm-up, as in Optax, where $e$ is a share of the peak.
 
     Args:
       init_value: $\eta_0$, any number.
       peak_value: $\eta$, any number.
-      warmup_steps: $w$, the step that reaches it, in [0, decay_steps].
-      decay_steps: $T$, the step that reaches the end, the warm-up counted in, in [0, inf).
+      warmup_steps: $w$, the step that reaches it, in [0, decay_steps).
+      decay_steps: $T$, the step that reaches the end, the warm-up counted in, in (0, inf).
       end_value: $e$, any number.
       exponent: $p$, in [0, inf).
 
     Raises:
-      ValueError: if the warm-up is longer than the whole.
+      ValueError: if the warm-up is not shorter than the whole.
 
     >>> import gdjax as gd
     >>> rate = gd.warmup_cosine_decay_schedule(0.5, 1.0, 10, 110)
     >>> print([round(float(rate(step)), 3) for step in (0, 5, 10, 60, 110)])
     [0.5, 0.75, 1.0, 0.5, 0.0]
     """
-    require_order("warmup_cosine_decay_schedule", "warmup_steps", warmup_steps, "decay_steps", decay_steps)
+    require_less("warmup_cosine_decay_schedule", "warmup_steps", warmup_steps, "decay_steps", decay_steps)
+    end = jnp.where(peak_value == 0, 0.0, end_value)
+    return _risen_then_cosine(init_value, peak_value, warmup_steps, decay_steps, end, exponent)
+
+
+def _risen_then_cosine(
+    first: Any, peak: Any, warmup_steps: Any, total_steps: Any, last: Any, exponent: Any
+) -> Callable[[Any], jax.Array]:
+    """A line to the peak, then half a cosine to the end."""
 
     def at(count):
-        count = jnp.asarray(count, float)
-        rising = between(init_value, peak_value, 1.0 - progress(count, warmup_steps))
-        left = half_cosine(progress(count - warmup_steps, decay_steps - warmup_steps))
-        return jnp.where(count < warmup_steps, rising, between(peak_value, end_value, raised(left, exponent)))
+        passed = after(count, warmup_steps)
+        rising = between(first, peak, 1.0 - progress(after(count), warmup_steps, empty=0.0))
+        left = half_cosine(progress(passed, total_steps - warmup_steps))
+        return jnp.where(passed < 0, rising, between(peak, last, raised(left, exponent)))
 
     return at
 
@@ -141,9 +162,9 @@ def warmup_exponential_decay_schedule(
     init_value: Number,
     peak_value: Number,
     warmup_steps: Steps,
-    transition_steps: Factor,
-    decay_rate: Factor,
-    transition_begin: Steps = 0,
+    transition_steps: Number,
+    decay_rate: NonNegative,
+    transition_begin: Number = 0,
     staircase: bool = False,
     end_value: Number | None = None,
 ):

@@ -42,7 +42,7 @@ def leaves(argument: Any, slot: Slot, opaque: Callable[[Any, Slot], Value]) -> A
             return Name(argument)
         case GradientTransform() if "transform" in slot.takes:
             return argument
-        case Schedule() if "schedule" in slot.takes:
+        case Value() if "schedule" in slot.takes and type(argument) is Schedule:
             require_levels(argument, slot)
             return argument
         case Value():
@@ -65,12 +65,12 @@ def require_levels(schedule: Schedule, slot: Slot) -> None:
 
 def _levels(node: Any) -> Iterator[tuple[str, Any]]:
     """The values that schedules take, by the names of their parameters: those that may be any number."""
-    if isinstance(node, Schedule):
+    if type(node) is Schedule:
         for name, own in node.factory.slots.items():
             argument = node.arguments[name]
             bound = name == "end_value" and "decay_rate" in node.arguments  # of what tends to zero
             if own.interval is not None and own.interval.text == "(-inf, inf)" and not bound:
-                yield from ((name, x) for x in jax.tree.leaves(argument) if not isinstance(argument, Schedule))
+                yield from ((name, x) for x in jax.tree.leaves(argument) if type(argument) is not Schedule)
             yield from _levels(argument)
     elif isinstance(node, (list, tuple)):
         for part in node:
@@ -137,7 +137,7 @@ def _way_to_transform(argument: Any, slot: Slot) -> str:
     if argument is None:
         return "; leave it out, or give gd.identity()"
     is_number = isinstance(argument, (int, float)) and not isinstance(argument, bool)
-    if isinstance(argument, Schedule) or (is_number and slot.several):
+    if type(argument) is Schedule or (is_number and slot.several):
         return f"; gd.scale_by_learning_rate({brief(argument)}) is one"
     if isinstance(argument, (list, tuple)):
         if len(argument) == 2 and all(callable(x) and not isinstance(x, Value) for x in argument):

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import sys
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -9,6 +10,7 @@ from typing import Any, Self, TypeVar
 
 import jax
 import numpy as np
+from jax.core import Tracer
 from jax.tree_util import GetAttrKey
 
 from gdjax.value import hyperparams
@@ -24,13 +26,21 @@ class Value:
 
     def __init__(self, factory: Any, arguments: Mapping[str, Any]):
         self.__dict__.update(factory=factory, arguments=MappingProxyType(arguments))
+        if "flax.nnx" in sys.modules and any(map(_holds_array, arguments.values())):
+            _tell_nnx()
 
     def body(self) -> Any:
         """Run the factory's body on the arguments.
 
-        It runs anew at every use: what it makes under one trace never lives on in the next.
+        It runs anew at every use, since what it makes under one trace must not live on in the next. A value of plain
+        numbers and words (the chain of a named optimizer) belongs to no trace: it is made once.
         """
-        return self.factory.run(self.arguments)
+        if "_body" in self.__dict__:
+            return self.__dict__["_body"]
+        body = self.factory.run(self.arguments)
+        if isinstance(body, Value) and _is_plain(body):
+            self.__dict__["_body"] = body
+        return body
 
     def replace(self, changes: Mapping[str, Any] = MappingProxyType({}), /, **named: Any) -> Self:
         """A copy with other hyperparameters.
@@ -139,8 +149,37 @@ class Static:
         return f"{self.factory.__name__}: {text(self.arguments)}"
 
 
+def _is_plain(argument: Any) -> bool:
+    """Whether an argument is made of numbers and words alone, none of them traced."""
+    if isinstance(argument, Value):
+        return all(map(_is_plain, argument.arguments.values()))
+    if isinstance(argument, Mapping):
+        return all(map(_is_plain, argument.values()))
+    if type(argument) in (list, tuple):
+        return all(map(_is_plain, argument))
+    return argument is None or isinstance(argument, (bool, int, float, complex, str, np.dtype))
+
+
+KINDS: list[type[Value]] = []
+"""The kinds of values."""
+
+
+def _holds_array(argument: Any) -> bool:
+    if isinstance(argument, (list, tuple)) and type(argument) in (list, tuple):
+        return any(map(_holds_array, argument))
+    return isinstance(argument, (jax.Array, np.ndarray)) and not isinstance(argument, Tracer)
+
+
+def _tell_nnx() -> None:
+    """Tell Flax's NNX, where it is loaded, that values are data: one that holds arrays cannot be a static attribute."""
+    if tell := getattr(sys.modules["flax.nnx"], "register_data_type", None):
+        for kind in KINDS:
+            tell(kind)
+
+
 def register(kind: type[V]) -> type[V]:
     """Make a kind of value a pytree: its numeric arguments are the children, the others the aux data."""
+    KINDS.append(kind)
     jax.tree_util.register_pytree_with_keys(kind, _children_with_keys, _unflatten, _children)
     return kind
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dis
+import functools
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -26,11 +27,20 @@ _LEFT_OUT = "Leave such leaves out with masked, or give them frozen() in by_path
 
 def require_inexact(who: str, what: str, params: Any, way: str = _LEFT_OUT) -> None:
     """Refuse leaves that are no floats, by path."""
-    for leaf in jax.tree.leaves(params):
-        if not _inexact(leaf):
-            path = next(path for path, other in tree.leaves_with_paths(params) if other is leaf)
-            where = f"{what} at {path!r}" if path else what
-            raise InexactError(f"{who}: {where} must be floating or complex, got {short(leaf)}. {way}")
+    if not_inexact(params):
+        raise inexact_error(who, what, params, way)
+
+
+def not_inexact(params: Any) -> set[int]:
+    """Return the identities of the leaves that are no floats."""
+    return {id(leaf) for leaf in jax.tree.leaves(params) if not _inexact(leaf)}
+
+
+def inexact_error(who: str, what: str, params: Any, way: str = _LEFT_OUT) -> "InexactError":
+    """Return the error for a leaf that is no float, by path."""
+    path, leaf = next((path, leaf) for path, leaf in tree.leaves_with_paths(params) if not _inexact(leaf))
+    where = f"{what} at {path!r}" if path else what
+    return InexactError(f"{who}: {where} must be floating or complex, got {short(leaf)}. {way}")
 
 
 def require_real(who: str, what: str, params: Any) -> None:
@@ -241,9 +251,14 @@ def difference(ours: Any, theirs: Any, our_name: str, their_name: str) -> str | 
 
 def _inexact(leaf: Any) -> bool:
     try:
-        return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+        return _is_inexact(leaf.dtype if isinstance(leaf, jax.Array) else jnp.result_type(leaf))
     except TypeError:
         return False
+
+
+@functools.cache
+def _is_inexact(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.inexact)
 
 
 def short(leaf: Any) -> str:

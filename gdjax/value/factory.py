@@ -9,6 +9,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, ParamSpec, Unpack, overload
 
+import jax
+import numpy as np
 import optax
 
 from gdjax.value.arguments import leaves, refusal, static
@@ -102,8 +104,9 @@ class Factory(Generic[P, V]):
         return value
 
     def run(self, arguments: Mapping[str, Any]) -> Any:
-        """Run the body."""
-        bound = inspect.BoundArguments(self.signature, OrderedDict(arguments))
+        """Run the body, an array of one number as that number."""
+        given = OrderedDict((name, _scalar(x) if self.slots[name].scalar else x) for name, x in arguments.items())
+        bound = inspect.BoundArguments(self.signature, given)
         return self.function(*bound.args, **bound.kwargs)
 
     def _kept(self, slot: Slot, argument: Any) -> Any:
@@ -345,6 +348,10 @@ def opaque_transform(transformation: Any):
 def opaque_schedule(f: Any):
     """A plain function of the step among values: no leaves, equal only to itself."""
     return f
+
+
+def _scalar(x: Any) -> Any:
+    return x.reshape(()) if isinstance(x, (jax.Array, np.ndarray)) and x.ndim and x.size == 1 else x
 
 
 def _opaque(argument: Any, slot: Slot) -> Value:

@@ -1,12 +1,14 @@
 """The value that is an Optax optimizer."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import optax
 
-from gdjax.value import diagnose, misplaced
+from gdjax.value import absent, diagnose, misplaced
 from gdjax.value.base import Value, register
 from gdjax.value.printing import brief, text, uncalled
 from gdjax.value.traits import require_effect
@@ -30,13 +32,14 @@ class Method:
         self._made_of = kind, factory, arguments
         self.__qualname__ = f"{factory.__name__}.{self.__name__}"
 
+    @functools.cached_property
     def _value(self) -> Any:
-        """The value itself, made anew: a tuple cannot be held by its own parts."""
+        """The value made again, once: a tuple cannot be held by its own parts."""
         kind, factory, arguments = self._made_of
         return kind(factory, arguments)
 
     def __repr__(self) -> str:
-        return f"{self._value()!r}.{self.__name__}"
+        return f"{self._value!r}.{self.__name__}"
 
 
 class Init(Method):
@@ -46,7 +49,7 @@ class Init(Method):
 
     def __call__(self, params: Any) -> Any:
         """Return the state before the first update."""
-        return _init(self._value(), params)
+        return _init(self._value, params)
 
     __call__.__qualname__ = "init"  # Python names it so where arguments are missing
 
@@ -58,7 +61,7 @@ class Update(Method):
 
     def __call__(self, updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
         """Return the new updates and the new state."""
-        return _called(self._value(), "update", updates, state, params, extra_args)
+        return _called(self._value, "update", updates, state, params, extra_args)
 
     __call__.__qualname__ = "update"
 
@@ -142,31 +145,57 @@ def require_value(who: str, tx: Any) -> None:
 
 
 def _init(tx: GradientTransform, params: Any) -> Any:
+    who = tx.factory.__name__
     if what := misplaced.of_init(params):
-        raise diagnose.MismatchError(tx.factory.__name__, what)
-    _require_inexact(tx, "params", params)
-    with diagnose.unbound(tx.factory.__name__), diagnose.branches(tx):
+        raise diagnose.MismatchError(who, what)
+    with diagnose.unbound(who), diagnose.branches(tx):
         init, _ = tx.pair()
-        return init(params)
+        if _takes_any(tx) or not (others := diagnose.not_inexact(params)):
+            return init(params)
+        try:  # where a transform keeps nothing of a parameter, it may be anything
+            state = init(jax.tree.map(lambda x: absent.Untouched() if id(x) in others else x, params))
+        except Exception as error:
+            raise diagnose.inexact_error(who, "params", params) from error
+        if tx.factory.any_dtype is False or any(isinstance(x, absent.Untouched) for x in jax.tree.leaves(state)):
+            raise diagnose.inexact_error(who, "params", params)
+        return state
 
 
 def _called(tx: GradientTransform, name: str, updates: Any, state: Any, params: Any, extra_args: dict[str, Any]) -> Any:
     require_effect(tx.factory.__name__, tx, extra_args)
-    with diagnose.mismatches(tx, updates, state, params), diagnose.unbound(tx.factory.__name__), diagnose.branches(tx):
-        _require_inexact(tx, "updates", updates)
+    if updates is None and params is not None and name == "update":  # no leaf has an update
+        return None, state
+    chosen = absent.chosen(params, updates)
+    if chosen is not params:
+        extra_args = {key: absent.of_the_whole(x, chosen, params) for key, x in extra_args.items()}
+    with diagnose.mismatches(tx, updates, state, chosen), diagnose.unbound(tx.factory.__name__), diagnose.branches(tx):
+        if not _takes_any(tx):
+            diagnose.require_inexact(tx.factory.__name__, "updates", updates)
         function = getattr(tx._functions(), name)
-        return function(updates, state, params, **_accepted(function, extra_args))
+        accepted = _accepted(function, extra_args)
+        try:
+            after, new = function(updates, state, chosen, **accepted)
+        except (TypeError, ValueError, AttributeError):
+            if (part := absent.fitting(tx.init, state, updates, chosen)) is None:
+                raise
+            after, new = function(updates, part, chosen, **accepted)
+            new = absent.refilled(state, new)
+    if chosen is params:
+        return after, new
+    return absent.completed(after, params) if name == "descend" else after, absent.refilled(state, new)
 
 
 def _accepted(update: Callable[..., Any], extra_args: dict[str, Any]) -> dict[str, Any]:
     """The extra arguments that an update function takes."""
+    if not extra_args:
+        return extra_args
     parameters = inspect.signature(update).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return extra_args
     return {name: x for name, x in extra_args.items() if name in parameters}
 
 
-def _require_inexact(tx: GradientTransform, what: str, tree: Any) -> None:
-    takes_any = tx.factory.any_dtype
-    if not (tx.factory.composes if takes_any is None else takes_any):
-        diagnose.require_inexact(tx.factory.__name__, what, tree)
+def _takes_any(tx: GradientTransform) -> bool:
+    """Whether it takes leaves that have no gradient."""
+    declared = tx.factory.any_dtype
+    return tx.factory.composes if declared is None else declared

@@ -7,17 +7,29 @@ import jax.numpy as jnp
 
 from gdjax.value import diagnose
 from gdjax.value.base import Value, register
-from gdjax.value.printing import brief
+from gdjax.value.printing import brief, uncalled
+
+
+class _FunctionOfTheStep(type):
+    """The type of a type whose instances are known by what they do, as those of `optax.Schedule` are."""
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return callable(instance) and not isinstance(instance, type) and not uncalled(instance)
 
 
 @register
-class Schedule(Value):
-    """A hyperparameter as a function of the step: call it with a count, a scalar comes back."""
+class Schedule(Value, metaclass=_FunctionOfTheStep):
+    """A hyperparameter as a function of the step: call it with a count, a scalar comes back.
+
+    Any function of the step passes for one: `isinstance(lambda count: 0.1, gd.Schedule)` is true.
+    """
 
     def __call__(self, count: Any) -> jax.Array:
         """The value at step `count`, an integer or an integer array of shape `()`, counted from 0."""
         with diagnose.branches(self):
             number = jnp.asarray(self.body()(count))
+        if jnp.ndim(count) == 0 and number.size == 1:
+            return number.reshape(())
         if jnp.ndim(count) == 0 and number.shape:
             raise ValueError(f"{self.factory.__name__}: a schedule must return a scalar, got shape {number.shape}.")
         return number

@@ -66,6 +66,11 @@ class Slot:
     kind: Any = None
     """Of a leaf that is a value of some other kind: that kind, whose `taken` makes one of an argument."""
 
+    @property
+    def scalar(self) -> bool:
+        """Whether it is a leaf that holds one number or schedule, and no container of them."""
+        return "number" in self.takes and "container" not in self.takes
+
     def number(self, value: Any) -> Any:
         """A number as a value keeps it: NumPy's scalars as Python's, whole numbers as floats unless ints are meant."""
         if isinstance(value, np.generic):

@@ -1,0 +1,72 @@
+"""Updates with `None` beside an array or a function of the parameters: such a leaf is left out.
+
+Equinox's `filter_grad` returns `None` for all that has no gradient. A transform then sees the parameters, and the part
+of its state, that have an update; what it does not see stays as it is.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+class Untouched:
+    """A stand-in for a parameter without a gradient: computing with it is a TypeError."""
+
+
+def chosen(params: Any, updates: Any) -> Any:
+    """Return the parameters that have an update, `None` in the place of the others."""
+    if params is None or jax.tree.structure(params) == jax.tree.structure(updates):
+        return params
+    try:
+        return jax.tree.map(lambda u, p: None if u is None else p, updates, params, is_leaf=_is_none)
+    except ValueError:  # trees that do not belong together: the transform says so
+        return params
+
+
+def completed(part: Any, whole: Any) -> Any:
+    """Return a part with the leaves of the whole in the place of its `None`."""
+    return jax.tree.map(lambda x, other: other if x is None else x, part, whole, is_leaf=_is_none)
+
+
+def of_the_whole(function: Any, part: Any, whole: Any) -> Any:
+    """Wrap a function of all parameters (`value_fn`) as a function of a part of them; return all else as it is."""
+    if not callable(function):
+        return function
+    structure = jax.tree.structure(part)
+
+    @functools.wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        full = [completed(x, whole) if jax.tree.structure(x) == structure else x for x in args]
+        return function(*full, **kwargs)
+
+    return called
+
+
+def fitting(init: Callable[[Any], Any], state: Any, updates: Any, params: Any) -> Any:
+    """Return the part of a state that belongs to the leaves with an update; `None` where no part does."""
+    if not any(map(_is_none, jax.tree.leaves(updates, is_leaf=_is_none))):
+        return None
+    try:
+        wanted = jax.eval_shape(init, updates if params is None else params)
+        part = jax.tree.map(lambda x, kept: None if x is None else kept, wanted, state, is_leaf=_is_none)
+    except Exception:  # the error to report is the update's
+        return None
+    fits = jax.tree.map(jnp.shape, part) == jax.tree.map(jnp.shape, wanted)
+    return part if fits and jax.tree.structure(part) != jax.tree.structure(state) else None
+
+
+def refilled(state: Any, part: Any) -> Any:
+    """Return a state with a part of it in its place; what is no part of it, as it is."""
+    if jax.tree.structure(state) == jax.tree.structure(part):
+        return part
+    try:
+        return completed(part, state)
+    except ValueError:
+        return part
+
+
+def _is_none(x: Any) -> bool:
+    return x is None

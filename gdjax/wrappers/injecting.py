@@ -1,0 +1,57 @@
+"""Hyperparameters in the state, as Optax has them: what of a factory here is no number stays out of the state."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from gdjax.value import Factory
+
+
+def inject_hyperparams(
+    inner_factory: Callable[..., optax.GradientTransformation],
+    static_args: str | Iterable[str] = (),
+    hyperparam_dtype: jnp.dtype | None = None,
+) -> Callable[..., optax.GradientTransformationExtraArgs]:
+    """Return a factory whose numbers live in the state: `optax.inject_hyperparams`.
+
+    A value of this package needs none of it: its numbers are arguments of `jit` as they are.
+
+    Args:
+      inner_factory: a factory of this package, or a function of Optax.
+      static_args: names of parameters that stay out of the state, in addition to those of a factory of this package
+        that hold neither a number nor a schedule.
+      hyperparam_dtype: the dtype of the numbers in the state; by default that of the parameters.
+
+    >>> import gdjax as gd
+    >>> tx = gd.inject_hyperparams(gd.sgd)(learning_rate=0.5)
+    >>> print(tx.init(1.0).hyperparams["learning_rate"])
+    0.5
+    """
+    return optax.inject_hyperparams(inner_factory, _static(inner_factory, static_args), hyperparam_dtype)
+
+
+def inject_stateful_hyperparams(
+    inner_factory: Callable[..., optax.GradientTransformation],
+    static_args: str | Iterable[str] = (),
+    hyperparam_dtype: jnp.dtype | None = None,
+) -> Callable[..., optax.GradientTransformationExtraArgs]:
+    """Return a factory whose numbers live in the state, schedules with states of their own among them.
+
+    As `inject_hyperparams`, of `optax.inject_stateful_hyperparams`.
+
+    >>> import gdjax as gd
+    >>> tx = gd.inject_stateful_hyperparams(gd.sgd)(learning_rate=gd.linear_schedule(0.5, 0.0, 10))
+    >>> print(tx.init(1.0).hyperparams["learning_rate"])
+    0.5
+    """
+    return optax.inject_stateful_hyperparams(inner_factory, _static(inner_factory, static_args), hyperparam_dtype)
+
+
+def _static(factory: Any, given: str | Iterable[str]) -> set[str]:
+    """The parameters that stay out of the state."""
+    names = {given} if isinstance(given, str) else set(given)
+    if not isinstance(factory, Factory):
+        return names
+    return names | {name for name, slot in factory.slots.items() if not {"number", "schedule"} & slot.takes}

@@ -1,0 +1,1 @@
+"""What libraries expect of an optimizer, run with gdjax in the place of Optax."""

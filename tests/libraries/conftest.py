@@ -1,0 +1,1 @@
+"""Eight devices on one processor, as for the other tests."""
