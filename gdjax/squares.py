@@ -37,7 +37,7 @@ class Length(NamedTuple):
         return jnp.where(jnp.isfinite(self.root), jnp.minimum(norm, largest), norm)
 
 
-def scaled(x: jax.Array, *factors: jax.Array) -> jax.Array:
+def scaled(x: jax.Array, *factors: jax.Array | np.ndarray) -> jax.Array:
     """Multiply an array by several real numbers in turn: their product alone may be out of range.
 
     >>> x = jnp.array([4e25])

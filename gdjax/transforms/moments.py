@@ -35,7 +35,7 @@ def rounded(decay, dtype) -> Any:
     return tree.scalar(below_one(decay), np.zeros((), dtype))
 
 
-def squarable(gs, terms=1):
+def squarable(gs, terms: float = 1):
     r"""Clip every number to the largest whose square is finite: 1.8e19 in float32; NaN stays NaN.
 
     The square of a larger gradient would be inf, and all that a mean with inf in it divides would be 0 for ever. A step
