@@ -4,7 +4,7 @@
 members is whole. Under `vmap`, `pmap` and `check_vma=False` no type tells, and every leaf counts as a part. Whatever is
 asked of one tree costs one collective for each dtype.
 
-A norm is right over the whole range of its dtype: squares are summed at three scales (`gdjax/squares.py`).
+A norm is accurate over the whole range of its dtype: squares are summed at three scales (`gdjax/squares.py`).
 """
 
 import math
@@ -22,7 +22,7 @@ from gdjax.tree import Tree, abs_sq, widen
 def global_norm(updates: Tree, axis_name: axes.AxisName = None) -> jax.Array:
     r"""Return the Euclidean norm of all leaves as one vector, $\lVert g \rVert = \sqrt{\sum_i |g_i|^2}$.
 
-    It is accumulated in float32 or wider, and right wherever the norm itself is in the range of that dtype: squares
+    It is accumulated in float32 or wider, and accurate wherever the norm itself is in the range of that dtype: squares
     neither overflow nor vanish on the way. Its derivative at 0 is 0.
 
     Args:
@@ -56,7 +56,7 @@ def global_lengths(trees: Sequence[Tree], axis_name: axes.AxisName = None) -> li
 
 
 def of_members(norm: jax.Array, axis_name: axes.AxisName) -> jax.Array:
-    """Return the root of the mean square of norms that each device of an axis has of something of its own."""
+    """Return the root mean square, over the devices of an axis, of each device's norm."""
     if not (names := axes.names(axis_name)):
         return norm
     (together,) = squares.lengths([[norm]], [[names]])
@@ -80,7 +80,7 @@ def leaf_norms(tree: Tree, axis_name: axes.AxisName = None) -> Tree:
 
 
 def leaf_rms(tree: Tree, axis_name: axes.AxisName = None) -> Tree:
-    """Return the root of the mean square of every leaf, 0 of no elements; its derivative at 0 is 0."""
+    """Return the root mean square of every leaf, 0 for an empty one; its derivative at 0 is 0."""
     return _norms(leaf_rms_lengths(tree, axis_name))
 
 
@@ -106,7 +106,7 @@ def leaf_rms_lengths(tree: Tree, axis_name: axes.AxisName = None) -> Tree:
 def lengths_along(
     xs: Sequence[jax.Array], dims: Sequence[Sequence[int]], over: Sequence[tuple[Hashable, ...]] | None = None
 ) -> list[Length]:
-    """Return the norm of each array along dimensions of it, which are kept, and over the names of axes."""
+    """Return the norm of each array along some of its dimensions, which are kept, and over named axes."""
     return squares.lengths([[x] for x in xs], [[names] for names in over or [()] * len(xs)], dims)
 
 
@@ -132,14 +132,6 @@ def sums_along(
 ) -> list[jax.Array]:
     """The sum of each array along dimensions of it, and over the names of axes where it is a part along these."""
     return axes.sums([jnp.sum(x, tuple(of), keepdims=keepdims) for x, of in zip(xs, dims, strict=True)], over)
-
-
-def means(
-    xs: Sequence[jax.Array], dims: Sequence[Sequence[int]], over: Sequence[tuple[Hashable, ...]], keepdims: bool = False
-) -> list[jax.Array]:
-    """The mean of each array in the place of the sum."""
-    numbers = [math.prod(x.shape[i] for i in of) * axes.size(own) for x, of, own in zip(xs, dims, over, strict=True)]
-    return [s / float(number) for s, number in zip(sums_along(xs, dims, over, keepdims), numbers, strict=True)]
 
 
 def root_of_sum(square: jax.Array) -> jax.Array:

@@ -43,7 +43,7 @@ def scale_by_factored_rms(
     others (8 in float64). Source: Shazeer and Stern 2018, algorithm 4 (https://arxiv.org/abs/1804.04235).
     Differs from Optax: steps before the offset have the decay of the first, where Optax has NaN. Over an axis, the
     factor along the divided dimension is divided as leaves are, and the other is the same on all members.
-    Gradients beyond 1.8e19 count as that, as in `scale_by_adam`.
+    Gradients beyond 1.8e19 are clipped to that, as in `scale_by_adam`.
 
     Args:
       factored: whether to factor at all.
@@ -163,7 +163,7 @@ class Factoring(NamedTuple):
 
 
 def means_of_large(xs, dims, over, keepdims=False):
-    """The means of `norms.means`, divided before they are summed: the sum may be inf where the mean is not."""
+    """Return the mean of each array along dimensions of it; it divides before it sums, since the sum may be inf."""
     numbers = [math.prod(x.shape[i] for i in of) * axes.size(own) for x, of, own in zip(xs, dims, over, strict=True)]
     shares = [x / float(max(number, 1)) for x, number in zip(xs, numbers, strict=True)]
     return norms.sums_along(shares, dims, over, keepdims=keepdims)
