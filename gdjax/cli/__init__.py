@@ -1,4 +1,4 @@
-"""The command line: `gdjax train`, and its options."""
+"""The command line: `gdjax train`, and commands that list problems and optimizers."""
 
 import atexit
 import importlib.util

@@ -90,7 +90,7 @@ def run(watch: Watch) -> Any:
         status: Any = app(prog_name="gdjax", standalone_mode=False, obj=watch)
         if sys.stdout:
             sys.stdout.flush()
-    except BrokenPipeError:  # of `| head`: nobody reads on
+    except BrokenPipeError:  # as with `| head`: the reader is gone
         status = Status.PIPE_CLOSED
     except SystemExit:
         if sys.stdout is stdout:

@@ -1,4 +1,4 @@
-"""Texts of the command line, read without JAX."""
+"""Parse arguments of the command line, without JAX."""
 
 import re
 from typing import Any
@@ -8,11 +8,11 @@ from gdjax.cli.status import InputError
 MAX_COUNT = 2**31 - 1
 """Largest number of steps, epochs or rows: counts are int32."""
 VIRTUAL = 256
-"""Devices of a mesh at the most on a processor: JAX takes minutes to start a thousand virtual ones."""
+"""Most devices of a mesh on a CPU: JAX takes minutes to start a thousand virtual ones."""
 
 
 def brief(value: Any) -> str:
-    """A value for an error, shortened.
+    """Write a value for an error, shortened.
 
     >>> brief(-1), brief(2**70_000)
     ('-1', 'an integer of 70,001 bits')

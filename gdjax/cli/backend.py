@@ -20,8 +20,8 @@ BROKEN = "Error reading persistent compilation cache entry"
 def keep_programs() -> None:
     """Keep compiled programs in the user's cache folder, so that the next run starts at once.
 
-    A folder that JAX was given already stays. One that cannot be written to is done without; so is one in which others
-    could leave programs, for a program that is read from there is run.
+    A folder that JAX was already given stays. A folder that cannot be written to is not used, nor is one that others
+    can write to: JAX runs the programs that it reads there.
     """
     if jax.config.values["jax_compilation_cache_dir"]:
         return

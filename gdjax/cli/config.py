@@ -31,7 +31,7 @@ RANGES: Mapping[str, tuple[int, int]] = {
     "steps": (1, MAX_COUNT),
     "seed": (0, 2**32 - 1),
 }
-"""The least and the largest integer that each may be."""
+"""Smallest and largest integer for each name."""
 MADE_WITH = "made_with"
 
 
@@ -60,7 +60,7 @@ def require_names(out: Path | None, texts: Mapping[str, Any]) -> None:
 
     Args:
       out: the folder of the run.
-      texts: what was asked for, by name; what is no string is passed over.
+      texts: the request, by name; values that are not strings are skipped.
     """
     for name, value in {**texts, **({} if out is None else {"out": str(out)})}.items():
         if isinstance(value, str) and re.search(r"[\ud800-\udfff]", value):
@@ -137,7 +137,7 @@ def _parsed(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror.lower() if isinstance(error, OSError) and error.strerror else "it is no text"
         raise InputError(f"{str(path)!r} cannot be read: {why}; give the config.toml of a run.") from error
-    except (ValueError, RecursionError) as error:  # also of integers and brackets beyond Python's limits
+    except (ValueError, RecursionError) as error:  # also for integers and brackets beyond Python's limits
         why = str(error).split(";")[0][:200]
         raise InputError(f"{str(path)!r} is no TOML: {why}; give the config.toml of a run.") from error
     then = found.setdefault(MADE_WITH, {})
@@ -147,5 +147,5 @@ def _parsed(path: Path) -> dict[str, Any]:
 
 
 def _toml(value: Any) -> str:
-    """An integer or a string in TOML, which allows no DEL where JSON does."""
+    """Write an integer or a string in TOML, which does not allow DEL as JSON does."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -54,7 +54,7 @@ class Run(NamedTuple):
         return [path for path in (self.config, self.metrics, self.curves, self.checkpoints) if os.path.lexists(path)]
 
     def require_unlinked(self) -> None:
-        """Refuse a folder whose entries are links, for they lead to files that are not of this run.
+        """Refuse a folder whose entries are links: these lead to files that do not belong to this run.
 
         Raises:
           InputError: if an entry of the run is a link.
@@ -71,7 +71,7 @@ class Run(NamedTuple):
 def new(out: Path | None, name: str) -> Iterator[Run]:
     """Take a folder for a new run, the first free `runs/<name>-<n>` by default.
 
-    One that was made for it goes again if the run fails before it saves anything.
+    A folder made for the run is removed if the run fails before it saves anything.
     """
     from gdjax.descent.lock import alone
 
@@ -114,7 +114,7 @@ def require_run(folder: Path) -> None:
     Run(folder).require_unlinked()
     try:
         there = Run(folder).config.is_file()
-    except OSError:  # no name that a folder can have
+    except OSError:  # not a valid name of a folder
         there = False
     if not there:
         raise InputError(f"{str(folder)!r} holds no run to resume (no config.toml): without --resume one begins there.")
@@ -133,7 +133,7 @@ def _numbered(name: str) -> tuple[Path, bool]:
 def _given(out: Path) -> tuple[Path, bool]:
     try:
         there = out.is_dir()
-    except OSError:  # no name that a folder can have: making it says why
+    except OSError:  # not a valid name of a folder: making it says why
         there = False
     _made(out, exist_ok=True)
     return out, not there

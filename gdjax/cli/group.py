@@ -1,4 +1,4 @@
-"""The processes of a run, as flags or a launcher describe them; found out without JAX."""
+"""The processes of a run, as flags or a launcher describe them; determined without JAX."""
 
 import os
 import re
@@ -11,11 +11,11 @@ class Group(NamedTuple):
     """The processes of a run."""
 
     coordinator: str | None = None
-    """`HOST:PORT` of process 0, where flags say it."""
+    """`HOST:PORT` of process 0, if flags give it."""
     number: int | None = 1
-    """How many there are; `None` where only JAX knows."""
+    """The number of processes; `None` where only JAX knows."""
     process: int | None = None
-    """Which of them this is, from 0, where flags say it."""
+    """The index of this process, from 0, if flags give it."""
 
     @property
     def alone(self) -> bool:
@@ -24,22 +24,22 @@ class Group(NamedTuple):
 
     @property
     def speaks(self) -> bool:
-        """Return whether this seems to be process 0, which speaks for all; before they have met it is a guess."""
+        """Return whether this seems to be process 0, which prints for all; until the processes join, it is a guess."""
         ranks = (self.process, *(os.environ.get(name) for name in RANKS))
         return self.alone or next((int(rank) for rank in ranks if rank is not None), 0) == 0
 
 
 RANKS = ("OMPI_COMM_WORLD_RANK", "SLURM_PROCID", "JOB_COMPLETION_INDEX")
-"""Where launchers tell a process which one it is."""
+"""Environment variables in which launchers give a process its index."""
 
 
 def group(coordinator: str | None, number: int | None, process: int | None) -> Group:
-    """Return the processes of a run, by flags or as a launcher says; by default it is this one alone.
+    """Return the processes of a run, from flags or from a launcher; by default this process alone.
 
     Args:
       coordinator: `HOST:PORT` of the process 0, where the others find it.
-      number: of processes.
-      process: which of them this is.
+      number: the number of processes.
+      process: the index of this one.
 
     Raises:
       InputError: if the flags do not fit together.
@@ -54,7 +54,7 @@ def group(coordinator: str | None, number: int | None, process: int | None) -> G
 
 
 def _complete(given: dict[str, str | int | None]) -> bool:
-    """Return whether the flags are given; refuse a part of them, or wrong ones."""
+    """Return whether the flags are given; refuse incomplete or wrong ones."""
     coordinator, number, process = given.values()
     missing = [name for name, value in given.items() if value is None]
     if missing and len(missing) < len(given):

@@ -1,4 +1,4 @@
-"""Say what was meant by an option that does not exist."""
+"""Suggest the option that was meant by one that does not exist."""
 
 import re
 import shlex
@@ -69,14 +69,14 @@ MEANT: Mapping[str, str] = {
     "compiled programs are kept unless --no-cache": "cachedir nocompile compile jit nojit",
     "the version is gdjax --version": "version",
 }
-"""What was meant, by the names that other tools have for it, without dashes."""
+"""Suggestions, by the names that other tools use, without dashes."""
 
 
 def hinted(error: Any) -> str:
     """Return the message of a mistake on the command line, with the option that was meant.
 
     Args:
-      error: of typer, with `format_message` and, for an option, `option_name`.
+      error: an error of typer, with `format_message` and, for an option, `option_name`.
     """
     context = getattr(error, "ctx", None)
     command = getattr(context, "command_path", "gdjax")
@@ -94,7 +94,7 @@ def hinted(error: Any) -> str:
 
 
 def _meant(option: str, there: list[str]) -> str:
-    """Return what was meant by an option, of a command that has these."""
+    """Return a suggestion for an option that a command lacks, given the options that it has."""
     bare = re.sub(r"[-_.]", "", option).lower()
     meant = [words for words, names in MEANT.items() if bare in names.split()]
     if "--optimizer" in there and meant:
@@ -105,6 +105,6 @@ def _meant(option: str, there: list[str]) -> str:
 
 
 def _whole(option: str) -> str:
-    """Return the option as it was written: of `-lr` a parser names `-l`."""
+    """Return the option as it was written: for `-lr` a parser names `-l`."""
     written = (argument.partition("=")[0] for argument in sys.argv[1:])
     return next((word for word in written if word.startswith(option)), option)

@@ -53,7 +53,7 @@ def joined(group: Group, signals: signals.Watch) -> Iterator[Joined]:
 
     Args:
       group: the processes, as flags or a launcher describe them.
-      signals: the watch of signals, which lets the watch of processes go before it ends this one.
+      signals: the watch of signals, which ends the watch of processes before it ends this process.
 
     Raises:
       InputError: if they do not find each other.

@@ -10,11 +10,11 @@ import time
 from gdjax.cli.status import InputError, say
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
-"""What a client of gRPC begins with: the preface of HTTP/2, and a frame of settings."""
+"""First bytes from a client of gRPC: the preface of HTTP/2, and a frame of settings."""
 SETTINGS = 4
 """The kind of frame with which a server of gRPC answers."""
 PATIENCE = 5.0
-"""Seconds for which a port must be in other hands until that counts."""
+"""Seconds for which another program must hold a port before the run is refused."""
 QUIET = 10.0
 """Seconds after which a process says that it waits."""
 WAIT = 300.0
@@ -64,7 +64,7 @@ def _await(address: str, host: str, port: int) -> None:
 
 
 def _asked(host: str, port: int) -> str:
-    """Return whether a server of gRPC answers there."""
+    """Return the response of a port in words: "answers" is that of a server of gRPC."""
     try:
         with socket.create_connection((host, port), timeout=2.0) as one:
             one.settimeout(2.0)

@@ -66,7 +66,7 @@ def _problem(task: Task) -> str:
 
 
 def _speed(task: Task, fit: Fit) -> list[tuple[str, str]]:
-    """The mean over all time but that of compiling, with evaluations and checkpoints; and the last dispatch alone."""
+    """Return the mean speed, over all time but compilation, and that of the last dispatch alone."""
     timed = np.isfinite(found := fit.history.get("throughput", np.zeros(0)))
     seconds = fit.seconds - fit.compiling
     if not timed.any() or seconds <= 0:
@@ -96,7 +96,7 @@ def _reached(goal: Goal, fit: Fit, last: dict[str, Any]) -> bool:
 
 
 def _draw(run: Run, fit: Fit) -> None:
-    """Draw the curves by matplotlib's own defaults: a `matplotlibrc` in the present folder may be a stranger's."""
+    """Draw the curves with matplotlib's own defaults: a `matplotlibrc` in the current directory may be untrusted."""
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells that it looks for fonts
     try:
         import matplotlib

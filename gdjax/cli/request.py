@@ -16,7 +16,7 @@ class Base(NamedTuple):
 
     says: dict[str, Any]
     may_import: bool = True
-    """Whether the module of its problem may be imported."""
+    """True if the module of its problem may be imported."""
 
 
 class Request(NamedTuple):
@@ -41,7 +41,7 @@ class Request(NamedTuple):
           alone: whether this is the only process of the run.
 
         Raises:
-          InputError: if it cannot be read, or asks for what cannot be, or names a module that is not trusted.
+          InputError: if it cannot be read, asks for something impossible, or names a module that is not trusted.
         """
         if self.resume and self.out is not None:
             folder.require_run(self.out)
@@ -61,13 +61,13 @@ class Request(NamedTuple):
 
     @property
     def names(self) -> dict[str, str]:
-        """Return the names by which errors call texts: the flag, or the file and the name in it."""
+        """Return the name of each text in errors: its flag, or the file and the name in it."""
         of_file = {name: f"{str(self.file)!r}: {name}" for name in config.KINDS} if self.file else {}
         return {"problem": "PROBLEM", "optimizer": "--optimizer", "until": "--until", **of_file, **self.called}
 
 
 def resumed(out: Path | None, file: Path | None) -> Path:
-    """Return the folder of the run to go on with."""
+    """Return the folder of the run to resume."""
     if out is None and file is None:
         raise InputError("--resume needs the folder of the run: --out DIR.")
     if out is not None and file is not None and out.resolve() != file.resolve().parent:

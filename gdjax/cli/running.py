@@ -21,7 +21,7 @@ def descend(
     task: Task, run: Run, mesh: Mesh | None, peers: Peers, early: Heard, watch: Watch, *, resume: bool,
     save_every: int | None,
 ) -> Fit:  # fmt: skip
-    """Descend, and keep what it was like in the folder of the run; a signal that came early is heard when it begins."""
+    """Descend, and record the run in its folder; a signal that came early takes effect when the descent begins."""
     go_on = f"gdjax train --resume --out {run.folder} goes on"
     asked, problem = task.asked, task.problem
     of_params, of_rest = jax.random.split(jax.random.key(asked["seed"]))

@@ -1,4 +1,4 @@
-"""A run from what was asked for to its status, in one process or several."""
+"""Run a request to its exit status, in one process or several."""
 
 import contextlib
 import signal
@@ -22,13 +22,13 @@ from gdjax.descent.signals import REASONS, Heard, heard
 
 
 def run(request: Request, base: Base | None, group: Group, watch: Watch) -> None:
-    """Begin a run or go on with one; it ends by `typer.Exit`.
+    """Begin or resume a run; it ends by raising `typer.Exit`.
 
     Args:
       request: what the command line asks for.
-      base: what the file says, where it was read already.
+      base: the contents of the file, if it was read already.
       group: the processes of the run.
-      watch: of signals.
+      watch: the watch of signals.
     """
     with joined(group, watch) as processes:
         of_all = _Session(request, processes, watch)
@@ -66,7 +66,7 @@ class _Session:
             raise typer.Exit(self._descend(task, run, mesh, peers))
 
     def go_on(self, base: Base | None) -> None:
-        """Go on with a run where it was, or make it longer."""
+        """Resume a run, or make it longer."""
         request = self._asked
         where = folder.Run(request.out or Path())
         base, asked, mesh, peers = self._divided(base)
@@ -88,7 +88,7 @@ class _Session:
             backend.prepare(asked.get("mesh"), processes.number)
             return read, asked
 
-        found, failure = attempted(prepared)  # what JAX is told before it starts
+        found, failure = attempted(prepared)  # settings that JAX needs before it starts
         peers = Peers(None if processes.number == 1 else backend.one_of_each())
         if not peers.alone:
             hushed(peers.first)
@@ -132,13 +132,13 @@ class _Session:
         try:
             with contextlib.nullcontext(Heard()) if peers.alone else heard(*REASONS) as early:
                 fit = descend(task, run, mesh, peers, early, watch, resume=resume, save_every=self._asked.save_every)
-        except SystemExit as ended:  # what it was, it has said
+        except SystemExit as ended:  # it has said why
             if ended.code in (Status.TERMINATED, Status.HUNG_UP) and peers.first:
                 say(f"{go_on} goes on.")
             raise
         finally:
             watch.saves, watch.outcome = False, f"the run is in {run.folder}: {go_on} goes on"
-            if not peers.alone:  # a launcher tells some later than others, and all have ended as one
+            if not peers.alone:  # a launcher may signal some late, when all have ended
                 for number in REASONS:
                     signal.signal(number, signal.SIG_IGN)
         if peers.first:

@@ -1,4 +1,4 @@
-"""Signals from the first moment on: a run that Ctrl-C, SIGTERM or SIGHUP ends always has their status.
+"""Signals from the first moment on: a run that Ctrl-C, SIGTERM or SIGHUP ends always exits with their status.
 
 Python calls a signal handler between two bytecodes of the main thread. While JAX is loaded or compiles, or processes
 wait for each other, that takes seconds or minutes; and what a handler raises inside a callback of JAX is lost. So the
@@ -17,9 +17,9 @@ from typing import NoReturn
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 AGAIN = 0.5
-"""Seconds after which a second Ctrl-C is another one: launchers pass on what the terminal has sent already."""
+"""Seconds after which a second Ctrl-C counts: launchers repeat the one that the terminal has sent."""
 PATIENCE = 5.0
-"""Seconds after which Ctrl-C is answered, if the step at hand takes so long."""
+"""Seconds after which Ctrl-C is answered, if the current step takes that long."""
 
 
 class Watch:
@@ -27,11 +27,11 @@ class Watch:
 
     def __init__(self) -> None:
         self.saves = False
-        """Whether a descent hears signals itself."""
+        """True while a descent handles signals itself."""
         self.outcome = ""
-        """What an end at once means for the run, in words."""
+        """The state in which an immediate end leaves the run, in words."""
         self.unheard: int | None = None
-        """A signal that came while a descent was about to hear it, or no longer did."""
+        """A signal that came before a descent handled signals, or after it."""
         self.leaving: Callable[[], object] = lambda: None
         """Called before this ends the process."""
 
@@ -69,7 +69,7 @@ class Watch:
 
 @contextlib.contextmanager
 def watched() -> Iterator[Watch]:
-    """Watch signals as long as this lasts. Those that someone ignores stay ignored, as under `nohup`."""
+    """Watch signals within this context. Signals that are ignored stay ignored, as under `nohup`."""
     watch = Watch()
     if threading.current_thread() is not threading.main_thread():  # only there Python hears signals
         yield watch

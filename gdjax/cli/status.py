@@ -26,23 +26,23 @@ class Status(enum.IntEnum):
 
 
 class InputError(Exception):
-    """A mistake in what was asked for: the message says what it is, and the fix."""
+    """A mistake in the request: the message says what it is, and the fix."""
 
 
 WRONG = {"InputError", "ParseError", "FolderInUseError", "UnsafePathError"}
-"""Names of errors that are found before anything is done; by name, for their modules load JAX."""
+"""Names of errors found before anything is done; by name, because their modules load JAX."""
 IN_WORDS = {*WRONG, "CheckpointError", "ImportError"}
 """Names of errors whose message is a whole sentence."""
 
 
 def say(sentence: str) -> None:
-    """Say something that is no result; a terminal that is gone does not hear it."""
+    """Print a sentence that is not a result; a terminal that is gone is no error."""
     with contextlib.suppress(OSError):
         print(f"gdjax: {printable(sentence)}", file=sys.stderr, flush=True)
 
 
 def printable(text: str) -> str:
-    r"""Escape control characters, with which a stranger's file could write anywhere on a terminal.
+    r"""Escape control characters, with which an untrusted file could write anywhere on a terminal.
 
     >>> printable("\x1b[2Jone\ntwo")
     '\\x1b[2Jone\ntwo'
@@ -83,7 +83,7 @@ def _is_told_by_a_peer(error: BaseException) -> bool:
 
 
 def _kinds(error: BaseException) -> set[str]:
-    """The names of the classes of an error."""
+    """Return the names of the classes of an error."""
     return {kind.__name__ for kind in type(error).__mro__}
 
 

@@ -24,7 +24,7 @@ REPORTED = ("loss", "grad_norm", "learning_rate")
 """What every step reports, under these names."""
 HELD_OUT_LOSS = "held_out_loss"
 FLAGS: Mapping[str, str] = {"problem": "PROBLEM", "optimizer": "--optimizer", "until": "--until"}
-"""What errors call the texts that are asked for, unless they come from elsewhere."""
+"""Names of the requested texts in errors, unless they come from elsewhere."""
 NAMES = "\nThe names there are: gdjax {}."
 
 
@@ -44,11 +44,11 @@ class Task:
 
     @classmethod
     def of(cls, asked: Mapping[str, Any], called: Mapping[str, str] = FLAGS) -> "Task":
-        """Read what was asked for; data are not loaded.
+        """Read a request; data are not loaded.
 
         Args:
-          asked: by the names of `config.toml`.
-          called: what errors call `problem`, `optimizer` and `until`.
+          asked: the request, by the names of `config.toml`.
+          called: the names of `problem`, `optimizer` and `until` in errors.
         """
         text = asked.get("problem", "digits")
         problem = _problem(text, called["problem"])
@@ -148,7 +148,7 @@ def optimizer(text: str, who: str = "--optimizer") -> GradientTransform:
 
 
 def _problem(text: str, who: str) -> Problem:
-    """Read a problem; one of the user's own may lie in the present folder."""
+    """Read a problem; one of the user's own may lie in the current directory."""
     own = REFERENCE.match(text)
     try:
         with _present_folder() if own else contextlib.nullcontext():
@@ -163,9 +163,9 @@ def _problem(text: str, who: str) -> Problem:
 
 @contextlib.contextmanager
 def _present_folder() -> Iterator[None]:
-    """Look for a module in the present folder first; afterwards only for what is found nowhere else.
+    """Look for modules in the current directory first; afterwards only for modules that are found nowhere else.
 
-    A file there must not stand for a library that gdjax or JAX has yet to load. At the end of `sys.path` it could: a
+    A file there must not shadow a library that gdjax or JAX has yet to load. At the end of `sys.path` it could: a
     module anywhere on it comes before a namespace package, and JAX runs whatever lies in a folder `jax_plugins`.
     """
     here = str(Path.cwd())
@@ -181,7 +181,7 @@ def _present_folder() -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class _Here(importlib.abc.MetaPathFinder):
-    """Find the modules of a folder, which those of the user import later."""
+    """Find modules in one folder, for imports that the user's modules make later."""
 
     folder: str
 
@@ -196,7 +196,7 @@ def _on(problem: Problem, data: str) -> Problem:
         raise InputError(f"--data is for {', '.join(having)}; {problem.factory.__name__} takes none: leave it out.")
     try:
         there = Path(data).exists()
-    except OSError:  # no name that a file can have
+    except OSError:  # not a valid name of a file
         there = False
     if not there:
         raise InputError(f"--data must be a file or a folder, and there is no {brief(data)}.")

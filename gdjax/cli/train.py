@@ -1,4 +1,4 @@
-"""`gdjax train`: its options, and what is found out before JAX is loaded."""
+"""`gdjax train`: its options, and the checks that need no JAX."""
 
 import contextlib
 from pathlib import Path
@@ -100,7 +100,7 @@ def train(
         request = Request(given, called, file, out, resume, trust, save_every)
         processes = group(coordinator, num_processes, process_id)
         base = None
-        with contextlib.nullcontext() if processes.alone else contextlib.suppress(InputError):  # said once, by all
+        with contextlib.nullcontext() if processes.alone else contextlib.suppress(InputError):  # raised later, for all
             base = request.base(processes.alone)
         _greet(request, base, processes.speaks)
 
@@ -112,7 +112,7 @@ def train(
 
 
 def _greet(request: Request, base: Base | None, speaks: bool) -> None:
-    """Say what goes on while JAX is loaded, which takes seconds."""
+    """Print the problem while JAX is loaded, which takes seconds."""
     asked = {**(base.says if base else {}), **request.given}
     problem = printable(str(asked.get("problem", "digits")).strip().replace("\n", " "))
     if speaks:

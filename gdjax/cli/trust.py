@@ -10,7 +10,7 @@ from typing import Any
 from gdjax.cli.status import InputError, printable
 
 REFERENCE = re.compile(r"\s*([\w.]+):")
-"""How a problem in a module begins: the name of the module, and a colon."""
+"""Beginning of a problem in a module: the name of the module, and a colon."""
 PACKAGE = "gdjax"
 
 
@@ -30,8 +30,8 @@ def may_import(file: Path, base: Mapping[str, Any], given: Mapping[str, Any], *,
 
     Args:
       file: the configuration.
-      base: what it says.
-      given: what the command line says.
+      base: its contents.
+      given: the request on the command line.
       trusted: `--trust`.
       alone: whether this is the only process of the run, whose terminal may be asked.
 

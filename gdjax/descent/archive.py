@@ -28,7 +28,7 @@ from gdjax.value.printing import text
 EAGER = 6
 """A new best is saved this many times as soon as anything is."""
 EARLY = 5.0
-"""Seconds after the first step within which a run begins its first checkpoint: one that is often killed advances."""
+"""Seconds from the first step to the first checkpoint at the latest, so that a run that is often killed advances."""
 
 
 class Found(NamedTuple):
@@ -166,13 +166,13 @@ class Archive:
         return streams[self._peers.processes.index(jax.process_index())]
 
     def due(self, step: int, evaluated: bool, metrics: dict[str, float], waited: float = 0.0) -> bool:
-        """Whether it is time to save: by the clock, by the count, or since an evaluation was the best so far.
+        """Return whether it is time to save: by the clock, by the count, or because an evaluation was the best so far.
 
         Args:
           step: steps taken.
           evaluated: whether something was evaluated after it.
-          metrics: the last of each.
-          waited: seconds that the last dispatch took, compiling apart.
+          metrics: the last value of each.
+          waited: seconds that the last dispatch took, without compilation.
         """
         if (wish := self._checkpoints) is None or self._store is None:
             return False
@@ -188,7 +188,7 @@ class Archive:
         )
 
     def _is_early(self, now: float, waited: float, seconds: float) -> bool:
-        """Whether to begin the first checkpoint of this run, for at the next chance it would be late."""
+        """Return whether to begin the first checkpoint of this run now, since the next chance would be late."""
         if self._first_at is None or self._asked_at is None:
             self._first_at = self._asked_at = now
         interval, self._asked_at = max(waited, now - self._asked_at), now

@@ -77,9 +77,9 @@ class Course:
             self.evaluate()
         self.peers.together(self._require_watched)
         self.compiling = about.get("compiling", 0.0) + time.monotonic() - entered
-        """Seconds until programs were compiled, before a resumption too."""
+        """Seconds until programs were compiled, those before a resumption included."""
         self.waited = 0.0
-        """Seconds that the last dispatch took on the device, compiling apart."""
+        """Seconds that the last dispatch took on the device, without compilation."""
 
     @property
     def seconds(self) -> float:

@@ -36,10 +36,10 @@ class Evaluate:
         self._require_signature()
 
     def _require_signature(self) -> None:
-        """Refuse a function that cannot be called with parameters alone, beside `extra` by name."""
+        """Refuse a function that cannot be called with parameters, and with `extra` by name if it has that."""
         try:
             signature = inspect.signature(self.function)
-        except ValueError:  # of some built-in functions it is not known
+        except ValueError:  # some built-in functions have none
             return
         extra = {"extra": None} if "extra" in signature.parameters else {}
         try:

@@ -98,7 +98,7 @@ def _unheard(folder: Path) -> Iterator[None]:
 
 
 class _ClosedLoops:
-    """Hold back what event loops say that are closed, while any thread asks for it; then the hook of before is back."""
+    """Suppress errors of closed event loops while any thread asks for it, and then restore the previous hook."""
 
     def __init__(self):
         self._lock, self._threads = threading.Lock(), 0

@@ -1,6 +1,6 @@
 """Open and replace the files of a run: regular files alone, and never through a link.
 
-A folder may come from a stranger. A link in it would lead a write to any file of the user's, a pipe would block, and
+A folder may be untrusted. A link in it could redirect a write to any of the user's files, a pipe would block, and
 opening a device can do harm by itself.
 """
 
@@ -29,7 +29,7 @@ def descriptor(path: str | os.PathLike[str], mode: str) -> int:
     """Open a regular file and return its descriptor; it is not truncated.
 
     Args:
-      path: of a file, which is made unless the mode is `"r"`.
+      path: the file, which is created unless the mode is `"r"`.
       mode: `"r"`, `"r+"`, `"w"` or `"a"`, as in `open`.
 
     Raises:
@@ -67,7 +67,7 @@ def opened(path: str | os.PathLike[str], mode: str = "r") -> IO[Any]:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; a link of that name is replaced, and its target stays as it is."""
+    """Write a file atomically; a link of that name is replaced, and its target stays as it is."""
     partial = path.with_name(f"{path.name}.tmp")
     partial.unlink(missing_ok=True)
     with partial.open("xb") as file:  # "x" follows no link
@@ -91,7 +91,7 @@ def require_inside(folder: Path) -> None:
 
 
 def _entries(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """The paths of everything below a folder, links not followed."""
+    """Yield the path and the status of everything below a folder, without following links."""
     folders = [str(folder)]
     while folders:
         with contextlib.suppress(FileNotFoundError), os.scandir(folders.pop()) as found:  # another process removes some

@@ -220,7 +220,7 @@ def _require_order(loss: Any, params: Any, tx: Any, data: Any) -> None:
 
 
 def _require_functions(callbacks: Any) -> None:
-    """Refuse callbacks that are no list of functions."""
+    """Refuse callbacks that are not a list of functions."""
     if callable(callbacks):
         raise TypeError(f"fit: callbacks must be a list of functions, got one; write callbacks=[{brief(callbacks)}].")
     if wrong := [x for x in callbacks if not callable(x)]:

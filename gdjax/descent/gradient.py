@@ -20,7 +20,7 @@ WAY = "Close over such leaves, or put them in the `extra` of a State."
 
 
 def require_trainable(who: str, params: Any) -> None:
-    """Refuse parameters that are no floats, and the statistics of NNX's BatchNorm, which no gradient moves."""
+    """Refuse parameters that are not floating, and the statistics of NNX's BatchNorm, which have no gradient."""
     if callable(params) and jax.tree.structure(params) == jax.tree.structure(0):
         raise TypeError(f"{who}: params must be arrays, got a function, {brief(params)}; call it, or give its arrays.")
     for path, box in tree.boxes(params):
@@ -120,11 +120,11 @@ def _require_own(who: str, value: jax.Array, axis_name: Any) -> None:
 def _one(
     whole: Callable[..., Any], params: Any, batch: Any, key: Any, extra: Any, share: jax.Array | None = None
 ) -> Gradient:
-    """The loss, and the gradient of a share of it."""
+    """Return the loss, and the gradient of a share of it."""
     value, pull, (extra, aux) = jax.vjp(lambda params: whole(params, batch, key, extra), params, has_aux=True)
     one = jnp.ones_like(value) if share is None else share.astype(value.dtype)
     (grads,) = pull(axes.cast(one, axes.differing(value)))
-    if share is not None:  # of no example: 0 times an infinite slope
+    if share is not None:  # no example: 0 times an infinite slope
         grads = jax.tree.map(lambda g: jnp.where((share == 0) & ~jnp.isfinite(g), 0, g), grads)
     return Gradient(value, jax.tree.map(jnp.conj, grads), extra, aux)
 
@@ -132,7 +132,7 @@ def _one(
 def _many(
     whole: Callable[..., Any], params: Any, parts: Any, key: Any, extra: Any, shares: Shares | None = None
 ) -> Gradient:
-    """The mean over the parts of a batch, summed in float32 or wider; the share of this member is in the gradient."""
+    """Return the mean over the parts of a batch, summed in float32 or wider; this member's share is in the gradient."""
     number = jax.tree.leaves(parts)[0].shape[0]
     of_parts = None if shares is None else shares.parts
 
@@ -156,7 +156,7 @@ def _many(
 
 
 def _handed_on(before: Any, after: Any, share: jax.Array | None) -> Any:
-    """What the next micro-batch gets as `extra`; one of weight 0 leaves the floats in it as they were."""
+    """Return the `extra` of the next micro-batch; a micro-batch of weight 0 leaves the floats in it unchanged."""
     if share is None:
         return after
     return jax.tree.map(lambda old, new: jnp.where(share == 0, old, new) if is_float(new) else new, before, after)
@@ -203,9 +203,9 @@ def _parts(batch: Any, number: int) -> Any:
 
 
 def _mean(at: Gradient, share: jax.Array | None, axis_name: Any) -> Gradient:
-    """The mean over an axis of all but `aux`, in float32 or wider; of what is no float in `extra`, the greatest.
+    """Return the mean over an axis of all but `aux`, in float32 or wider; the maximum of other leaves of `extra`.
 
-    The share of this member is in its gradients already.
+    The gradients contain the share of this member already.
     """
 
     def mean(x: Any) -> jax.Array:

@@ -15,7 +15,7 @@ import numpy as np
 from gdjax.descent import files
 
 CHUNK = 4_096
-"""Rows of a history that are Python's numbers at one time."""
+"""Rows of a history that are held as Python numbers at one time."""
 
 
 class Columns(Mapping[str, np.ndarray]):
@@ -42,7 +42,7 @@ class Columns(Mapping[str, np.ndarray]):
         return self.between(first, self.rows)
 
     def between(self, first: int, last: int) -> dict[str, np.ndarray]:
-        """The rows from one up to another; no others are touched."""
+        """Return the rows from one up to another, without touching others."""
         return {name: _between(parts, first, last, self.rows) for name, parts in self._parts.items()}
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -97,7 +97,7 @@ class History(Columns):
         return cls(under("steps/", arrays), under("evaluations/", arrays))
 
     def lines(self, first_step: int = 0, first_evaluation: int = 0) -> Iterator[str]:
-        """JSON, a line for every step and every evaluation, in their order; what is not finite is `null`.
+        """Yield JSON, a line for every step and every evaluation, in order; numbers that are not finite are `null`.
 
         Memory: a few thousand rows at a time, however many there are.
         """
@@ -130,7 +130,7 @@ class JsonLines:
     Where a descent is resumed, the file is written anew up to there: it never holds a step twice, nor half a line.
 
     Args:
-      path: of a regular file, which is made if there is none; nothing is written through a link.
+      path: a regular file, created if it is missing; nothing is written through a link.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
@@ -163,7 +163,7 @@ def _rows(columns: Columns, first: int) -> Iterator[dict[str, Any]]:
 
 
 def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Rows as columns, NaN for what is `null` or missing."""
+    """Turn rows into columns, with NaN for numbers that are `null` or missing."""
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: [math.nan if (x := row.get(name)) is None else x for row in rows] for name in names}
 

@@ -17,7 +17,7 @@ SEEN = "watch:"
 
 
 ADDED = {"Accumulate/weight": "Accumulate/mini_step"}
-"""Fields that older checkpoints lack, and the field whose value they had then: each gradient counted as 1."""
+"""Fields that older checkpoints lack, and the fields that held their value, since each gradient counted as 1."""
 
 
 def keyed(state: Any) -> dict[str, Any]:

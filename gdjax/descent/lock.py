@@ -46,7 +46,7 @@ def alone(folder: str | os.PathLike[str]) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 told = os.read(file, 20).decode(errors="replace")
-                holder = told if told.isdecimal() else "unknown"  # a stranger's file may hold anything
+                holder = told if told.isdecimal() else "unknown"  # an untrusted file may hold anything
                 raise FolderInUseError(
                     f"{str(folder)!r} is in use by another run (process {holder}): wait for it, or give another folder."
                 ) from None

@@ -28,7 +28,7 @@ def called(
                 f"{who}: the state has `extra`, and the loss takes none. Give the loss a parameter `extra`, or leave "
                 "it out of State.create."
             )
-        own = jax.tree.map(lambda x: x, extra)  # variables of NNX anew: they can be set only where they were made
+        own = jax.tree.map(lambda x: x, extra)  # new variables of NNX: they can be set only in the trace that made them
         with _explained(who):
             returned = loss(params, batch, *keys, **({"extra": own} if handed else {}))
         try:
@@ -42,7 +42,7 @@ def called(
 
 @contextlib.contextmanager
 def _explained(who: str) -> Iterator[None]:
-    """Add to an error of Flax, which stays what it is, how a loss hands on what a module changes."""
+    """Add a note to an error of Flax: how a loss returns the variables that a module changes."""
     try:
         yield
     except Exception as error:
@@ -58,7 +58,7 @@ def _explained(who: str) -> Iterator[None]:
 
 
 def require_loss(who: str, loss: Any, params: Any = None) -> None:
-    """Refuse what is no function, and say what stands in its place.
+    """Refuse a loss that is not a function, and say what to give instead.
 
     Args:
       who: the function that was called.
@@ -97,7 +97,7 @@ def _takes(loss: Callable[..., Any], who: str) -> tuple[bool, bool, bool]:
 
 
 _NO_KEYS = {"y", "label", "target", "x", "input", "image", "output", "y_true", "weight", "mask"}
-"""Names of arguments that are no keys, without the s of several."""
+"""Names of arguments that are not keys, without a plural s."""
 
 
 def _taken_apart(returned: Any, extra: Any, takes_extra: bool, has_aux: bool | None) -> tuple[Any, Any, Any]:

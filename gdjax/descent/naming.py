@@ -9,15 +9,15 @@ from gdjax.descent.faults import CheckpointError
 from gdjax.value.diagnose import MAX_COUNT
 
 LONGEST = 3_000
-"""Longest path that Orbax is given, in bytes; what it appends must stay below the system's 4,096."""
+"""Longest path given to Orbax, in bytes; with what Orbax appends it must stay below the system's 4,096."""
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _MISREAD = re.compile(r"[*?\[\]{}\\:\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-"""What Orbax takes for a pattern, and TensorStore for another kind of path or for no text."""
+"""Characters that Orbax reads as a pattern, or TensorStore as another kind of path or as invalid text."""
 
 
 def require_local(folder: str | os.PathLike[str]) -> None:
-    """Refuse what no local folder can be named.
+    """Refuse a name that no local folder can have.
 
     Raises:
       CheckpointError: if it is a URL, as in `gs://bucket/run`, or holds a null character.
@@ -32,7 +32,7 @@ def require_local(folder: str | os.PathLike[str]) -> None:
 
 
 def step_of(name: str) -> int | None:
-    """The step whose checkpoint has this name, or `None`.
+    """Return the step whose checkpoint has this name, or `None`.
 
     >>> step_of("600"), step_of("600.corrupt"), step_of("0600"), step_of("²")
     (600, None, None, None)
@@ -42,7 +42,7 @@ def step_of(name: str) -> int | None:
 
 
 def steps_in(folder: Path) -> list[int]:
-    """The steps that have a checkpoint in a folder, in order; none where there is no folder."""
+    """Return the steps that have a checkpoint in a folder, in order; none if there is no folder."""
     found = folder.iterdir() if folder.is_dir() else ()
     return sorted(step for path in found if (step := step_of(path.name)) is not None and _is_folder(path))
 
@@ -63,14 +63,14 @@ def _is_folder(path: Path) -> bool:
 
 
 class PlainPath:
-    """A path to a folder that Orbax reads as it is meant: its own, or one by a link in a temporary folder.
+    """A path to a folder that Orbax reads literally: its own, or a link to it in a temporary folder.
 
-    Orbax takes `lr[0.1]` for a pattern: it writes there and finds nothing again. A link in a folder of this process
-    leads to the same files, and goes when the process ends.
+    Orbax takes `lr[0.1]` for a pattern: it writes there and finds nothing again. A link in a temporary folder leads to
+    the same files, and is removed when the process ends.
 
     Args:
-      folder: absolute.
-      shared: several processes write there, which must name it alike; then only its own path will do.
+      folder: an absolute path.
+      shared: whether several processes write there. They must all use one path, so a link is not possible.
 
     Raises:
       CheckpointError: if there is no such path.

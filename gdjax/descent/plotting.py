@@ -10,9 +10,9 @@ from gdjax.descent.history import Columns, History
 POINTS = 2_000
 """Points of a curve at the most: longer ones are drawn by the mean, and the range, of equal parts."""
 RANGE = 1e-18
-"""The least value that a logarithmic axis with zeros tells from them, of the greatest one."""
+"""Smallest value that a logarithmic axis with zeros tells from 0, as a share of the largest."""
 TICKS = 7
-"""Decades at the most that such an axis names."""
+"""Most decades that such an axis labels."""
 
 
 def curves(history: History, axes: Any = None) -> Any:
@@ -49,7 +49,7 @@ def _loss(axes: Any, history: History) -> None:
 
 
 def _parts(values: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the mean and the range of parts that begin at these edges, of what is finite in each."""
+    """Return the mean, the least and the greatest finite value of each part; parts begin at the edges."""
     count = np.add.reduceat(np.isfinite(values).astype(int), edges)
     total = np.add.reduceat(np.nan_to_num(values), edges)
     mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
@@ -71,7 +71,7 @@ def _evaluations(axes: Any, evaluations: Columns, names: list[str]) -> None:
 def _scale(axes: Any, values: np.ndarray, spread: float) -> None:
     """Make an axis logarithmic where its values are positive and spread by more than a factor.
 
-    Zeros stand on a linear stretch below the least positive value, which the axis names.
+    Zeros stand on a linear stretch below the least positive value, which the axis labels.
     """
     finite = values[np.isfinite(values)]
     positive = finite[finite > 0]

@@ -70,7 +70,7 @@ class Shown(NamedTuple):
 
 @contextlib.contextmanager
 def shown(progress: bool) -> Iterator[Shown]:
-    """Show progress: a bar on a terminal, a line that changes in a notebook, else one now and then."""
+    """Show progress: a bar on a terminal, a line that changes in a notebook, otherwise a line now and then."""
     if not progress:
         yield Shown(lambda _: None, lambda _: None)
     elif _in_notebook():

@@ -25,7 +25,7 @@ class Fit:
     seconds: float
     """Since the beginning, compiling too, and before a resumption."""
     compiling: float = 0.0
-    """Of these, until programs were compiled: the first evaluation, and the first dispatch of each program."""
+    """Seconds of these until programs were compiled: the first evaluation, and the first dispatch of each program."""
 
     def __repr__(self) -> str:
         step = int(self.state.count)

@@ -45,9 +45,8 @@ class State(NamedTuple):
 
         Args:
           params: a tree of floating or complex arrays. They are copied, as `key` and `extra` are: a step that donates
-            the state leaves the arrays given as they are. To have the memory of one copy alone, delete your own
-            (`del params`) before the first step. Where they lie on a mesh, all else does too, and the optimizer's
-            state is divided as they are.
+            the state leaves your arrays as they are. To keep one copy in memory, delete your own (`del params`) before
+            the first step. If they lie on a mesh, so does all else, and the optimizer's state is sharded as they are.
           tx: the optimizer.
           key: a PRNG key, or the seed of one.
           extra: what a loss with a parameter `extra` gets and hands on.
@@ -64,7 +63,7 @@ class State(NamedTuple):
 
 
 def begun(params: Any, key: jax.Array, extra: Any, tx: Any, shardings: Any = None) -> State:
-    """The state before the first step, of arrays that nobody else holds: they are taken as they are."""
+    """Return the state before the first step. It holds the arrays themselves: the caller must not use them again."""
     count = jnp.zeros((), jnp.int32)
     mesh = next((mesh for mesh in sharding.meshes(params) if mesh.size > 1), None)
     if mesh is None and shardings is None:
@@ -103,11 +102,10 @@ def make_step(
         their gradients is descended on, and the memory is that of one part.
       axis_name: the axis (of `vmap`, `pmap` or `shard_map`) whose members each hold a part of the batch: gradients,
         loss and floating `extra` are their means, summed in float32 or wider, other `extra` the greatest; `aux` stays
-        each member's own. The gradient is that of the mean of what the members' losses return: a loss may return its
-        member's own value, or end in a `pmean` or `psum` that all share. Name every axis that the loss reduces over
-        and over which parameters are replicated. An optimizer that takes from each member a gradient of its own
-        (`mean_over`, `compressed_mean` or `shard_update` is in it) gets these; under `local_steps` all stays each
-        member's own.
+        each member's own. The gradient is that of the mean of the losses that members return. A loss may return its
+        member's own value, or end in a `pmean` or `psum` that all share. Name every axis over which the loss reduces
+        and parameters are replicated. An optimizer with `mean_over`, `compressed_mean` or `shard_update` in it gets
+        each member's gradient; under `local_steps` nothing is averaged over members.
       weight: `weight(batch)`, a real scalar of 0 at least, for each micro-batch of each member. Loss, gradients, floats
         in `extra`, and those in `aux` over micro-batches, are then weighted means, $\sum w g / \sum w$ over all
         micro-batches and members at once; 0 if all weights are 0. Give the number of true examples, or of tokens,
@@ -121,9 +119,9 @@ def make_step(
 
     Raises:
       TypeError: if the loss is not a real scalar, or the parameters are not floating or complex.
-      ValueError: if a batch cannot be cut evenly, or `extra` changes its type; if an argument has no effect: `weight`
-        of a single micro-batch without an axis, `weight` of one under `local_steps`, `weight` of a loss that all
-        members share by its type, or `batch_sharding` without `accumulate`.
+      ValueError: if a batch cannot be cut evenly, or `extra` changes its type. Also if an argument has no effect:
+        `batch_sharding` without `accumulate`; `weight` for a single micro-batch, without an axis or under
+        `local_steps`; `weight` for a loss that all members share by its type.
 
     >>> import gdjax as gd
     >>> step = gd.make_step(lambda w, batch: (w - 2.0) ** 2, gd.sgd(0.1))
@@ -162,7 +160,7 @@ def make_step(
 
 
 def _no_state(given: Any, batch: Any) -> str:
-    """What a step was given for its state, and the way to it."""
+    """Say what a step was given instead of a state, and the fix."""
     if isinstance(batch, State):
         return "the batch; the state comes first: step(state, batch)"
     if isinstance(given, tuple) and any(isinstance(part, State) for part in given):
@@ -227,11 +225,11 @@ def require_no_axis(who: str, tx: Any) -> None:
 
 
 def as_key(who: str, key: Any) -> Any:
-    """Return a key as it is, or make one of a seed.
+    """Return a key as it is, or make one from a seed.
 
     Raises:
       TypeError: if it is neither.
-      ValueError: if the seed has more bits than JAX tells apart: 32, or 64 where `jax_enable_x64` is set.
+      ValueError: if the seed has more bits than JAX uses: 32, or 64 where `jax_enable_x64` is set.
     """
     if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
         bits = 64 if jax.dtypes.canonicalize_dtype(np.int64) == np.int64 else 32
@@ -246,5 +244,5 @@ def as_key(who: str, key: Any) -> Any:
 
 
 def _fresh(given: Any) -> Any:
-    """The same with a buffer of its own for every array: what is donated must not take the caller's with it."""
+    """Copy every array, so that donating the copy leaves the caller's as it is."""
     return jax.tree.map(lambda x: tree.fresh(x) if isinstance(x, (jax.Array, np.ndarray)) else x, given)

@@ -210,19 +210,19 @@ def guarded(stop: Criterion | None) -> Criterion:
 
 
 def _require_number(who: str, name: str, number: Any) -> None:
-    """Refuse what is no number."""
+    """Refuse anything but a number."""
     if isinstance(number, (bool, str)) or not hasattr(number, "__float__"):
         raise TypeError(f"stop.{who}: {name} must be a number, got {number!r}.")
 
 
 def _require_name(who: str, name: str, given: Any) -> None:
-    """Refuse what is no name of a metric."""
+    """Refuse anything but the name of a metric."""
     if not isinstance(given, str):
         raise TypeError(f"stop.{who}: {name} must be the name of a metric, got {given!r}.")
 
 
 def _require_criterion(sign: str, given: Any) -> None:
-    """Refuse what is no criterion beside one."""
+    """Refuse to combine a criterion with anything else."""
     if not isinstance(given, Criterion):
         way = f"; call it: gd.stop.{given.__name__}(...)" if getattr(given, "__module__", "") == __name__ else ""
         raise TypeError(f"stop: {sign} must stand between two criteria, got {brief(given)}{way}.")

@@ -228,7 +228,7 @@ class Store:
                 ) from error
 
     def _aside(self, step: int) -> Path:
-        """Where a broken checkpoint goes; a file of that name, or a link, is someone else's and stays."""
+        """Return the path for a broken checkpoint; a file or a link of that name is someone else's and stays."""
         more = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
         paths = (self._folder / f"{step}.corrupt{suffix}" for suffix in more)
         return next(path for path in paths if not os.path.lexists(path) or (path.is_dir() and not path.is_symlink()))

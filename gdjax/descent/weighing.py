@@ -14,7 +14,7 @@ Weight = Callable[[Any], Any]
 
 
 class Shares(NamedTuple):
-    """How much micro-batches and members count in a mean, where 1 is the average."""
+    """Shares of micro-batches and of members in a mean; the average share is 1."""
 
     parts: jax.Array
     """Of each micro-batch of this member, of shape (accumulate,): the mean is 1."""
@@ -25,7 +25,7 @@ class Shares(NamedTuple):
 
 
 def shares_of(weights: jax.Array, axis_name: axes.AxisName = None) -> Shares:
-    """Return the shares that the weights of this member's micro-batches stand for."""
+    """Turn the weights of this member's micro-batches into shares."""
     own = weights.sum()
     return Shares(axes.shares(weights, None), axes.shares(own, axis_name), axes.total_weight(own, axis_name))
 
@@ -42,7 +42,7 @@ def weights_of(weight: Weight, batch: Any) -> jax.Array:
 
 
 def weights_of_parts(weight: Weight, parts: Any) -> jax.Array:
-    """Return the weights of micro-batches, which lie along a first axis; the memory is that of one."""
+    """Return the weights of micro-batches, which lie along a first axis; only one is in memory at a time."""
     return jax.lax.map(lambda part: _checked(weight, part), parts)
 
 
@@ -54,7 +54,7 @@ def _checked(weight: Weight, batch: Any) -> jax.Array:
 
 
 def mean_or_last(stacked: jax.Array, shares: jax.Array | None = None) -> jax.Array:
-    """Return the mean of floats along the first axis, by shares if given; the last of what is no float."""
+    """Return the mean of floats along the first axis, by shares if given; of anything else the last."""
     if not is_float(stacked):
         return stacked[-1]
     if shares is None:
@@ -63,5 +63,5 @@ def mean_or_last(stacked: jax.Array, shares: jax.Array | None = None) -> jax.Arr
 
 
 def is_float(x: Any) -> bool:
-    """Whether an array has a mean of its own dtype."""
+    """Return whether an array is floating or complex, so that its mean has its dtype."""
     return jnp.issubdtype(jnp.result_type(x), jnp.inexact)

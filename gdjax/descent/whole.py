@@ -94,18 +94,18 @@ def manager(folder: Path, keep_last: int, best: Best, processes: Sequence[int]) 
 
 
 class _Names:
-    r"""Orbax's names of checkpoints, without those that are someone else's: `²`, `007` or `5\n`."""
+    r"""Orbax's names of checkpoints, without those that gdjax never writes: `²`, `007` or `5\n`."""
 
     def build_name(self, step: int) -> str:
-        """The name of the checkpoint of a step."""
+        """Return the name of the checkpoint of a step."""
         return str(step)
 
     def find_all(self, base_path: Any) -> Iterator[Any]:
-        """Every checkpoint in a folder, of any order."""
+        """Yield every checkpoint in a folder, in any order."""
         return (found for found in self._standard().find_all(base_path) if step_of(found.path.name) is not None)
 
     def find_step(self, base_path: Any, step: int) -> Any:
-        """The checkpoint of a step."""
+        """Return the checkpoint of a step."""
         return self._standard().find_step(base_path, step)
 
     def _standard(self) -> Any:
@@ -160,7 +160,7 @@ def read(manager: Any, step: int) -> Saved:
 
 
 def require_readable(manager: Any, step: int) -> None:
-    """List a folder anew, and read the record of a checkpoint in it and the least of its arrays.
+    """List a folder again, and read the record of a checkpoint in it and its smallest array.
 
     Raises:
       OrbaxError: if Orbax does not find it again.
