@@ -5,7 +5,7 @@ import sys
 
 if __name__ == "__main__":
     if not sys.flags.safe_path and sys.path[:1] == [os.getcwd()]:  # noqa: PTH109  (pathlib would be loaded from there)
-        del sys.path[0]  # `-m` looks in the present folder first, where a stranger's files may lie
+        del sys.path[0]  # `-m` puts the current directory first, where untrusted files may lie
 
     from gdjax.cli import main
 

@@ -15,17 +15,18 @@ __getattr__, __dir__ = stand_in(__name__)
 def hungarian_algorithm(cost_matrix: ArrayLike) -> tuple[jax.Array, jax.Array]:
     """Return the rows and the columns of the assignment whose sum of costs is the least.
 
-    A cost of infinity forbids a pair: it is taken only where no assignment does without. Kuhn,
+    A cost of infinity forbids a pair: it is used only if every assignment needs one. Kuhn,
     [The Hungarian method](https://doi.org/10.1002/nav.3800020109), 1955.
 
     Args:
       cost_matrix: the costs, of shape `[rows, columns]`.
 
     Returns:
-      As many rows as columns, the smaller number of both; their cost is `cost_matrix[rows, columns].sum()`.
+      Indices of rows and of columns, as many as the smaller dimension; their cost is `cost_matrix[rows,
+      columns].sum()`.
 
     Raises:
-      ValueError: the costs are no real matrix, or known to hold NaN or minus infinity.
+      ValueError: if the costs are not a real matrix, or are known to hold NaN or minus infinity.
 
     >>> costs = jnp.array([[8, 4, 7], [5, 2, 3], [jnp.inf, 6, 7]])
     >>> print(costs[hungarian_algorithm(costs)].sum())
@@ -35,7 +36,7 @@ def hungarian_algorithm(cost_matrix: ArrayLike) -> tuple[jax.Array, jax.Array]:
 
 
 def base_hungarian_algorithm(cost_matrix: ArrayLike) -> tuple[jax.Array, jax.Array]:
-    """Return what `hungarian_algorithm` does, by another implementation: Crouse's, with shortest augmenting paths.
+    """Return what `hungarian_algorithm` does, by Crouse's implementation with shortest augmenting paths.
 
     Crouse, [On implementing 2D rectangular assignment algorithms](https://ieeexplore.ieee.org/document/7738348), 2016.
 
@@ -43,10 +44,10 @@ def base_hungarian_algorithm(cost_matrix: ArrayLike) -> tuple[jax.Array, jax.Arr
       cost_matrix: the costs, of shape `[rows, columns]`; a cost of infinity forbids a pair.
 
     Returns:
-      As many rows as columns, the smaller number of both.
+      Indices of rows and of columns, as many as the smaller dimension.
 
     Raises:
-      ValueError: the costs are no real matrix, or known to hold NaN or minus infinity.
+      ValueError: if the costs are not a real matrix, or are known to hold NaN or minus infinity.
 
     >>> costs = jnp.array([[8, 4, 7], [5, 2, 3], [9, 6, 7]])
     >>> print(costs[base_hungarian_algorithm(costs)].sum())
@@ -56,10 +57,10 @@ def base_hungarian_algorithm(cost_matrix: ArrayLike) -> tuple[jax.Array, jax.Arr
 
 
 def _finite(who: str, cost_matrix: ArrayLike) -> jax.Array:
-    """Costs that no sum of them overflows: a search among infinities would never end.
+    """Make costs finite and so small that no sum overflows: a search among infinities would never end.
 
     Raises:
-      ValueError: see `hungarian_algorithm`. Of traced costs, NaN and minus infinity count as forbidden.
+      ValueError: see `hungarian_algorithm`. In traced costs, NaN and minus infinity forbid a pair.
     """
     costs = jnp.asarray(cost_matrix)
     if costs.ndim != 2 or jnp.iscomplexobj(costs):

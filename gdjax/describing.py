@@ -45,7 +45,7 @@ class Row:
     """The pattern of `by_path` that chose the transform; those of one within another have ` > ` between them."""
 
     def cells(self) -> tuple[str, ...]:
-        """The row as text, but for what a pattern chose."""
+        """Return the row as text, without the columns of patterns."""
         return self.path, str(list(self.shape)), self.dtype, f"{self.state_bytes:,}", self.transform
 
 
@@ -77,7 +77,7 @@ class Description:
 
     @property
     def table(self) -> list[tuple[str, ...]]:
-        """The header and the rows as text; rates, decays and patterns where there are patterns."""
+        """Return the header and the rows as text, with rates, decays and patterns if there are patterns."""
         if not any(row.pattern for row in self.rows):
             return [_HEADER, *(row.cells() for row in self.rows)]
         chosen = ((*row.cells(), row.learning_rate, row.weight_decay, row.pattern) for row in self.rows)
@@ -157,7 +157,7 @@ def _told_apart(tx: GradientTransform, state: Any, params: Any) -> list[str]:
 
 
 class Assigned(NamedTuple):
-    """What is done to one leaf, as `Row` has it."""
+    """The transform of one leaf and its numbers, as `Row` shows them."""
 
     transform: str = ""
     learning_rate: str = ""
@@ -166,7 +166,7 @@ class Assigned(NamedTuple):
 
 
 def _assigned(tx: GradientTransform, params: Any) -> dict[str, Assigned]:
-    """What is done to each leaf."""
+    """Return the transform of each leaf."""
     paths = [path for path, _ in tree.leaves_with_paths(params)]
     factory = tx.factory
     if factory in (chain, named_chain):
@@ -202,7 +202,7 @@ def _assigned(tx: GradientTransform, params: Any) -> dict[str, Assigned]:
 
 
 def _alone(tx: GradientTransform, params: Any) -> dict[str, Assigned]:
-    """What a transform that holds no other does to each leaf, by its own arguments."""
+    """Describe each leaf by the arguments of one transform, not by transforms within it."""
     given = tx.arguments
     rate = _written(given.get("learning_rate"))
     decay = _written(next((given[name] for name in ("weight_decay", "weight_decay_rate") if name in given), None))
@@ -215,7 +215,7 @@ def _alone(tx: GradientTransform, params: Any) -> dict[str, Assigned]:
 
 
 def _written(number: Any) -> str:
-    """A number or a schedule in a cell."""
+    """Write a number or a schedule for a cell."""
     if number is None:
         return ""
     shown = text(number)
@@ -223,13 +223,13 @@ def _written(number: Any) -> str:
 
 
 def _together(parts: list[Assigned]) -> Assigned:
-    """What several transforms do to one leaf, one after the other."""
+    """Join the descriptions of several transforms of one leaf, in their order."""
     transforms, rates, decays, patterns = ([cell for cell in cells if cell] for cells in zip(*parts, strict=True))
     return Assigned(" + ".join(transforms), " * ".join(rates), " + ".join(decays), " > ".join(patterns))
 
 
 def _whole(who: str, mask: Any, params: Any) -> Any:
-    """A mask as a tree of booleans like the parameters."""
+    """Return a mask as a tree of booleans like the parameters."""
     mask = tree.selector(who, mask)
     mask = mask(params) if tree.is_function(mask) else mask
     return jax.tree.map(lambda keep, part: jax.tree.map(lambda _: bool(keep), part), mask, params)

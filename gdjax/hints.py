@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a suggestion to end an error with, or nothing.
+    """Return a suggestion to end an error with, or an empty string.
 
     >>> nearest("adamv", ["adam", "sgd"])
     ", did you mean 'adam'"

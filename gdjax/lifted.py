@@ -1,8 +1,9 @@
 """All else of Optax, lifted under its own name: the one table of what is not written here.
 
 Static is what Optax branches on, or needs the number of, while it builds the program. Explicit is what is a
-function of the user's and nothing else. What passes only hands leaves on to other transforms or to functions, and gets
-them in their own dtypes; all else gets 16-bit leaves as float32. Real is what compares numbers, or squares them.
+function of the user's and nothing else. `passes` marks transforms that only hand leaves on to other transforms or
+functions, and get them in their own dtypes. All others get 16-bit leaves as float32. `real` marks transforms that
+compare or square numbers.
 """
 
 import optax.contrib

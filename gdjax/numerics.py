@@ -1,4 +1,4 @@
-"""Functions of numbers that Optax has beside its transforms, right for narrow dtypes and under a trace."""
+"""Numerical functions that Optax has beside its transforms, accurate in narrow dtypes and under a trace."""
 
 from typing import Any
 

@@ -40,7 +40,7 @@ def projection_box(tree: Tree, lower: Any, upper: Any) -> Tree:
 
     Args:
       tree: the tree to project.
-      lower: the least value of each number: a number or an array, `None` for no bound, or a tree of these as `tree`.
+      lower: the least value of each number: a number or an array, `None` for no bound, or a tree of these like `tree`.
       upper: the greatest value, given in the same ways.
 
     Raises:
@@ -57,7 +57,7 @@ def projection_hypercube(tree: Tree, scale: Any = 1) -> Tree:
 
     Args:
       tree: the tree to project.
-      scale: the side of the cube: a number or an array, or a tree of these as `tree`.
+      scale: the side of the cube: a number or an array, or a tree of these like `tree`.
 
     Raises:
       ValueError: a leaf is complex, or a scale is larger than its leaf; the message names it.
@@ -73,7 +73,7 @@ def projection_linf_ball(tree: Tree, scale: Any = 1) -> Tree:
 
     Args:
       tree: the tree to project.
-      scale: the radius of the ball: a number or an array, or a tree of these as `tree`.
+      scale: the radius of the ball: a number or an array, or a tree of these like `tree`.
 
     Raises:
       ValueError: a leaf is complex, or a scale is larger than its leaf; the message names it.
@@ -128,7 +128,7 @@ def projection_l1_sphere(tree: Tree, scale: ArrayLike = 1) -> Tree:
 
 
 def projection_l1_ball(tree: Tree, scale: ArrayLike = 1) -> Tree:
-    """Return the nearest tree whose absolute values sum to `scale` at the most.
+    """Return the nearest tree whose absolute values sum to at most `scale`.
 
     Args:
       tree: the tree to project.
@@ -148,7 +148,7 @@ def projection_l1_ball(tree: Tree, scale: ArrayLike = 1) -> Tree:
 
 
 def projection_l2_sphere(tree: Tree, scale: ArrayLike = 1) -> Tree:
-    """Return the nearest tree of the Euclidean norm `scale`.
+    """Return the nearest tree whose Euclidean norm is `scale`.
 
     All points of the sphere are equally near to a tree of zeros: the one of equal numbers is taken, and the
     derivative there is 0.
@@ -175,7 +175,7 @@ def projection_l2_sphere(tree: Tree, scale: ArrayLike = 1) -> Tree:
 
 
 def projection_l2_ball(tree: Tree, scale: ArrayLike = 1) -> Tree:
-    """Return the nearest tree of a Euclidean norm of `scale` at the most.
+    """Return the nearest tree whose Euclidean norm is at most `scale`.
 
     Args:
       tree: the tree to project.
@@ -198,7 +198,7 @@ def projection_vector(x: Tree, a: Tree) -> Tree:
 
     Args:
       x: the tree to project.
-      a: the tree whose multiples there are, of the same shapes.
+      a: the tree whose multiples form the line, of the same shapes.
 
     Raises:
       ValueError: the shapes differ, or a leaf is an array of integers; the message names it.
@@ -212,7 +212,7 @@ def projection_vector(x: Tree, a: Tree) -> Tree:
 
 
 def projection_hyperplane(x: Tree, a: Tree, b: ArrayLike) -> Tree:
-    """Return the nearest tree `y` with `<a, y> = b`; `x` itself where `a` is 0, which is no hyperplane.
+    """Return the nearest tree `y` with `<a, y> = b`; `x` itself where `a` is 0, which defines no hyperplane.
 
     Args:
       x: the tree to project.
@@ -231,7 +231,7 @@ def projection_hyperplane(x: Tree, a: Tree, b: ArrayLike) -> Tree:
 
 
 def projection_halfspace(x: Tree, a: Tree, b: ArrayLike) -> Tree:
-    """Return the nearest tree `y` with `<a, y> <= b`; `x` itself where `a` is 0, which is no normal.
+    """Return the nearest tree `y` with `<a, y> <= b`; `x` itself where `a` is 0, which defines no half-space.
 
     Args:
       x: the tree to project.
@@ -266,7 +266,7 @@ def _in_box(who: str, tree: Tree, lower: Any, upper: Any) -> Tree:
 
 
 def _for_each_leaf(bound: Any, tree: Tree) -> list[Any]:
-    """The bound of each leaf: one for all, or those of a tree of the same structure or of the upper part of it."""
+    """Return the bound of each leaf, from one bound for all or from a tree that is a prefix of the other."""
     found = []
     repeat = functools.partial(_repeat, found)
     jax.tree.map(repeat, bound, tree, is_leaf=lambda x: x is None)
@@ -308,7 +308,7 @@ def _simplex_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
 
 
 def _with_unit(who: str, x: Tree, a: Tree) -> tuple[Tree, Tree, jax.Array]:
-    """`x`, `a` over its norm, which is 0 where `a` is, and that norm."""
+    """Return `x`, `a` over its norm (0 where `a` is 0), and that norm."""
     numbers, normal = _wide(who, x), _wide(who, a)
 
     def check(keys: Any, x: jax.Array, a: jax.Array) -> None:
@@ -327,7 +327,7 @@ def _vdot(x: Tree, y: Tree) -> jax.Array:
 
 
 def _wide(who: str, tree: Tree) -> Tree:
-    """The leaves in the dtype of accumulation; arrays of integers are refused, since a projection has fractions."""
+    """Return the leaves in the dtype of accumulation; refuse arrays of integers, since a projection has fractions."""
 
     def widen(keys: Any, x: Any) -> jax.Array:
         if hasattr(x, "dtype") and not jnp.issubdtype(x.dtype, jnp.inexact):
@@ -339,7 +339,7 @@ def _wide(who: str, tree: Tree) -> Tree:
 
 
 def _as(tree: Tree, projected: Tree) -> Tree:
-    """The projection in the dtypes of the tree; of Python numbers, in that of accumulation."""
+    """Return the projection in the dtypes of the tree; for Python numbers, in that of accumulation."""
     return jax.tree.map(
         lambda x, y: as_dtype(y, jnp.result_type(x) if hasattr(x, "dtype") else y.dtype), tree, projected
     )

@@ -17,7 +17,7 @@ Loss = Callable[[Tree, Any, Any], jax.Array]
 
 
 def hvp(loss: Loss, v: jax.Array, params: Tree, inputs: Any, targets: Any) -> Tree:
-    """Return the product of the Hessian of a loss with a vector, a tree as the parameters.
+    """Return the product of the Hessian of a loss with a vector, as a tree like the parameters.
 
     Args:
       loss: a function of parameters, inputs and targets.
@@ -37,7 +37,7 @@ def hvp(loss: Loss, v: jax.Array, params: Tree, inputs: Any, targets: Any) -> Tr
 def hessian_diag(loss: Loss, params: Tree, inputs: Any, targets: Any) -> jax.Array:
     """Return the diagonal of the Hessian of a loss, a vector with an element for each parameter.
 
-    It takes a product with the Hessian for each parameter.
+    It costs one product with the Hessian for each parameter.
 
     Args:
       loss: a function of parameters, inputs and targets.

@@ -1,9 +1,10 @@
 r"""Euclidean lengths whose squares neither overflow nor vanish.
 
-In float32 the square of 2^64 is infinite, and that of 2^-64 is flushed to 0. So squares are summed at three scales, as
-they are, of numbers times $2^{-k}$ and of numbers times $2^{k}$, and the sum that is in range gives the root. Sums of
-each scale add over leaves and over the devices of a mesh axis. Source: Blue 1978, "A portable Fortran program to find
-the Euclidean norm of a vector" (https://doi.org/10.1145/355769.355771), without its sorting of the numbers by size.
+In float32 the square of 2^64 is infinite, and that of 2^-64 is flushed to 0. So squares are summed at three scales: of
+the numbers themselves, of the numbers times $2^{-k}$, and times $2^{k}$. The sum that is in range gives the root. Sums
+of each scale add over leaves and over the devices of a mesh axis. Source: Blue 1978, "A portable Fortran program to
+find the Euclidean norm of a vector" (https://doi.org/10.1145/355769.355771), without its sorting of the numbers by
+size.
 """
 
 import functools
@@ -50,9 +51,9 @@ def scaled(x: jax.Array, *factors: jax.Array | np.ndarray) -> jax.Array:
 
 
 def shrunk(x: jax.Array, length: Length, bound: Any) -> jax.Array:
-    r"""Return $x \min(1, c / \ell)$ of a length and a bound on it, NaN of a length that is NaN.
+    r"""Return $x \min(1, c / \ell)$ for a length and a bound on it; NaN where the length is NaN.
 
-    It multiplies by two numbers: the one factor would vanish where a length of 1e39 is brought down to 1.
+    It multiplies by two factors: their product would vanish where a length of 1e39 is brought down to 1.
 
     >>> x = jnp.array([3e37, 4e37])
     >>> print(shrunk(x, lengths([[x]], [[()]])[0], 1.0))
@@ -76,7 +77,7 @@ class _Squares(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """What is summed with what: one entry for each array."""
+    """A plan of the sums, with one entry for each array."""
 
     dims: tuple[tuple[int, ...], ...]
     """The dimensions that are summed."""
@@ -88,14 +89,14 @@ class _Plan(NamedTuple):
 
     @property
     def parts(self) -> dict[tuple[int, tuple[Hashable, ...]], list[int]]:
-        """The arrays behind each sum, by group and axes: those that share both share a sum."""
+        """Return the arrays behind each sum, by group and axes: arrays that share both share a sum."""
         found: dict[Any, list[int]] = {}
         for i, part in enumerate(zip(self.group, self.over, strict=True)):
             found.setdefault(part, []).append(i)
         return found
 
     def batched(self) -> "_Plan":
-        """The same of arrays with one more dimension, the first."""
+        """Return the plan for arrays with one more dimension, the first."""
         return self._replace(dims=tuple(tuple(i + 1 for i in dims) for dims in self.dims))
 
 
@@ -143,7 +144,7 @@ def _places(x: jax.Array, dims: Sequence[int]) -> tuple[int, ...]:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _lengths(plan: _Plan, xs: list[jax.Array]) -> list[Length]:
-    """The lengths of the groups that have arrays, in order."""
+    """Return the lengths of the groups that have arrays, in order."""
     sums = _local(plan, xs)
     names = [over for _, over in plan.parts for _ in sums[0]]
     added = iter(axes.sums([x for of in sums for x in of], names))
@@ -168,7 +169,7 @@ def _lengths_jvp(plan: _Plan, primals: Any, tangents: Any) -> tuple[list[Length]
 
 
 def _moved(plan: _Plan, i: int, length: Length, x: jax.Array, dx: jax.Array) -> jax.Array:
-    """What the move of one array adds to the root."""
+    """Return the part of the root's tangent that comes from one array."""
     unit = x * (length.scale / jnp.where(length.root > 0, length.root, jnp.inf))
     inner = unit.real * dx.real + unit.imag * dx.imag if jnp.iscomplexobj(x) else unit * dx
     return length.scale * jnp.sum(inner, plan.dims[i], keepdims=plan.keepdims)
@@ -183,9 +184,9 @@ def _by_group(plan: _Plan, sums: Sequence[_Squares]) -> list[_Squares]:
 
 
 def _length(of: _Squares) -> Length:
-    """The root of the sum that is in range.
+    """Return the root of the sum that is in range.
 
-    The plain root is compared, not its sum: XLA computes a root once, a compared sum anew for all that follows.
+    The plain root is compared, not its sum: XLA computes a root once, but a compared sum again for each use.
     """
     edges, root = _Edges.of(of.plain.dtype), jnp.sqrt(of.plain)
     above, below = root > edges.large, root < edges.small
@@ -194,7 +195,7 @@ def _length(of: _Squares) -> Length:
 
 
 class _Edges(NamedTuple):
-    """Where each scale takes over, as powers of two."""
+    """Bounds at which each scale takes over, as powers of two."""
 
     up: float
     """The scale of small numbers; that of large ones is its inverse."""
@@ -216,7 +217,7 @@ class _Edges(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _local(plan: _Plan, xs: list[jax.Array]) -> list[_Squares]:
-    """The sums of each part on this device; under `vmap` one decision for all, where a plain `cond` computes both."""
+    """Sum each part on this device, with one decision under `vmap`: a plain `cond` would compute both branches."""
 
     @jax.custom_batching.custom_vmap
     def local(xs: list[jax.Array]) -> list[_Squares]:
@@ -234,7 +235,7 @@ def _local(plan: _Plan, xs: list[jax.Array]) -> list[_Squares]:
 
 
 def _at_all_scales(plan: _Plan, xs: list[jax.Array]) -> list[_Squares]:
-    """Three sums in one pass: where bandwidth is the limit, as on GPU and TPU, they cost what one does."""
+    """Take three sums in one pass: where bandwidth is the limit, as on GPU and TPU, they cost as much as one."""
 
     def three(i: int, x: jax.Array) -> _Squares:
         up = _Edges.of(x.dtype).up
@@ -245,10 +246,10 @@ def _at_all_scales(plan: _Plan, xs: list[jax.Array]) -> list[_Squares]:
 
 
 def _square(x: jax.Array, by: jax.Array | float) -> jax.Array:
-    """The squares of the numbers of an array times a power of two.
+    """Return the squares of an array times a power of two.
 
-    A floor whose square is 0 stands between the product and the square: XLA may turn the square of a product into the
-    product of squares, of which one is infinite and the other 0.
+    A floor whose square is 0 stands between the product and the square. Without it XLA may turn the square of a product
+    into a product of squares, one infinite and the other 0.
     """
     floor = 1 / _Edges.of(x.dtype).up ** 1.5
     parts = (x.real, x.imag) if jnp.iscomplexobj(x) else (x,)
@@ -264,9 +265,9 @@ def _added(values: Iterable[Any]) -> Any:
 
 
 def _checked(plan: _Plan, xs: list[jax.Array]) -> list[_Squares]:
-    """The plain sums; another scale only where one of them is not safe, which almost never happens.
+    """Take the plain sums, and another scale only where one of them is not safe, which almost never happens.
 
-    XLA:CPU sums one thing at full speed (7 ms for 33.5M numbers of float32), three at a quarter of it (30 ms).
+    XLA:CPU takes one sum at full speed (7 ms for 33.5M float32 numbers), three at a quarter of it (30 ms).
     """
     arrays = list(plan.parts.values())
     plain = [_added(_sum(plan, i, abs_sq(xs[i])) for i in of) for of in arrays]
@@ -295,13 +296,13 @@ def _checked(plan: _Plan, xs: list[jax.Array]) -> list[_Squares]:
 
 
 def _is_safe(total: jax.Array) -> jax.Array:
-    """Does the plain sum decide alone?"""
+    """Return whether the plain sum decides alone."""
     least, most = _Edges.of(total.dtype).safe
     return jnp.all((total > least) & (total < most))
 
 
 def _rescaled(plan: _Plan, of: Sequence[int], plain: jax.Array, total: jax.Array, xs: list[jax.Array]) -> _Squares:
-    """The sums where the plain one is not safe: added anew at the scale that it points to."""
+    """Return the sums where the plain one is not safe: it tells at which scale to sum again."""
     up, above = _Edges.of(plain.dtype).up, total > 1
     by = jnp.where(above, 1 / up, up).astype(plain.dtype)
     again = _added(_row_by_row(xs[i], by, plan.dims[i], plan.keepdims) for i in of)
@@ -310,10 +311,10 @@ def _rescaled(plan: _Plan, of: Sequence[int], plain: jax.Array, total: jax.Array
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _row_by_row(x: jax.Array, by: jax.Array, dims: tuple[int, ...], keepdims: bool) -> jax.Array:
-    """The sum of squares of an array times a power of two, with no copy of it.
+    """Return the sum of squares of an array times a power of two, without a copy of the array.
 
-    XLA:CPU writes the operand of a plain sum down, and fuses that of a sum that carries its own rounding error
-    (Knuth's two-sum) with it. It adds the numbers of a row one by one, so the error is needed, too.
+    XLA:CPU writes the operand of a plain sum to memory, but fuses it into a sum that carries its rounding error
+    (Knuth's two-sum). That sum adds the numbers of a row one by one, so it needs the error too.
     """
     square = _square(x, by if keepdims else jnp.expand_dims(by, dims))
     if dims:

@@ -58,13 +58,13 @@ def selector(who: str, mask: Any, name: str = "mask") -> Any:
 
 
 def is_function(x: Any) -> bool:
-    """Is it a function of the parameters? A callable tree (a module, say) of labels or booleans is none."""
+    """Return whether this is a function of the parameters; a callable tree (a module, say) of labels is not."""
     leaves = jax.tree.leaves(x)
     return bool(leaves) and all(map(callable, leaves))
 
 
 def _masking(who: str, name: str, mask: Any, params: Tree) -> Tree:
-    """A mask, or what a function of the parameters returns for one, if it is a prefix of their tree."""
+    """Return the mask that is given, or that a function of the parameters returns, if it is a prefix of their tree."""
     found = mask(params) if is_function(mask) else mask
     try:
         jax.tree.map(lambda _, part: part, found, params)

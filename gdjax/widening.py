@@ -1,4 +1,4 @@
-"""Compute in float32 what comes in few bits, and return it in the dtype it came in."""
+"""Compute with 16-bit arguments in float32, and return the result in their dtype."""
 
 import functools
 from collections.abc import Callable
@@ -17,7 +17,7 @@ def widened(function: Callable[P, T]) -> Callable[P, T]:
     """Make a function compute in float32 or wider, and return the dtype to which its arguments promote.
 
     Sums of float16 overflow at 65,504 and sums of bfloat16 stop growing at 256 ones; in float32 they do neither. An
-    argument in float32 or float64 is passed on as it is, and so is everything that is no array.
+    argument in float32 or float64 is passed on as it is, and so is everything that is not an array.
     """
 
     @functools.wraps(function)

@@ -1,4 +1,4 @@
-"""Layer-wise distance over gradients (LDoG): each leaf has a step size of its own, and no learning rate."""
+"""Layer-wise distance over gradients (LDoG): a step size for each leaf, and no learning rate."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from gdjax.value.diagnose import require_params
 def scale_by_distance_over_gradients(
     reps_rel: Positive = 1e-6, eps: NonNegative = 1e-8, param_dtype: Any = jnp.float32, global_scale: Scalar = 1.0
 ):
-    r"""Multiply each leaf by the distance it has gone, over the root of the sum of its squared gradients.
+    r"""Multiply each leaf by the distance it has moved, over the root of the sum of its squared gradients.
 
     $d \leftarrow \max(d, \lVert p - p_0 \rVert)$ from $d_0 = r (1 + \lVert p_0 \rVert)$,
     $G \leftarrow G + \lVert g \rVert^2$; the update is $c\, d / \sqrt{G + \epsilon}\; g$, with norms of one leaf each.

@@ -1,4 +1,4 @@
-"""Optimistic descent: step ahead by the last change of the gradient, so that games do not circle for ever."""
+"""Optimistic descent: step ahead by the last change of the gradient, so that two-player games do not cycle."""
 
 from typing import Any
 

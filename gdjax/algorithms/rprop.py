@@ -33,7 +33,7 @@ def scale_by_rprop(
     State: `ScaleByRpropState(step_sizes, prev_updates)`, 8 bytes a parameter (16 in float64).
     Source: Igel and Hüsken 2003, algorithm iRprop- (https://doi.org/10.1016/S0925-2312(01)00700-7), after Riedmiller
     and Braun 1993 (https://doi.org/10.1109/ICNN.1993.298623). Differs from Optax, which returns the update of the
-    step before, and compares signs by a product of numbers that may underflow.
+    previous step, and compares signs by a product that may underflow.
 
     Args:
       learning_rate: the first $\Delta$, in (0, inf]; not a schedule.

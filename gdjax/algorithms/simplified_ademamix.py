@@ -80,7 +80,7 @@ def simplified_ademamix(
 
     Args:
       learning_rate: $\eta$, a number or a schedule of it; the sum of gradients is up to $1 / (1 - \beta_1)$ times a
-        mean, so it is that much smaller than Adam's.
+        mean, so use a rate that much smaller than Adam's.
       b1, b2, alpha, eps, eps_root: as in `scale_by_simplified_ademamix`.
       weight_decay, mask: $\lambda$ and which leaves decay, as in `add_decayed_weights`.
 

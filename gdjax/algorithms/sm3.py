@@ -60,14 +60,14 @@ def scale_by_sm3(b1: Decay = 0.9, b2: Momentum = 1.0, eps: NonNegative = 1e-8):
 
 
 def _bounds(v):
-    """The largest number of each slice, for each dimension: what SM3 keeps of a leaf."""
+    """Return the largest number of each slice along each dimension: the state of SM3 for a leaf."""
     if jnp.ndim(v) < 2:
         return [jnp.reshape(v, (1,)) if jnp.ndim(v) == 0 else v]
     return [jnp.max(v, _others(v, dim), initial=0) for dim in range(v.ndim)]
 
 
 def _least(g, bounds):
-    """The least of the bounds on each number."""
+    """Return the smallest of the bounds on each number."""
     if jnp.ndim(g) < 2:
         return jnp.reshape(bounds[0], jnp.shape(g)) if jnp.ndim(g) == 0 else bounds[0]
     return functools.reduce(jnp.minimum, (jnp.expand_dims(v, _others(g, dim)) for dim, v in enumerate(bounds)))
@@ -78,7 +78,7 @@ def _others(x, dim):
 
 
 def _reciprocal_root(x):
-    """`1 / sqrt(x)`, 0 of 0 with a finite derivative."""
+    """Return `1 / sqrt(x)`, and 0 at 0 with a finite derivative."""
     positive = x > 0
     return jnp.where(positive, jax.lax.rsqrt(jnp.where(positive, x, 1)), x)
 

@@ -46,7 +46,7 @@ def compressed_mean(axis_name: Any, *, bits: int | None = None, rank: int | None
         With `bits` a tuple of several is one axis, but under nested `vmap`, where JAX gathers over single ones.
       bits: of a number on the wire, 8; None where `rank` is given.
       rank: $r$, an integer of 1 at least; None where `bits` is given.
-      seed: of the normal numbers that $Q$ starts from, an integer; only with `rank`.
+      seed: an integer, the seed of the normal numbers that $Q$ starts from; only with `rank`.
 
     Raises:
       ValueError: if not one of `bits` and `rank` is given; if the axis is not bound; if the type of a gradient says

@@ -120,7 +120,7 @@ def named_chain(*transforms: tuple[str, optax.GradientTransformation]):
 
 
 def _way(part: object) -> str:
-    """What to write in the place of something that is no pair."""
+    """Suggest what to write instead of something that is not a pair."""
     if isinstance(part, (dict, list)):
         pairs = "items.items()" if isinstance(part, dict) else "pairs"
         return f"; give them one by one: named_chain(*{pairs})"

@@ -19,13 +19,13 @@ def partition(
 ):
     """Give every leaf the transform of its label.
 
-    State: `PartitionState(inner_states)`, a dict of the transforms' states by label, each of its own leaves alone.
+    State: `PartitionState(inner_states)`, a dict of the transforms' states by label, each for the leaves of its label.
 
     Args:
       transforms: transforms by label.
       param_labels: a tree of labels like the parameters or a prefix of it, or a function of the parameters that returns
         one. A callable tree (a module with `__call__`, say) counts as a tree, unless all of its leaves are functions.
-      mask_compatible_extra_args: whether extra arguments shaped like the parameters are divided too.
+      mask_compatible_extra_args: whether extra arguments shaped like the parameters are split by label too.
 
     Raises:
       ValueError: if a label has no transform.
@@ -42,7 +42,7 @@ def partition(
 
 
 multi_transform = partition
-"""Optax's other name of it."""
+"""Optax's other name for `partition`."""
 
 
 @transform(any_dtype=True)
@@ -71,7 +71,7 @@ def selective_transform(optimizer: optax.GradientTransformation, *, freeze_mask:
     State: `PartitionState(inner_states)`, of the leaves that are not frozen.
 
     Args:
-      optimizer: what is done to the leaves that are not frozen.
+      optimizer: the transform for the leaves that are not frozen.
       freeze_mask: a tree of booleans like the parameters or a prefix of it, or a function of the parameters that
         returns one.
 

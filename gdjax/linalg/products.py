@@ -57,8 +57,8 @@ def lengths(x: jax.Array) -> jax.Array:
 def fitted(x: jax.Array) -> jax.Array:
     """Scale down each matrix `[..., m, n]` so large that $XX^*$, or a product of it, might overflow.
 
-    The bound of its norm is the root of the largest number over 65,536: 2.8e14 in float32. Directions are kept, and so
-    is every method that does not depend on the size of all gradients.
+    The bound of its norm is the root of the largest number over 65,536: 2.8e14 in float32. Directions are kept, so
+    methods that do not depend on the size of all gradients are unchanged.
 
     >>> small = fitted(jnp.array([[3e30, 4e30]]))
     >>> print(f"{small[0, 0] / small[0, 1]:.4f}", bool(small.max() < 1e15))

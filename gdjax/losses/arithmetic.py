@@ -9,7 +9,7 @@ Axis = int | tuple[int, ...] | None
 
 
 def require_floating(who: str, **arrays: Any) -> None:
-    """Refuse arrays of integers, booleans or complex numbers where a loss has its logarithms and differences.
+    """Refuse arrays of integers, booleans or complex numbers where a loss takes logarithms and differences.
 
     Raises:
       TypeError: names the loss, the argument and its dtype.
@@ -31,7 +31,7 @@ def require_real(who: str, **arrays: Any) -> None:
 
 
 def require_same_shape(who: str, **arrays: Any) -> None:
-    """Refuse arrays of unlike shapes where broadcasting would hide a mistake.
+    """Refuse arrays of different shapes where broadcasting would hide a mistake.
 
     Raises:
       ValueError: names the loss, the arguments and their shapes.
@@ -60,5 +60,5 @@ def log_softmax(logits: Any, axis: Axis, where: Any = None) -> jax.Array:
 
 
 def mask_for(where: Any, x: Any, axis: Any) -> Any:
-    """`where` with the axes of `x`: a mask of whole examples lacks those that a loss sums over."""
+    """Give `where` the axes of `x`: a mask of whole examples lacks the axes that a loss sums over."""
     return where if where is None or jnp.ndim(where) == jnp.ndim(x) else jnp.expand_dims(where, axis)

@@ -40,7 +40,7 @@ def softmax_cross_entropy(
 
 
 def safe_softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
-    """Return `softmax_cross_entropy(logits, labels)`, which is safe here where a logit is -inf.
+    """Return `softmax_cross_entropy(logits, labels)`, which in gdjax is safe where a logit is -inf.
 
     Args:
       logits: unnormalised logarithms of probabilities, of shape `[..., classes]`.
@@ -109,7 +109,7 @@ def _largest(logits: jax.Array, where: jax.Array | None) -> jax.Array:
 
 
 def _classes_last(x: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:
-    """The array with the axes of the classes flattened into one, the last."""
+    """Flatten the axes of the classes into one, the last."""
     if not isinstance(axis, tuple):
         return jnp.moveaxis(x, operator.index(axis), -1)
     last = tuple(range(-len(axis), 0))
@@ -123,7 +123,7 @@ def sigmoid_binary_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Ar
     Goodfellow et al., [Deep learning](http://www.deeplearningbook.org/contents/prob.html), 2016.
 
     Args:
-      logits: unnormalised logarithms of probabilities `x`; infinite ones under the label that they mean have loss 0.
+      logits: unnormalised logarithms of probabilities `x`; an infinite one has loss 0 under the label that it predicts.
       labels: probabilities `y` of the class, in `[0, 1]`.
 
     Raises:
@@ -145,7 +145,7 @@ def _binary_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
 def sigmoid_focal_loss(
     logits: ArrayLike, labels: ArrayLike, *, alpha: ArrayLike | None = None, gamma: ArrayLike = 2.0
 ) -> jax.Array:
-    """Return the binary cross entropy times `(1 - p_t)^gamma`, with `p_t` the probability of what the label says.
+    """Return the binary cross entropy times `(1 - p_t)^gamma`, with `p_t` the probability of the label.
 
     Lin et al., [Focal loss for dense object detection](https://arxiv.org/abs/1708.02002), 2017, equations 4 and 5.
 
@@ -175,7 +175,7 @@ def _focal(logits: ArrayLike, labels: ArrayLike, alpha: ArrayLike | None, gamma:
 
 
 def _as_logits(loss: jax.Array, logits: ArrayLike) -> jax.Array:
-    """The loss in the dtype of the logits, as Optax has it: labels of float32 do not widen it."""
+    """Return the loss in the dtype of the logits, as in Optax: float32 labels do not widen it."""
     return loss.astype(jnp.result_type(logits))
 
 

@@ -23,12 +23,12 @@ def ctc_loss(
     Graves et al., [Connectionist temporal classification](https://dl.acm.org/doi/abs/10.1145/1143844.1143891), 2006.
 
     Args:
-      logits: of shape `[batch, frames, classes]`; a class of -inf counts as one of `log_epsilon`.
+      logits: of shape `[batch, frames, classes]`; a logit of -inf counts as `log_epsilon`.
       logit_paddings: 1.0 for frames that are padding, 0.0 for others, of shape `[batch, frames]`.
       labels: integers, of shape `[batch, length]`, padded on the right.
       label_paddings: 1.0 for labels that are padding, 0.0 for others, of shape `[batch, length]`.
       blank_id: the class of the blank.
-      log_epsilon: what stands for the logarithm of 0; the loss of labels without an alignment is about `-log_epsilon`.
+      log_epsilon: stands for the logarithm of 0; the loss of labels without an alignment is about `-log_epsilon`.
 
     Raises:
       ValueError: shapes do not fit.
@@ -56,12 +56,12 @@ def ctc_loss_with_forward_probs(
     The loss has the dtype of the logits; the forward probabilities are float32 at least.
 
     Args:
-      logits: of shape `[batch, frames, classes]`; a class of -inf counts as one of `log_epsilon`.
+      logits: of shape `[batch, frames, classes]`; a logit of -inf counts as `log_epsilon`.
       logit_paddings: 1.0 for frames that are padding, 0.0 for others, of shape `[batch, frames]`.
       labels: integers, of shape `[batch, length]`, padded on the right.
       label_paddings: 1.0 for labels that are padding, 0.0 for others, of shape `[batch, length]`.
       blank_id: the class of the blank.
-      log_epsilon: what stands for the logarithm of 0.
+      log_epsilon: stands for the logarithm of 0.
 
     Raises:
       ValueError: shapes do not fit.

@@ -16,8 +16,8 @@ def kl_divergence(
 ) -> jax.Array:
     """Return the Kullback-Leibler divergence `sum(q (log q - log p))` of predictions `p` from targets `q`.
 
-    A target of 0 adds 0, also where `log p` is -inf, and there both derivatives are 0. The limit of the derivative
-    with respect to such a target is -inf, which no step survives; at 0 the target is taken for a constant.
+    A target of 0 adds 0, even if `log p` is -inf, and there both derivatives are 0. The derivative with respect to
+    such a target tends to -inf, which no step survives, so a target of 0 counts as a constant.
 
     Kullback and Leibler, [On information and sufficiency](https://www.jstor.org/stable/2236703), 1951.
 

@@ -1,4 +1,4 @@
-"""Losses made of a maximum."""
+"""Fenchel-Young losses: a maximum less an inner product."""
 
 from collections.abc import Callable
 from typing import Any

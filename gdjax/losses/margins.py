@@ -44,7 +44,7 @@ def perceptron_loss(predictor_outputs: ArrayLike, targets: ArrayLike) -> jax.Arr
 
 
 def sparsemax_loss(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
-    """Return the binary sparsemax loss: 0 just where `jax.nn.sparse_sigmoid(logits)` is the label.
+    """Return the binary sparsemax loss: 0 exactly where `jax.nn.sparse_sigmoid(logits)` is the label.
 
     Blondel et al., [Learning with Fenchel-Young losses](https://arxiv.org/abs/1901.02324), 2020, section 4.4.
 
@@ -107,7 +107,7 @@ def _with_one_hot(who: str, scores: ArrayLike, labels: ArrayLike) -> tuple[jax.A
 
 @widened
 def multiclass_sparsemax_loss(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
-    """Return the sparsemax loss: 0 just where the label's score is above all others by 1.
+    """Return the sparsemax loss: 0 exactly where the label's score is above all others by 1.
 
     Martins and Astudillo, [From softmax to sparsemax](https://arxiv.org/abs/1602.02068), 2016, equation 19.
 

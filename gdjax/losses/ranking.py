@@ -1,4 +1,4 @@
-"""Losses of the order of a list."""
+"""Losses of rankings."""
 
 from collections.abc import Callable
 

@@ -117,7 +117,7 @@ def cosine_similarity(
     Args:
       predictions: vectors, of shape `[..., dim]`.
       targets: vectors, of shape `[..., dim]`.
-      epsilon: the least square of a norm that a vector is divided by.
+      epsilon: the least squared norm by which a vector is divided.
       axis: the axis or axes of the vectors.
       where: the elements to include.
 
@@ -147,7 +147,7 @@ def cosine_distance(
     Args:
       predictions: vectors, of shape `[..., dim]`.
       targets: vectors, of shape `[..., dim]`.
-      epsilon: the least square of a norm that a vector is divided by.
+      epsilon: the least squared norm by which a vector is divided.
       axis: the axis or axes of the vectors.
       where: the elements to include.
 
@@ -172,7 +172,7 @@ def _errors(who: str, predictions: ArrayLike, targets: ArrayLike | None) -> jax.
 
 
 def _unit(x: jax.Array, epsilon: ArrayLike, axis: Axis, mask: dict[str, Any]) -> jax.Array:
-    """`x / max(|x|, sqrt(epsilon))`, 0 of 0: the same of every multiple of x, of which one near 1 is squared."""
+    """Return `x / max(|x|, sqrt(epsilon))`, and 0 at 0; `x` is scaled to near 1 before it is squared."""
     size = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis, keepdims=True, initial=0, **mask))
     size = jnp.where((size > 0) & jnp.isfinite(size), size, 1)
     x = x / size

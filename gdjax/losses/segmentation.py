@@ -30,8 +30,8 @@ def dice_loss(
     """Return `1 - (I + smooth) / (I + alpha (P - I) + beta (T - I) + smooth)`, reduced over the classes.
 
     `P`, `T` and `I` are the sums over the pixels of a class's probabilities, of its targets, and of their products.
-    With `alpha = beta = 1/2` it is the Dice loss, with others Tversky's. A class without a pixel in either has the
-    loss 0, also where `smooth` is 0.
+    With `alpha = beta = 1/2` it is the Dice loss, with others Tversky's. A class without a pixel in either has the loss
+    0, even if `smooth` is 0.
 
     Milletari et al., [V-Net](https://arxiv.org/abs/1606.04797), 2016.
 
@@ -39,7 +39,7 @@ def dice_loss(
       predictions: logits, of shape `[batch, ..., classes]`; of one class, or without that axis, they are binary.
       targets: one-hot targets of that shape.
       class_weights: weights of the classes, of shape `[classes]`.
-      smooth: what both sides of the ratio gain.
+      smooth: added to both sides of the ratio.
       alpha: the weight of false positives.
       beta: the weight of false negatives.
       apply_softmax: take predictions for logits; if false, for probabilities.
@@ -82,7 +82,7 @@ def _dice(
     apply_softmax: bool,
     axis: Any,
 ) -> jax.Array:
-    """The loss of each class."""
+    """Return the loss of each class."""
     p = _probabilities(predictions) if apply_softmax else predictions
     axis = tuple(range(1, p.ndim - 1)) if axis is None else axis
     both, ours, theirs = (jnp.sum(x, axis) for x in (p * targets, p, targets))
@@ -131,7 +131,7 @@ def multiclass_generalized_dice_loss(
     Args:
       predictions: logits, of shape `[batch, ..., classes]`.
       targets: one-hot targets of that shape.
-      smooth: what both sides of the ratio gain.
+      smooth: added to both sides of the ratio.
       apply_softmax: take predictions for logits; if false, for probabilities.
       ignore_background: leave the first class out.
 
@@ -168,7 +168,7 @@ def binary_dice_loss(
     Args:
       predictions: logits, of shape `[batch, ...]` or `[batch, ..., 1]`.
       targets: 0 or 1, of that shape.
-      smooth: what both sides of the ratio gain.
+      smooth: added to both sides of the ratio.
       apply_sigmoid: take predictions for logits; if false, for probabilities.
 
     Raises:

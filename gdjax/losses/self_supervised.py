@@ -1,4 +1,4 @@
-"""Losses of embeddings of like and unlike things."""
+"""Losses of embeddings of similar and dissimilar examples."""
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,8 @@ from gdjax.widening import widened
 def ntxent(embeddings: ArrayLike, labels: ArrayLike, temperature: ArrayLike = 0.07) -> jax.Array:
     """Return the normalised, temperature-scaled cross entropy, averaged over the positive pairs.
 
-    Of a pair with the similarity `s`, both with the same label, it is `log(1 + sum(exp(n)) / exp(s))`, summed over the
-    similarities `n` with all that have another label. A batch without a positive pair has the loss 0.
+    For a pair of the same label with the similarity `s`, it is `log(1 + sum(exp(n)) / exp(s))`. The sum is over the
+    similarities `n` to all examples of other labels. A batch without a positive pair has the loss 0.
 
     Chen et al., [A simple framework for contrastive learning](https://arxiv.org/abs/2002.05709), 2020, equation 1.
 
@@ -67,7 +67,7 @@ def triplet_margin_loss(
       axis: the axis of the features.
       norm_degree: the degree `p` of the norm, above 0; 1 is the sum of absolute differences.
       margin: by how much a negative should be farther away.
-      eps: what is added to the sum, so that the derivative is finite where anchor and positive are the same.
+      eps: added to the sum, so that the derivative is finite where anchor and positive are the same.
 
     Raises:
       TypeError: an argument is not floating.

@@ -1,4 +1,4 @@
-"""Labels between one and many."""
+"""Smoothing of labels."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def smooth_labels(labels: ArrayLike, alpha: ArrayLike, *, axis: Axis = -1, where
       labels: one-hot labels, of shape `[..., classes]`.
       alpha: the weight of the uniform distribution, in `[0, 1]`.
       axis: the axis or axes of the classes.
-      where: the classes there are; a row without one counts as one of a single class.
+      where: the classes to include; a row without one counts as a single class.
 
     Raises:
       TypeError: the labels are not floating.

@@ -44,7 +44,7 @@ def prodigy(
     times the new estimate. Differs from Optax: $d$ stays while $s$ is 0, under zero gradients or a warmup from 0.
 
     In bfloat16 steps of the default $d_0$ may be rounded away, and then $d$ never grows: take one of 0.01.
-    Gradients beyond 1.8e19 count as that, as in `scale_by_adam`.
+    Gradients beyond 1.8e19 are clipped to that, as in `scale_by_adam`.
 
     Args:
       learning_rate: $\gamma$, a number or a schedule of it.
@@ -119,7 +119,7 @@ def dadapt_adamw(
     Source: Defazio and Mishchenko 2023, Adam with D-Adaptation (https://arxiv.org/abs/2301.07733). Differs from the
     paper, as its authors' code and Optax do: Adam's bias correction is in $\eta$, and $r$ is weighted by the $v$ of
     before the step. Differs from Optax: $d$ stays while $s$ is 0, under zero gradients or a warmup from 0.
-    Gradients beyond 1.8e19 count as that, as in `scale_by_adam`.
+    Gradients beyond 1.8e19 are clipped to that, as in `scale_by_adam`.
 
     Args:
       learning_rate: $\gamma$, a number or a schedule of it.

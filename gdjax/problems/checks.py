@@ -12,7 +12,7 @@ LARGEST = 2**31 - 1
 
 
 def at_least(who: str, least: int, **sizes: Any) -> None:
-    """Refuse sizes that are no integers, too small, or larger than `LARGEST`."""
+    """Refuse sizes that are not integers, too small, or larger than `LARGEST`."""
     for name, size in sizes.items():
         if not isinstance(size, int) or isinstance(size, bool) or size < least:
             raise ValueError(f"{who}: {name} must be an integer of at least {least}, got {text(size)}.")

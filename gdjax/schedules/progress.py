@@ -1,4 +1,4 @@
-"""Shared parts of schedules: ranges of their numbers, steps counted from a start, the way from value to value."""
+"""Shared parts of schedules: ranges of their numbers, steps counted from a start, interpolation between values."""
 
 import itertools
 import math
@@ -72,7 +72,7 @@ def since(count: Any, start: Any) -> jax.Array:
 
 
 def nonnegative(number: Any) -> Any:
-    """Return a number, 0 in the place of a negative one."""
+    """Return a number, or 0 if it is negative."""
     return max(number, 0.0) if isinstance(number, float) else jnp.where(number < 0, 0.0, number)
 
 
@@ -100,7 +100,7 @@ def raised(left: jax.Array, exponent: Any) -> jax.Array:
 def through(
     count: Any, levels: Sequence[Any], boundaries: Iterable[Any], left: Callable[[jax.Array], jax.Array]
 ) -> jax.Array:
-    """Go from the first of some levels to the last, at each boundary on the next of them; before step 0 stay at 0."""
+    """Go through levels and reach the next one at each boundary; before step 0 stay at 0."""
     start, passed = 0.0, after(count)
     value = jnp.where(passed < 0, 0.0, held(levels[0], count))
     for (first, last), end in zip(itertools.pairwise(levels), boundaries, strict=True):

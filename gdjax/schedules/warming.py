@@ -146,7 +146,7 @@ def warmup_cosine_decay_schedule(
 def _risen_then_cosine(
     first: Any, peak: Any, warmup_steps: Any, total_steps: Any, last: Any, exponent: Any
 ) -> Callable[[Any], jax.Array]:
-    """A line to the peak, then half a cosine to the end."""
+    """Rise along a line to the peak, then fall along half a cosine to the last value."""
 
     def at(count):
         passed = after(count, warmup_steps)

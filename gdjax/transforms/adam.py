@@ -43,9 +43,9 @@ def scale_by_adam(
     Differs from Optax: moments are float32 at least, and $1 - \beta^t$ keeps its precision at small $t$ (Optax's first
     updates are 1e-5 off).
 
-    A gradient beyond the root of the largest number (1.8e19 in float32) counts as that root. Its square is then finite
-    and the step that of exact arithmetic, where Optax's $v$ becomes inf and the number never moves again. After inf or
-    NaN the updates are NaN.
+    A gradient beyond the root of the largest number (1.8e19 in float32) is clipped to that root. Its square is then
+    finite, and the step is that of exact arithmetic. In Optax $v$ becomes inf, and the parameter never moves again.
+    After inf or NaN the updates are NaN.
 
     Args:
       b1: $\beta_1$, the decay of the mean, in [0, 1).
@@ -98,7 +98,7 @@ def scale_by_amsgrad(
     State: `ScaleByAmsgradState(count, mu, nu, nu_max)`, 12 bytes a parameter (24 in float64).
     Source: Reddi et al. 2018, algorithm 2 (https://arxiv.org/abs/1904.09237). Differs from the paper: means are divided
     by the sum of their weights, unless this is switched off.
-    Gradients beyond 1.8e19 count as that, as in `scale_by_adam`.
+    Gradients beyond 1.8e19 are clipped to that, as in `scale_by_adam`.
 
     Args:
       b1: as in `scale_by_adam`, in [0, 1).
@@ -187,7 +187,7 @@ def scale_by_radam(
 
     State: `ScaleByAdamState(count, mu, nu)`, 8 bytes a parameter (16 in float64).
     Source: Liu et al. 2019, algorithm 2 (https://arxiv.org/abs/1908.03265).
-    Gradients beyond 1.8e19 count as that, as in `scale_by_adam`.
+    Gradients beyond 1.8e19 are clipped to that, as in `scale_by_adam`.
 
     Args:
       b1: as in `scale_by_adam`, in [0, 1).

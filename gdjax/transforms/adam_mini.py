@@ -51,7 +51,7 @@ def scale_by_adam_mini(
     from the paper: weight decay is a transform of its own, and what a block is nobody guesses from names.
 
     Over an axis columns must be whole: divide leaves along their outputs.
-    Gradients beyond 1.8e19 count as that, as in `scale_by_adam`.
+    Gradients beyond 1.8e19 are clipped to that, as in `scale_by_adam`.
 
     Args:
       b1: $\beta_1$, in [0, 1).

@@ -29,7 +29,7 @@ def scale_by_adan(
     the shares that are kept, the paper's $1 - \beta$, as in its authors' code, and means are divided by the sum of
     their weights. Differs from Optax, which takes $1 - \beta_2$ for the $\beta_2$ before $d$ and $v$
     (google-deepmind/optax, pull request 1715).
-    Gradients beyond 6.1e18 (in float32) count as that, as in `scale_by_adam`.
+    Gradients beyond 6.1e18 (in float32) are clipped to that, as in `scale_by_adam`.
 
     Args:
       b1: $\beta_1$, in [0, 1).

@@ -31,7 +31,7 @@ def scale_by_ademamix(
     Source: Pagliardini et al. 2024, algorithm 1 (https://arxiv.org/abs/2409.03137). Differs from the paper: schedules
     count from 0, as its authors' code in JAX. Differs from Optax: one default of $\alpha$, the paper's, here and in
     `ademamix`.
-    Gradients beyond 1.8e19 count as that, as in `scale_by_adam`.
+    Gradients beyond 1.8e19 are clipped to that, as in `scale_by_adam`.
 
     Args:
       b1: $\beta_1$, in [0, 1).

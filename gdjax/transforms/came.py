@@ -47,7 +47,7 @@ def scale_by_came(
     State: `ScaleByCameState(mu, v_row, v_col, v, res_row, res_col)`, 4 bytes a parameter and 8 a row and a column of a
     factored leaf, 8 a parameter of the others (twice that in float64).
     Source: Luo et al. 2023, algorithm 2 (https://arxiv.org/abs/2307.02047); leaves of one axis as in its authors' code.
-    Gradients beyond 1.8e19 count as that, as in `scale_by_adam`.
+    Gradients beyond 1.8e19 are clipped to that, as in `scale_by_adam`.
 
     Args:
       b1: $\beta_1$, the decay of the mean of steps, in [0, 1).

@@ -29,7 +29,7 @@ def scale_by_dog(
     State: `DoGState(is_init_step, init_params, max_dist, sum_sq_norm_grads)`, a copy of the parameters and 9 bytes.
     Source: Ivgi et al. 2023, equation 1 (https://arxiv.org/abs/2302.12022). Differs from Optax: a first step given as a
     learning rate waits for the first gradient that is not zero; there it is spent on any, and all others are zero.
-    A gradient whose norm is beyond 7.2e16 (in float32) counts as scaled down to it, so that the sum stays finite.
+    A gradient whose norm is beyond 7.2e16 (in float32) is scaled down to it, so that the sum stays finite.
 
     Args:
       init_step: what the first step is made of, a pair of a word and a number in (0, inf]. `"distance"`: the first
@@ -92,7 +92,7 @@ def scale_by_dowg(init_estim_sq_dist: Positive | None = None, eps: NonNegative =
 
     State: `DoWGState(init_params, weighted_sq_norm_grads, estim_sq_dist)`, a copy of the parameters and 8 bytes.
     Source: Khaled et al. 2023, algorithm 1 (https://arxiv.org/abs/2305.16284). Differs from the paper: $\epsilon$.
-    Where $\bar r \lVert g \rVert$ is beyond 7.2e16 (in float32), the gradient counts as scaled down to it.
+    Where $\bar r \lVert g \rVert$ is beyond 7.2e16 (in float32), the gradient is scaled down to it.
 
     Args:
       init_estim_sq_dist: the first $\bar r^2$, in (0, inf]; by default `eps`, which must then not be 0.
@@ -143,9 +143,9 @@ def way(start, end):
 
 
 def _gone_and_met(gone, met, axis_name):
-    """The length of a distance and of a gradient, by one collective.
+    """Return the lengths of a distance and of a gradient, with one collective.
 
-    Each leaf of the distance is summed as it is made: a length at several scales would write it out.
+    Each leaf of the distance is summed as it is computed: a length at several scales would write it to memory.
     """
     groups = jax.tree.leaves(gone), jax.tree.leaves(met)
     over = [[axes.spread(x, axis_name) for x in of] for of in groups]
@@ -154,7 +154,7 @@ def _gone_and_met(gone, met, axis_name):
 
 
 def _with_square(total, size):
-    """A sum of squares with one more: it has room for 65,536 of the largest, and stays finite after them."""
+    """Add a square to a sum, which has room for 65,536 of the largest and stays finite after them."""
     bounded = jnp.minimum(size, largest_square(total.dtype, TERMS))
     return jnp.minimum(total + jnp.square(bounded), jnp.finfo(total.dtype).max)
 

@@ -38,7 +38,7 @@ def rounded(decay, dtype) -> Any:
 def squarable(gs, terms: float = 1):
     r"""Clip every number to the largest whose square is finite: 1.8e19 in float32; NaN stays NaN.
 
-    The square of a larger gradient would be inf, and all that a mean with inf in it divides would be 0 for ever. A step
+    The square of a larger gradient would be inf, and a mean that holds inf would make every later step 0. A step
     of $m / \sqrt v$ is the same where all gradients are scaled alike, so such a gradient still makes the step of exact
     arithmetic. `square` makes NaN of inf.
 
@@ -48,13 +48,13 @@ def squarable(gs, terms: float = 1):
 
 
 def square(x, terms=1, of=None):
-    """`|x|^2` of the number that `squarable` makes of it; NaN where `of`, by default `x` itself, is inf or NaN."""
+    """Return `|x|^2` after the clip of `squarable`; NaN where `of`, by default `x` itself, is inf or NaN."""
     of = x if of is None else of
     return tree.abs_sq(_clipped(x, largest_square(x.dtype, terms))) + tree.real_part(of - of)
 
 
 def largest_square(dtype, terms=1):
-    """The bound of `squarable`: so many squares of it have a finite sum, also after rounding."""
+    """Return the bound of `squarable`: the sum of `terms` squares of it is finite, even after rounding."""
     return 0.99 * math.sqrt(float(jnp.finfo(dtype).max) / terms)
 
 

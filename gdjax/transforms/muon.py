@@ -165,7 +165,7 @@ def _direction(updates, state, beta, nesterov):
     """The count and the momentum after a step, and what is to be made orthogonal."""
     count, g = optax.safe_increment(state.count), tree.widen(updates)
     mu = means(g, state.mu, beta)
-    g, m = jax.tree.map(lambda x: x * 2.0**-4, (g, mu))  # a direction has no size: here none overflows
+    g, m = jax.tree.map(lambda x: x * 2.0**-4, (g, mu))  # a direction has no size: scaled, it cannot overflow
     direction = looking_ahead(g, m, beta, count) if nesterov else corrected(m, beta, count)
     return count, tree.cast_like(mu, state.mu), direction
 

@@ -27,7 +27,7 @@ def scale_by_laprop(
 
     State: `ScaleByAdamState(count, mu, nu)`, 8 bytes a parameter (16 in float64).
     Source: Ziyin et al. 2020, algorithm 1 (https://arxiv.org/abs/2002.04839).
-    Gradients beyond 1.8e19 count as that, as in `scale_by_adam`.
+    Gradients beyond 1.8e19 are clipped to that, as in `scale_by_adam`.
 
     Args:
       b1: $\beta_1$, in [0, 1).
@@ -79,7 +79,7 @@ def scale_by_adopt(
     State: `ScaleByAdamState(count, mu, nu)`, 8 bytes a parameter (16 in float64).
     Source: Taniguchi et al. 2024, algorithm 2 (https://arxiv.org/abs/2411.02853); unclipped it is that algorithm
     without the clip, not algorithm 1.
-    Gradients beyond 1.8e19 count as that, as in `scale_by_adam`.
+    Gradients beyond 1.8e19 are clipped to that, as in `scale_by_adam`.
 
     Args:
       b1: $\beta_1$, in [0, 1).

@@ -26,7 +26,7 @@ def scale_by_rms(
     State: `ScaleByRmsState(nu)`, with bias correction `ScaleByRmsWithCountState(count, nu)`, 4 bytes a parameter (8 in
     float64). Source: Tieleman and Hinton 2012, lecture 6e, slide 29
     (https://www.cs.toronto.edu/~hinton/coursera/lecture6/lec6.pdf).
-    Gradients beyond 1.8e19 count as that, as in `scale_by_adam`.
+    Gradients beyond 1.8e19 are clipped to that, as in `scale_by_adam`.
 
     Args:
       decay: $\beta$, in [0, 1).
@@ -78,7 +78,7 @@ def scale_by_stddev(
     State: `ScaleByRStdDevState(mu, nu)`, with bias correction `ScaleByRStdDevWithCountState(count, mu, nu)`, 8 bytes a
     parameter (16 in float64). Source: Graves 2013, equations 38-45 (https://arxiv.org/abs/1308.0850). Differs from
     Optax: a variance that rounding makes negative counts as 0.
-    Gradients beyond 1.8e19 count as that, as in `scale_by_adam`.
+    Gradients beyond 1.8e19 are clipped to that, as in `scale_by_adam`.
 
     Args:
       decay: $\beta$, in [0, 1).
@@ -121,7 +121,7 @@ def rms_scaled(g, v, eps, eps_in_sqrt):
 
 
 TERMS = 2**16
-"""How many of the largest squares a sum has room for."""
+"""Number of the largest squares that a sum has room for."""
 
 
 @transform(elementwise=True)
@@ -133,7 +133,7 @@ def scale_by_rss(initial_accumulator_value: NonNegative = 0.1, eps: NonNegative 
     State: `ScaleByRssState(sum_of_squares)`, 4 bytes a parameter (8 in float64).
     Source: Duchi et al. 2011, figure 1 with diagonal matrices (https://jmlr.org/papers/v12/duchi11a.html). Differs from
     the paper: $\epsilon$ stands under the root.
-    Gradients beyond 7.2e16 (in float32) count as that, so that the sum has room for 65,536 of the largest squares.
+    Gradients beyond 7.2e16 (in float32) are clipped to that: the sum has room for 65,536 of the largest squares.
 
     Args:
       initial_accumulator_value: the first $s$, in [0, inf).
@@ -158,7 +158,7 @@ def scale_by_rss(initial_accumulator_value: NonNegative = 0.1, eps: NonNegative 
 
 
 def _added(g, s):
-    """A sum of squares that stays finite, so that nothing it divides stands still for ever."""
+    """Add to a sum of squares that stays finite: a step divided by inf would be 0 for ever."""
     return jnp.minimum(tree.real_part(s), (1 - 2 / TERMS) * float(jnp.finfo(s.dtype).max)) + square(g, TERMS)
 
 
@@ -177,7 +177,7 @@ def scale_by_adadelta(rho: Decay = 0.9, eps: Positive = 1e-6):
 
     State: `ScaleByAdaDeltaState(e_g, e_x)`, 8 bytes a parameter (16 in float64).
     Source: Zeiler 2012, algorithm 1 (https://arxiv.org/abs/1212.5701).
-    Gradients beyond 1.8e19 count as that, as in `scale_by_adam`.
+    Gradients beyond 1.8e19 are clipped to that, as in `scale_by_adam`.
 
     Args:
       rho: $\rho$, in [0, 1).

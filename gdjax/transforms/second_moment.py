@@ -39,7 +39,7 @@ def scale_by_belief(
 
     State: `ScaleByBeliefState(count, mu, nu)`, 8 bytes a parameter (16 in float64).
     Source: Zhuang et al. 2020, algorithm 2 (https://arxiv.org/abs/2010.07468).
-    Gradients beyond 9.1e18 (in float32) count as that, as in `scale_by_adam`.
+    Gradients beyond 9.1e18 (in float32) are clipped to that, as in `scale_by_adam`.
 
     Args:
       b1: $\beta_1$, in [0, 1).
@@ -95,7 +95,7 @@ def scale_by_yogi(
     Source: Zaheer et al. 2018, algorithm 2
     (https://papers.nips.cc/paper/2018/hash/90365351ccc7437a1309dc64e4db32a3-Abstract.html). Differs from the paper:
     means are divided by the sum of their weights, and $m$ starts at the initial value too, as in Optax.
-    Gradients beyond 1.8e19 count as that, as in `scale_by_adam`.
+    Gradients beyond 1.8e19 are clipped to that, as in `scale_by_adam`.
 
     Args:
       b1: $\beta_1$, in [0, 1).
@@ -148,7 +148,7 @@ def scale_by_novograd(
 
     State: `ScaleByNovogradState(count, mu, nu)`, 4 bytes a parameter and 4 a leaf (8 in float64).
     Source: Ginsburg et al. 2019, algorithm 1 (https://arxiv.org/abs/1905.11286).
-    A leaf whose gradient has a norm beyond 1.8e19 (in float32) counts as scaled down to it, so that $v$ stays finite.
+    A leaf whose gradient has a norm beyond 1.8e19 (in float32) is scaled down to it, so that $v$ stays finite.
 
     Args:
       b1: $\beta_1$, in [0, 1).

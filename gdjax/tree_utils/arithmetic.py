@@ -28,7 +28,7 @@ def tree_add(tree_x: Tree, tree_y: Tree, *other_trees: Tree) -> Tree:
 
 
 def tree_scale(scalar: ArrayLike, tree: Tree) -> Tree:
-    """Return `scalar * tree`, each leaf in its dtype; of a real leaf and a complex number, complex.
+    """Return `scalar * tree`, each leaf in its dtype; a real leaf times a complex number is complex.
 
     Args:
       scalar: a number.
@@ -82,12 +82,12 @@ def tree_clip(tree: Tree, min_value: ArrayLike | None = None, max_value: ArrayLi
 
 
 def _wide(x: Any) -> Any:
-    """A narrow array in float32, anything else as it is."""
+    """Return a narrow array in float32, anything else as it is."""
     narrow = hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)
     return as_dtype(x, wide(jnp.dtype(jnp.result_type(x)))) if narrow else x
 
 
 def _rounded(x: Any, dtype: Any) -> Any:
-    """A real or complex result in the dtype of what it is made of, where that is real or complex as well."""
+    """Return a real or complex result in the dtype of its operands, if that is real or complex too."""
     kept = jnp.complexfloating if jnp.iscomplexobj(x) else jnp.inexact
     return as_dtype(x, dtype) if hasattr(x, "dtype") and jnp.issubdtype(dtype, kept) else x

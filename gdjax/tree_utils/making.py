@@ -12,7 +12,7 @@ from gdjax.tree import Tree, path
 
 
 def tree_cast(tree: Tree, dtype: DTypeLike | None) -> Tree:
-    """Return the tree with each leaf in a dtype; the tree as it is where that is `None`.
+    """Return the tree with each leaf in a dtype, or the tree itself if that is `None`.
 
     Args:
       tree: a tree of numbers, or of `jax.ShapeDtypeStruct`.

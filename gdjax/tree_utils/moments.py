@@ -1,4 +1,4 @@
-"""Moving averages of gradients, for transforms of one's own."""
+"""Moving averages of gradients, for transforms that you write."""
 
 import math
 from typing import Any
@@ -65,7 +65,7 @@ def update_moment_per_elem_norm(updates: Tree, moments: Tree, decay: ArrayLike, 
 def bias_correction(moment: Tree, decay: ArrayLike, count: ArrayLike) -> Tree:
     """Return `moment / (1 - decay^count)`, each leaf in its dtype.
 
-    Of a Python number `decay`, the difference is taken of its logarithm, without rounding `decay` to float32.
+    For a Python number `decay`, the divisor is computed from its logarithm, without rounding `decay` to float32.
 
     Args:
       moment: moving averages that began at 0.

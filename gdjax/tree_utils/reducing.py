@@ -1,4 +1,4 @@
-"""One number of a whole tree."""
+"""Reductions of a whole tree to one number."""
 
 import functools
 import operator
@@ -13,7 +13,7 @@ from gdjax.tree import Tree, abs_sq, as_dtype, path, wide
 
 
 def tree_sum(tree: Tree, associative_reduction: bool = False) -> Any:
-    """Return the sum of all numbers: of narrow leaves in float32, of integers an integer, of none 0.
+    """Return the sum of all numbers: float32 for narrow leaves, an integer for integers, 0 for no numbers.
 
     Args:
       tree: a tree of numbers.
@@ -112,7 +112,7 @@ def _most(of_leaf: Callable[..., Any], of_two: Callable[..., Any], tree: Tree, o
 
 
 def _wide(x: Any) -> jax.Array:
-    """An array in the dtype in which it is summed: integers stay integers."""
+    """Return an array in the dtype in which it is summed; integers stay integers."""
     inexact = jnp.issubdtype(jnp.result_type(x), jnp.inexact)
     return as_dtype(x, wide(jnp.dtype(jnp.result_type(x)))) if inexact else jnp.asarray(x)
 

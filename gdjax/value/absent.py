@@ -17,7 +17,7 @@ class Untouched:
 
 
 def chosen(params: Any, updates: Any) -> Any:
-    """Return the parameters that have an update, `None` in the place of the others."""
+    """Return the parameters that have an update, and `None` for the others."""
     if params is None or jax.tree.structure(params) == jax.tree.structure(updates):
         return params
     try:
@@ -27,7 +27,7 @@ def chosen(params: Any, updates: Any) -> Any:
 
 
 def completed(part: Any, whole: Any) -> Any:
-    """Return a part with the leaves of the whole in the place of its `None`."""
+    """Fill each `None` of a part with the leaf of the whole."""
     return jax.tree.map(lambda x, other: other if x is None else x, part, whole, is_leaf=_is_none)
 
 
@@ -59,7 +59,7 @@ def fitting(init: Callable[[Any], Any], state: Any, updates: Any, params: Any) -
 
 
 def refilled(state: Any, part: Any) -> Any:
-    """Return a state with a part of it in its place; what is no part of it, as it is."""
+    """Put a part of a state back into it; return anything else as it is."""
     if jax.tree.structure(state) == jax.tree.structure(part):
         return part
     try:

@@ -55,7 +55,7 @@ def leaves(argument: Any, slot: Slot, opaque: Callable[[Any, Slot], Value]) -> A
 
 
 def require_levels(schedule: Schedule, slot: Slot) -> None:
-    """Refuse a schedule that goes below zero where its parameter may not: as far as its Python numbers tell."""
+    """Refuse a schedule that goes below zero where its parameter may not, as far as its Python numbers show."""
     for name, level in _levels(schedule):
         if isinstance(level, float) and level < 0 and slot.interval is not None and not slot.interval.holds(level):
             raise ValueError(
@@ -64,7 +64,7 @@ def require_levels(schedule: Schedule, slot: Slot) -> None:
 
 
 def _levels(node: Any) -> Iterator[tuple[str, Any]]:
-    """The values that schedules take, by the names of their parameters: those that may be any number."""
+    """Yield the values that schedules reach, by parameter: those of parameters that may be any number."""
     if type(node) is Schedule:
         for name, own in node.factory.slots.items():
             argument = node.arguments[name]
@@ -94,7 +94,7 @@ def static(argument: Any, slot: Slot) -> Any:
 
 
 def _require_dtype(name: str, slot: Slot) -> None:
-    """Refuse the name of no dtype."""
+    """Refuse a string that names no dtype."""
     try:
         jnp.dtype(name)
     except TypeError:
@@ -111,7 +111,7 @@ def refusal(argument: Any, slot: Slot) -> TypeError:
 
 
 def _way(argument: Any, slot: Slot) -> str:
-    """What to write in the place of an argument of another kind, where that can be told."""
+    """Suggest what to write instead of an argument of another kind, if that is clear."""
     if called := uncalled(argument):
         return called
     if isinstance(argument, str) and "(" in argument:
@@ -178,5 +178,5 @@ def _own(argument: Any) -> Any:
 
 
 def _is_dtype(argument: Any) -> bool:
-    """Is this the type of a number in NumPy or JAX?"""
+    """Return whether this is a type of numbers in NumPy or JAX."""
     return isinstance(argument, type(jnp.float32)) or (isinstance(argument, type) and issubclass(argument, np.generic))

@@ -33,7 +33,7 @@ class Value:
         """Run the factory's body on the arguments.
 
         It runs anew at every use, since what it makes under one trace must not live on in the next. A value of plain
-        numbers and words (the chain of a named optimizer) belongs to no trace: it is made once.
+        numbers and strings (the chain of a named optimizer) belongs to no trace: it is made once.
         """
         if "_body" in self.__dict__:
             return self.__dict__["_body"]
@@ -120,7 +120,7 @@ class Value:
         return _restored, (self.factory, {name: x for name, x in self.arguments.items() if not self._is_implied(name)})
 
     def _is_implied(self, name: str) -> bool:
-        """Is this argument a default that has no expression?"""
+        """Return whether this argument is a default that has no expression."""
         argument, default = self.arguments[name], self.factory.defaults.get(name)
         shown = text(argument)
         return "<" in shown and shown == text(default) and fingerprint(argument) == fingerprint(default)
@@ -150,7 +150,7 @@ class Static:
 
 
 def _is_plain(argument: Any) -> bool:
-    """Whether an argument is made of numbers and words alone, none of them traced."""
+    """Return whether an argument consists of numbers and strings alone, none of them traced."""
     if isinstance(argument, Value):
         return all(map(_is_plain, argument.arguments.values()))
     if isinstance(argument, Mapping):

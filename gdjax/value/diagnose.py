@@ -26,18 +26,18 @@ _LEFT_OUT = "Leave such leaves out with masked, or give them frozen() in by_path
 
 
 def require_inexact(who: str, what: str, params: Any, way: str = _LEFT_OUT) -> None:
-    """Refuse leaves that are no floats, by path."""
+    """Refuse leaves that are not floating, by path."""
     if not_inexact(params):
         raise inexact_error(who, what, params, way)
 
 
 def not_inexact(params: Any) -> set[int]:
-    """Return the identities of the leaves that are no floats."""
+    """Return the identities of the leaves that are not floating."""
     return {id(leaf) for leaf in jax.tree.leaves(params) if not _inexact(leaf)}
 
 
 def inexact_error(who: str, what: str, params: Any, way: str = _LEFT_OUT) -> "InexactError":
-    """Return the error for a leaf that is no float, by path."""
+    """Return the error for a leaf that is not floating, by path."""
     path, leaf = next((path, leaf) for path, leaf in tree.leaves_with_paths(params) if not _inexact(leaf))
     where = f"{what} at {path!r}" if path else what
     return InexactError(f"{who}: {where} must be floating or complex, got {short(leaf)}. {way}")
@@ -53,7 +53,7 @@ def require_real(who: str, what: str, params: Any) -> None:
 
 
 def require_arrays(who: str, params: Any, error: Exception) -> None:
-    """Explain an error by the leaves that are no arrays, by path, or by the lack of any; return if there is no such."""
+    """Explain an error by a leaf that is not an array, or by a lack of leaves; return if neither is so."""
     leaves = jax.tree_util.tree_leaves_with_path(params, is_leaf=lambda x: x is None)
     for keys, leaf in leaves:
         if leaf is None or isinstance(leaf, jax.ShapeDtypeStruct):
@@ -70,7 +70,7 @@ MAX_COUNT = 2**31 - 1
 
 
 def require_count(who: str, name: str, number: Any) -> None:
-    """Refuse what is no integer of at least 1, or larger than a counter can be."""
+    """Refuse anything but an integer from 1 to the largest of a counter."""
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise ValueError(f"{who}: {name} must be an integer of 1 at least, got {_shown(number)}.")
     if number > MAX_COUNT:
@@ -88,7 +88,7 @@ def require_params(who: str, params: Any) -> None:
 
 
 def require_optimizer(who: str, tx: Any) -> None:
-    """Refuse what is no optimizer."""
+    """Refuse anything but an optimizer."""
     if isinstance(tx, type) or not (callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None))):
         way = "; gd.parse reads a text" if isinstance(tx, str) else uncalled(tx) or "; call it" * callable(tx)
         raise TypeError(f"{who}: tx must be an optimizer, a value or one of Optax, got {brief(tx)}{way}.")
@@ -105,7 +105,7 @@ def mismatches(tx: Any, updates: Any, state: Any, params: Any) -> Iterator[None]
             raise
         if what := misplaced.of_update(tx, updates, state, params):
             raise MismatchError(who, what) from error
-        if (names := _missing(error)) and who != "opaque_transform":  # what is around a plain one has a name
+        if (names := _missing(error)) and who != "opaque_transform":  # the transform around it has a name
             call = "".join(f", {name}=..." for name in names)
             say = f"{who} needs {', '.join(names)}: call tx.update(grads, state, params{call})."
             raise MissingError(say) from error
@@ -128,7 +128,7 @@ def mismatches(tx: Any, updates: Any, state: Any, params: Any) -> Iterator[None]
 
 
 class MismatchError(ValueError):
-    """An error that names its cause already: who found it, and what it is."""
+    """An error whose cause is known: who found it, and what it is."""
 
     def __init__(self, who: str, what: str):
         super().__init__(f"{who}: {what}.")
@@ -139,27 +139,27 @@ class MismatchError(ValueError):
 
 
 class MissingError(TypeError):
-    """An update without an extra argument that it needs."""
+    """An update that lacks an extra argument."""
 
 
 def _missing(error: BaseException) -> list[str]:
-    """The extra arguments that a function of Optax, called by its update, was not given."""
+    """Return the extra arguments that an update function of Optax was not given."""
     found = re.search(r"update_fn\(\) missing \d+ required keyword-only arguments?: (.*)", str(error))
     return re.findall(r"'(\w+)'", found[1]) if found and isinstance(error, TypeError) else []
 
 
 class InexactError(TypeError):
-    """Leaves that are no floats."""
+    """Leaves that are not floating."""
 
 
 def _stands_for(tx: Any) -> str | None:
-    """The name of the transform that a named optimizer stands for."""
+    """Return the name of the transform that a named optimizer stands for."""
     body = tx.body()
     return body.factory.__name__ if hasattr(body, "factory") else None
 
 
 def _is_raised_by_user(error: BaseException) -> bool:
-    """Whether a `raise` outside of the libraries made an error."""
+    """Return whether a `raise` outside of the libraries raised an error."""
     at = error.__traceback__
     while at is not None and at.tb_next is not None:
         at = at.tb_next

@@ -104,7 +104,7 @@ class Factory(Generic[P, V]):
         return value
 
     def run(self, arguments: Mapping[str, Any]) -> Any:
-        """Run the body, an array of one number as that number."""
+        """Run the body; an array of one number is given to it as a scalar."""
         given = OrderedDict((name, _scalar(x) if self.slots[name].scalar else x) for name, x in arguments.items())
         bound = inspect.BoundArguments(self.signature, given)
         return self.function(*bound.args, **bound.kwargs)
@@ -132,7 +132,7 @@ class Factory(Generic[P, V]):
         return hash((self.function, self.static))
 
     def _ranges(self) -> Mapping[str, Interval]:
-        """The ranges of parameters by name, where annotations have none: the signature says all."""
+        """Return ranges of parameters whose annotations have none: by default there are no such ranges."""
         return {}
 
     def _usage(self) -> str:
@@ -164,7 +164,7 @@ def transform(function: Any = None, /, *, any_dtype: bool | None = None, **decla
 
     Extra arguments follow Optax: what no part of an optimizer names is ignored, so `value`, `grad` and `value_fn`
     (`make_step` always gives them) may be given to any. The exception is `weight`, which says how much a gradient
-    counts in a mean: if no part takes it, it is an error. An update function says so by the name `weight` in its
+    counts in a mean: if no part takes it, it is an error. An update function takes it by naming `weight` in its
     signature. A `weight` of None counts as not given.
 
     A factory may return a third function, `again(updates, state, params)`: the updates, told from the state after them,
@@ -316,10 +316,10 @@ def lift(
 
 
 class Lifted(Factory[P, GradientTransform]):
-    """A factory of transforms written without a thought of Explicit axes, ranges, 16-bit numbers or donated buffers."""
+    """A factory of transforms that were not written for Explicit axes, ranges, 16-bit numbers or donated buffers."""
 
     def _ranges(self) -> Mapping[str, Interval]:
-        """Optax's names, but for transforms: `scale_by_learning_rate` takes any number."""
+        """Return the ranges of Optax's names; a `scale_by_` transform takes any learning rate."""
         free = {"learning_rate"} if self.__name__.startswith("scale_by_") else set()
         return {name: interval for name, interval in RANGES.items() if name not in free}
 
@@ -328,7 +328,7 @@ class Lifted(Factory[P, GradientTransform]):
         return automatic(self._body, arguments)
 
     def _body(self, arguments: Mapping[str, Any]) -> Any:
-        """The functions of the body, in float32 unless they only pass leaves on."""
+        """Run the body, and make its functions compute in float32 unless they only pass leaves on."""
         body = super().run(arguments)
         if isinstance(body, Value) or not (isinstance(body, tuple) and len(body) == 2):
             return body

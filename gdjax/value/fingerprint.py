@@ -51,7 +51,7 @@ def _content(x: np.ndarray) -> bytes:
     """The bytes of an array, with the same bits for every NaN."""
     numbers = x.reshape(-1).view(np.real(x).dtype) if x.dtype.kind == "c" else x
     if jnp.issubdtype(numbers.dtype, jnp.floating):
-        with np.errstate(invalid="ignore"):  # NaNs that signal
+        with np.errstate(invalid="ignore"):  # signaling NaNs
             if (nan := np.isnan(numbers)).any():
                 numbers = np.where(nan, np.array(math.nan, numbers.dtype), numbers)
     return numbers.tobytes()

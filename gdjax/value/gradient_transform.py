@@ -24,7 +24,7 @@ class Functions(NamedTuple):
 
 
 class Method:
-    """One of the two functions of a transform; it prints the value that it belongs to, where tuples are printed."""
+    """One of the two functions of a transform. Where tuples are printed, it shows the value that it belongs to."""
 
     __name__: str
 
@@ -34,7 +34,7 @@ class Method:
 
     @functools.cached_property
     def _value(self) -> Any:
-        """The value made again, once: a tuple cannot be held by its own parts."""
+        """Make the value again, once: the parts of a tuple cannot hold it."""
         kind, factory, arguments = self._made_of
         return kind(factory, arguments)
 
@@ -74,8 +74,8 @@ class GradientTransform(Value, optax.GradientTransformationExtraArgs):
 
     - `init(params)` returns the state.
     - `update(updates, state, params=None, **extra_args)` returns the new updates and the new state. Extra
-      arguments that no part of the transform names are ignored, as in Optax. Only a `weight` of the gradients that
-      none takes is an error, since the mean would be another one.
+      arguments that no part of the transform names are ignored, as in Optax. Only a `weight` of the gradients that none
+      takes is an error, since the mean would be wrong.
     """
 
     def __new__(cls, factory: Any, arguments: Mapping[str, Any]) -> "GradientTransform":
@@ -196,6 +196,6 @@ def _accepted(update: Callable[..., Any], extra_args: dict[str, Any]) -> dict[st
 
 
 def _takes_any(tx: GradientTransform) -> bool:
-    """Whether it takes leaves that have no gradient."""
+    """Return whether a transform takes leaves that have no gradient."""
     declared = tx.factory.any_dtype
     return tx.factory.composes if declared is None else declared

@@ -12,12 +12,12 @@ Keys = tuple[str, ...]
 
 
 def locate(value: Any, where: str, use: Callable[[Any, list[Keys]], str]) -> Keys:
-    """The way to the one hyperparameter that a name or a path means.
+    """Find the one hyperparameter that a name or a path means.
 
     Args:
       value: where to look.
       where: the name or the path.
-      use: says how one of several is reached, for the error where several have the name.
+      use: writes how to reach one of several, for the error where several have the name.
     """
     ways = list(hyperparams(value))
     found = [(where,)] if where in value.arguments else [way for way in ways if "/".join(way) == where]
@@ -35,12 +35,12 @@ def locate(value: Any, where: str, use: Callable[[Any, list[Keys]], str]) -> Key
 
 
 def reading(value: Any, ways: list[Keys]) -> str:
-    """Say how one of several hyperparameters is read."""
+    """Say how to read one of several hyperparameters."""
     return f"write {' or '.join(_expression(value, way) for way in ways)}"
 
 
 def changing(argument: Any) -> Callable[[Any, list[Keys]], str]:
-    """Say how one of several hyperparameters is changed into an argument."""
+    """Return a function that says how to set one of several hyperparameters to an argument."""
 
     def said(value: Any, ways: list[Keys]) -> str:
         paths = ["/".join(way) for way in ways]
@@ -51,7 +51,7 @@ def changing(argument: Any) -> Callable[[Any, list[Keys]], str]:
 
 
 def _expression(node: Any, way: Keys) -> str:
-    """The expression of what stands at the end of a way: `tx.transforms[0].learning_rate`."""
+    """Write the expression of one hyperparameter: `tx.transforms[0].learning_rate`."""
     written = "tx"
     for key in way:
         is_sequence = isinstance(node, (list, tuple)) and not hasattr(node, "arguments")

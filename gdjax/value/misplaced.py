@@ -1,4 +1,4 @@
-"""Arguments of `init` and `update` in another order, not called, or not unpacked."""
+"""Arguments of `init` and `update` in the wrong order, not called, or not unpacked."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ _UNPACK = "unpack it: updates, state = tx.update(grads, state, params)"
 
 
 def of_update(tx: Any, updates: Any, state: Any, params: Any) -> str | None:
-    """Say which argument of a failed update is not what its place asks for, if that can be told.
+    """Say which argument of a failed update is in the wrong place, if that is clear.
 
     Args:
       tx: a transform.
@@ -48,7 +48,7 @@ def of_apply(params: Any, updates: Any) -> str | None:
 
 
 def _uncalled(updates: Any, state: Any) -> str | None:
-    """A function where its result is meant, or an optimizer where its state is."""
+    """Find a function where its result is meant, or an optimizer where its state is."""
     if _is_optimizer(state):
         return "state must be what tx.init(params) returns, got an optimizer"
     if _is_function(state):
@@ -63,7 +63,7 @@ def _uncalled(updates: Any, state: Any) -> str | None:
 
 
 def _swapped(tx: Any, updates: Any, state: Any, params: Any) -> str | None:
-    """Arguments that fit in another order."""
+    """Find arguments that fit in another order."""
     if _fits(tx, updates, state):
         return None
     if _fits(tx, state, updates) or (_state_in(updates) and not _state_in(state)):
@@ -78,7 +78,7 @@ def _swapped(tx: Any, updates: Any, state: Any, params: Any) -> str | None:
 
 
 def _paired(tx: Any, updates: Any, state: Any, params: Any) -> str | None:
-    """Pairs that were not unpacked."""
+    """Find pairs that were not unpacked."""
     pair = type(state) is tuple and len(state) == 2 and _alike(state[0], updates)
     if pair and not _fits(tx, updates, state) and _fits(tx, updates, state[1]):
         return f"state is the pair that tx.update returned; {_UNPACK}"
@@ -92,10 +92,10 @@ def _paired(tx: Any, updates: Any, state: Any, params: Any) -> str | None:
 
 
 def _fits(tx: Any, params: Any, state: Any) -> bool:
-    """Tell if a state has the structure of one of these parameters."""
+    """Return whether a state has the structure of one for these parameters."""
     try:
         return jax.tree.structure(jax.eval_shape(tx.init, params)) == jax.tree.structure(state)
-    except Exception:  # whatever an init makes of what are no parameters
+    except Exception:  # an init may fail in any way on something else
         return False
 
 
@@ -108,12 +108,12 @@ def _is_optimizer(x: Any) -> bool:
 
 
 def _is_function(x: Any) -> bool:
-    """Tell if something is a function, and not a pytree that can be called as modules can."""
+    """Return whether something is a function, and not a callable pytree as modules are."""
     return callable(x) and jax.tree.structure(x) == jax.tree.structure(0)
 
 
 def _state_in(tree: Any) -> str | None:
-    """The name of the first state of Optax, or of these transforms, that something is or holds side by side."""
+    """Return the name of the first state of Optax or gdjax that something is, or holds side by side."""
     parts = tree if type(tree) in (tuple, list) else [tree]
     return next((type(part).__name__ for part in parts if _is_state(type(part))), None)
 

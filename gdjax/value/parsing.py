@@ -18,9 +18,9 @@ MAX_TEXT = 1_000_000
 MAX_DEPTH = 50
 """Levels of calls and brackets that `parse` reads at the most."""
 MAX_ECHO = 80
-"""Characters of a text that a reason repeats at the most; 120 around the column stand below it."""
+"""Most characters of a text that a reason repeats; 120 around the column stand below it."""
 MAX_REASON = 600
-"""Characters of a reason at the most."""
+"""Most characters of a reason."""
 
 
 class ParseError(ValueError):
@@ -48,13 +48,13 @@ def parse(text: str, names: Mapping[str, Callable[..., Any]], wanted: str = "a t
 
 
 _STRINGS = re.compile(r"""([A-Za-z]{0,2})('''|\"\"\"|'|")(?:\\.|(?!\2).)*\2|['"].*""", re.DOTALL)
-"""A string and what stands before it; of one that does not end the rest of the text, so that it is read once."""
+"""A string and its prefix; an unterminated one takes the rest of the text, so that it is read once."""
 
 
 def _escaped(text: str) -> str:
     r"""Double the backslashes that escape nothing, as in `'\d'`.
 
-    Python reads them so too, but warns; and to silence a warning is to silence it in every thread.
+    Python reads them the same way but warns, and silencing the warning would silence it in every thread.
     """
 
     def in_string(found: re.Match[str]) -> str:
@@ -197,7 +197,7 @@ def _error(text: str, number: int, column: int, reason: str) -> ParseError:
 
 
 def _without_echo(reason: str, text: str) -> str:
-    """A reason cut off where it repeats a long part of the text, or is long itself."""
+    """Cut off a reason where it repeats a long part of the text, or is long itself."""
     reason = _clipped(reason, MAX_REASON)
     long = (i for i in range(len(reason) - MAX_ECHO) if reason[i : i + MAX_ECHO + 1] in text)
     end = next(long, None)

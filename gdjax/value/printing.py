@@ -71,12 +71,12 @@ def text(x: Any, ordered: bool = True) -> str:
 
 
 def _key(key: Any) -> str:
-    """A key of a dict: a string or an integer has an expression."""
+    """Write a key of a dict: a string or an integer has an expression."""
     return text(key) if isinstance(key, (str, int)) else f"<{_bare(text(key))}>"
 
 
 def _words(x: Any, ordered: bool) -> str:
-    """What something without an expression is, in words that two equal ones share."""
+    """Describe something without an expression; equal ones get equal words."""
     if isinstance(x, (set, frozenset)):
         return f"{type(x).__name__} {', '.join(sorted(_bare(text(item)) for item in x))}"
     if isinstance(x, Mapping):
@@ -86,12 +86,12 @@ def _words(x: Any, ordered: bool) -> str:
 
 
 def _bare(words: str) -> str:
-    """Words without brackets of their own, which may stand in one pair of them."""
+    """Remove angle brackets from words, so that one pair can go around them."""
     return words.replace("<", "").replace(">", "")
 
 
 def _array(x: Any) -> str:
-    """An array as nested lists and a dtype; the shape too where lists do not show it."""
+    """Write an array as nested lists and a dtype, with the shape where lists do not show it."""
     if isinstance(x, jax.Array):
         if x.is_deleted() or not x.is_fully_addressable:
             return f"<{'deleted' if x.is_deleted() else 'global'} {x.dtype}{list(x.shape)}>"
@@ -114,14 +114,14 @@ def _elements(x: np.ndarray) -> str:
 
 
 def _complex(x: Any) -> str:
-    """A complex number as a sum, or as its parts where the sum has another sign or is not finite."""
+    """Write a complex number as a sum, or as its parts where a sum loses a sign or is not finite."""
     finite = math.isfinite(x.real) and math.isfinite(x.imag)
     loses_sign = not (x.real and x.imag) and min(math.copysign(1.0, part) for part in (x.real, x.imag)) < 0
     return str(x) if finite and not loses_sign else f"complex({_signed(str(x.real))}, {_signed(str(x.imag))})"
 
 
 def _signed(number: str) -> str:
-    """A number as text; a negative zero is no integer, which has none."""
+    """Return a number's text; a negative zero needs a point, since integers have none."""
     return "-0.0" if number == "-0" else number
 
 

@@ -11,7 +11,7 @@ from gdjax.value.printing import brief, uncalled
 
 
 class _FunctionOfTheStep(type):
-    """The type of a type whose instances are known by what they do, as those of `optax.Schedule` are."""
+    """A metaclass that counts every function of the step as an instance, as `optax.Schedule` does."""
 
     def __instancecheck__(cls, instance: Any) -> bool:
         return callable(instance) and not isinstance(instance, type) and not uncalled(instance)

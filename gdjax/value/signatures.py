@@ -16,7 +16,7 @@ from gdjax.value.slots import Scalar, ScalarOrSchedule
 _SHORT = {ScalarOrSchedule: "ScalarOrSchedule", jax.typing.ArrayLike: "ArrayLike", Scalar: "Scalar"}
 """Unions that have a name, the larger ones first."""
 _RECURSIVE = (collections.abc.Iterable, collections.abc.Mapping)
-"""What Chex's type of a tree is made of."""
+"""Parts of Chex's recursive type of a tree."""
 
 
 class Parameter(inspect.Parameter):
@@ -75,7 +75,7 @@ def short(annotation: Any) -> str:
 
 
 def _union(members: list[Any]) -> list[str]:
-    """The members of a union in short, several as one where they have a name together."""
+    """Write the members of a union in short, several as one where they have a common name."""
     recursive = [x for x in members if get_origin(x) in _RECURSIVE and "ForwardRef" in str(get_args(x))]
     if recursive:
         rest = [x for x in members if x not in recursive and x not in get_args(jax.typing.ArrayLike)]
@@ -88,6 +88,6 @@ def _union(members: list[Any]) -> list[str]:
 
 
 def _members(part: Any) -> list[Any]:
-    """The members of a union within a range, or the type itself."""
+    """Return the members of a union, annotated or not, or the type itself."""
     base = get_args(part)[0] if get_origin(part) is Annotated else part
     return [*get_args(base)] if get_origin(base) in (Union, types.UnionType) else [base]

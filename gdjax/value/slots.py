@@ -62,13 +62,13 @@ class Slot:
     """Of what is no leaf: whether it is true or false and nothing else."""
     interval: Interval | None = None
     several: bool = False
-    """Whether it takes any number of arguments."""
+    """True if it takes any number of arguments."""
     kind: Any = None
     """Of a leaf that is a value of some other kind: that kind, whose `taken` makes one of an argument."""
 
     @property
     def scalar(self) -> bool:
-        """Whether it is a leaf that holds one number or schedule, and no container of them."""
+        """Return whether it is a leaf that holds one number or schedule, and no container of them."""
         return "number" in self.takes and "container" not in self.takes
 
     def number(self, value: Any) -> Any:
@@ -90,7 +90,7 @@ class Slot:
         return value
 
     def way(self, value: Any) -> str:
-        """What to write in the place of a number out of range, where that can be told."""
+        """Suggest what to write instead of a number out of range, if that is clear."""
         if "learning_rate" in self.name and value < 0:
             return "; give a positive one, and wrap the optimizer, gd.maximize(tx), to climb"
         return ""
@@ -108,7 +108,7 @@ RANGES = {
     "l2_norm_clip": Interval("(0, inf]"),
     "noise_multiplier": Interval("[0, inf)"),
 }
-"""The ranges of what Optax names so everywhere, for factories whose annotations have none."""
+"""Ranges of names that mean the same throughout Optax, for factories whose annotations have none."""
 
 
 def slots(

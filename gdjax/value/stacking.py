@@ -39,7 +39,7 @@ def stack(values: Iterable[V]) -> V:
 
 
 def _difference(first: Any, other: Any, at: str = "") -> str | None:
-    """The first place where two values differ in more than numbers of one shape: where, and what each has there."""
+    """Say where two values first differ in more than numbers of one shape, and what each has there."""
     ours, theirs = dict(children(first)), dict(children(other))
     unlike = type(first) is not type(other) or getattr(first, "factory", None) != getattr(other, "factory", None)
     if unlike or ours.keys() != theirs.keys():

@@ -53,16 +53,16 @@ ELSEWHERE = {
     "name": "gd.named_chain gives names to the parts of a chain",
     "foreach fused capturable jit_compile differentiable": "leave it out, jax.jit does this",
 }
-"""Where something is to be had, for the words that no parameter of a factory stands for."""
+"""Advice for words that no parameter of a factory stands for."""
 
 
 def unknown(given: Mapping[str, Any], parameters: Collection[str]) -> str:
-    """Say of arguments that no parameter has their names which ones are meant, or where else to have them."""
+    """Explain arguments that no parameter has: which ones are meant, or what to use instead."""
     return "; ".join(f"no parameter {name!r}{_hint(name, argument, parameters)}" for name, argument in given.items())
 
 
 def meant(name: str, parameters: Collection[str]) -> list[str]:
-    """The parameters that a name stands for: one, several for a pair, or none."""
+    """Return the parameters that a name stands for: one, several for a pair, or none."""
     word = name.lower()
     for words, ours in MEANS:
         if word in words.split() and (found := [p for p in ours.split() if p in parameters]):

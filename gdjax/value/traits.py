@@ -112,7 +112,7 @@ def reduced_over(tx: Any) -> tuple[Any, ...]:
 def takers(tx: Any, name: str) -> list[Any]:
     """Return the transforms within one whose update functions name an extra argument.
 
-    An Optax transformation that takes any is among them as it is: what it does with them cannot be known.
+    A plain Optax transformation that takes any extra argument is included: its use of them is unknown.
     """
     if not isinstance(tx, Value):
         return [tx] if _names_extra(tx.update, name) is not False else []
@@ -130,7 +130,7 @@ def takers(tx: Any, name: str) -> list[Any]:
 
 
 def _names_extra(update: Callable[..., Any], name: str) -> bool | None:
-    """Whether an update function names an extra argument; `None` if it takes any."""
+    """Return whether an update function names an extra argument; `None` if it takes any."""
     parameters = inspect.signature(update).parameters
     if name in parameters:
         return True
@@ -138,7 +138,7 @@ def _names_extra(update: Callable[..., Any], name: str) -> bool | None:
 
 
 def _is_of_optax(tx: Value, update: Any) -> bool:
-    """Whether Optax alone wrote a transform. A plain transformation may have others within."""
+    """Return whether Optax alone wrote a transform. A plain transformation may have others within."""
     opaque = tx.factory.__name__ == "opaque_transform"
     return not opaque and str(getattr(update, "__module__", "")).partition(".")[0] == "optax"
 
@@ -153,7 +153,7 @@ def require_effect(who: str, tx: Any, extra_args: Mapping[str, Any]) -> None:
 
 
 def keeps_weights(tx: Any) -> bool:
-    """Whether any transform of this package within one weighs steps against each other, and not members alone."""
+    """Return whether a gdjax transform within one weighs steps against each other, and not only members."""
     found = [part for part in takers(tx, "weight") if isinstance(part, Value)]
     return any(not part.factory.traits.reduces and _names_extra(part.body()[1], "weight") for part in found)
 
@@ -161,8 +161,8 @@ def keeps_weights(tx: Any) -> bool:
 def handed(transforms: Sequence[Any], extra_args: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the extra arguments for each of several transforms, in the order in which they are applied.
 
-    A `weight` goes to those that take it. After one that reduces over an axis it is the sum over that axis, as the
-    gradients are everybody's from there on.
+    A `weight` goes to those that take it. After a transform that reduces over an axis, it is the sum over that axis:
+    the gradients are then the same on all members.
     """
     weight = extra_args.get("weight")
     if weight is None:
@@ -213,7 +213,7 @@ def refuse_examples(who: str, inner: Any, name: str = "inner") -> None:
 
 
 def bearer(tx: Any, trait: str) -> Value | None:
-    """The first transform within one that has a trait itself."""
+    """Return the first transform within one that has a trait itself."""
     if not isinstance(tx, Value) or getattr(tx.factory.traits, trait):
         return tx if isinstance(tx, Value) else None
     return next((found for part in _parts(tx) if (found := bearer(part, trait)) is not None), None)

@@ -18,8 +18,8 @@ Pair = tuple[Callable[..., Any], Callable[..., Any]]
 def widened(pair: Pair) -> Pair:
     """Give `(init, update)` 16-bit leaves as float32, and return updates in the dtypes of the gradients.
 
-    So are parameters, and the extra arguments `value` and `grad`. A function among the extra arguments (`value_fn`,
-    `obj_fn`) is called with parameters of the caller's dtypes, and what it returns is widened.
+    Parameters and the extra arguments `value` and `grad` are widened too. A function among the extra arguments
+    (`value_fn`, `obj_fn`) is called with parameters of the caller's dtypes, and what it returns is widened.
     """
     init, update = pair
 
@@ -43,7 +43,7 @@ def widened(pair: Pair) -> Pair:
 
 
 def settled(who: str, pair: Pair) -> Pair:
-    """Keep the state of `(init, update)` as `init` made it, in buffers of its own.
+    """Keep the state of `(init, update)` as `init` made it, in separate buffers.
 
     Its dtypes stay; an array that is the caller's, or stands in two places, is copied, so that all may be donated.
     """
@@ -91,13 +91,13 @@ def real_only(who: str, pair: Pair) -> Pair:
 
 
 def _is_narrow(x: Any) -> bool:
-    """Is it an array, or the shape of one, of floats of 16 bits or fewer?"""
+    """Return whether this is an array, or the shape of one, of floats of 16 bits or fewer."""
     dtype = getattr(x, "dtype", None)
     return dtype is not None and jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
 
 
 def _wide(x: Any) -> Any:
-    """A 16-bit array in float32, a Python number as an array, and anything else as it is."""
+    """Return a 16-bit array in float32, a Python number as an array, and anything else as it is."""
     if isinstance(x, jax.ShapeDtypeStruct):
         return x.update(dtype=tree.wide(x.dtype)) if _is_narrow(x) else x
     if isinstance(x, (float, complex)):
@@ -106,7 +106,7 @@ def _wide(x: Any) -> Any:
 
 
 def _narrowly(f: Callable[..., Any], params: Any) -> Callable[..., Any]:
-    """A function of parameters that gets them in the caller's dtypes, and whose result is widened."""
+    """Give a function of parameters the caller's dtypes, and widen what it returns."""
 
     @functools.wraps(f)
     def called(at: Any, *args: Any, **kwargs: Any) -> Any:
@@ -118,7 +118,7 @@ def _narrowly(f: Callable[..., Any], params: Any) -> Callable[..., Any]:
 
 
 def _in_dtype_of(x: Any, like: Any) -> Any:
-    """An array in the dtype of its counterpart, where both are numbers."""
+    """Return an array in the dtype of its counterpart, where both are numbers."""
     dtypes = [getattr(of, "dtype", None) for of in (x, like)]
     if any(dtype is None or jnp.issubdtype(dtype, jax.dtypes.extended) for dtype in dtypes):
         return x
@@ -126,7 +126,7 @@ def _in_dtype_of(x: Any, like: Any) -> Any:
 
 
 def _apart(state: Any, given: Any) -> Any:
-    """A state in buffers that are neither the caller's nor each other's, of strong types."""
+    """Return a state of strong types, in buffers that are neither the caller's nor shared among its leaves."""
     seen = {id(x) for x in jax.tree.leaves(given)}
 
     def own(x: Any) -> Any:

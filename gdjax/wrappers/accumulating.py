@@ -117,13 +117,13 @@ def accumulate(
 
 
 def _shared(grads):
-    """The axes over which all leaves of a tree differ by their types."""
+    """Return the axes over which all leaves of a tree vary by their types."""
     differing = [axes.differing(leaf) for leaf in jax.tree.leaves(grads)]
     return frozenset.intersection(*differing) if differing else frozenset()
 
 
 def _weight(weight, like):
-    """A weight of the type of a sum of weights."""
+    """Cast a weight to the type of a sum of weights."""
     own = jnp.asarray(axes.required_scalar(weight), like.dtype)
     if further := axes.differing(own) - axes.differing(like):
         raise ValueError(

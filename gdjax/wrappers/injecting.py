@@ -1,4 +1,4 @@
-"""Hyperparameters in the state, as Optax has them: what of a factory here is no number stays out of the state."""
+"""Hyperparameters in the state, as in Optax; parameters of a gdjax factory that are not numbers stay out of it."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -16,7 +16,7 @@ def inject_hyperparams(
 ) -> Callable[..., optax.GradientTransformationExtraArgs]:
     """Return a factory whose numbers live in the state: `optax.inject_hyperparams`.
 
-    A value of this package needs none of it: its numbers are arguments of `jit` as they are.
+    A value of gdjax does not need it: its numbers are arguments of `jit` already.
 
     Args:
       inner_factory: a factory of this package, or a function of Optax.
@@ -39,7 +39,7 @@ def inject_stateful_hyperparams(
 ) -> Callable[..., optax.GradientTransformationExtraArgs]:
     """Return a factory whose numbers live in the state, schedules with states of their own among them.
 
-    As `inject_hyperparams`, of `optax.inject_stateful_hyperparams`.
+    Like `inject_hyperparams`, for `optax.inject_stateful_hyperparams`.
 
     >>> import gdjax as gd
     >>> tx = gd.inject_stateful_hyperparams(gd.sgd)(learning_rate=gd.linear_schedule(0.5, 0.0, 10))
@@ -50,7 +50,7 @@ def inject_stateful_hyperparams(
 
 
 def _static(factory: Any, given: str | Iterable[str]) -> set[str]:
-    """The parameters that stay out of the state."""
+    """Return the parameters that stay out of the state."""
     names = {given} if isinstance(given, str) else set(given)
     if not isinstance(factory, Factory):
         return names

@@ -24,7 +24,7 @@ class MarsState(NamedTuple):
 
 
 SMALL = 2.0**-8
-"""The factor under which $c$ is made and clipped: of finite gradients it is then finite. It rounds nothing."""
+"""Factor by which $c$ is scaled while it is computed and clipped: finite gradients keep it finite, and none rounds."""
 
 
 @transform(any_dtype=False, parts=True)

@@ -21,7 +21,7 @@ def maximize(inner: optax.GradientTransformation):
     r"""Maximize a function $f$: give the optimizer $-g$ for every gradient $g$, so that it descends on $-f$.
 
     The gradients are negated before all else, so weight decay still shrinks the parameters, as in PyTorch's
-    `maximize=True`. The extra arguments that tell of $f$ are negated with them: `value`, `grad`, `value_fn` and
+    `maximize=True`. The extra arguments that report $f$ are negated too: `value`, `grad`, `value_fn` and
     `obj_fn`. So line searches, L-BFGS, `sam`, MoMo and `reduce_on_plateau` see the function that they minimize.
     Bounds that an optimizer is given, as Polyak's `f_min`, are those of $-f$.
 
@@ -53,14 +53,14 @@ def maximize(inner: optax.GradientTransformation):
 
 
 def _told(extra_args: dict[str, Any]) -> dict[str, Any]:
-    """The extra arguments, what they tell of the function negated."""
+    """Return the extra arguments, with those that report the function negated."""
     numbers = {name: _negated(extra_args[name]) for name in _NUMBERS if name in extra_args}
     functions = {name: _negative(extra_args[name]) for name in _FUNCTIONS if callable(extra_args.get(name))}
     return extra_args | numbers | functions
 
 
 def _negative(f: Callable[..., Any]) -> Callable[..., Any]:
-    """The negative of a function."""
+    """Return the negative of a function."""
 
     @functools.wraps(f)
     def negative(*args: Any, **kwargs: Any) -> Any:
@@ -70,7 +70,7 @@ def _negative(f: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _negated(tree: Any) -> Any:
-    """The negative of every leaf; one without a sign (a boolean, the gradient of an integer) as it is."""
+    """Negate every leaf but those without a sign (a boolean, the gradient of an integer)."""
     return jax.tree.map(lambda x: -x if _has_sign(x) else x, tree)
 
 

@@ -30,9 +30,9 @@ def schedule_free(
     State: `ScheduleFreeState(b1, weight_sum, step_count, max_lr, base_optimizer_state, z)`, 4 bytes a parameter (8 in
     float64), or those of `state_dtype`, beside that of the base optimizer.
     Source: Defazio et al. 2024, algorithm 1 (https://arxiv.org/abs/2405.15682). Differs from the paper, as Optax does:
-    $\eta$ is without Adam's correction of the bias. Differs from Optax: $w$ is of the rate that the step was taken
-    with, as in the paper, where Optax weighs it by the rate of the next step. $\sum w$, $\max \eta$, $\beta$ and $z$
-    are float32 at least, where a sum in bfloat16 stops growing at 256.
+    $\eta$ is without Adam's correction of the bias. Differs from Optax: $w$ is that of the step's own rate, as in the
+    paper; Optax takes the rate of the next step. $\sum w$, $\max \eta$, $\beta$ and $z$ are float32 at least, where a
+    sum in bfloat16 stops growing at 256.
 
     Args:
       base_optimizer: what moves $z$, without momentum of its own.
