@@ -27,7 +27,7 @@ DEBUG = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 @app.command()
 def problems(debug: DEBUG = False) -> None:
-    """List what there is to descend on."""
+    """List the problems to descend on."""
     with in_a_sentence(debug):
         from gdjax.cli import listing
 
@@ -36,12 +36,12 @@ def problems(debug: DEBUG = False) -> None:
 
 @app.command()
 def optimizers(
-    name: Annotated[str | None, typer.Argument(help="Of an optimizer, transform, wrapper or schedule.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Name of an optimizer, transform, wrapper or schedule.")] = None,
     debug: DEBUG = False,
 ) -> None:
-    """List the optimizers, or tell all about one.
+    """List the optimizers, or print the page of one.
 
-    That is its formula, its defaults, the bytes of its state, its source and an example.
+    The page has its formula, its defaults, the bytes of its state, its source and an example.
     """
     with in_a_sentence(debug):
         from gdjax.cli import listing
@@ -55,9 +55,9 @@ def describe(
     problem: Annotated[str, typer.Option(metavar="P", help="The problem whose parameters it gets.")] = "digits",
     debug: DEBUG = False,
 ) -> None:
-    """List what an optimizer does to each parameter.
+    """List what an optimizer does to each parameter of a problem.
 
-    Of a problem, that is, and the bytes that it keeps of each.
+    The list has the bytes of state for each parameter.
     """
     with in_a_sentence(debug):
         from gdjax.cli import listing

@@ -27,8 +27,8 @@ def axis(text: str) -> tuple[str, int]:
     """Read the axis of a mesh, as in `data=8`: its name, and the number of devices."""
     if "," in text:
         raise InputError(
-            f"--mesh must have one axis, got {text!r}: a problem's parameters are whole on every device, and batches "
-            "are divided over all of them: give data=N."
+            f"--mesh must have one axis, got {text!r}: a problem's parameters are replicated, and batches are "
+            "sharded over all devices: give data=N."
         )
     found = re.fullmatch(r"\s*([A-Za-z_]\w*)\s*=\s*0*([1-9]\d{0,5})\s*", text)
     if not found:

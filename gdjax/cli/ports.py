@@ -82,7 +82,7 @@ def _asked(host: str, port: int) -> str:
 
 
 def _is_held(host: str, port: int) -> bool:
-    """Return whether a socket of this machine holds the port without serving there."""
+    """Return whether a socket on this machine holds the port without serving there."""
     return _bound(host, port) == "the port is in use"
 
 

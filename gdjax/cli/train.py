@@ -30,7 +30,7 @@ def train(
         int | None, typer.Option(min=1, max=MAX_COUNT, metavar="N", help="Times through the data.")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, max=MAX_COUNT, metavar="N", help="Updates, in the place of epochs.")
+        int | None, typer.Option(min=1, max=MAX_COUNT, metavar="N", help="Updates, instead of epochs.")
     ] = None,
     until: Annotated[
         str | None, typer.Option(metavar="GOAL", help="Ends it before: 'accuracy>0.97', 'loss<0.1'.")

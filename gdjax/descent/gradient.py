@@ -26,7 +26,7 @@ def require_trainable(who: str, params: Any) -> None:
     for path, box in tree.boxes(params):
         if any(kind.__name__ == "BatchStat" for kind in type(box).__mro__):
             raise TypeError(
-                f"{who}: params at {path!r} is a BatchStat, which is not descended on. Split the model, graphdef, "
+                f"{who}: params at {path!r} is a BatchStat, which has no gradient. Split the model, graphdef, "
                 "params, rest = nnx.split(model, nnx.Param, ...), and put the rest in the `extra` of a State."
             )
     require_inexact(who, "params", params, WAY)

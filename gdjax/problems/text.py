@@ -21,7 +21,7 @@ SYMBOLS = 256
 HELD_OUT = 100_000
 """Bytes at the most."""
 SHOWN = 5
-"""Names of files at the most in a warning."""
+"""Most names of files in a warning."""
 
 
 @problem

@@ -281,8 +281,8 @@ def lift(
     the program (the error names it) can be made static. Over a mesh with Explicit axes a transform runs with automatic
     ones, since what contracts, factors or concatenates would not do otherwise; what it returns has types again.
 
-    A lifted transform computes in float32 at least: 16-bit leaves go in widened, its state keeps the dtypes that `init`
-    gave it, and updates come out in the dtypes of the gradients. `value_fn` and `obj_fn` get parameters of their own
+    A lifted transform computes in float32 at least. 16-bit leaves go in widened, and updates come out in the dtypes of
+    the gradients. The state keeps the dtypes that `init` gave it. `value_fn` and `obj_fn` get parameters of their own
     dtypes.
 
     Args:

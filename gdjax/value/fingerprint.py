@@ -48,7 +48,7 @@ def fingerprint(x: Any) -> Any:
 
 
 def _content(x: np.ndarray) -> bytes:
-    """The bytes of an array, with the same bits for every NaN."""
+    """Return the bytes of an array, with the same bits for every NaN."""
     numbers = x.reshape(-1).view(np.real(x).dtype) if x.dtype.kind == "c" else x
     if jnp.issubdtype(numbers.dtype, jnp.floating):
         with np.errstate(invalid="ignore"):  # signaling NaNs

@@ -51,8 +51,8 @@ def accumulate(
       accumulator_dtype: the dtype of the sum; by default that of the parameters, float32 at least.
 
     Raises:
-      ValueError: if `every` is no whole number, or `weight` is no scalar; if the type of `weight` says that it differs
-        over an axis, and the gradients do not.
+      ValueError: if `every` is not a whole number, or `weight` is not a scalar. Also if the type of `weight` says
+        that it differs over an axis, and the gradients do not.
 
     >>> import gdjax as gd
     >>> tx = gd.accumulate(gd.sgd(1.0), every=2)
