@@ -38,9 +38,9 @@ class Row:
     state_bytes: int
     transform: str
     learning_rate: str = ""
-    """As it prints; empty where its transform has none."""
+    """The rate as it prints; empty where the transform has none."""
     weight_decay: str = ""
-    """As it prints; `0.0` where a mask leaves the leaf out."""
+    """The decay as it prints; `0.0` where a mask leaves the leaf out."""
     pattern: str = ""
     """The pattern of `by_path` that chose the transform; those of one within another have ` > ` between them."""
 

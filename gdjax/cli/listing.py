@@ -66,7 +66,7 @@ def _list(found: Factories) -> None:
 
 
 def _group(name: str, factory: Factory[..., Any]) -> str:
-    """The group of a factory: a wrapper is one that cannot be called without another transform."""
+    """Return the group of a factory: a wrapper is one that cannot be called without another transform."""
     if factory.kind is not GradientTransform:
         return "schedules" if factory.kind is Schedule else "scales of matrices"
     parameters = factory.signature.parameters.values()

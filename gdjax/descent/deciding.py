@@ -57,5 +57,5 @@ def of_signal(place: int) -> Ending | None:
 
 
 def numbered(number: int | None) -> int:
-    """The place of a signal in `SENT`."""
+    """Return the place of a signal in `SENT`."""
     return SENT.index(number)

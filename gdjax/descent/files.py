@@ -22,7 +22,7 @@ KINDS += ((stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK
 
 
 class UnsafePathError(CheckpointError):
-    """A file of a run is a link or no regular file."""
+    """A file of a run is a link, or not a regular file."""
 
 
 def descriptor(path: str | os.PathLike[str], mode: str) -> int:

@@ -17,9 +17,9 @@ class Shares(NamedTuple):
     """Shares of micro-batches and of members in a mean; the average share is 1."""
 
     parts: jax.Array
-    """Of each micro-batch of this member, of shape (accumulate,): the mean is 1."""
+    """The share of each micro-batch of this member, of shape (accumulate,): the mean is 1."""
     member: jax.Array
-    """Of this member, of shape (): the mean over the axis is 1."""
+    """The share of this member, of shape (): the mean over the axis is 1."""
     total: jax.Array
     """The sum of all weights, of shape ()."""
 

@@ -42,17 +42,17 @@ def require_same_shape(who: str, **arrays: Any) -> None:
 
 
 def product(weights: Any, x: jax.Array) -> jax.Array:
-    """`weights * x`, with `0 * inf = 0`: a class of probability 0 adds nothing, whatever its logarithm is."""
+    """Return `weights * x`, with `0 * inf = 0`: a class of probability 0 adds nothing, whatever its logarithm is."""
     return weights * jnp.where((weights == 0) & jnp.isinf(x), 0, x)
 
 
 def masked_sum(terms: jax.Array, axis: Axis, where: Any) -> jax.Array:
-    """The sum of the terms that `where` selects; the others have the derivative 0, even where they are infinite."""
+    """Return the sum of the terms that `where` selects; the others have the derivative 0, even if infinite."""
     return jnp.sum(terms if where is None else jnp.where(where, terms, 0), axis)
 
 
 def log_softmax(logits: Any, axis: Axis, where: Any = None) -> jax.Array:
-    """`log(softmax(logits))` over the elements that `where` selects: -inf elsewhere, 0 where it selects none."""
+    """Return `log(softmax(logits))` over the elements that `where` selects: -inf elsewhere, 0 where it selects none."""
     if where is not None:
         logits = jnp.where(where, logits, -jnp.inf)
         logits = jnp.where(jnp.any(where, axis, keepdims=True), logits, 0)

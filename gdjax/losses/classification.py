@@ -102,7 +102,7 @@ def _integer_cross_entropy(logits: jax.Array, labels: jax.Array, where: jax.Arra
 
 
 def _largest(logits: jax.Array, where: jax.Array | None) -> jax.Array:
-    """The largest logit of each row, 0 where none is finite."""
+    """Return the largest logit of each row, or 0 where none is finite."""
     kept = logits if where is None else jnp.where(where, logits, -jnp.inf)
     largest = jnp.max(kept, -1, keepdims=True)
     return jnp.where(jnp.isinf(largest), 0, largest)

@@ -61,7 +61,7 @@ def sparsemax_loss(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
 
 @widened
 def _sparse_plus(x: ArrayLike) -> jax.Array:
-    """`(x + 1)^2 / 4` in `[-1, 1]`, 0 below, `x` above; no branch overflows where another is taken."""
+    """Return `(x + 1)^2 / 4` in `[-1, 1]`, 0 below, `x` above; no branch overflows where another is taken."""
     x = jnp.asarray(x)
     inside = jnp.where(jnp.abs(x) < 1, x, 0)
     return jnp.where(x >= 1, x, jnp.where(x <= -1, 0, jnp.square(inside + 1) / 4))

@@ -14,7 +14,7 @@ from gdjax.value import Positive, Scalar, stateless, transform
 
 @transform(flat=True, parts=True)
 def normalize(axis_name: Any = None):
-    r"""Divide the gradient by its norm, that of all leaves as one vector: $g / \lVert g \rVert$, and 0 of 0.
+    r"""Divide the gradient by its norm, that of all leaves as one vector: $g / \lVert g \rVert$, and 0 at 0.
 
     Stateless: 0 bytes a parameter. Differs from Optax: a zero gradient gives 0, where Optax gives NaN, and its
     derivative is finite.

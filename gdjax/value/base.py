@@ -171,7 +171,7 @@ def _holds_array(argument: Any) -> bool:
 
 
 def _tell_nnx() -> None:
-    """Tell Flax's NNX, where it is loaded, that values are data: one that holds arrays cannot be a static attribute."""
+    """Register values as data with Flax's NNX: one that holds arrays cannot be a static attribute."""
     if tell := getattr(sys.modules["flax.nnx"], "register_data_type", None):
         for kind in KINDS:
             tell(kind)

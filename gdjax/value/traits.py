@@ -27,9 +27,9 @@ class Traits:
     examples: bool = False
     """A gradient of every example, and nothing that has been summed over them."""
     passes: bool = False
-    """Of what is lifted: leaves of any dtype, which it only passes on."""
+    """Leaves of any dtype, which it only passes on (lifted transforms)."""
     real: bool = False
-    """Of what is lifted: real leaves alone."""
+    """Real leaves alone (lifted transforms)."""
 
     @classmethod
     def of(

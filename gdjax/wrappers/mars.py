@@ -24,7 +24,7 @@ class MarsState(NamedTuple):
 
 
 SMALL = 2.0**-8
-"""Factor by which $c$ is scaled while it is computed and clipped: finite gradients keep it finite, and none rounds."""
+"""Factor by which $c$ is scaled while it is computed and clipped: finite gradients keep it finite, without rounding."""
 
 
 @transform(any_dtype=False, parts=True)
