@@ -12,6 +12,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import optax
+from flax import nnx
 from timing import machine, medians
 
 import gdjax as gd
@@ -21,8 +22,10 @@ RESULT = pathlib.Path(__file__).parent / "results" / "value-cpu.md"
 
 
 def importing(module):
-    """Seconds that an import takes in a process of its own, measured inside it."""
-    code = f"import time; start = time.perf_counter(); import {module}; print(time.perf_counter() - start)"
+    """Seconds until an optimizer can be made, in a process of its own and measured inside it."""
+    code = (
+        f"import time; start = time.perf_counter(); import {module}; {module}.adamw; print(time.perf_counter() - start)"
+    )
     return float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
 
 
@@ -51,13 +54,14 @@ def main():
     """Measure and write the table."""
     params = {f"layer{i}": {"kernel": jnp.ones((16, 16)), "bias": jnp.ones(16)} for i in range(50)}
     peers = {"optax": optax.adamw(1e-3), "gdjax": gd.adamw(1e-3)}
-    rows = [("import", imports()), ("make adamw", making())]
+    rows = [("import, and adamw found", imports()), ("make adamw", making())]
     rows.append(("trace and lower, 100 leaves", medians({n: lowering(tx, params) for n, tx in peers.items()}, ROUNDS)))
     rows.append(("the same and compile", medians({n: compiling(tx, params) for n, tx in peers.items()}, ROUNDS)))
     rows.append(("dispatch, 100 leaves, tx closed over", medians(dispatching(peers, params), 200)))
     calls = dispatching(peers, params)
     calls["gdjax"] = dispatch(jax.jit(step_with), (peers["gdjax"], params, peers["gdjax"].init(params), params))
     rows.append(("dispatch, 100 leaves, gdjax's tx an argument", medians(calls, 200)))
+    rows += nnx_rows()
     lines = [
         "# What it costs that an optimizer is a value",
         "",
@@ -88,6 +92,42 @@ def compiling(tx, params):
     """A call that traces, lowers and compiles a step anew."""
     lower = lowering(tx, params)
     return lambda: lower().compile()
+
+
+def nnx_rows():
+    """A step of `nnx.Optimizer` with sgd, under `nnx.jit` and by hand."""
+    peers = {"optax": optax.sgd(0.1), "gdjax": gd.sgd(0.1)}
+    data = {**peers, "gdjax": gd.sgd(jnp.asarray(0.1))}
+    return [
+        ("a step of nnx.Optimizer, sgd, by hand", medians(nnx_calls(peers, nnx_step), 100, 5)),
+        ("the same under nnx.jit", medians(nnx_calls(peers, jitted_nnx_step), 300, 5)),
+        ("the same, gdjax's rate an array", medians(nnx_calls(data, jitted_nnx_step), 300, 5)),
+    ]
+
+
+def nnx_step(model, optimizer, x):
+    """Take a step of NNX."""
+    grads = nnx.grad(lambda model: (model(x) ** 2).mean())(model)
+    optimizer.update(model, grads)
+
+
+jitted_nnx_step = nnx.jit(nnx_step)
+
+
+def nnx_calls(peers, step):
+    """Calls of a step, each with a model and an optimizer of its own."""
+
+    def call(tx):
+        model = nnx.Sequential(*(nnx.Linear(64, 64, rngs=nnx.Rngs(0)) for _ in range(4)))
+        optimizer, x = nnx.Optimizer(model, tx, wrt=nnx.Param), jnp.ones((8, 64))
+
+        def run():
+            step(model, optimizer, x)
+            jax.block_until_ready(nnx.state(model))
+
+        return run
+
+    return {name: call(tx) for name, tx in peers.items()}
 
 
 def dispatching(peers, params):

@@ -8,7 +8,7 @@ size.
 """
 
 import functools
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -271,28 +271,33 @@ def _checked(plan: _Plan, xs: list[jax.Array]) -> list[_Squares]:
     """
     arrays = list(plan.parts.values())
     plain = [_added(_sum(plan, i, abs_sq(xs[i])) for i in of) for of in arrays]
-    places: dict[int, list[int]] = {}
-    for i, (group, _) in enumerate(plan.parts):
-        places.setdefault(group, []).append(i)
-    totals = {group: _added(plain[i] for i in of) for group, of in places.items()}
-    safe = {group: _is_safe(total) for group, total in totals.items()}
+    safe = [_is_safe(total) for total in plain]
 
     def settled(of: Sequence[int]) -> list[_Squares]:
         return [_Squares(plain[i], *[jnp.zeros_like(plain[i])] * 2) for i in of]
 
-    def rescaled(group: int) -> list[_Squares]:
-        return [_rescaled(plan, arrays[i], plain[i], totals[group], xs) for i in places[group]]
+    def rescaled(of: Sequence[int]) -> list[_Squares]:
+        return [_rescaled(plan, arrays[i], plain[i], xs) for i in of]
 
-    def each() -> list[_Squares]:
-        found = {}
-        for group, of in places.items():
-            now = lax.cond(safe[group], functools.partial(settled, of), functools.partial(rescaled, group))
-            found |= dict(zip(of, now, strict=True))
-        return [found[i] for i in range(len(plain))]
+    def each(of: Sequence[int]) -> list[_Squares]:
+        return [found for i in of for found in checked([i], rescaled)]
 
-    otherwise = each if len(places) > 1 else functools.partial(rescaled, plan.group[0])
-    everything = functools.reduce(jnp.logical_and, safe.values())
-    return lax.cond(everything, functools.partial(settled, range(len(plain))), otherwise)
+    def checked(of: Sequence[int], otherwise: Callable[[Sequence[int]], list[_Squares]]) -> list[_Squares]:
+        everything = functools.reduce(jnp.logical_and, [safe[i] for i in of])
+        return lax.cond(everything, functools.partial(settled, of), functools.partial(otherwise, of))
+
+    found: dict[int, _Squares] = {}
+    for of in _alike_by_type(plain):  # one branch for each, or all results would vary as the most varying one does
+        found |= dict(zip(of, checked(of, each if len(of) > 1 else rescaled), strict=True))
+    return [found[i] for i in range(len(plain))]
+
+
+def _alike_by_type(sums: Sequence[jax.Array]) -> list[list[int]]:
+    """Group the places of sums that vary over the same axes by their types."""
+    found: dict[Any, list[int]] = {}
+    for i, x in enumerate(sums):
+        found.setdefault(axes.differing(x), []).append(i)
+    return list(found.values())
 
 
 def _is_safe(total: jax.Array) -> jax.Array:
@@ -301,9 +306,9 @@ def _is_safe(total: jax.Array) -> jax.Array:
     return jnp.all((total > least) & (total < most))
 
 
-def _rescaled(plan: _Plan, of: Sequence[int], plain: jax.Array, total: jax.Array, xs: list[jax.Array]) -> _Squares:
+def _rescaled(plan: _Plan, of: Sequence[int], plain: jax.Array, xs: list[jax.Array]) -> _Squares:
     """Return the sums where the plain one is not safe: it tells at which scale to sum again."""
-    up, above = _Edges.of(plain.dtype).up, total > 1
+    up, above = _Edges.of(plain.dtype).up, plain > 1
     by = jnp.where(above, 1 / up, up).astype(plain.dtype)
     again = _added(_row_by_row(xs[i], by, plan.dims[i], plan.keepdims) for i in of)
     return _Squares(plain, jnp.where(above, again, 0), jnp.where(above, 0, again))

@@ -58,8 +58,12 @@ OF_THEIR_OWN = [(name, dim) for name, dim in TRIED if gd.expand(CASES[name]) is 
 AND_AROUND = TRIED + [(name, 0) for name in AROUND]
 
 
-def tried(name, dim=0):
-    tx = (CASES | AROUND)[name]
+def tried(name):
+    return (CASES | AROUND)[name]
+
+
+def over_the_axis(name, dim=0):
+    tx = over(tried(name), AXIS)
     return tx.replace(dim=dim) if name in WITH_DIM else tx
 
 
@@ -89,7 +93,7 @@ def descended(tx, params, grads, value_fn=loss):
 def alone(name, dim, dtype="float32"):
     """The descent of the whole on one device."""
     with jax.enable_x64(dtype == "float64"):
-        return jax.jit(functools.partial(descended, tried(name, dim)))(*given(name, dtype))
+        return jax.jit(functools.partial(descended, tried(name)))(*given(name, dtype))
 
 
 def parts(x, dim, first=0):
@@ -135,21 +139,21 @@ def assert_of_the_whole(members, whole, rtol):
 def test_steps_of_parts_are_parts_of_the_steps_of_the_whole(name, dim, how):
     dtype, rtol = ("float64", 1e-12) if how is by_vmap else ("float32", 1e-5)
     with jax.enable_x64(dtype == "float64"):
-        ours = how(functools.partial(descended, over(tried(name, dim), AXIS)))(*divided(name, dim, dtype))
+        ours = how(functools.partial(descended, over_the_axis(name, dim)))(*divided(name, dim, dtype))
     assert_of_the_whole(ours, alone(name, dim, dtype), rtol)
 
 
 @pytest.mark.parametrize("name", AROUND)
 def test_steps_of_parts_are_so_within_other_transforms(name):
     with jax.enable_x64(True):
-        ours = by_vmap(functools.partial(descended, over(tried(name), AXIS)))(*divided(name, 0, "float64"))
+        ours = by_vmap(functools.partial(descended, over_the_axis(name)))(*divided(name, 0, "float64"))
     assert_of_the_whole(ours[::2], alone(name, 0, "float64")[::2], rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", [name for name, tx in CASES.items() if gd.expand(tx) is tx])
 def test_without_the_axis_they_are_not(name):
     dim = int(name in WITH_DIM)
-    ours = by_vmap(functools.partial(descended, tried(name, dim)))(*divided(name, dim))
+    ours = by_vmap(functools.partial(descended, tried(name)))(*divided(name, dim))
     with pytest.raises(AssertionError):
         assert_of_the_whole(ours, alone(name, dim), rtol=1e-2)
 
@@ -168,7 +172,7 @@ def specs(dim, same=SAME):
 
 @pytest.mark.parametrize(("name", "dim"), AND_AROUND)
 def test_leaves_that_are_the_same_on_all_by_their_types_count_once_and_stay_so(name, dim):
-    tx = over(tried(name, dim), AXIS)
+    tx = over_the_axis(name, dim)
 
     def moved(params, grads):
         params, _, updates = descended(tx, params, grads, whole_loss)
@@ -203,7 +207,7 @@ COLLECTIVES = {
 @pytest.mark.parametrize("name", COLLECTIVES)
 def test_one_collective_serves_all_leaves(name):
     dim = int(name in WITH_DIM)
-    tx = over(tried(name, dim), AXIS)
+    tx = over_the_axis(name, dim)
     params = {f"{key}{i}": x for key, x in given()[0].items() for i in (1, 2)}
 
     def lowered(f):
@@ -218,7 +222,7 @@ def test_one_collective_serves_all_leaves(name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_an_axis_that_is_not_there_is_named(name):
-    tx, (params, grads) = over(tried(name), AXIS), given(name)
+    tx, (params, grads) = over_the_axis(name), given(name)
     with pytest.raises(ValueError, match=r"^\w+: the axis 'data' must be there, got no axis of this name\."):
         descended(tx, params, grads)
 
@@ -230,7 +234,7 @@ def test_init_needs_the_axis_where_whole_shapes_say_what_is_kept():
 
 @pytest.mark.parametrize("name", WITH_DIM)
 def test_a_leaf_without_the_dimension_is_refused(name):
-    tx = over(tried(name, 2), AXIS)
+    tx = over_the_axis(name, 2)
     with pytest.raises(
         ValueError, match=r"dim must be a dimension of every leaf .*, got 2 and a leaf of shape \(3, 8\)"
     ):
@@ -239,7 +243,7 @@ def test_a_leaf_without_the_dimension_is_refused(name):
 
 @pytest.mark.parametrize("name", [*WITH_DIM, "cautious", "clip_by_block_rms"])
 def test_a_leaf_may_have_more_elements_than_an_int32_holds(name):
-    tx, large = over(tried(name), AXIS), {"w": jax.ShapeDtypeStruct((MEMBERS, 2**16, 2**15), jnp.float32)}
+    tx, large = over_the_axis(name), {"w": jax.ShapeDtypeStruct((MEMBERS, 2**16, 2**15), jnp.float32)}
     updates = jax.eval_shape(jax.vmap(lambda g: update(tx, g, tx.init(g), g)[0], axis_name=AXIS), large)
     assert updates == large
 
@@ -303,6 +307,6 @@ def test_parts_filled_up_with_zeros_will_do_where_it_is_declared(name):
 def test_the_state_of_the_whole_has_the_type_it_has_over_no_axis():
     params, _ = given()
     for name in WITH_DIM:
-        of_one = jax.vmap(over(tried(name), AXIS).init, axis_name=AXIS)(jax.tree.map(lambda x: x[None], params))
+        of_one = jax.vmap(over_the_axis(name).init, axis_name=AXIS)(jax.tree.map(lambda x: x[None], params))
         state = jax.tree.map(lambda x: x[0], of_one)
         assert signature_of(state) == signature_of(tried(name).init(params))
