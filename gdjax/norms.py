@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from gdjax import axes, squares
 from gdjax.squares import Length
-from gdjax.tree import Tree, abs_sq, widen
+from gdjax.tree import Tree, widen
 
 
 def global_norm(updates: Tree, axis_name: axes.AxisName = None) -> jax.Array:
@@ -108,12 +108,6 @@ def lengths_along(
 ) -> list[Length]:
     """Return the norm of each array along some of its dimensions, which are kept, and over named axes."""
     return squares.lengths([[x] for x in xs], [[names] for names in over or [()] * len(xs)], dims)
-
-
-def leaf_squares(tree: Tree, axis_name: axes.AxisName = None) -> Tree:
-    """The sum of squares of every leaf."""
-    found = jax.tree.map(lambda x: jnp.sum(abs_sq(x)), tree)
-    return axes.totals(found, found, axis_name)
 
 
 def leaf_means(tree: Tree, like: Tree, axis_name: axes.AxisName = None) -> Tree:

@@ -71,9 +71,9 @@ class _Squares(NamedTuple):
 
     plain: jax.Array
     large: jax.Array
-    """Of numbers over `up`."""
+    """The sum for the numbers over `up`."""
     small: jax.Array
-    """Of numbers times `up`."""
+    """The sum for the numbers times `up`."""
 
 
 class _Plan(NamedTuple):

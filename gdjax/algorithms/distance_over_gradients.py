@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from optax._src.transform import ScaleByDistanceOverGradientsState  # it has no public name
 
 from gdjax import norms, tree
+from gdjax.squares import shrunk
+from gdjax.transforms.distance import largest, with_square
 from gdjax.value import NonNegative, Positive, Scalar, transform
 from gdjax.value.diagnose import require_params
 
@@ -32,8 +34,8 @@ def scale_by_distance_over_gradients(
 
     >>> import gdjax as gd
     >>> tx, p = gd.scale_by_distance_over_gradients(reps_rel=0.1), jnp.array([3.0, 4.0])
-    >>> print(tx.update(jnp.array([0.0, 2.0]), tx.init(p), p)[0].round(4))
-    [0.  0.6]
+    >>> print(f"{tx.update(jnp.array([0.0, 2.0]), tx.init(p), p)[0][1]:.4f}")
+    0.6000
     """
 
     def init(params):
@@ -49,7 +51,9 @@ def scale_by_distance_over_gradients(
         g = tree.widen(updates)
         gone = norms.leaf_norms(jax.tree.map(jnp.subtract, tree.widen(params), tree.widen(state.init_params)))
         distances = jax.tree.map(jnp.maximum, state.max_dist, tree.cast_like(gone, state.max_dist))
-        squares = jax.tree.map(jnp.add, state.grad_sum_of_squares, norms.leaf_squares(g))
+        met = norms.leaf_lengths(g)
+        squares = jax.tree.map(lambda s, length: with_square(s, length.norm()), state.grad_sum_of_squares, met)
+        g = jax.tree.map(lambda g, length: shrunk(g, length, largest(length)), g, met)
         scaled = jax.tree.map(step, g, distances, squares)
         kept = ScaleByDistanceOverGradientsState(
             distances, tree.cast_like(squares, state.grad_sum_of_squares), state.init_params

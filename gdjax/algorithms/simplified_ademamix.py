@@ -10,7 +10,7 @@ from optax.contrib import ScaleBySimplifiedAdEMAMixState
 from gdjax import tree
 from gdjax.compose import chain
 from gdjax.transforms import add_decayed_weights, scale_by_learning_rate
-from gdjax.transforms.moments import by_root, corrected, mean_squares
+from gdjax.transforms.moments import by_root, corrected, mean_squares, squarable
 from gdjax.value import Decay, LearningRate, NonNegative, Rate, WeightDecay, at, transform
 
 
@@ -51,9 +51,10 @@ def scale_by_simplified_ademamix(
     def update(updates, state, params=None):
         t = optax.safe_increment(state.t)
         weight = at(alpha, state.t)
-        g = tree.widen(updates)
+        raw = tree.widen(updates)
+        g = squarable(raw)
         m = jax.tree.map(lambda g, m: g + tree.scalar(b1, g) * m, g, tree.widen(state.m))
-        n = mean_squares(g, state.n, b2)
+        n = mean_squares(raw, state.n, b2)
         leading = jax.tree.map(lambda m, g: m + tree.scalar(weight, g) * g, m, g)
         scaled = jax.tree.map(lambda u, n: by_root(u, n, eps, eps_root), leading, corrected(n, b2, t))
         kept = ScaleBySimplifiedAdEMAMixState(t, tree.cast_like(m, state.m), tree.cast_like(n, state.n))

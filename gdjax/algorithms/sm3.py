@@ -9,7 +9,7 @@ import optax
 from gdjax import tree
 from gdjax.compose import chain
 from gdjax.transforms import scale_by_learning_rate
-from gdjax.transforms.moments import means
+from gdjax.transforms.moments import TERMS, means, squarable, square, with_room
 from gdjax.value import Decay, LearningRate, Momentum, NonNegative, transform
 
 
@@ -27,6 +27,7 @@ def scale_by_sm3(b1: Decay = 0.9, b2: Momentum = 1.0, eps: NonNegative = 1e-8):
     4 bytes a parameter (8 in float64), and 4 a row and a column. Source: Anil et al. 2019, algorithm SM3-II
     (https://arxiv.org/abs/1901.11150). Differs from the paper: $\epsilon$ is added. Differs from Optax, which fails on
     scalars and on leaves of no elements, and refuses complex numbers.
+    Gradients beyond 7.2e16 (in float32) are clipped to that: the sum has room for 65,536 of the largest squares.
 
     Args:
       b1: $\beta_1$, the decay of the mean, in [0, 1).
@@ -46,15 +47,16 @@ def scale_by_sm3(b1: Decay = 0.9, b2: Momentum = 1.0, eps: NonNegative = 1e-8):
     def update(updates, state, params=None):
         g = tree.widen(updates)
         sums = jax.tree.map(squares, g, state.mu)
+        g = squarable(g, TERMS)
         scaled = jax.tree.map(lambda g, v: g * _reciprocal_root(v + tree.scalar(eps, v)), g, sums)
         m = means(scaled, state.nu, b1)
         kept = optax.ScaleBySM3State(tree.cast_like(jax.tree.map(_bounds, sums), state.mu), tree.cast_like(m, state.nu))
         return tree.cast_like(m, updates), kept
 
     def squares(g, bounds):
-        square = tree.abs_sq(g)
-        decay = tree.scalar(b2, square)
-        return decay * _least(g, bounds) + jnp.where(decay == 1, 1.0, 1 - decay) * square
+        new = square(g, TERMS)
+        decay = tree.scalar(b2, new)
+        return decay * with_room(_least(g, bounds)) + jnp.where(decay == 1, 1.0, 1 - decay) * new
 
     return init, update
 

@@ -9,7 +9,7 @@ from optax.contrib import DoGState, DoWGState
 
 from gdjax import axes, norms, tree
 from gdjax.squares import Length, lengths, shrunk
-from gdjax.transforms.moments import largest_square
+from gdjax.transforms.moments import TERMS, largest_square
 from gdjax.transforms.scaling import scaled
 from gdjax.value import NonNegative, Positive, transform
 from gdjax.value.diagnose import require_params
@@ -61,8 +61,8 @@ def scale_by_dog(
         require_params("scale_by_dog", params)
         g, p, r, sum_sq = tree.widen((updates, params, state.max_dist, state.sum_sq_norm_grads))
         gone, met = _gone_and_met(way(state.init_params, p), tree.cast_like(g, p), axis_name)
-        r, sum_sq = jnp.maximum(r, gone.norm()), _with_square(sum_sq, met.norm())
-        g = jax.tree.map(lambda g: shrunk(g, met, _largest(met)), g)
+        r, sum_sq = jnp.maximum(r, gone.norm()), with_square(sum_sq, met.norm())
+        g = jax.tree.map(lambda g: shrunk(g, met, largest(met)), g)
         step = r / jnp.sqrt(divisor(sum_sq + tree.scalar(eps, sum_sq)))
         if kind == "learning_rate":
             step = jnp.where(state.is_init_step, tree.scalar(size, step), step)
@@ -122,7 +122,7 @@ def scale_by_dowg(init_estim_sq_dist: Positive | None = None, eps: NonNegative =
         gone, met = _gone_and_met(way(state.init_params, p), tree.cast_like(g, p), axis_name)
         sq_dist = jnp.maximum(sq_dist, jnp.square(gone.norm()))
         met = Length(jnp.sqrt(sq_dist) * met.root, met.scale)
-        v, g = _with_square(v, met.norm()), jax.tree.map(lambda g: shrunk(g, met, _largest(met)), g)
+        v, g = with_square(v, met.norm()), jax.tree.map(lambda g: shrunk(g, met, largest(met)), g)
         root = jnp.where(v == 0, 0.0, jnp.sqrt(divisor(v)))  # squares may vanish where eps alone counts
         step = sq_dist / divisor(root + tree.scalar(eps, v))
         return tree.cast_like(scaled(g, step), updates), tree.cast_like(DoWGState(state.init_params, v, sq_dist), state)
@@ -153,17 +153,15 @@ def _gone_and_met(gone, met, axis_name):
     return lengths([sizes, groups[1]], over)
 
 
-def _with_square(total, size):
+def with_square(total, size):
     """Add a square to a sum, which has room for 65,536 of the largest and stays finite after them."""
     bounded = jnp.minimum(size, largest_square(total.dtype, TERMS))
     return jnp.minimum(total + jnp.square(bounded), jnp.finfo(total.dtype).max)
 
 
-def _largest(length):
+def largest(length):
+    """Return the bound on a norm whose square is added to a sum."""
     return largest_square(length.root.dtype, TERMS)
-
-
-TERMS = 2**16
 
 
 def added(f, *trees):

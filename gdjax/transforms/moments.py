@@ -47,15 +47,24 @@ def squarable(gs, terms: float = 1):
     return jax.tree.map(lambda g: _clipped(g, largest_square(g.dtype, terms)), gs)
 
 
-def square(x, terms=1, of=None):
+def square(x, terms: float = 1, of=None):
     """Return `|x|^2` after the clip of `squarable`; NaN where `of`, by default `x` itself, is inf or NaN."""
     of = x if of is None else of
     return tree.abs_sq(_clipped(x, largest_square(x.dtype, terms))) + tree.real_part(of - of)
 
 
-def largest_square(dtype, terms=1):
+def largest_square(dtype, terms: float = 1):
     """Return the bound of `squarable`: the sum of `terms` squares of it is finite, even after rounding."""
     return 0.99 * math.sqrt(float(jnp.finfo(dtype).max) / terms)
+
+
+TERMS = 2**16
+"""Number of the largest squares that a sum has room for."""
+
+
+def with_room(total):
+    """Return a sum of squares, at most the largest to which another can be added: inf would stop all steps."""
+    return jnp.minimum(tree.real_part(total), (1 - 2 / TERMS) * float(jnp.finfo(total.dtype).max))
 
 
 def _clipped(g, bound):

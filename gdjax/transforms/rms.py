@@ -6,7 +6,7 @@ import optax
 from optax._src.transform import ScaleByRmsWithCountState, ScaleByRStdDevWithCountState  # they have no public names
 
 from gdjax import tree
-from gdjax.transforms.moments import after, corrected, mean_squares, means, squarable, square
+from gdjax.transforms.moments import TERMS, after, corrected, mean_squares, means, squarable, square, with_room
 from gdjax.value import Decay, NonNegative, Positive, transform
 
 
@@ -120,10 +120,6 @@ def rms_scaled(g, v, eps, eps_in_sqrt):
     return g * jax.lax.rsqrt(v + (eps + jnp.finfo(v.dtype).tiny)) if eps_in_sqrt else g / (tree.root(v) + eps)
 
 
-TERMS = 2**16
-"""Number of the largest squares that a sum has room for."""
-
-
 @transform(elementwise=True)
 def scale_by_rss(initial_accumulator_value: NonNegative = 0.1, eps: NonNegative = 1e-7):
     r"""Divide the gradient by the root of the sum of all past squares: AdaGrad.
@@ -150,16 +146,11 @@ def scale_by_rss(initial_accumulator_value: NonNegative = 0.1, eps: NonNegative 
 
     def update(updates, state, params=None):
         g = tree.widen(updates)
-        s = jax.tree.map(_added, g, state.sum_of_squares)
+        s = jax.tree.map(lambda g, s: with_room(s) + square(g, TERMS), g, state.sum_of_squares)
         scaled = jax.tree.map(lambda g, s: _over_root(g, s, eps), squarable(g, TERMS), s)
         return tree.cast_like(scaled, updates), optax.ScaleByRssState(tree.cast_like(s, state.sum_of_squares))
 
     return init, update
-
-
-def _added(g, s):
-    """Add to a sum of squares that stays finite: a step divided by inf would be 0 for ever."""
-    return jnp.minimum(tree.real_part(s), (1 - 2 / TERMS) * float(jnp.finfo(s.dtype).max)) + square(g, TERMS)
 
 
 def _over_root(g, s, eps):

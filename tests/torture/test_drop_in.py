@@ -129,6 +129,7 @@ WRAPPERS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:inject_stateful_hyperparams is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("name", WRAPPERS)
 def test_a_wrapper_of_optax_takes_our_factories_and_values(name):
     found = []
