@@ -11,6 +11,7 @@ from gdjax.linalg.newton_schulz import orthogonalized as orthogonalized
 from gdjax.linalg.products import between as between
 from gdjax.linalg.products import fitted as fitted
 from gdjax.linalg.products import gram as gram
+from gdjax.linalg.products import length_ratio as length_ratio
 from gdjax.linalg.products import lengths as lengths
 from gdjax.linalg.products import matmul as matmul
 from gdjax.linalg.roots import inverse_root as inverse_root

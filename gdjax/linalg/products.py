@@ -68,3 +68,14 @@ def fitted(x: jax.Array) -> jax.Array:
     bound = float(jnp.finfo(x.dtype).max) ** 0.5 * 2.0**-16 / max(x.shape[-2] * x.shape[-1], 1) ** 0.5
     large = jnp.isfinite(size) & (size > bound)
     return x * jnp.where(large, bound / jnp.where(large, size, 1), 1)
+
+
+def length_ratio(x: jax.Array, y: jax.Array) -> jax.Array:
+    r"""Return $\lVert X \rVert / \lVert Y \rVert$ of each pair of matrices, as `[..., 1, 1]`; 0 where $Y$ is 0.
+
+    >>> print(length_ratio(jnp.array([[3.0, 4.0]]), jnp.array([[0.0, 2.0]])))
+    [[2.5]]
+    """
+    size = lengths(y)
+    alive = size > 0
+    return jnp.where(alive, lengths(x) / jnp.where(alive, size, 1), 0)

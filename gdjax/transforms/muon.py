@@ -9,7 +9,7 @@ import optax
 from jax.tree_util import Partial
 
 from gdjax import tree
-from gdjax.linalg import JORDAN, lengths, orthogonalized
+from gdjax.linalg import JORDAN, length_ratio, orthogonalized
 from gdjax.linalg.newton_schulz import Table
 from gdjax.matrices import Layout, ScaleOrFunction, jordan_scale
 from gdjax.transforms.moments import corrected, looking_ahead, mean, means
@@ -158,7 +158,7 @@ def _evened(table, products, beta2, eps, piece, nu, x):
     o = orthogonalized(x, table, products)
     nu = mean(jnp.mean(tree.abs_sq(o), axis=piece.inputs), nu, beta2)
     even = o / (tree.root(jnp.expand_dims(nu, piece.inputs)) + eps)
-    return even * (lengths(o) / lengths(even)), nu
+    return even * length_ratio(o, even), nu
 
 
 def _direction(updates, state, beta, nesterov):

@@ -9,7 +9,7 @@ import optax
 from jax.tree_util import Partial
 
 from gdjax import tree
-from gdjax.linalg import between, fitted, gram, inverse_root, inverse_root_by_newton, lengths, whole_power
+from gdjax.linalg import between, fitted, gram, inverse_root, inverse_root_by_newton, length_ratio, whole_power
 from gdjax.matrices import Layout, blocks, in_turn, joined
 from gdjax.transforms.adam import scale_by_adam
 from gdjax.transforms.moments import corrected, correction, mean, over, rounded
@@ -168,7 +168,7 @@ def _stepped(root, exponent, every, start, block, numbers, piece, stack, g, leng
         left, right = roots
         whitened = between(left, blocks(corrected(mu, b1, count), block), right)
         length = blocks(length, block)
-        return joined(whitened * (lengths(length) / lengths(whitened)), mu.shape, block)
+        return joined(whitened * length_ratio(length, whitened), mu.shape, block)
 
     turns = piece.cut(len(stack.failures) // piece.number)
     roots, failures = in_turn(rooted, factors, stack.roots, stack.failures, count, every, turns)
