@@ -50,13 +50,15 @@ def scale_by_sm3(b1: Decay = 0.9, b2: Momentum = 1.0, eps: NonNegative = 1e-8):
         g = squarable(g, TERMS)
         scaled = jax.tree.map(lambda g, v: g * _reciprocal_root(v + tree.scalar(eps, v)), g, sums)
         m = means(scaled, state.nu, b1)
-        kept = optax.ScaleBySM3State(tree.cast_like(jax.tree.map(_bounds, sums), state.mu), tree.cast_like(m, state.nu))
+        mu = jax.tree.map(lambda v, bounds: jax.tree.unflatten(jax.tree.structure(bounds), _bounds(v)), sums, state.mu)
+        kept = optax.ScaleBySM3State(tree.cast_like(mu, state.mu), tree.cast_like(m, state.nu))
         return tree.cast_like(m, updates), kept
 
     def squares(g, bounds):
         new = square(g, TERMS)
         decay = tree.scalar(b2, new)
-        return decay * with_room(_least(g, bounds)) + jnp.where(decay == 1, 1.0, 1 - decay) * new
+        least = _least(g, jax.tree.leaves(bounds))  # NNX keeps a list as a state of its own
+        return decay * with_room(least) + jnp.where(decay == 1, 1.0, 1 - decay) * new
 
     return init, update
 

@@ -72,7 +72,7 @@ def quadratic(condition: Condition = 100.0, size: int = 10):
 
     def loss(x, batch):
         curvatures = condition ** -jnp.linspace(0.0, 1.0, size)
-        return 0.5 * curvatures @ (x @ _cosines(size)) ** 2
+        return 0.5 * curvatures @ (x @ jnp.asarray(_cosines(size), float)) ** 2
 
     def optimizer():
         root = float(condition) ** 0.5

@@ -35,7 +35,7 @@ def join_schedules(schedules: Sequence[optax.Schedule], boundaries: Sequence[Ste
     1.0 0.5 0.25
     """
     for name, given in (("schedules", schedules), ("boundaries", boundaries)):
-        if not isinstance(given, (list, tuple)):
+        if not isinstance(given, (list, tuple)) and getattr(given, "ndim", 0) != 1:
             raise TypeError(f"join_schedules: {name} must be a list, got {brief(given)}; write [{brief(given)}].")
     if len(schedules) != len(boundaries) + 1:
         raise ValueError(

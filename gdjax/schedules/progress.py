@@ -38,6 +38,8 @@ def after(count: Any, start: Any = 0.0) -> jax.Array:
 
 def whole_steps(count: Any, start: Any) -> jax.Array:
     """Return the whole steps from a start to a whole count, 0 before it, as an integer."""
+    if isinstance(count, (int, np.integer)):
+        count = min(int(count), 2**31 - 1)
     return jnp.maximum(_signed(jnp.asarray(count)) - _as_int(_whole(start, math.ceil, jnp.ceil)), 0)
 
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 import gdjax as gd
 from tests.samples import assert_close
@@ -65,3 +66,12 @@ def test_its_second_decay_is_a_leaf():
         tx, g = gd.scale_by_sm3(b2=b2), jnp.full((2, 2), 3.0)
         np.testing.assert_allclose(stepped(tx, g), tx.update(g, tx.init(g))[0], rtol=1e-6)
     assert stepped._cache_size() == 1
+
+
+def test_nnx_keeps_its_state():
+    model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, gd.sm3(0.1), wrt=nnx.Param)
+    before = model.kernel[...]
+    for _ in range(2):
+        optimizer.update(model, nnx.grad(lambda model: jnp.sum(model(jnp.ones((4, 3))) ** 2))(model))
+    assert (model.kernel[...] != before).all()
