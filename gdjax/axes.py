@@ -166,9 +166,12 @@ def total_weight(weight: Any, axis_name: AxisName) -> jax.Array:
 
 
 def required_scalar(weight: Any) -> Any:
-    """Refuse a weight that is not one number."""
-    if jnp.shape(weight):
-        raise ValueError(f"weight must be a scalar of each member, got shape {jnp.shape(weight)}")
+    """Refuse a weight that is not one number of at least 0."""
+    if isinstance(weight, str) or jnp.shape(weight):
+        got = repr(weight) if isinstance(weight, str) else f"shape {jnp.shape(weight)}"
+        raise ValueError(f"weight must be a scalar of each member, got {got}")
+    if isinstance(weight, (int, float)) and not weight >= 0:
+        raise ValueError(f"weight must be at least 0, got {weight}")
     return weight
 
 

@@ -65,6 +65,7 @@ def projection_hypercube(tree: Tree, scale: Any = 1) -> Tree:
     >>> projection_hypercube({"w": jnp.array([2.0, -1.0]), "b": jnp.array(5.0)})
     {'b': Array(1., dtype=float32), 'w': Array([1., 0.], dtype=float32)}
     """
+    _require_radius("projection_hypercube", scale)
     return _in_box("projection_hypercube", tree, 0, scale)
 
 
@@ -81,6 +82,7 @@ def projection_linf_ball(tree: Tree, scale: Any = 1) -> Tree:
     >>> print(projection_linf_ball(jnp.array([2.0, -0.5])))
     [ 1.  -0.5]
     """
+    _require_radius("projection_linf_ball", scale)
     return _in_box("projection_linf_ball", tree, jax.tree.map(jnp.negative, scale), scale)
 
 
@@ -351,6 +353,7 @@ def _require_real(who: str, tree: Tree) -> None:
             raise ValueError(f"{who}: {path(keys) or 'the leaf'} must be real, got {jnp.result_type(x)}.")
 
 
-def _require_radius(who: str, scale: ArrayLike) -> None:
-    if isinstance(scale, (int, float)) and not scale >= 0:
-        raise ValueError(f"{who}: scale must be at least 0, got {scale}.")
+def _require_radius(who: str, scale: Any) -> None:
+    for number in jax.tree.leaves(scale):
+        if isinstance(number, (int, float)) and not number >= 0:
+            raise ValueError(f"{who}: scale must be at least 0, got {number}.")

@@ -67,7 +67,7 @@ def require_names(out: Path | None, texts: Mapping[str, Any]) -> None:
             raise InputError(f"--{name.replace('_', '-')} must be text in UTF-8, got {brief(value)}.")
     if out is None:
         return
-    if re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", str(out)):
+    if re.search(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", str(out)):
         raise InputError(f"--out must have no control characters, got {brief(str(out))}: give another.")
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(out)):
         raise InputError(f"--out must be a path of the file system, got {brief(str(out))}: mount it and give its path.")

@@ -36,6 +36,10 @@ class Checkpoints:
     def __post_init__(self):
         if not isinstance(self.folder, (str, os.PathLike)):
             raise TypeError(f"Checkpoints: folder must be a path, got {self.folder!r}.")
+        if not os.fspath(self.folder):
+            raise ValueError(
+                "Checkpoints: folder must be a path, got an empty one. Write '.' for the current directory."
+            )
         require_local(self.folder)
         for name, least in (("every", 1), ("keep_last", 1), ("keep_best", 0)):
             number = getattr(self, name)

@@ -129,6 +129,8 @@ def fit(
             raise ValueError(f'fit: resume must be a boolean, "params" or "state", got {resume!r}.')
         if resume and checkpoint is None:
             raise ValueError("fit: resume needs the checkpoint to resume from.")
+        if not isinstance(drop_remainder, bool):
+            raise TypeError(f"fit: drop_remainder must be True or False, got {drop_remainder!r}.")
         if streamed and (batch_size != "full" or not drop_remainder):
             must = "batch_size and drop_remainder are for arrays"
             raise ValueError(f"fit: {must}; an iterable yields batches as they are.")

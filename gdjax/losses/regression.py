@@ -68,6 +68,8 @@ def huber_loss(predictions: ArrayLike, targets: ArrayLike | None = None, *, delt
     [0.125 2.5  ]
     """
     require_floating("huber_loss", predictions=predictions)
+    if isinstance(delta, (int, float)) and not delta >= 0:
+        raise ValueError(f"huber_loss: delta must be at least 0, got {delta}.")
     size = jnp.abs(_difference(predictions, targets))
     quadratic = jnp.minimum(size, delta)
     return (0.5 * quadratic) * quadratic + delta * (size - quadratic)

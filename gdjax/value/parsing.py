@@ -220,7 +220,15 @@ def _array(items: Any, dtype: np.dtype, shape: tuple[int, ...] | None = None) ->
         raise TypeError(f"array: the dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     if np.array(items).dtype.kind not in "biufc":
         raise TypeError(f"array: numbers in nested lists are needed, got {type(items).__name__}")
-    return np.array(items, dtype) if shape is None else np.empty(shape, dtype)
+    if shape is not None:
+        return np.empty(shape, dtype)
+    with np.errstate(over="ignore"):
+        found = np.array(items, dtype)
+    if dtype.kind in "iub" and np.any(found != np.array(items)):
+        raise ValueError(f"array: {dtype} must hold the numbers exactly, got others")
+    if np.any(np.isinf(found.astype(complex)) & ~np.isinf(np.array(items, complex))):
+        raise ValueError(f"array: {dtype} must hold the numbers, got one beyond its range")
+    return found
 
 
 def _is_empty(shape: Any) -> bool:

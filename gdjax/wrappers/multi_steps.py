@@ -5,6 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
+from gdjax.value.diagnose import require_count
 from gdjax.value.traits import refuse_examples
 
 
@@ -23,7 +24,7 @@ class MultiSteps(optax.MultiSteps):
       accumulator_dtype: the dtype of the sum or mean.
 
     Raises:
-      ValueError: if `opt` clips the gradient of every example.
+      ValueError: if `opt` clips the gradient of every example, or `every_k_schedule` is a number that is no count.
 
     >>> import gdjax as gd
     >>> tx = gd.MultiSteps(gd.sgd(1.0), every_k_schedule=2)
@@ -45,4 +46,6 @@ class MultiSteps(optax.MultiSteps):
         accumulator_dtype: Any = jnp.float32,
     ):
         refuse_examples("MultiSteps", opt, "opt")
+        if not callable(every_k_schedule):
+            require_count("MultiSteps", "every_k_schedule", every_k_schedule)
         super().__init__(opt, every_k_schedule, use_grad_mean, should_skip_update_fn, accumulator_dtype)

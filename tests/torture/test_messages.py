@@ -447,3 +447,26 @@ with provisionalcompleter():
     assert re.search(r"learning_rate: ScalarOrSchedule,\s", shown)
     assert "Annotated" not in shown
     assert "weight_decay=" in shown.splitlines()[-1]
+
+
+TAKEN_BEFORE = [
+    (lambda: gd.MultiSteps(gd.sgd(0.1), 0), r"MultiSteps: every_k_schedule must be"),
+    (lambda: gd.projections.projection_linf_ball(jnp.ones(3), -1.0), r"projection_linf_ball: scale must be at least 0"),
+    (lambda: gd.projections.projection_hypercube(jnp.ones(3), -1.0), r"projection_hypercube: scale must be at least 0"),
+    (lambda: gd.losses.huber_loss(jnp.ones(3), delta=-1.0), r"huber_loss: delta must be at least 0, got -1.0"),
+    (lambda: gd.Checkpoints(""), r"Checkpoints: folder must be a path, got an empty one"),
+    (lambda: gd.parse("scale(array([1.7], int32))"), r"int32 must hold the numbers exactly"),
+    (lambda: gd.parse("scale(array([1e39], float32))"), r"float32 must hold the numbers, got one beyond its range"),
+    (
+        lambda: gd.accumulate(gd.sgd(0.1), 2).update(
+            jnp.ones(2), gd.accumulate(gd.sgd(0.1), 2).init(jnp.ones(2)), weight=-1.0
+        ),
+        r"weight must be at least 0, got -1.0",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "words"), TAKEN_BEFORE)
+def test_what_means_nothing_is_refused(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
