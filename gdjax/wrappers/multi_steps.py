@@ -46,6 +46,7 @@ class MultiSteps(optax.MultiSteps):
         accumulator_dtype: Any = jnp.float32,
     ):
         refuse_examples("MultiSteps", opt, "opt")
-        if not callable(every_k_schedule):
-            require_count("MultiSteps", "every_k_schedule", every_k_schedule)
+        every: Any = every_k_schedule
+        if not callable(every):
+            require_count("MultiSteps", "every_k_schedule", every)
         super().__init__(opt, every_k_schedule, use_grad_mean, should_skip_update_fn, accumulator_dtype)
