@@ -51,7 +51,7 @@ def base_hungarian_algorithm(cost_matrix: ArrayLike) -> tuple[jax.Array, jax.Arr
 
     >>> costs = jnp.array([[8, 4, 7], [5, 2, 3], [9, 6, 7]])
     >>> print(costs[base_hungarian_algorithm(costs)].sum())
-    17
+    16
     """
     return optax.assignment.base_hungarian_algorithm(_finite("base_hungarian_algorithm", cost_matrix))
 

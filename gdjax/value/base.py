@@ -122,8 +122,10 @@ class Value:
     def _is_implied(self, name: str) -> bool:
         """Return whether this argument is a default that has no expression."""
         argument, default = self.arguments[name], self.factory.defaults.get(name)
+        if fingerprint(argument) != fingerprint(default):  # first: the text of values within values is long
+            return False
         shown = text(argument)
-        return "<" in shown and shown == text(default) and fingerprint(argument) == fingerprint(default)
+        return "<" in shown and shown == text(default)
 
 
 V = TypeVar("V", bound=Value)
