@@ -190,7 +190,8 @@ def _length(of: _Squares) -> Length:
     """
     edges, root = _Edges.of(of.plain.dtype), jnp.sqrt(of.plain)
     above, below = root > edges.large, root < edges.small
-    scale = jnp.where(above, 1 / edges.up, jnp.where(below, edges.up, 1.0)).astype(root.dtype)
+    some = below & (of.small > 0)  # nothing has the scale 1: what is multiplied by it has a derivative of 1 there
+    scale = jnp.where(above, 1 / edges.up, jnp.where(some, edges.up, 1.0)).astype(root.dtype)
     return Length(jnp.where(above, jnp.sqrt(of.large), jnp.where(below, jnp.sqrt(of.small), root)), scale)
 
 

@@ -260,7 +260,7 @@ def test_until_ends_it_and_a_goal_that_is_missed_is_a_status_of_its_own(gdjax, t
 
 def test_a_loss_that_is_not_finite_fails(gdjax, tmp_path):
     done = gdjax("train", "parabola", "--optimizer", "sgd(3.0)", "--out", "out")
-    refused(done, "gradient norm inf at step", status=1)
+    refused(done, "loss inf, gradient norm", status=1)
     assert "a smaller learning rate" in done.stderr
     assert np.isfinite(saved(tmp_path / "out")[1]["params/"])
 

@@ -103,12 +103,12 @@ def mismatches(tx: Any, updates: Any, state: Any, params: Any) -> Iterator[None]
     except (TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
         if isinstance(error, (MissingError, TracedError)) or _is_raised_by_user(error):
             raise
-        if what := misplaced.of_update(tx, updates, state, params):
-            raise MismatchError(who, what) from error
         if (names := _missing(error)) and who != "opaque_transform":  # the transform around it has a name
             call = "".join(f", {name}=..." for name in names)
             say = f"{who} needs {', '.join(names)}: call tx.update(grads, state, params{call})."
             raise MissingError(say) from error
+        if what := misplaced.of_update(tx, updates, state, params):
+            raise MismatchError(who, what) from error
         if isinstance(error, MismatchError):
             if error.who == _stands_for(tx):  # the user wrote the name of the optimizer, not that of its chain
                 raise MismatchError(who, error.what) from error.__cause__

@@ -42,7 +42,9 @@ def inject_stateful_hyperparams(
     Like `inject_hyperparams`, for `optax.inject_stateful_hyperparams`.
 
     >>> import gdjax as gd
-    >>> tx = gd.inject_stateful_hyperparams(gd.sgd)(learning_rate=gd.linear_schedule(0.5, 0.0, 10))
+    >>> import warnings
+    >>> with warnings.catch_warnings(action="ignore"):  # Optax says to use inject_hyperparams
+    ...     tx = gd.inject_stateful_hyperparams(gd.sgd)(learning_rate=gd.linear_schedule(0.5, 0.0, 10))
     >>> print(tx.init(1.0).hyperparams["learning_rate"])
     0.5
     """
