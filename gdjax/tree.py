@@ -80,7 +80,8 @@ def _masking(who: str, name: str, mask: Any, params: Tree) -> Tree:
 
 def _matching(who: str, name: str, pattern: str, params: Tree) -> Tree:
     matched = map_paths(lambda path: re.fullmatch(pattern, path) is not None, params)
-    if jax.tree.leaves(matched) and not any(jax.tree.leaves(matched)):
+    partial = any(leaf is None for leaf in jax.tree.leaves(params, is_leaf=lambda leaf: leaf is None))
+    if jax.tree.leaves(matched) and not any(jax.tree.leaves(matched)) and not partial:  # it may match what is left out
         paths = listed([path for path, _ in leaves_with_paths(params)])
         must = "must match one path at least"
         raise ValueError(f"{who}: {name} {must}, got the pattern {pattern!r}; the paths are {paths}.")

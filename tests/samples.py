@@ -60,14 +60,14 @@ SPECIAL = {
     "hidden_matrices": lambda: gd.hidden_matrices(gd.scale_by_muon(FEW), gd.adam(0.1)),
     "monitor": lambda: gd.monitor({"mean": gd.ema(0.9)}),
     "muon": lambda: gd.muon(0.1, ns_coeffs=FEW),
-    "freeze": lambda: gd.freeze({"b": False, "w": False}),
+    "freeze": lambda: gd.freeze(False),
     "named_chain": lambda: gd.named_chain(("clip", gd.clip(0.5)), ("step", gd.sgd(0.1, momentum=0.9, nesterov=True))),
-    "partition": lambda: gd.partition({"a": gd.adam(0.1), "b": gd.sgd(0.1)}, {"b": "b", "w": "a"}),
+    "partition": lambda: gd.partition({"a": gd.adam(0.1)}, "a"),
     "scale_by_muon": lambda: gd.scale_by_muon(FEW),
     "scale_by_normuon": lambda: gd.scale_by_normuon(FEW),
     "scale_by_shampoo": lambda: gd.scale_by_shampoo(eps=0.3, every=1),
     "scale_by_soap": lambda: gd.scale_by_soap(every=2, one_sided=True),
-    "selective_transform": lambda: gd.selective_transform(gd.adam(0.1), freeze_mask={"b": True, "w": False}),
+    "selective_transform": lambda: gd.selective_transform(gd.adam(0.1), freeze_mask="b"),
 }
 """Values of the factories whose arguments are not told apart by name, or magnify rounding by their defaults."""
 
