@@ -34,7 +34,7 @@ def monitor(measures: Any):
     def init(params):
         states = tuple(tx.init(params) for tx in taken.values())
         like = jax.eval_shape(lambda states: _measured(params, states, params)[0], states)
-        return optax.MonitorState(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like), states)
+        return optax.MonitorState(jax.tree.map(_zeros, like), states)
 
     def update(updates, state, params=None, **extra_args):
         return updates, optax.MonitorState(*_measured(updates, state.measure_states, params, **extra_args))
@@ -48,6 +48,11 @@ def monitor(measures: Any):
         return measures, tuple(new)
 
     return init, update
+
+
+def _zeros(like: jax.ShapeDtypeStruct) -> jax.Array:
+    """Return zeros of a type, sharded over Explicit axes as it is."""
+    return jnp.zeros(like.shape, like.dtype, device=like.sharding)
 
 
 def _measure(x: Any) -> optax.GradientTransformationExtraArgs:
