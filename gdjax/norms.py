@@ -128,6 +128,15 @@ def sums_along(
     return axes.sums([jnp.sum(x, tuple(of), keepdims=keepdims) for x, of in zip(xs, dims, strict=True)], over)
 
 
+def means(
+    xs: Sequence[jax.Array], dims: Sequence[Sequence[int]], over: Sequence[tuple[Hashable, ...]], keepdims: bool = False
+) -> list[jax.Array]:
+    """Return the mean of each array along dimensions of it; it divides before it sums, since the sum may be inf."""
+    numbers = [math.prod(x.shape[i] for i in of) * axes.size(own) for x, of, own in zip(xs, dims, over, strict=True)]
+    shares = [x / float(max(number, 1)) for x, number in zip(xs, numbers, strict=True)]
+    return sums_along(shares, dims, over, keepdims=keepdims)
+
+
 def root_of_sum(square: jax.Array) -> jax.Array:
     """`sqrt(square)`, 0 of 0 with the derivative 0 there.
 

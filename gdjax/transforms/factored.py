@@ -1,7 +1,6 @@
 """Second moments of a matrix kept as one of its rows and one of its columns: Adafactor."""
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -110,7 +109,7 @@ class Factoring(NamedTuple):
         r"""The three trees of means of $|x|^2 + \epsilon$, one step on."""
         leaves, treedef = jax.tree.flatten(xs)
         squares, pairs = [square(x) for x in leaves], [self._two_largest(x) for x in leaves]
-        rows, cols = self._along_each(means_of_large, squares, pairs)
+        rows, cols = self._along_each(norms.means, squares, pairs)
 
         def moved(i, row, col, whole):
             if pairs[i] is None:
@@ -131,7 +130,7 @@ class Factoring(NamedTuple):
         pairs = {i: pair for i, x in enumerate(leaves) if (pair := self._two_largest(x)) is not None}
         places = [(short - (short > long),) for short, long in pairs.values()]
         over = [axes.across(leaves[i], pair[:1], self.axis_name, self.dim) for i, pair in pairs.items()]
-        of_rows = means_of_large([rows[i] for i in pairs], places, over, keepdims=True)
+        of_rows = norms.means([rows[i] for i in pairs], places, over, keepdims=True)
         mean_rows = dict(zip(pairs, of_rows, strict=True))
 
         def scaled(i, x):
@@ -160,13 +159,6 @@ class Factoring(NamedTuple):
         found = reduced(twice, dims, over)
         number = len(places)
         return dict(zip(places, found[:number], strict=True)), dict(zip(places, found[number:], strict=True))
-
-
-def means_of_large(xs, dims, over, keepdims=False):
-    """Return the mean of each array along dimensions of it; it divides before it sums, since the sum may be inf."""
-    numbers = [math.prod(x.shape[i] for i in of) * axes.size(own) for x, of, own in zip(xs, dims, over, strict=True)]
-    shares = [x / float(max(number, 1)) for x, number in zip(xs, numbers, strict=True)]
-    return norms.sums_along(shares, dims, over, keepdims=keepdims)
 
 
 def _three(treedef, of_leaves):

@@ -8,7 +8,6 @@ import optax
 
 from gdjax import axes, norms, tree
 from gdjax.squares import scaled
-from gdjax.transforms.factored import means_of_large
 from gdjax.value import Positive, Scalar, stateless, transform
 
 
@@ -84,7 +83,7 @@ def centralize(axis_name: Any = None, dim: int = 0):
         matrices = [g for g in leaves if g.ndim > 1]
         rows = [tuple(range(1, g.ndim)) for g in matrices]
         over = [axes.across(g, of, axis_name, dim) for g, of in zip(matrices, rows, strict=True)]
-        means = iter(means_of_large(matrices, rows, over, keepdims=True))
+        means = iter(norms.means(matrices, rows, over, keepdims=True))
         return tree.cast_like(treedef.unflatten(g - next(means) if g.ndim > 1 else g for g in leaves), updates)
 
     return stateless(centred)

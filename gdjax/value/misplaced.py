@@ -37,9 +37,7 @@ def of_init(params: Any) -> str | None:
 def of_apply(params: Any, updates: Any) -> str | None:
     """Say what was given for updates: the pair that `tx.update` returned, or a state."""
     if type(updates) is tuple and len(updates) == 2 and _alike(updates[0], params):
-        return (
-            "updates is the pair that tx.update returned; unpack it: updates, state = tx.update(grads, state, params)"
-        )
+        return f"updates is the pair that tx.update returned; {_UNPACK}"
     if _state_in(updates):
         return "updates is the state of an optimizer; tx.update returns updates first: updates, state = tx.update(...)"
     if type(params) is tuple and len(params) == 2 and _alike(params[0], updates):
