@@ -92,10 +92,10 @@ def run(watch: Watch) -> Any:
             sys.stdout.flush()
     except BrokenPipeError:  # as with `| head`: the reader is gone
         status = Status.PIPE_CLOSED
-    except SystemExit:
-        if sys.stdout is stdout:
+    except SystemExit as ended:  # a descent's own, or Typer's because of a closed pipe
+        if not isinstance(ended.__context__, BrokenPipeError):
             raise
-        status = Status.PIPE_CLOSED  # typer has put another in its place, for the same reason
+        status = Status.PIPE_CLOSED
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise
