@@ -12,6 +12,7 @@ import gdjax as gd
 from benchmarks.hlo import collectives, counts
 from gdjax.collectives.low_rank import is_compressed
 from gdjax.collectives.quantised import blocks, quantised, unblocked
+from tests.compiling import compilations, counted
 from tests.samples import signature_of
 
 N = 8
@@ -57,7 +58,7 @@ def sharded(f, check=True):
         return shared, jax.tree.map(lambda x: x[None], mine)
 
     data, whole = PartitionSpec("data"), PartitionSpec()
-    mapped = jax.jit(jax.shard_map(own, mesh=mesh, in_specs=data, out_specs=(whole, data), check_vma=check))
+    mapped = counted(jax.shard_map(own, mesh=mesh, in_specs=data, out_specs=(whole, data), check_vma=check))
     return mapped, lambda tree: jax.device_put(tree, NamedSharding(mesh, data))
 
 
@@ -278,7 +279,7 @@ def test_the_state_keeps_its_type_and_one_compile_serves_all_steps(how):
     for _ in range(3):
         _, state = step(g, state)
         assert signature_of(state) == first
-    assert step._cache_size() == 1
+    assert compilations(step) == 1
 
 
 def on_the_wire(tx, g):

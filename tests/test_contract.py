@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import gdjax as gd
+from tests.compiling import compilations, counted
 from tests.samples import (
     OVER_AN_AXIS,
     VARIANTS,
@@ -44,13 +45,13 @@ def test_the_state_holds_arrays_alone_and_its_type_is_fixed(tx):
 
 def test_one_compile_serves_every_step_and_every_number(tx):
     params, grads = tree(), tree(seed=1)
-    step = jax.jit(lambda *arguments: update(*arguments))
+    step = counted(update)
     state = tx.init(params)
     for _ in range(2):
         updates, state = step(tx, grads, state, params)
     assert_close((updates, state), _eagerly(jax.tree.map(jnp.asarray, tx), grads, params, 2), rtol=1e-5, atol=1e-7)
     step(jax.tree.map(lambda leaf: leaf * 0.5, tx), grads, state, params)
-    assert step._cache_size() == 1
+    assert compilations(step) == 1
 
 
 def _eagerly(tx, grads, params, steps):

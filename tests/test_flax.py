@@ -10,6 +10,7 @@ from flax.training.train_state import TrainState
 
 import gdjax as gd
 from gdjax import tree
+from tests.compiling import compilations, counted
 
 X = jax.random.normal(jax.random.key(0), (8, 3))
 Y = X @ jnp.array([[1.0], [-2.0], [0.5]])
@@ -46,7 +47,7 @@ PAIRS = {
 
 
 def linen_step():
-    @jax.jit
+    @counted
     def step(state):
         def loss(params):
             return jnp.mean((state.apply_fn({"params": params}, X) - Y) ** 2)
@@ -102,7 +103,7 @@ def test_a_hundred_train_states_of_equal_optimizers_share_one_program():
     for _ in range(100):
         tx = gd.chain(gd.clip_by_global_norm(1.0), gd.adamw(gd.warmup_cosine(0.1, 2, 20)))
         step(TrainState.create(apply_fn=MODEL.apply, params=PARAMS, tx=tx))
-    assert step._cache_size() == 1
+    assert compilations(step) == 1
 
 
 def test_train_states_that_declare_tx_a_node_share_one_program_among_all_rates():
@@ -113,7 +114,7 @@ def test_train_states_that_declare_tx_a_node_share_one_program_among_all_rates()
     for rate in (0.1, 0.2, 0.4):
         state, _ = step(Swept.create(apply_fn=MODEL.apply, params=PARAMS, tx=gd.sgd(rate)))
         moved.append(optax.tree.norm(optax.tree.sub(state.params, PARAMS)))
-    assert step._cache_size() == 1
+    assert compilations(step) == 1
     np.testing.assert_allclose(moved, moved[0] * np.array([1.0, 2.0, 4.0]), rtol=1e-5)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import gdjax as gd
+from tests.compiling import compilations, counted
 from tests.test_reference_schedules import CYCLE, FORMULAS, STEPS
 
 VALUES = [pytest.param(value, id=name) for name, (value, _) in FORMULAS.items()]
@@ -32,10 +33,10 @@ def test_all_its_numbers_are_leaves_and_one_compile_serves_them(rate):
     leaves, treedef = jax.tree.flatten(rate)
     assert all(isinstance(leaf, float) for leaf in leaves)
     other = treedef.unflatten([0.9 * leaf for leaf in leaves])
-    at = jax.jit(lambda rate: jax.vmap(rate)(jnp.arange(STEPS)))
+    at = counted(lambda rate: jax.vmap(rate)(jnp.arange(STEPS)))
     np.testing.assert_allclose(at(rate), jax.vmap(rate)(jnp.arange(STEPS)), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(at(other), jax.vmap(other)(jnp.arange(STEPS)), rtol=1e-5, atol=1e-6)
-    assert at._cache_size() == 1
+    assert compilations(at) == 1
     stacked = jax.vmap(at)(gd.stack([rate, other]))
     np.testing.assert_allclose(stacked, [at(rate), at(other)], rtol=1e-5, atol=1e-6)
 

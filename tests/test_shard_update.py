@@ -9,6 +9,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 import gdjax as gd
 from benchmarks.hlo import collectives, counts
+from tests.compiling import optimized
 from tests.samples import assert_close
 
 MEMBERS = 8
@@ -106,7 +107,7 @@ def test_each_leaf_is_scattered_once_and_gathered_once_into_place(chained):
     specs = {"in_specs": (PartitionSpec(), of_state, rows), "out_specs": (PartitionSpec(), of_state)}
     run = jax.jit(jax.shard_map(step, mesh=mesh, **specs), donate_argnums=(0, 1))
     grads = jax.tree.map(lambda p: jnp.zeros((MEMBERS, *p.shape)), params)
-    compiled = run.lower(params, jax.jit(init)(params), grads).compile()
+    compiled = optimized(run.lower(params, jax.jit(init)(params), grads))
     found = collectives(compiled)
     assert counts(found) == {"all-gather": 2, "reduce-scatter": 2}
     size = sum(x.nbytes for x in params.values())

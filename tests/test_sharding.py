@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 import gdjax as gd
 from tests import test_lifted
+from tests.compiling import compilations, counted, optimized
 from tests.samples import VARIANTS, sample
 
 pytestmark = pytest.mark.filterwarnings(f"ignore:({test_lifted.OWN_WARNINGS})")
@@ -92,7 +93,7 @@ def descend(name, tx, put, plainly):
     def update(grads, state, params, extra):
         return tx.update(grads, state, params, **extra, **told(name))
 
-    step = update if plainly else jax.jit(update)
+    step = update if plainly else counted(update)
     state = tx.init(put(numbers()))
     types = kinds(state)
     seen = []
@@ -116,7 +117,7 @@ def whole(values, ahead=0):
 def alone(name):
     """The same on one device, and how often it was compiled."""
     seen, _, _, step = descend(name, made(name), whole, plainly=False)
-    return seen, step._cache_size()
+    return seen, compilations(step)
 
 
 def same(ours, theirs):
@@ -144,7 +145,7 @@ def test_over_a_mesh_numbers_are_those_of_one_device_and_types_stay(name, kind):
             if kind is AxisType.Explicit and name not in MEASURES:
                 assert kinds(state) == types
                 assert kinds(updates) == kinds(params)
-                assert plainly or step._cache_size() <= compiled
+                assert plainly or compilations(step) <= compiled
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -371,8 +372,8 @@ def test_a_device_holds_its_share_and_collectives_are_those_expected(method, exp
         state = gd.sharding.init(tx, params, shardings)
         batch = jax.device_put(jnp.ones((16, 64)), rows)
         where = jax.tree.map(lambda x: x.sharding, params), shardings
-        step = jax.jit(step, donate_argnums=(0, 1), out_shardings=where)
-        compiled = step.lower(params, state, batch).compile()
+        step = counted(step, donate_argnums=(0, 1), out_shardings=where)
+        compiled = optimized(step.lower(params, state, batch))
         bytes_of_params = 4 * (64 * 48 + 48 * 16)
         share = 1 if method == "replicated" else 8
         assert held(state) == 2 * bytes_of_params / share + 4
@@ -382,7 +383,7 @@ def test_a_device_holds_its_share_and_collectives_are_those_expected(method, exp
         assert set(collectives(compiled.as_text())) == expected
         for _ in range(3):
             params, state = step(params, state, batch)
-    assert step._cache_size() == 1
+    assert compilations(step) == 1
     assert all(x.sharding == of for x, of in zip(*map(jax.tree.leaves, (state, shardings)), strict=True))
 
 
@@ -391,7 +392,7 @@ def test_a_state_is_made_where_it_belongs_and_never_whole(kind):
     mesh, tx = line(kind), gd.adam(0.1)
     params = jax.device_put({"w": jnp.ones((800, 16))}, NamedSharding(mesh, P("data")))
     shardings = gd.sharding.of_state(tx, params)
-    memory = jax.jit(tx.init, out_shardings=shardings).lower(params).compile().memory_analysis()
+    memory = optimized(jax.jit(tx.init, out_shardings=shardings).lower(params)).memory_analysis()
     assert memory.output_size_in_bytes < 2 * 4 * 800 * 16 / 8 + 200
     assert memory.temp_size_in_bytes < 4 * 800 * 16 / 8
     state = gd.sharding.init(tx, params)
@@ -407,14 +408,14 @@ def test_from_this_state_on_a_step_compiles_once(kind):
         state = gd.sharding.init(tx, params)
         where = jax.tree.map(lambda x: x.sharding, (params, state))
 
-        @functools.partial(jax.jit, donate_argnums=(0, 1), out_shardings=where)
+        @functools.partial(counted, donate_argnums=(0, 1), out_shardings=where)
         def step(params, state):
             updates, state = tx.update(jax.grad(loss)(params), state, params)
             return gd.apply_updates(params, updates), state
 
         for _ in range(3):
             params, state = step(params, state)
-    assert step._cache_size() == 1
+    assert compilations(step) == 1
 
 
 def test_hyperparameters_are_arguments_and_functions_keep_their_axes():
@@ -431,10 +432,10 @@ def test_hyperparameters_are_arguments_and_functions_keep_their_axes():
             value, grads = jax.value_and_grad(mse)(params)
             return tx.update(grads, tx.init(params), params, value=value, grad=grads, value_fn=mse)[0]
 
-        step = jax.jit(step)
+        step = counted(step)
         for rate in (0.5, 0.1):
             updates = step(gd.momo(rate), params)
-        assert step._cache_size() == 1
+        assert compilations(step) == 1
         searched = step(gd.lbfgs(), params)
         types = jax.tree.map(jax.typeof, (params, params))
         assert jax.tree.map(jax.typeof, (updates, searched)) == types
@@ -504,7 +505,7 @@ def stepped(tx, put=jnp.asarray, batch=BATCH, loss=mse, **options):
     step = jax.jit(gd.make_step(loss, tx, accumulate=4, **options))
     state = gd.State.create(jax.tree.map(jnp.asarray, network()), tx)
     state = jax.tree.map(put, state)
-    return step.lower(state, batch).compile().as_text(), step(state, batch)
+    return optimized(step.lower(state, batch)).as_text(), step(state, batch)
 
 
 @pytest.mark.parametrize("tx", [gd.adam(0.1), gd.sam(gd.sgd(0.1)), gd.lbfgs()], ids=lambda tx: tx.factory.__name__)
@@ -574,7 +575,7 @@ def test_over_a_named_axis_parts_are_reduced_once(checked):
     specs = {"in_specs": (P(), P("data")), "out_specs": P()}
     step = jax.jit(jax.shard_map(step, mesh=mesh, **specs, check_vma=checked))
     state = gd.State.create(jax.tree.map(jnp.asarray, network()), tx)
-    assert reductions(step.lower(state, BATCH).compile().as_text(), "while") == (0, 1)
+    assert reductions(optimized(step.lower(state, BATCH)).as_text(), "while") == (0, 1)
     same(step(state, BATCH)[0].params, stepped(tx)[1][0].params)
 
 
@@ -589,7 +590,7 @@ def test_gradients_that_accumulate_are_reduced_when_a_step_is_taken():
 
     each = jax.jit(jax.shard_map(update, mesh=mesh, in_specs=P("data"), out_specs=P(), check_vma=False))
     gradient = np.arange(8.0, dtype=np.float32)
-    text = each.lower(gradient).compile().as_text()
+    text = optimized(each.lower(gradient)).as_text()
     assert reductions(text, "conditional") == (1, 0)
     np.testing.assert_allclose(each(gradient)[:, 0], [0.0, 0.0, 0.0, -0.1 * gradient.mean()])
 

@@ -8,6 +8,7 @@ import pytest
 from flax import nnx
 
 import gdjax as gd
+from tests.compiling import compilations, counted
 from tests.samples import assert_close
 
 B1, EPS, RATE = 0.8, 1e-6, 0.1
@@ -61,11 +62,11 @@ def test_zero_gives_zero_without_epsilon_too():
 
 
 def test_its_second_decay_is_a_leaf():
-    stepped = jax.jit(lambda tx, g: tx.update(g, tx.init(g))[0])
+    stepped = counted(lambda tx, g: tx.update(g, tx.init(g))[0])
     for b2 in (1.0, 0.9):
         tx, g = gd.scale_by_sm3(b2=b2), jnp.full((2, 2), 3.0)
         np.testing.assert_allclose(stepped(tx, g), tx.update(g, tx.init(g))[0], rtol=1e-6)
-    assert stepped._cache_size() == 1
+    assert compilations(stepped) == 1
 
 
 def test_nnx_keeps_its_state():
