@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from gdjax import axes, squares
 from gdjax.squares import Length
 from gdjax.tree import Tree, widen
+from gdjax.value.diagnose import require_numbers
 
 
 def global_norm(updates: Tree, axis_name: axes.AxisName = None) -> jax.Array:
@@ -35,7 +36,11 @@ def global_norm(updates: Tree, axis_name: axes.AxisName = None) -> jax.Array:
     >>> print(global_norm(jnp.array([3e30, 4e30])))
     5e+30
     """
-    return global_norms([updates], axis_name)[0]
+    try:
+        return global_norms([updates], axis_name)[0]
+    except TypeError:
+        require_numbers("global_norm", updates, "updates")
+        raise
 
 
 def global_norms(trees: Sequence[Tree], axis_name: axes.AxisName = None) -> list[jax.Array]:

@@ -7,13 +7,15 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
+from gdjax.explaining import explained
 from gdjax.tree import Tree, as_dtype, wide
 from gdjax.widening import widened
 
-safe_norm = widened(optax.safe_norm)
-safe_root_mean_squares = widened(optax.safe_root_mean_squares)
+safe_norm = explained("safe_norm")(widened(optax.safe_norm))
+safe_root_mean_squares = explained("safe_root_mean_squares")(widened(optax.safe_root_mean_squares))
 
 
+@explained("incremental_update")
 def incremental_update(new_tensors: Tree, old_tensors: Tree, step_size: ArrayLike) -> Tree:
     """Return `s new + (1 - s) old`, each leaf computed in float32 or wider and returned in the dtype of the two.
 
@@ -36,6 +38,7 @@ def incremental_update(new_tensors: Tree, old_tensors: Tree, step_size: ArrayLik
     return jax.tree.map(step, new_tensors, old_tensors, is_leaf=lambda x: x is None)
 
 
+@explained("scale_gradient")
 def scale_gradient(inputs: Tree, scale: ArrayLike) -> Tree:
     """Return the inputs, with derivatives that are multiplied by a number, which may be traced.
 

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.core import Tracer
-from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
 from gdjax import axes, tree
-from gdjax.value.diagnose import require_optimizer
+from gdjax.value.diagnose import require_numbers, require_optimizer
 from gdjax.value.explicit import Near, apart
+from gdjax.value.printing import brief
 
 
 def of_state(tx: optax.GradientTransformation, params: Any, mesh: Mesh | AbstractMesh | None = None) -> Any:
@@ -85,6 +86,8 @@ def zero(
     """
     who = "sharding.zero"
     like, shardings = _of_state(who, tx, params, mesh)
+    if not isinstance(axis, str):
+        raise TypeError(f"{who}: axis must be the name of an axis, got {brief(axis)}.")
     leaves = jax.tree.leaves(shardings)
     names = leaves[0].mesh.axis_names if leaves else (axis,)
     if axis not in names:
@@ -111,7 +114,13 @@ def init(tx: optax.GradientTransformation, params: Any, shardings: Any = None) -
     >>> state[0].nu["w"].sharding.spec, state[0].count.sharding.spec
     (P('model', None), P())
     """
-    shardings = _of_state("sharding.init", tx, params, None)[1] if shardings is None else shardings
+    who = "sharding.init"
+    require_optimizer(who, tx)
+    shardings = _of_state(who, tx, params, None)[1] if shardings is None else shardings
+    strange = [x for x in jax.tree.leaves(shardings) if not isinstance(x, (Sharding, PartitionSpec))]
+    if strange:
+        way = "; sharding.of_state makes them"
+        raise TypeError(f"{who}: shardings must be a tree of shardings like the state, got {brief(strange[0])}{way}.")
     own = jax.jit(lambda params: tree.fresh(tx.init(params)), out_shardings=shardings)
     return own(params)  # in buffers of its own: a lifted one may hold the parameters, and both may be donated
 
@@ -121,6 +130,9 @@ def _of_state(
 ) -> tuple[Any, Any]:
     """The state as shapes, and its shardings."""
     require_optimizer(who, tx)
+    if not (mesh is None or isinstance(mesh, (Mesh, AbstractMesh))):
+        raise TypeError(f"{who}: mesh must be a jax.sharding.Mesh, as jax.make_mesh makes it, got {brief(mesh)}.")
+    require_numbers(who, params)
     mesh = _mesh(who, params) if mesh is None else mesh
     for path, leaf in tree.leaves_with_paths(params):
         _require_axes(who, path, _spec(leaf), mesh)

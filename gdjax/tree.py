@@ -73,8 +73,8 @@ def _masking(who: str, name: str, mask: Any, params: Tree) -> Tree:
         of_mask = listed([path for path, _ in leaves_with_paths(found)])
         must = f"must be a tree of booleans like the parameters, whose paths are {paths}, or a prefix of it"
         raise ValueError(f"{who}: {name} {must}; its own paths are {of_mask or 'none'}.") from error
-    if any(isinstance(leaf, str) for leaf in jax.tree.leaves(found)):
-        raise ValueError(f"{who}: {name} must return booleans, got {jax.tree.leaves(found)[0]!r}.")
+    if (strange := next((x for x in jax.tree.leaves(found) if isinstance(x, str) or jnp.ndim(x)), None)) is not None:
+        raise ValueError(f"{who}: {name} must return booleans, got {strange!r:.200}.")
     return found
 
 
@@ -131,7 +131,14 @@ def widen(tree: Tree) -> Tree:
 
 def cast_like(tree: Tree, other_tree: Tree) -> Tree:
     """Every leaf in the dtype of its counterpart, whose shape it must have: nothing broadcasts in silence."""
-    return jax.tree.map(_cast_like, tree, other_tree)
+    try:
+        return jax.tree.map(_cast_like, tree, other_tree)
+    except (TypeError, ValueError) as error:
+        difference = importlib.import_module("gdjax.value.diagnose").difference  # it imports this module
+        where = difference(tree, other_tree, "tree", "other_tree")
+        if where is None:
+            raise
+        raise ValueError(f"tree.cast_like: tree and other_tree differ {where}.") from error
 
 
 def _cast_like(x: Any, like: Any) -> Any:

@@ -9,8 +9,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gdjax import tree as trees
+from gdjax.explaining import explained
+from gdjax.value.printing import brief
 
 
+@explained("replicate")
 def replicate(tree: Any, devices: Sequence[Any] | None = None) -> Any:
     """Put a copy of every leaf on every device, along a new first axis: what `pmap` maps over.
 
@@ -25,6 +28,11 @@ def replicate(tree: Any, devices: Sequence[Any] | None = None) -> Any:
     >>> state[0].mu.shape == (jax.local_device_count(), 3), gd.unreplicate(state)[0].mu.shape
     (True, (3,))
     """
+    if devices is not None and not (
+        isinstance(devices, (list, tuple)) and all(isinstance(device, jax.Device) for device in devices)
+    ):
+        way = ", or none for all of this process"
+        raise TypeError(f"replicate: devices must be a list of devices, jax.devices(){way}, got {brief(devices)}.")
     devices = list(devices or jax.local_devices())
     sharding = NamedSharding(Mesh(np.array(devices), ("replicas",)), PartitionSpec("replicas"))
 

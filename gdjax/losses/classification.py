@@ -7,10 +7,12 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 
+from gdjax.explaining import explained
 from gdjax.losses.arithmetic import Axis, log_softmax, mask_for, masked_sum, product, require_floating
 from gdjax.widening import widened
 
 
+@explained("softmax_cross_entropy")
 @widened
 def softmax_cross_entropy(
     logits: ArrayLike, labels: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None
@@ -39,6 +41,7 @@ def softmax_cross_entropy(
     return -jnp.sum(product(labels, log_p), axis)
 
 
+@explained("safe_softmax_cross_entropy")
 def safe_softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
     """Return `softmax_cross_entropy(logits, labels)`, which in gdjax is safe where a logit is -inf.
 
@@ -55,6 +58,7 @@ def safe_softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Arra
     return softmax_cross_entropy(logits, labels)
 
 
+@explained("softmax_cross_entropy_with_integer_labels")
 @widened
 def softmax_cross_entropy_with_integer_labels(
     logits: ArrayLike, labels: ArrayLike, axis: int | tuple[int, ...] = -1, where: ArrayLike | None = None
@@ -117,6 +121,7 @@ def _classes_last(x: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:
     return moved.reshape(*moved.shape[: x.ndim - len(axis)], -1)
 
 
+@explained("sigmoid_binary_cross_entropy")
 def sigmoid_binary_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
     """Return `-y log(p) - (1 - y) log(1 - p)` of `p = sigmoid(x)`, element by element.
 
@@ -142,6 +147,7 @@ def _binary_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
     return -product(y, jax.nn.log_sigmoid(x)) - product(1 - y, jax.nn.log_sigmoid(-x))
 
 
+@explained("sigmoid_focal_loss")
 def sigmoid_focal_loss(
     logits: ArrayLike, labels: ArrayLike, *, alpha: ArrayLike | None = None, gamma: ArrayLike = 2.0
 ) -> jax.Array:
@@ -179,6 +185,7 @@ def _as_logits(loss: jax.Array, logits: ArrayLike) -> jax.Array:
     return loss.astype(jnp.result_type(logits))
 
 
+@explained("poly_loss_cross_entropy")
 @widened
 def poly_loss_cross_entropy(
     logits: ArrayLike,

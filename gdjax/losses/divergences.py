@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from gdjax.explaining import explained
 from gdjax.losses.arithmetic import Axis, masked_sum, require_floating
 from gdjax.widening import widened
 
 
+@explained("kl_divergence")
 @widened
 def kl_divergence(
     log_predictions: ArrayLike, targets: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None
@@ -41,6 +43,7 @@ def kl_divergence(
     return masked_sum(terms, axis, counts)
 
 
+@explained("kl_divergence_with_log_targets")
 @widened
 def kl_divergence_with_log_targets(
     log_predictions: ArrayLike, log_targets: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None
@@ -69,6 +72,7 @@ def kl_divergence_with_log_targets(
     return masked_sum(jnp.exp(q) * (q - jnp.where(counts, p, 0)), axis, counts)
 
 
+@explained("generalized_kl_divergence")
 @widened
 def generalized_kl_divergence(
     log_predictions: ArrayLike, targets: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None
@@ -96,6 +100,7 @@ def generalized_kl_divergence(
     return divergence + masked_sum(jnp.exp(p) - targets, axis, where)
 
 
+@explained("convex_kl_divergence")
 def convex_kl_divergence(
     log_predictions: ArrayLike, targets: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None
 ) -> jax.Array:

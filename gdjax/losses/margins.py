@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from gdjax.explaining import explained
 from gdjax.losses.arithmetic import product, require_real, require_same_shape
 from gdjax.projections import projection_simplex
 from gdjax.widening import widened
 
 
+@explained("hinge_loss")
 @widened
 def hinge_loss(predictor_outputs: ArrayLike, targets: ArrayLike) -> jax.Array:
     """Return `max(0, 1 - y s)` of scores `s` and targets `y`.
@@ -24,6 +26,7 @@ def hinge_loss(predictor_outputs: ArrayLike, targets: ArrayLike) -> jax.Array:
     return jnp.maximum(0, 1 - jnp.asarray(predictor_outputs) * targets)
 
 
+@explained("perceptron_loss")
 @widened
 def perceptron_loss(predictor_outputs: ArrayLike, targets: ArrayLike) -> jax.Array:
     """Return `max(0, -y s)` of scores `s` and targets `y`.
@@ -43,6 +46,7 @@ def perceptron_loss(predictor_outputs: ArrayLike, targets: ArrayLike) -> jax.Arr
     return jnp.maximum(0, -jnp.asarray(predictor_outputs) * targets)
 
 
+@explained("sparsemax_loss")
 def sparsemax_loss(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
     """Return the binary sparsemax loss: 0 exactly where `jax.nn.sparse_sigmoid(logits)` is the label.
 
@@ -67,6 +71,7 @@ def _sparse_plus(x: ArrayLike) -> jax.Array:
     return jnp.where(x >= 1, x, jnp.where(x <= -1, 0, jnp.square(inside + 1) / 4))
 
 
+@explained("multiclass_hinge_loss")
 @widened
 def multiclass_hinge_loss(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
     """Return `max(s + 1 - y) - s[label]` of the scores of the classes, with `y` the one-hot row of the label.
@@ -82,6 +87,7 @@ def multiclass_hinge_loss(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
     return jnp.max(scores + (1 - right), axis=-1) - jnp.sum(product(right, scores), axis=-1)
 
 
+@explained("multiclass_perceptron_loss")
 @widened
 def multiclass_perceptron_loss(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
     """Return `max(s) - s[label]` of the scores of the classes.
@@ -105,6 +111,7 @@ def _with_one_hot(who: str, scores: ArrayLike, labels: ArrayLike) -> tuple[jax.A
     return scores, jax.nn.one_hot(labels, scores.shape[-1], dtype=scores.dtype)
 
 
+@explained("multiclass_sparsemax_loss")
 @widened
 def multiclass_sparsemax_loss(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
     """Return the sparsemax loss: 0 exactly where the label's score is above all others by 1.

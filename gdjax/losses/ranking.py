@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from gdjax.explaining import explained
 from gdjax.losses.arithmetic import log_softmax, product, require_floating
 from gdjax.widening import widened
 
 
+@explained("ranking_softmax_loss")
 @widened
 def ranking_softmax_loss(
     logits: ArrayLike,

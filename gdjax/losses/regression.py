@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from gdjax.explaining import explained
 from gdjax.losses.arithmetic import Axis, require_floating, require_same_shape
 from gdjax.widening import widened
 
 
+@explained("squared_error")
 @widened
 def squared_error(predictions: ArrayLike, targets: ArrayLike | None = None) -> jax.Array:
     """Return `(predictions - targets)^2`, element by element.
@@ -29,6 +31,7 @@ def squared_error(predictions: ArrayLike, targets: ArrayLike | None = None) -> j
     return jnp.square(_errors("squared_error", predictions, targets))
 
 
+@explained("l2_loss")
 @widened
 def l2_loss(predictions: ArrayLike, targets: ArrayLike | None = None) -> jax.Array:
     """Return `(predictions - targets)^2 / 2`, element by element.
@@ -49,6 +52,7 @@ def l2_loss(predictions: ArrayLike, targets: ArrayLike | None = None) -> jax.Arr
     return (0.5 * errors) * errors
 
 
+@explained("huber_loss")
 @widened
 def huber_loss(predictions: ArrayLike, targets: ArrayLike | None = None, *, delta: ArrayLike = 1.0) -> jax.Array:
     """Return `e^2 / 2` where the error `e` is within `delta`, and `delta (|e| - delta / 2)` beyond.
@@ -75,6 +79,7 @@ def huber_loss(predictions: ArrayLike, targets: ArrayLike | None = None, *, delt
     return (0.5 * quadratic) * quadratic + delta * (size - quadratic)
 
 
+@explained("log_cosh")
 @widened
 def log_cosh(predictions: ArrayLike, targets: ArrayLike | None = None) -> jax.Array:
     """Return `log(cosh(e))` of the error `e`: about `e^2 / 2` for small ones, `|e| - log(2)` for large ones.
@@ -102,6 +107,7 @@ def log_cosh(predictions: ArrayLike, targets: ArrayLike | None = None) -> jax.Ar
     )
 
 
+@explained("cosine_similarity")
 @widened
 def cosine_similarity(
     predictions: ArrayLike,
@@ -135,6 +141,7 @@ def cosine_similarity(
     return jnp.sum(a * b, axis, **mask)
 
 
+@explained("cosine_distance")
 @widened
 def cosine_distance(
     predictions: ArrayLike,

@@ -1,19 +1,19 @@
 """Losses of masks: one class for each pixel."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from gdjax.losses.arithmetic import require_real, require_same_shape
+from gdjax.explaining import explained
+from gdjax.losses.arithmetic import Axis, require_real, require_same_shape
 from gdjax.tree import wide
 from gdjax.widening import widened
 
 _REDUCTIONS = {"mean": jnp.mean, "sum": jnp.sum, "none": lambda loss, axis: loss}
 
 
+@explained("dice_loss")
 def dice_loss(
     predictions: ArrayLike,
     targets: ArrayLike,
@@ -25,7 +25,7 @@ def dice_loss(
     apply_softmax: bool = True,
     reduction: str = "mean",
     ignore_background: bool = False,
-    axis: Any = None,
+    axis: Axis = None,
 ) -> jax.Array:
     """Return `1 - (I + smooth) / (I + alpha (P - I) + beta (T - I) + smooth)`, reduced over the classes.
 
@@ -80,7 +80,7 @@ def _dice(
     alpha: ArrayLike,
     beta: ArrayLike,
     apply_softmax: bool,
-    axis: Any,
+    axis: Axis,
 ) -> jax.Array:
     """Return the loss of each class."""
     p = _probabilities(predictions) if apply_softmax else predictions
@@ -116,6 +116,7 @@ def _require_probabilities(who: str, p: jax.Array) -> None:
         raise ValueError(f"{who}: predictions {must}, got sums from {jnp.min(total):.6f} to {jnp.max(total):.6f}.")
 
 
+@explained("multiclass_generalized_dice_loss")
 def multiclass_generalized_dice_loss(
     predictions: ArrayLike,
     targets: ArrayLike,
@@ -160,6 +161,7 @@ def _generalized_dice(
     return jnp.mean(_foreground(by_class) if ignore_background else by_class)
 
 
+@explained("binary_dice_loss")
 def binary_dice_loss(
     predictions: ArrayLike, targets: ArrayLike, *, smooth: ArrayLike = 1.0, apply_sigmoid: bool = True
 ) -> jax.Array:

@@ -5,11 +5,13 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 
+from gdjax.explaining import explained
 from gdjax.losses.arithmetic import require_floating
 from gdjax.losses.regression import cosine_similarity
 from gdjax.widening import widened
 
 
+@explained("ntxent")
 @widened
 def ntxent(embeddings: ArrayLike, labels: ArrayLike, temperature: ArrayLike = 0.07) -> jax.Array:
     """Return the normalised, temperature-scaled cross entropy, averaged over the positive pairs.
@@ -45,6 +47,7 @@ def ntxent(embeddings: ArrayLike, labels: ArrayLike, temperature: ArrayLike = 0.
     return jnp.sum(losses) / jnp.maximum(jnp.sum(pairs), 1)
 
 
+@explained("triplet_margin_loss")
 @widened
 def triplet_margin_loss(
     anchors: ArrayLike,

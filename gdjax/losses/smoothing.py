@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from gdjax.explaining import explained
 from gdjax.losses.arithmetic import Axis, require_floating
 from gdjax.widening import widened
 
 
+@explained("smooth_labels")
 @widened
 def smooth_labels(labels: ArrayLike, alpha: ArrayLike, *, axis: Axis = -1, where: ArrayLike | None = None) -> jax.Array:
     """Return `(1 - alpha) y + alpha / n` of labels `y` over `n` classes.

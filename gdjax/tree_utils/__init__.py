@@ -3,6 +3,9 @@
 Sums, products and norms of narrow leaves are float32. A number that scales a tree leaves the dtypes of its leaves.
 """
 
+import optax
+
+from gdjax.explaining import explained
 from gdjax.fallback import stand_in
 from gdjax.tree import cast_like
 from gdjax.tree_utils.arithmetic import tree_add as tree_add
@@ -26,5 +29,16 @@ tree_bias_correction = bias_correction
 tree_update_infinity_moment = update_infinity_moment
 tree_update_moment = update_moment
 tree_update_moment_per_elem_norm = update_moment_per_elem_norm
+
+tree_allclose = explained("tree.allclose")(optax.tree.allclose)
+tree_conj = explained("tree.conj")(optax.tree.conj)
+tree_div = explained("tree.div")(optax.tree.div)
+tree_full_like = explained("tree.full_like")(optax.tree.full_like)
+tree_mul = explained("tree.mul")(optax.tree.mul)
+tree_ones_like = explained("tree.ones_like")(optax.tree.ones_like)
+tree_real = explained("tree.real")(optax.tree.real)
+tree_sub = explained("tree.sub")(optax.tree.sub)
+tree_where = explained("tree.where")(optax.tree.where)
+tree_zeros_like = explained("tree.zeros_like")(optax.tree.zeros_like)
 
 __getattr__, __dir__ = stand_in(__name__)

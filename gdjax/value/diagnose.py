@@ -65,6 +65,14 @@ def require_arrays(who: str, params: Any, error: Exception) -> None:
         raise InexactError(f"{who}: params must have a leaf at least, got {params}.") from error
 
 
+def require_numbers(who: str, params: Any, what: str = "params") -> None:
+    """Refuse leaves that are neither arrays nor their shapes, by path."""
+    for path, leaf in tree.leaves_with_paths(params):
+        if not (hasattr(leaf, "dtype") or isinstance(leaf, (bool, int, float, complex))):
+            where = f"{what} at {path!r}" if path else what
+            raise TypeError(f"{who}: {where} must be an array, or a jax.ShapeDtypeStruct, got {brief(leaf)}.")
+
+
 MAX_COUNT = 2**31 - 1
 """Largest count: counters are int32."""
 
@@ -87,11 +95,11 @@ def require_params(who: str, params: Any) -> None:
         raise ValueError(f"{who} needs the parameters: call update(updates, state, params).")
 
 
-def require_optimizer(who: str, tx: Any) -> None:
+def require_optimizer(who: str, tx: Any, name: str = "tx") -> None:
     """Refuse anything but an optimizer."""
     if isinstance(tx, type) or not (callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None))):
         way = "; gd.parse reads a text" if isinstance(tx, str) else uncalled(tx) or "; call it" * callable(tx)
-        raise TypeError(f"{who}: tx must be an optimizer, a value or one of Optax, got {brief(tx)}{way}.")
+        raise TypeError(f"{who}: {name} must be an optimizer, a value or one of Optax, got {brief(tx)}{way}.")
 
 
 @contextlib.contextmanager
@@ -101,7 +109,7 @@ def mismatches(tx: Any, updates: Any, state: Any, params: Any) -> Iterator[None]
     try:
         yield
     except (TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
-        if isinstance(error, (MissingError, TracedError)) or _is_raised_by_user(error):
+        if isinstance(error, (MissingError, TracedError)) or is_raised_by_user(error):
             raise
         if (names := _missing(error)) and who != "opaque_transform":  # the transform around it has a name
             call = "".join(f", {name}=..." for name in names)
@@ -158,7 +166,7 @@ def _stands_for(tx: Any) -> str | None:
     return body.factory.__name__ if hasattr(body, "factory") else None
 
 
-def _is_raised_by_user(error: BaseException) -> bool:
+def is_raised_by_user(error: BaseException) -> bool:
     """Return whether a `raise` outside of the libraries raised an error."""
     at = error.__traceback__
     while at is not None and at.tb_next is not None:

@@ -1,0 +1,144 @@
+"""Calls that fail, explained by their arguments: one that is missing, is no array, or does not fit another."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from gdjax import tree
+from gdjax.hints import nearest
+from gdjax.value.diagnose import difference
+from gdjax.value.printing import brief
+from gdjax.value.signatures import bare
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_NAMES: set[str] = set()
+"""The names of all functions that explain their calls."""
+
+
+def explained(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Make a function say which of its arguments it failed for, where their types and shapes show it.
+
+    A parameter annotated as `ArrayLike` must be an array or a number, one annotated as `Tree` (or `Any`) a tree of
+    them, and all trees must be alike. An error that no argument explains passes as it is.
+
+    Args:
+      name: the name of the function in its errors.
+    """
+    _NAMES.add(name)
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        @functools.wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> T:
+            try:
+                return function(*args, **kwargs)
+            except (TypeError, ValueError) as error:
+                if misuse := _misuse(function, args, kwargs):
+                    raise TypeError(f"{name}: {misuse}.") from None
+                if _is_told(error) or not (fault := _fault(function, args, kwargs)):
+                    raise
+                told = type(error)(f"{name}: {fault}.")
+                vars(told)["by_arguments"] = True  # a function around this one tells it in its own name
+                raise told from error
+
+        return run
+
+    return decorate
+
+
+def usage(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Make a function answer a call without a needed argument, or with an unknown one, with its signature.
+
+    Args:
+      name: the name of the function in its errors.
+    """
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        @functools.wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> T:
+            try:
+                return function(*args, **kwargs)
+            except TypeError:
+                if misuse := _misuse(function, args, kwargs):
+                    raise TypeError(f"{name}: {misuse}.") from None
+                raise
+
+        return run
+
+    return decorate
+
+
+def _is_told(error: Exception) -> bool:
+    """Return whether an error is in the words of one of these functions, or is of a kind of JAX's own."""
+    own = str(error).partition(": ")[0] in _NAMES and not hasattr(error, "by_arguments")
+    return type(error) not in (TypeError, ValueError) or own
+
+
+def _misuse(function: Callable[..., Any], args: Any, kwargs: Any) -> str | None:
+    """Say how a call does not fit the signature of a function, if it does not."""
+    signature = inspect.signature(function)
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        names = list(signature.parameters)
+        unknown = next((f"no parameter {word!r}{nearest(word, names)}" for word in kwargs if word not in names), None)
+        return f"{unknown or error}; its signature is {function.__name__}{bare(signature)}"
+    return None
+
+
+def _fault(function: Callable[..., Any], args: Any, kwargs: Any) -> str | None:
+    """Say which argument cannot be computed with, or which two do not fit each other."""
+    signature = inspect.signature(function)
+    given = signature.bind(*args, **kwargs).arguments
+    arrays, trees = {}, {}
+    for name, argument in given.items():
+        parameter = signature.parameters[name]
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            trees |= {f"{name}[{i}]": each for i, each in enumerate(argument)}
+        elif parameter.annotation in (ArrayLike, ArrayLike | None):
+            arrays |= {name: argument} if argument is not None or parameter.default is not None else {}
+        elif parameter.annotation is Any or name in ("tree_x", "tree_y"):
+            trees[name] = argument
+    if strange := next((name for name, x in arrays.items() if not _is_array(x)), None):
+        return f"{strange} must be an array, or a number, got {brief(arrays[strange])}{_way(strange, arrays[strange])}"
+    return _of_trees(trees) or _of_shapes(arrays)
+
+
+def _of_trees(trees: dict[str, Any]) -> str | None:
+    for name, argument in trees.items():
+        for path, leaf in tree.leaves_with_paths(argument):
+            if not (_is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)):
+                where = f"{name} at {path!r}" if path else name
+                return f"{where} must be an array, or a number, got {brief(leaf)}"
+    first, *others = trees or [""]
+    for name in others:
+        if where := difference(trees[first], trees[name], first, name):
+            return f"{first} and {name} differ {where}"
+    return None
+
+
+def _of_shapes(arrays: dict[str, Any]) -> str | None:
+    shapes = {name: jnp.shape(x) for name, x in arrays.items() if jnp.ndim(x)}
+    if len(set(shapes.values())) < 2:
+        return None
+    return f"the shapes must fit together, got {', '.join(f'{name} {shape}' for name, shape in shapes.items())}"
+
+
+def _is_array(x: Any) -> bool:
+    """Return whether something is an array of numbers, or a number."""
+    if not hasattr(x, "dtype"):
+        return isinstance(x, (bool, int, float, complex))
+    is_number = jnp.issubdtype(x.dtype, jnp.number) or jnp.issubdtype(x.dtype, jnp.bool_)
+    return is_number and isinstance(x, (jax.Array, np.ndarray, np.generic))
+
+
+def _way(name: str, x: Any) -> str:
+    if isinstance(x, (list, tuple)):
+        return f"; make one: jnp.asarray({name})"
+    return "; call it and give what it returns" if callable(x) else ""
