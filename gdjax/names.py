@@ -35,4 +35,4 @@ def parse(text: str, *own: Factory[..., Any]) -> Any:
     >>> parse("chain(clip(1), adam(warmup_cosine(3e-4, 1_000, 20_000)))").peak
     0.0003
     """
-    return value.parse(text, {**factories(), **{factory.__name__: factory for factory in own}})
+    return value.parse(text, {**factories(), **value.named("parse", own)})

@@ -8,6 +8,7 @@ import optax
 
 from gdjax import tree
 from gdjax.value import transform
+from gdjax.value.printing import brief
 
 
 @transform
@@ -37,7 +38,19 @@ def partition(
     >>> print(updates["w"], updates["b"])
     -1.0 -0.1
     """
-    labels = param_labels if tree.is_function(param_labels) else lambda params: param_labels
+    if not isinstance(transforms, Mapping):
+        way = "; write {label: transform}, with the labels that param_labels has"
+        raise TypeError(f"partition: transforms must be a dict of transforms by label, got {brief(transforms)}{way}.")
+
+    def labels(params: Any) -> Any:
+        found = param_labels(params) if tree.is_function(param_labels) else param_labels
+        for path, label in tree.leaves_with_paths(found):
+            if label not in transforms:
+                where = f" at {path!r}" if path else ""
+                known = tree.listed([*transforms])
+                raise ValueError(f"partition: param_labels must be of the labels {known}, got {label!r}{where}.")
+        return found
+
     return optax.partition({**transforms}, labels, mask_compatible_extra_args=mask_compatible_extra_args)
 
 

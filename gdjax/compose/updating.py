@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import tree
+from gdjax.explaining import usage
 from gdjax.value import GradientTransform, misplaced
 from gdjax.value.diagnose import difference, require_optimizer
 from gdjax.value.traits import require_effect
 
 
+@usage("descend")
 def descend(
     tx: optax.GradientTransformation, grads: Any, state: Any, params: Any, **extra_args: Any
 ) -> tuple[Any, Any]:
@@ -41,6 +43,7 @@ def descend(
     return apply_updates(params, updates), state
 
 
+@usage("apply_updates")
 def apply_updates(params: Any, updates: Any) -> Any:
     """Add updates to parameters: $p + u$, in the dtype of the parameters.
 

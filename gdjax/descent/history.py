@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gdjax.descent import files
+from gdjax.value.printing import brief
 
 CHUNK = 4_096
 """Rows of a history that are held as Python numbers at one time."""
@@ -134,6 +135,10 @@ class JsonLines:
     """
 
     def __init__(self, path: str | os.PathLike[str]):
+        if not isinstance(path, (str, os.PathLike)):
+            raise TypeError(f"JsonLines: path must be the path of a file, got {brief(path)}.")
+        if not os.fspath(path):
+            raise ValueError("JsonLines: path must be the path of a file, got an empty one.")
         self._path = pathlib.Path(path)
         self._history: History | None = None
         self._written = 0, 0

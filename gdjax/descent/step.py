@@ -14,6 +14,7 @@ from gdjax.compose import descend
 from gdjax.descent.gradient import Gradient, make_gradient, require_trainable
 from gdjax.descent.losses import require_loss
 from gdjax.descent.weighing import Weight
+from gdjax.explaining import usage
 from gdjax.value.diagnose import require_optimizer
 from gdjax.value.printing import brief, text
 from gdjax.value.traits import anywhere, keeps_weights, reduced_over, refuse_examples
@@ -75,6 +76,7 @@ def begun(params: Any, key: jax.Array, extra: Any, tx: Any, shardings: Any = Non
     return State(params, opt_state, count, key, extra)
 
 
+@usage("make_step")
 def make_step(
     loss: Callable[..., Any],
     tx: optax.GradientTransformation,
@@ -240,6 +242,8 @@ def as_key(who: str, key: Any) -> Any:
     raw = dtype == jnp.uint32 and jnp.shape(key)[-1:] != ()
     if dtype is None or not (raw or jnp.issubdtype(dtype, jax.dtypes.prng_key)):
         raise TypeError(f"{who}: key must be a PRNG key, jax.random.key(0), or the seed of one, 0, got {brief(key)}.")
+    if number := jnp.shape(key)[: -1 if raw else None]:
+        raise ValueError(f"{who}: key must be one PRNG key, got an array of them of shape {number}; give key[0].")
     return key
 
 

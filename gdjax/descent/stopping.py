@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gdjax.explaining import usage
 from gdjax.value.diagnose import require_count
 from gdjax.value.printing import brief
 
@@ -80,6 +81,7 @@ class Criterion:
         return self.text
 
 
+@usage("stop.target")
 def target(name: str, *, above: float | None = None, below: float | None = None) -> Criterion:
     """End when a metric passes a bound: `loss`, `grad_norm` or what is evaluated.
 
@@ -107,6 +109,7 @@ def target(name: str, *, above: float | None = None, below: float | None = None)
     return _last(text, name, passes, lambda x: (Stopped.TARGET, f"{name} {x:.6g} {sign} {bound:g}"))
 
 
+@usage("stop.plateau")
 def plateau(patience: int, min_delta: float = 0.0, metric: str = "loss", *, higher: bool = False) -> Criterion:
     """End when a metric has not become better for a while.
 
@@ -119,6 +122,8 @@ def plateau(patience: int, min_delta: float = 0.0, metric: str = "loss", *, high
     require_count("stop.plateau", "patience", patience)
     _require_name("plateau", "metric", metric)
     _require_number("plateau", "min_delta", min_delta)
+    if not isinstance(higher, bool):
+        raise TypeError(f"stop.plateau: higher must be True or False, got {brief(higher)}.")
     if not min_delta >= 0:
         raise ValueError(f"stop.plateau: min_delta must be at least 0, got {min_delta}.")
 
@@ -142,6 +147,7 @@ def plateau(patience: int, min_delta: float = 0.0, metric: str = "loss", *, high
     return Criterion(text, init, update, lambda state: state[1] >= patience, because, frozenset({metric}))
 
 
+@usage("stop.tolerance")
 def tolerance(*, grad_norm: float) -> Criterion:
     """End when the norm of the gradient is at most this, greater than 0."""
     _require_number("tolerance", "grad_norm", grad_norm)
@@ -154,6 +160,7 @@ def tolerance(*, grad_norm: float) -> Criterion:
     return _last(f"tolerance(grad_norm={grad_norm!r})", "grad_norm", lambda norm: norm <= grad_norm, words)
 
 
+@usage("stop.steps")
 def steps(number: int) -> Criterion:
     """End after a number of steps, at least 1, all of them counted, those before a resumption too."""
     require_count("stop.steps", "number", number)
@@ -161,6 +168,7 @@ def steps(number: int) -> Criterion:
     return _last(f"steps({number})", "step", lambda step: step >= number, lambda _: words)
 
 
+@usage("stop.seconds")
 def seconds(number: float) -> Criterion:
     """End after a time, greater than 0, told between dispatches; the time before a resumption counts."""
     _require_number("seconds", "number", number)
@@ -173,6 +181,7 @@ def seconds(number: float) -> Criterion:
     return _last(f"seconds({number!r})", "seconds", lambda taken: taken >= number, words)
 
 
+@usage("stop.nonfinite")
 def nonfinite(patience: int = 1) -> Criterion:
     """End after steps in a row whose loss or gradient is not finite; such a step changes nothing but the count.
 

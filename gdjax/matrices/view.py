@@ -105,7 +105,7 @@ _TERM = re.compile(r"\s*(?:(\()([^()]*)\)|(\.\.\.|\w+(?:=\d+)?))")
 
 def sides(pattern: str) -> tuple[list[list[str]], list[list[str]]]:
     """The terms of both sides, each a list of names."""
-    sides = pattern.split("->")
+    sides = pattern.split("->") if isinstance(pattern, str) else []
     if len(sides) != 2:
         raise ValueError(f"a view must be written 'dimensions -> stack rows columns', got {pattern!r}")
     left, right = (_terms(pattern, side) for side in sides)

@@ -46,7 +46,7 @@ def parse(text: str, *own: Factory[..., Problem]) -> Problem:
     >>> parse("digits")
     digits(hidden=64)
     """
-    return _parsed(text, {factory.__name__: factory for factory in own})
+    return _parsed(text, value.named("problems.parse", own))
 
 
 def find(text: str) -> Problem:
@@ -61,7 +61,7 @@ def find(text: str) -> Problem:
     >>> find("gdjax.problems.functions:rosenbrock(3)")
     rosenbrock(size=3)
     """
-    reference = re.fullmatch(r"\s*([\w.]+):(.+)", text)
+    reference = re.fullmatch(r"\s*([\w.]+):(.+)", text) if isinstance(text, str) else None
     if reference is None:
         return parse(text)
     name, inside = reference.groups()

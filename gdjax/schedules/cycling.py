@@ -22,6 +22,7 @@ from gdjax.schedules.progress import (
 )
 from gdjax.schedules.warming import warmup_cosine_decay_schedule
 from gdjax.value import Interval, Scalar, schedule
+from gdjax.value.printing import brief
 
 
 @schedule
@@ -118,8 +119,12 @@ def sgdr_schedule(cosine_kwargs: Iterable[Mapping[str, Number]]):
     >>> print([round(float(rate(step)), 3) for step in (0, 10, 60, 110, 120, 220)])
     [0.0, 1.0, 0.5, 0.0, 1.0, 0.0]
     """
-    if not cosine_kwargs or isinstance(cosine_kwargs, Mapping):
-        raise ValueError("sgdr_schedule: cosine_kwargs must be a list of dicts, one for each cycle and at least one.")
+    if not (isinstance(cosine_kwargs, (list, tuple)) and cosine_kwargs):
+        must = "must be a list of dicts, one for each cycle and at least one"
+        raise ValueError(f"sgdr_schedule: cosine_kwargs {must}, got {brief(cosine_kwargs)}.")
+    if strange := [kwargs for kwargs in cosine_kwargs if not isinstance(kwargs, Mapping)]:
+        must = "must be dicts of the arguments of warmup_cosine_decay_schedule"
+        raise TypeError(f"sgdr_schedule: cosine_kwargs {must}, got {brief(strange[0])}.")
     cycles = [warmup_cosine_decay_schedule(**kwargs) for kwargs in cosine_kwargs]
     ends = itertools.accumulate(cycle.decay_steps for cycle in cycles)
     return join_schedules(cycles, list(ends)[:-1])

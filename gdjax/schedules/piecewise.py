@@ -9,6 +9,7 @@ import numpy as np
 
 from gdjax.schedules.progress import Number, after, half_cosine, held, through
 from gdjax.value import NonNegative, schedule
+from gdjax.value.printing import brief
 
 
 @schedule
@@ -110,6 +111,8 @@ LEFT = {"linear": lambda done: 1.0 - done, "cosine": half_cosine}
 
 def _sorted(who: str, steps: Mapping[int, NonNegative] | None) -> dict[float, NonNegative]:
     """The scales in the order of their boundaries."""
+    if not (steps is None or isinstance(steps, Mapping)):
+        raise TypeError(f"{who}: boundaries_and_scales must be a dict of scales by boundary, got {brief(steps)}.")
     for boundary in steps or ():
         if not isinstance(boundary, (int, np.integer)) or boundary < 0:
             raise ValueError(f"{who}: a boundary must be a whole number (an int) in [0, inf), got {boundary!r}.")

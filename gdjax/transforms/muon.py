@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.tree_util import Partial
 
@@ -14,6 +15,7 @@ from gdjax.linalg.newton_schulz import Table
 from gdjax.matrices import Layout, ScaleOrFunction, jordan_scale
 from gdjax.transforms.moments import corrected, looking_ahead, mean, means
 from gdjax.value import Decay, NonNegative, transform
+from gdjax.value.printing import brief
 
 
 @transform
@@ -177,6 +179,8 @@ def _scaled(moved, shapes, scale):
 
 def _table(who: str, coefficients: Any, products: Any) -> Table:
     """A table of coefficients as floats; the dtype of products must be a floating one."""
+    if not isinstance(coefficients, (tuple, list, np.ndarray, jax.Array)):
+        raise TypeError(f"{who}: ns_coeffs must be a table of gd.linalg, got {brief(coefficients)}.")
     if not (products is None or jnp.issubdtype(products, jnp.floating)):
         raise ValueError(f"{who}: products must be a floating dtype, got {products!r}.")
     rows = [tuple(row) if isinstance(row, (tuple, list)) else row for row in coefficients]

@@ -2,6 +2,7 @@
 
 from gdjax.value.factory import Factory as Factory
 from gdjax.value.factory import lift as lift
+from gdjax.value.factory import named as named
 from gdjax.value.factory import schedule as schedule
 from gdjax.value.factory import transform as transform
 from gdjax.value.gradient_transform import GradientTransform as GradientTransform

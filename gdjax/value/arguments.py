@@ -14,7 +14,7 @@ from gdjax.value.fingerprint import fingerprint
 from gdjax.value.gradient_transform import GradientTransform
 from gdjax.value.printing import DTYPES, brief, nearest, uncalled
 from gdjax.value.schedule import Schedule
-from gdjax.value.slots import Slot
+from gdjax.value.slots import KINDS, Slot
 
 
 class Name(str):
@@ -88,19 +88,31 @@ def static(argument: Any, slot: Slot) -> Any:
         fingerprint(argument)
     except TypeError as error:
         raise TypeError(f"{slot.name} cannot be kept: {error}") from None
-    if "dtype" in slot.name and isinstance(argument, str):
-        _require_dtype(argument, slot)
+    if slot.must and not (slot.optional and argument is None) and not KINDS[slot.must](argument):
+        raise TypeError(f"{slot.name} must be {slot.must}, got {brief(argument)}{_way_to_kind(argument, slot.must)}")
     return argument
 
 
-def _require_dtype(name: str, slot: Slot) -> None:
-    """Refuse a string that names no dtype."""
-    try:
-        jnp.dtype(name)
-    except TypeError:
-        known = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "single": "float32"}
-        hint = f", did you mean {known[name]!r}" if name in known else nearest(name, DTYPES)
-        raise TypeError(f"{slot.name} must be a dtype, got {name!r}{hint}") from None
+def require_dtype(who: str, name: str, argument: Any) -> None:
+    """Refuse what is no dtype, unless it is `None`."""
+    if not (argument is None or KINDS["a dtype"](argument)):
+        way = _way_to_kind(argument, "a dtype")
+        raise TypeError(f"{who}: {name} must be a dtype, got {brief(argument)}{way}.")
+
+
+def _way_to_kind(argument: Any, must: str) -> str:
+    """Suggest what to write instead of what shapes the program and is of another kind, if that is clear."""
+    if must == "a dtype" and isinstance(argument, str):
+        known = {
+            "bf": "bfloat16",
+            "bf16": "bfloat16",
+            "fp16": "float16",
+            "half": "float16",
+            "fp32": "float32",
+            "single": "float32",
+        }
+        return f", did you mean {known[argument]!r}" if argument in known else nearest(argument, DTYPES)
+    return uncalled(argument)
 
 
 def refusal(argument: Any, slot: Slot) -> TypeError:

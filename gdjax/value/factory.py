@@ -13,8 +13,10 @@ import jax
 import numpy as np
 import optax
 
+from gdjax import tree
 from gdjax.value.arguments import leaves, refusal, static
 from gdjax.value.base import V, Value
+from gdjax.value.diagnose import is_raised_by_user
 from gdjax.value.explicit import automatic
 from gdjax.value.gradient_transform import GradientTransform
 from gdjax.value.printing import brief
@@ -80,14 +82,17 @@ class Factory(Generic[P, V]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> V:
         """Make a value, or say which argument cannot be."""
+        return self.make(self.bound(args, kwargs))
+
+    def bound(self, args: Any, kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the arguments of a call by name, or say how it does not fit the signature."""
         parameters = self.signature.parameters
         if strange := {name: argument for name, argument in kwargs.items() if name not in parameters}:
             raise TypeError(f"{self.__name__}: {unknown(strange, parameters)}; its signature is {self._usage()}.")
         try:
-            bound = self.signature.bind(*args, **kwargs)
+            return self.signature.bind(*args, **kwargs).arguments
         except TypeError as error:
             raise TypeError(f"{self.__name__}: {error}; its signature is {self._usage()}.") from None
-        return self.make(bound.arguments)
 
     def make(self, arguments: Mapping[str, Any]) -> V:
         """Make a value of arguments by name, those missing at their defaults."""
@@ -315,6 +320,10 @@ def lift(
     return (Factory if explicit else Lifted)(function, GradientTransform, static, any_dtype, traits)
 
 
+_MASKS = ("mask", "weight_decay_mask")
+"""Parameters of lifted factories that choose leaves."""
+
+
 class Lifted(Factory[P, GradientTransform]):
     """A factory of transforms that were not written for Explicit axes, ranges, 16-bit numbers or donated buffers."""
 
@@ -323,9 +332,22 @@ class Lifted(Factory[P, GradientTransform]):
         free = {"learning_rate"} if self.__name__.startswith("scale_by_") else set()
         return {name: interval for name, interval in RANGES.items() if name not in free}
 
+    def _kept(self, slot: Slot, argument: Any) -> Any:
+        if slot.must == "an integer" and isinstance(argument, float):
+            raise TypeError(f"{self.__name__}: {slot.name} must be an integer, got {argument!r}.")
+        return super()._kept(slot, argument)
+
     def run(self, arguments: Mapping[str, Any]) -> Any:
-        """Run the body; its functions take no notice of Explicit axes."""
-        return automatic(self._body, arguments)
+        """Run the body; its functions take no notice of Explicit axes, and masks may be patterns."""
+        masks = [name for name in arguments if name in _MASKS and arguments[name] is not None]
+        of_paths = {name: tree.selector(self.__name__, arguments[name], name) for name in masks}
+        try:
+            return automatic(self._body, {**arguments, **of_paths})
+        except (TypeError, ValueError) as error:  # in Optax's words, which do not say whose argument it is
+            who = self.__name__
+            if type(error) not in (TypeError, ValueError) or is_raised_by_user(error) or str(error).startswith(who):
+                raise
+            raise type(error)(f"{who}: {error}") from error
 
     def _body(self, arguments: Mapping[str, Any]) -> Any:
         """Run the body, and make its functions compute in float32 unless they only pass leaves on."""
@@ -348,6 +370,14 @@ def opaque_transform(transformation: Any):
 def opaque_schedule(f: Any):
     """A plain function of the step among values: no leaves, equal only to itself."""
     return f
+
+
+def named(who: str, factories: Iterable[Any]) -> dict[str, Factory[..., Any]]:
+    """Return factories by name, for the text that names them."""
+    for factory in factories:
+        if not isinstance(factory, Factory):
+            raise TypeError(f"{who}: give factories of your own after the text, got {brief(factory)}.")
+    return {factory.__name__: factory for factory in factories}
 
 
 def _scalar(x: Any) -> Any:

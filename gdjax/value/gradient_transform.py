@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import jax
 import optax
@@ -21,6 +21,29 @@ class Functions(NamedTuple):
     update: Callable[..., Any]
     again: Callable[..., Any] | None = None
     descend: Callable[..., Any] | None = None
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def usage(way: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Make a method of a transform say how it is called, where an argument is missing or there is one too many."""
+
+    def decorate(method: Callable[P, T]) -> Callable[P, T]:
+        @functools.wraps(method)
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            try:
+                return method(*args, **kwargs)
+            except TypeError as error:
+                if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+                    raise  # in the method, not at its call
+                who, _, name = getattr(args[0], "__qualname__", "").rpartition(".")
+                raise TypeError(f"{who}: {name}() {str(error).partition('() ')[2]}; call {way}.") from None
+
+        return call
+
+    return decorate
 
 
 class Method:
@@ -47,11 +70,10 @@ class Init(Method):
 
     __name__ = "init"
 
+    @usage("tx.init(params)")
     def __call__(self, params: Any) -> Any:
         """Return the state before the first update."""
         return _init(self._value, params)
-
-    __call__.__qualname__ = "init"  # Python names it so where arguments are missing
 
 
 class Update(Method):
@@ -59,11 +81,10 @@ class Update(Method):
 
     __name__ = "update"
 
+    @usage("tx.update(grads, state, params)")
     def __call__(self, updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
         """Return the new updates and the new state."""
         return _called(self._value, "update", updates, state, params, extra_args)
-
-    __call__.__qualname__ = "update"
 
 
 @register

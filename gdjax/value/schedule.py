@@ -26,8 +26,15 @@ class Schedule(Value, metaclass=_FunctionOfTheStep):
 
     def __call__(self, count: Any) -> jax.Array:
         """The value at step `count`, an integer or an integer array of shape `()`, counted from 0."""
-        with diagnose.branches(self):
-            number = jnp.asarray(self.body()(count))
+        try:
+            with diagnose.branches(self):
+                number = jnp.asarray(self.body()(count))
+        except (TypeError, ValueError, AttributeError) as error:
+            if hasattr(count, "dtype") or isinstance(count, (int, float)):
+                raise
+            raise TypeError(
+                f"{self.factory.__name__}: the count must be a number of steps, got {brief(count)}."
+            ) from error
         if jnp.ndim(count) == 0 and number.size == 1:
             return number.reshape(())
         if jnp.ndim(count) == 0 and number.shape:

@@ -6,11 +6,12 @@ import inspect
 import math
 import types
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -49,6 +50,24 @@ Momentum = Annotated[Scalar, Interval("[0, 1]")]
 WeightDecay = Annotated[ScalarOrSchedule, Interval("[0, inf)")]
 
 
+KINDS: Mapping[str, Callable[[Any], bool]] = {
+    "a dtype": lambda x: _is_dtype(x),
+    "a function": callable,
+    "a string": lambda x: isinstance(x, str),
+    "an integer": lambda x: isinstance(x, (int, float)),  # a number that is none, the bodies refuse in better words
+    "hashable": lambda x: isinstance(x, Hashable),
+}
+"""Tests of what shapes the program, by what it must be."""
+
+
+def _is_dtype(x: Any) -> bool:
+    try:
+        jnp.dtype(x)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 @dataclasses.dataclass(frozen=True)
 class Slot:
     """One parameter of a factory."""
@@ -60,6 +79,10 @@ class Slot:
     """Of a leaf: which of `container`, `int`, `none`, `number`, `schedule`, `str` and `transform` it takes."""
     flag: bool = False
     """Of what is no leaf: whether it is true or false and nothing else."""
+    must: str = ""
+    """Of what is no leaf: the kind that it must have, one of `KINDS`, or empty."""
+    optional: bool = False
+    """Of what is no leaf: whether it may be `None`."""
     interval: Interval | None = None
     several: bool = False
     """True if it takes any number of arguments."""
@@ -131,13 +154,37 @@ def _slot(parameter: inspect.Parameter, static: bool, ranges: Mapping[str, Inter
         return Slot(parameter.name, leaf=True, kind=kind)
     takes = frozenset(_kinds(parameter.annotation))
     if static or not takes & _LEAVES or "other" in takes:
-        return Slot(parameter.name, leaf=False, flag=parameter.annotation is bool)
+        flag, must = parameter.annotation is bool, _must(parameter)
+        optional = parameter.default is None or types.NoneType in get_args(parameter.annotation)
+        return Slot(parameter.name, leaf=False, flag=flag, must=must, optional=optional)
     notes = (note for note in _notes(parameter.annotation) if isinstance(note, Interval))
     interval = next(notes, ranges.get(parameter.name))
     takes |= {"none"} if parameter.default is None else set()
     return Slot(parameter.name, leaf=True, takes=takes, interval=interval)
 
 
+def _must(parameter: inspect.Parameter) -> str:
+    """Return the kind of what is no leaf, if its annotation and its name say one."""
+    if parameter.name == "axis_name":
+        return "hashable"
+    if "dtype" in parameter.name or parameter.name == "products":
+        return "a dtype"
+    members = get_args(parameter.annotation) if get_origin(parameter.annotation) in _UNIONS else [parameter.annotation]
+    kinds = {_kind(member) for member in members if member is not types.NoneType}
+    return kinds.pop() if len(kinds) == 1 else ""
+
+
+def _kind(annotation: Any) -> str:
+    if annotation is int:
+        return "an integer"
+    if annotation is str or get_origin(annotation) is Literal:
+        return "a string"
+    protocol = isinstance(annotation, type) and getattr(annotation, "_is_protocol", False)
+    is_function = get_origin(annotation) is collections.abc.Callable or (protocol and "__call__" in vars(annotation))
+    return "a function" if is_function else ""
+
+
+_UNIONS = (Union, types.UnionType)
 _LEAVES = {"number", "schedule", "transform"}
 _NUMBERS = (float, complex, np.generic, np.ndarray, jax.Array)
 _CONTAINERS = (tuple, list, collections.abc.Sequence, collections.abc.Iterable)
@@ -159,7 +206,7 @@ def _kinds(annotation: Any) -> Iterator[str]:
         yield "schedule"
     elif origin is Annotated:
         yield from _kinds(arguments[0])
-    elif origin in (Union, types.UnionType):
+    elif origin in _UNIONS:
         for argument in arguments:
             yield from _kinds(argument)
     elif origin in (*_CONTAINERS, *_MAPPINGS):

@@ -1,12 +1,20 @@
 """Hyperparameters in the state, as in Optax; parameters of a gdjax factory that are not numbers stay out of it."""
 
+import functools
+import inspect
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax.numpy as jnp
 import optax
 
+from gdjax import tree
 from gdjax.value import Factory
+from gdjax.value.arguments import refusal, require_dtype
+from gdjax.value.printing import brief, nearest
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def inject_hyperparams(
@@ -29,7 +37,10 @@ def inject_hyperparams(
     >>> print(tx.init(1.0).hyperparams["learning_rate"])
     0.5
     """
-    return optax.inject_hyperparams(inner_factory, _static(inner_factory, static_args), hyperparam_dtype)
+    static = _static("inject_hyperparams", inner_factory, static_args, hyperparam_dtype)
+    return _checked(
+        "inject_hyperparams", inner_factory, optax.inject_hyperparams(inner_factory, static, hyperparam_dtype)
+    )
 
 
 def inject_stateful_hyperparams(
@@ -48,12 +59,45 @@ def inject_stateful_hyperparams(
     >>> print(tx.init(1.0).hyperparams["learning_rate"])
     0.5
     """
-    return optax.inject_stateful_hyperparams(inner_factory, _static(inner_factory, static_args), hyperparam_dtype)
+    who = "inject_stateful_hyperparams"
+    static = _static(who, inner_factory, static_args, hyperparam_dtype)
+    return _checked(who, inner_factory, optax.inject_stateful_hyperparams(inner_factory, static, hyperparam_dtype))
 
 
-def _static(factory: Any, given: str | Iterable[str]) -> set[str]:
+def _static(who: str, factory: Any, given: Any, dtype: Any) -> set[str]:
     """Return the parameters that stay out of the state."""
-    names = {given} if isinstance(given, str) else set(given)
+    if not callable(factory):
+        made = isinstance(factory, optax.GradientTransformation)
+        name = getattr(getattr(factory, "factory", None), "__name__", "optax.adam")
+        way = f"; give the factory itself, uncalled: {who}({name})" if made else ""
+        raise TypeError(f"{who}: inner_factory must be a factory, got {brief(factory)}{way}.")
+    if not (isinstance(given, str) or (isinstance(given, Iterable) and not isinstance(given, type))):
+        raise TypeError(f"{who}: static_args must be names of parameters, got {brief(given)}.")
+    names, known = {given} if isinstance(given, str) else set(given), list(inspect.signature(factory).parameters)
+    if unknown := next((name for name in names if name not in known), None):
+        hint = nearest(str(unknown), known)
+        raise ValueError(f"{who}: static_args must be of {tree.listed(known)}, got {unknown!r}{hint}.")
+    require_dtype(who, "hyperparam_dtype", dtype)
     if not isinstance(factory, Factory):
         return names
     return names | {name for name, slot in factory.slots.items() if not {"number", "schedule"} & slot.takes}
+
+
+def _checked(who: str, factory: Any, made: Callable[P, T]) -> Callable[P, T]:
+    """Make the function that returns the transform refuse arguments that no hyperparameter can be."""
+    if not isinstance(factory, Factory):
+        return made
+
+    @functools.wraps(made)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        for name, argument in factory.bound(args, kwargs).items():
+            slot = factory.slots[name]
+            number = slot.scalar and not (argument is None and "none" in slot.takes)
+            if number and not (callable(argument) or hasattr(argument, "dtype") or isinstance(argument, _NUMBERS)):
+                raise TypeError(f"{who}: {factory.__name__}: {refusal(argument, slot)}.")
+        return made(*args, **kwargs)
+
+    return call
+
+
+_NUMBERS = (bool, int, float, complex)

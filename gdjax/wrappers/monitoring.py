@@ -27,7 +27,7 @@ def monitor(measures: Any):
     >>> print(state.measurements["norm"])
     5.0
     """
-    if not hasattr(measures, "items"):
+    if not (hasattr(measures, "items") and all(map(_measures, measures.values()))):
         raise TypeError(f"monitor: measures must be a dict of functions or transforms by name, got {measures!r}.")
     taken = {name: _measure(x) for name, x in measures.items()}
 
@@ -53,6 +53,10 @@ def monitor(measures: Any):
 def _zeros(like: jax.ShapeDtypeStruct) -> jax.Array:
     """Return zeros of a type, sharded over Explicit axes as it is."""
     return jnp.zeros(like.shape, like.dtype, device=like.sharding)
+
+
+def _measures(x: Any) -> bool:
+    return callable(x) or isinstance(x, optax.GradientTransformation)
 
 
 def _measure(x: Any) -> optax.GradientTransformationExtraArgs:

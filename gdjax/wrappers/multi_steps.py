@@ -4,8 +4,12 @@ from typing import Any
 
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
-from gdjax.value.diagnose import require_count
+from gdjax.value import misplaced
+from gdjax.value.arguments import require_dtype
+from gdjax.value.diagnose import MismatchError, require_count, require_optimizer
+from gdjax.value.printing import brief
 from gdjax.value.traits import refuse_examples
 
 
@@ -45,8 +49,37 @@ class MultiSteps(optax.MultiSteps):
         should_skip_update_fn: Any = None,
         accumulator_dtype: Any = jnp.float32,
     ):
+        require_optimizer("MultiSteps", opt, "opt")
+        _require_function_or_none("should_skip_update_fn", should_skip_update_fn)
+        require_dtype("MultiSteps", "accumulator_dtype", accumulator_dtype)
         refuse_examples("MultiSteps", opt, "opt")
         every: Any = every_k_schedule
         if not callable(every):
             require_count("MultiSteps", "every_k_schedule", every)
         super().__init__(opt, every_k_schedule, use_grad_mean, should_skip_update_fn, accumulator_dtype)
+
+    def init(self, params: Any) -> optax.MultiStepsState:
+        """Return the state before the first gradient."""
+        if what := misplaced.of_init(params):
+            raise MismatchError("MultiSteps", what)
+        return super().init(params)
+
+    def update(self, updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
+        """Return the updates, zeros until the last gradient of a step, and the new state."""
+        self._require_state(updates, state, params)
+        return super().update(updates, state, params, **extra_args)
+
+    def has_updated(self, state: Any) -> ArrayLike:
+        """Return whether the last gradient made a step."""
+        self._require_state(None, state, None)
+        return super().has_updated(state)
+
+    def _require_state(self, updates: Any, state: Any, params: Any) -> None:
+        if not isinstance(state, optax.MultiStepsState):
+            what = f"state must be what init(params) returns, got {brief(state)}"
+            raise MismatchError("MultiSteps", misplaced.of_update(self, updates, state, params) or what)
+
+
+def _require_function_or_none(name: str, given: Any) -> None:
+    if not (given is None or callable(given)):
+        raise TypeError(f"MultiSteps: {name} must be a function of updates, step and parameters, got {brief(given)}.")

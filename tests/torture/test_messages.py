@@ -308,9 +308,219 @@ READ += [
 ]
 
 
+READ += [
+    (
+        lambda: gd.partition([OTHER], {"b": 0, "w": 0}),
+        TypeError,
+        "partition: transforms must be a dict of transforms by",
+    ),
+    (
+        lambda: gd.partition({"a": OTHER}, {"b": "a", "w": "c"}).init(PARAMS),
+        ValueError,
+        "partition: param_labels must be of the labels 'a', got 'c' at 'w'",
+    ),
+    (lambda: gd.inject_hyperparams(ADAMW), TypeError, "give the factory itself, uncalled: inject_hyperparams(adamw)"),
+    (
+        lambda: gd.inject_hyperparams("adamw"),
+        TypeError,
+        "inject_hyperparams: inner_factory must be a factory, got 'adamw'",
+    ),
+    (
+        lambda: gd.inject_hyperparams(gd.adamw, "betas1"),
+        ValueError,
+        "static_args must be of 'learning_rate', 'b1', 'b2'",
+    ),
+    (lambda: gd.inject_hyperparams(gd.adamw, 3), TypeError, "static_args must be names of parameters, got 3"),
+    (
+        lambda: gd.inject_hyperparams(gd.adam, (), "bf"),
+        TypeError,
+        "hyperparam_dtype must be a dtype, got 'bf', did you",
+    ),
+    (
+        lambda: gd.inject_hyperparams(gd.adamw)(OTHER),
+        TypeError,
+        "adamw: learning_rate must be a number or a schedule, got s",
+    ),
+    (
+        lambda: gd.inject_hyperparams(gd.adamw)(lr=0.1),
+        TypeError,
+        "adamw: no parameter 'lr', did you mean 'learning_rate'",
+    ),
+    (
+        lambda: gd.MultiSteps(2, ADAMW),
+        TypeError,
+        "MultiSteps: opt must be an optimizer, a value or one of Optax, got 2",
+    ),
+    (lambda: gd.MultiSteps(gd.adamw, 2), TypeError, "got <adamw>; call it: adamw(...)"),
+    (
+        lambda: gd.MultiSteps(ADAMW, 2, should_skip_update_fn=3),
+        TypeError,
+        "should_skip_update_fn must be a function of",
+    ),
+    (
+        lambda: gd.MultiSteps(ADAMW, 2, accumulator_dtype="bf"),
+        TypeError,
+        "MultiSteps: accumulator_dtype must be a dtype",
+    ),
+    (lambda: MULTI.update(MULTI.init(PARAMS), PARAMS), ValueError, "MultiSteps: the state came first"),
+    (
+        lambda: MULTI.update(PARAMS, None, PARAMS),
+        ValueError,
+        "MultiSteps: state must be what tx.init(params) returns, got",
+    ),
+    (lambda: MULTI.has_updated(PARAMS), ValueError, "MultiSteps: state must be what init(params) returns, got a dict"),
+    (lambda: MULTI.init(STATE), ValueError, "MultiSteps: init takes the parameters, got the state of an optimizer"),
+    (lambda: gd.muon(0.1, ns_coeffs=5), TypeError, "muon: ns_coeffs must be a table of gd.linalg, got 5"),
+    (
+        lambda: gd.muon(0.1, products="bf"),
+        TypeError,
+        "muon: products must be a dtype, got 'bf', did you mean 'bfloat16'",
+    ),
+    (
+        lambda: gd.scale_by_adam_mini(views={"a": 1}),
+        ValueError,
+        "a view must be written 'dimensions -> stack rows colum",
+    ),
+    (
+        lambda: fit(loss, PARAMS, ADAMW, key=jnp.ones((2, 2), "uint32")),
+        ValueError,
+        "key must be one PRNG key, got an array",
+    ),
+    (
+        lambda: fit(loss, PARAMS, ADAMW, key=jnp.ones(3)),
+        TypeError,
+        "fit: key must be a PRNG key, jax.random.key(0), or",
+    ),
+    (
+        lambda: fit(loss, PARAMS),
+        TypeError,
+        "fit: missing a required argument: 'tx'; its signature is fit(loss, params, t",
+    ),
+    (
+        lambda: fit(loss, PARAMS, ADAMW, batchsize=3),
+        TypeError,
+        "fit: no parameter 'batchsize', did you mean 'batch_size'",
+    ),
+    (lambda: gd.conditionally_transform(ADAMW, 3), TypeError, "should_transform_fn must be a function, got 3"),
+    (lambda: gd.stateless(3), TypeError, "stateless: f must be a function, got 3"),
+    (
+        lambda: gd.acprop(0.1, mask={"z": True}).init(PARAMS),
+        ValueError,
+        "acprop: mask must be a tree of booleans like the",
+    ),
+    (lambda: gd.lbfgs(0.1, "a"), TypeError, "lbfgs: memory_size must be an integer, got 'a'"),
+    (lambda: gd.lbfgs(0.1, 2.5), TypeError, "lbfgs: memory_size must be an integer, got 2.5"),
+    (lambda: gd.galore(0.1, rank=-2), ValueError, "galore: `rank` must be positive, got -2"),
+    (
+        lambda: gd.schedule_free(OTHER, 0.1, state_dtype=3.7),
+        TypeError,
+        "schedule_free: state_dtype must be a dtype, got 3.7",
+    ),
+    (lambda: gd.monitor({"a": 1}), TypeError, "monitor: measures must be a dict of functions or transforms by name"),
+    (
+        lambda: gd.piecewise_constant_schedule(1.0, 3.0),
+        TypeError,
+        "boundaries_and_scales must be a dict of scales by bound",
+    ),
+    (
+        lambda: gd.sgdr_schedule([3.0]),
+        TypeError,
+        "sgdr_schedule: cosine_kwargs must be dicts of the arguments of warmup_",
+    ),
+    (
+        lambda: gd.cosine_decay_schedule(1.0, 10)(None),
+        TypeError,
+        "cosine_decay_schedule: the count must be a number of st",
+    ),
+    (
+        lambda: gd.replicate(PARAMS, 3),
+        TypeError,
+        "replicate: devices must be a list of devices, jax.devices(), or none",
+    ),
+    (lambda: gd.replicate(ADAMW.init), TypeError, "replicate: tree must be an array, or a number, got <adamw.init>"),
+    (lambda: gd.sharding.of_state(ADAMW, PARAMS, 3), TypeError, "sharding.of_state: mesh must be a jax.sharding.Mesh"),
+    (lambda: gd.sharding.of_state(ADAMW, "a", MESH), TypeError, "sharding.of_state: params must be an array, or a jax"),
+    (
+        lambda: gd.sharding.zero(ADAMW, PARAMS, MESH, axis=3),
+        TypeError,
+        "sharding.zero: axis must be the name of an axis",
+    ),
+    (
+        lambda: gd.sharding.init(ADAMW, PARAMS, 3),
+        TypeError,
+        "sharding.init: shardings must be a tree of shardings like",
+    ),
+    (lambda: gd.JsonLines(3), TypeError, "JsonLines: path must be the path of a file, got 3"),
+    (lambda: gd.JsonLines(""), ValueError, "JsonLines: path must be the path of a file, got an empty one"),
+    (lambda: gd.Evaluate(3), TypeError, "Evaluate: a function of the parameters is needed, got 3"),
+    (lambda: gd.Checkpoints(None), TypeError, "Checkpoints: folder must be a path, got None"),
+    (lambda: gd.stop.tolerance(0.1), TypeError, "its signature is tolerance(*, grad_norm)"),
+    (lambda: gd.stop.plateau(min_delta=1), TypeError, "stop.plateau: missing a required argument: 'patience'; its sig"),
+    (lambda: gd.stop.plateau(3, higher="a"), TypeError, "stop.plateau: higher must be True or False, got 'a'"),
+    (lambda: gd.problems.text(data=3), TypeError, "text: data must be a string, got 3"),
+    (lambda: gd.problems.digits("a"), TypeError, "digits: hidden must be an integer, got 'a'"),
+    (lambda: gd.parse("adam(1)", 3), TypeError, "parse: give factories of your own after the text, got 3"),
+    (lambda: gd.problems.find(3), ValueError, "parse reads a string, got int"),
+    (
+        lambda: gd.describe(ADAMW, "a"),
+        TypeError,
+        "describe: params must be an array, or a jax.ShapeDtypeStruct, got 'a'",
+    ),
+    (lambda: gd.global_norm({"w": print}), TypeError, "global_norm: updates at 'w' must be an array, or a jax.Shape"),
+    (
+        lambda: gd.descend(ADAMW, PARAMS, STATE),
+        TypeError,
+        "descend: missing a required argument: 'params'; its signature",
+    ),
+    (
+        lambda: gd.apply_updates(PARAMS, {"b": PARAMS["b"]}),
+        ValueError,
+        "apply_updates: params and updates differ at 'w'",
+    ),
+    (lambda: gd.incremental_update(PARAMS, PARAMS, "a"), TypeError, "step_size must be an array, or a number, got 'a'"),
+    (lambda: gd.safe_norm("a", 1.0), TypeError, "safe_norm: x must be an array, or a number, got 'a'"),
+]
+MULTI = gd.MultiSteps(ADAMW, 2)
+MESH = jax.sharding.AbstractMesh((2,), ("data",))
+
+
 @pytest.mark.parametrize(("call", "kind", "message"), READ)
 def test_masks_extras_and_readers_say_what_to_give(call, kind, message):
     check(call, kind, message)
+
+
+LOSSES_OF_TWO = """
+    cosine_distance cosine_similarity generalized_kl_divergence hinge_loss kl_divergence kl_divergence_with_log_targets
+    multiclass_sparsemax_loss poly_loss_cross_entropy ranking_softmax_loss safe_softmax_cross_entropy
+    sigmoid_binary_cross_entropy sigmoid_focal_loss softmax_cross_entropy sparsemax_loss
+"""
+
+
+@pytest.mark.parametrize("name", LOSSES_OF_TWO.split())
+def test_a_loss_names_its_arguments_that_do_not_fit(name):
+    loss, x = getattr(gd.losses, name), jax.ShapeDtypeStruct((4, 3), "float32")
+    one, two, *_ = inspect.signature(loss).parameters
+    with pytest.raises(
+        (TypeError, ValueError), match=rf"^{name}: the shapes must fit together, got {one} \(4, 3\), {two}"
+    ):
+        jax.eval_shape(loss, x, jax.ShapeDtypeStruct((4, 5), "float32"))
+    for strange, told in (("zz", "'zz'"), ([1.0, 2.0], f"[1.0, 2.0]; make one: jnp.asarray({two})"), (None, "None")):
+        check(
+            lambda strange=strange: loss(jnp.ones((4, 3)), strange), Exception, f"{name}: {two} must be an array, or a"
+        )
+        check(lambda strange=strange: loss(jnp.ones((4, 3)), strange), Exception, told)
+    check(loss, TypeError, f"{name}: missing a required argument: '{one}'; its signature is {name}({one}, {two}")
+
+
+@pytest.mark.parametrize("name", ["add", "allclose", "cast_like", "div", "mul", "sub", "vdot", "update_moment"])
+def test_a_function_of_trees_names_the_path_where_they_differ(name):
+    of_trees, rest = getattr(gd.tree, name), (0.9, 1) if name == "update_moment" else ()
+    for other in ({"b": jnp.ones(4), "w": PARAMS["w"]}, {"b": PARAMS["b"]}):
+        path = "b" if "w" in other else "w"
+        with pytest.raises((TypeError, ValueError), match=rf"^(tree\.)?{name}: .*'?{path}'?"):
+            of_trees(PARAMS, other, *rest)
+    if name not in ("cast_like", "update_moment"):
+        check(lambda: of_trees(PARAMS, {"b": "x", "w": 0.0}), Exception, f"tree.{name}: ")
 
 
 def test_a_donated_step_leaves_the_callers_arrays():
@@ -329,7 +539,8 @@ def test_a_donated_step_leaves_the_callers_arrays():
 
 
 def test_missing_arguments_are_named_with_their_function():
-    check(lambda: ADAMW.update(PARAMS), TypeError, "update() missing 1 required positional argument: 'state'")
+    check(lambda: ADAMW.update(PARAMS), TypeError, "adamw: update() missing 1 required positional argument: 'state'")
+    check(lambda: ADAMW.update(PARAMS), TypeError, "call tx.update(grads, state, params)")
     check(lambda: ADAMW.init(), TypeError, "init() missing 1 required positional argument: 'params'")
     check(lambda: gd.descend(PARAMS, STATE, PARAMS, ADAMW), TypeError, "descend: tx must be an optimizer")
 
