@@ -16,9 +16,9 @@ from gdjax.compose.chain import chain, named_chain
 from gdjax.compose.hidden import chosen, hidden_matrices
 from gdjax.compose.masking import masked
 from gdjax.compose.watching import watch
+from gdjax.explaining import require_numbers
 from gdjax.transforms import identity
 from gdjax.value import GradientTransform
-from gdjax.value.diagnose import require_numbers
 from gdjax.value.gradient_transform import require_value
 from gdjax.value.printing import text
 from gdjax.wrappers import packed
@@ -113,7 +113,7 @@ def describe(tx: GradientTransform, params: Any) -> Description:
     """
     require_value("describe", tx)
     leaves = dict(tree.leaves_with_paths(params))
-    require_numbers("describe", params)
+    require_numbers("describe", "params", params)
     assigned = _assigned(tx, params)
     kept = dict.fromkeys([_SHARED, *leaves], 0)
     tx = _unpacked(tx)

@@ -12,9 +12,6 @@ from jax.typing import ArrayLike
 
 from gdjax import tree
 from gdjax.hints import nearest
-from gdjax.value.diagnose import difference
-from gdjax.value.printing import brief
-from gdjax.value.signatures import bare
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -88,7 +85,7 @@ def _misuse(function: Callable[..., Any], args: Any, kwargs: Any) -> str | None:
     except TypeError as error:
         names = list(signature.parameters)
         unknown = next((f"no parameter {word!r}{nearest(word, names)}" for word in kwargs if word not in names), None)
-        return f"{unknown or error}; its signature is {function.__name__}{bare(signature)}"
+        return f"{unknown or error}; its signature is {function.__name__}{_bare(signature)}"
     return None
 
 
@@ -106,7 +103,7 @@ def _fault(function: Callable[..., Any], args: Any, kwargs: Any) -> str | None:
         elif parameter.annotation is Any or name in ("tree_x", "tree_y"):
             trees[name] = argument
     if strange := next((name for name, x in arrays.items() if not _is_array(x)), None):
-        return f"{strange} must be an array, or a number, got {brief(arrays[strange])}{_way(strange, arrays[strange])}"
+        return f"{strange} must be an array, or a number, got {shown(arrays[strange])}{_way(strange, arrays[strange])}"
     return _of_trees(trees) or _of_shapes(arrays)
 
 
@@ -115,7 +112,7 @@ def _of_trees(trees: dict[str, Any]) -> str | None:
         for path, leaf in tree.leaves_with_paths(argument):
             if not (_is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)):
                 where = f"{name} at {path!r}" if path else name
-                return f"{where} must be an array, or a number, got {brief(leaf)}"
+                return f"{where} must be an array, or a number, got {shown(leaf)}"
     first, *others = trees or [""]
     for name in others:
         if where := difference(trees[first], trees[name], first, name):
@@ -142,3 +139,48 @@ def _way(name: str, x: Any) -> str:
     if isinstance(x, (list, tuple)):
         return f"; make one: jnp.asarray({name})"
     return "; call it and give what it returns" if callable(x) else ""
+
+
+def _bare(signature: inspect.Signature) -> str:
+    """Write a signature without types, as a call has it."""
+    parameters = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
+    return str(inspect.Signature(parameters))
+
+
+def require_numbers(who: str, what: str, of: Any) -> None:
+    """Refuse leaves that are neither arrays, nor numbers, nor shapes, by path."""
+    for path, leaf in tree.leaves_with_paths(of):
+        if not (hasattr(leaf, "dtype") or isinstance(leaf, (bool, int, float, complex))):
+            where = f"{what} at {path!r}" if path else what
+            raise TypeError(f"{who}: {where} must be an array, or a jax.ShapeDtypeStruct, got {shown(leaf)}.")
+
+
+def difference(ours: Any, theirs: Any, our_name: str, their_name: str) -> str | None:
+    """The first place where two trees differ in structure or shape."""
+    a, b = dict(tree.leaves_with_paths(ours)), dict(tree.leaves_with_paths(theirs))
+    for path in [*a, *(path for path in b if path not in a)]:
+        if path not in a or path not in b or jnp.shape(a[path]) != jnp.shape(b[path]):
+            return f"at {path!r}: {short(a.get(path))} in {our_name}, {short(b.get(path))} in {their_name}"
+    structures = [str(jax.tree.structure(x)) for x in (ours, theirs)]
+    shapes = [shown.removeprefix("PyTreeDef(").removesuffix(")")[:200] for shown in structures]
+    return f"{our_name} is {shapes[0]}, {their_name} {shapes[1]}" if shapes[0] != shapes[1] else None
+
+
+def short(leaf: Any) -> str:
+    """A leaf as `float32[3,4]`."""
+    if leaf is None:
+        return "nothing"
+    if not hasattr(leaf, "dtype"):
+        return shown(leaf)
+    return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
+
+
+def shown(x: Any) -> str:
+    """Write anything for an error, 200 characters at most: an array by its type, a function by its name."""
+    if hasattr(x, "dtype") and hasattr(x, "shape"):
+        return short(x)
+    leaves = jax.tree.leaves(x)
+    if len(leaves) > 8:
+        return f"a {type(x).__name__} of {len(leaves)} leaves"
+    words = f"<{x.__qualname__}>" if callable(x) and hasattr(x, "__qualname__") else repr(x)
+    return words if len(words) <= 200 else f"{words[:197]}..."

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from gdjax import axes, squares
+from gdjax.explaining import require_numbers
 from gdjax.squares import Length
 from gdjax.tree import Tree, widen
-from gdjax.value.diagnose import require_numbers
 
 
 def global_norm(updates: Tree, axis_name: axes.AxisName = None) -> jax.Array:
@@ -39,7 +39,7 @@ def global_norm(updates: Tree, axis_name: axes.AxisName = None) -> jax.Array:
     try:
         return global_norms([updates], axis_name)[0]
     except TypeError:
-        require_numbers("global_norm", updates, "updates")
+        require_numbers("global_norm", "updates", updates)
         raise
 
 

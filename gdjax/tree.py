@@ -134,7 +134,7 @@ def cast_like(tree: Tree, other_tree: Tree) -> Tree:
     try:
         return jax.tree.map(_cast_like, tree, other_tree)
     except (TypeError, ValueError) as error:
-        difference = importlib.import_module("gdjax.value.diagnose").difference  # it imports this module
+        difference = importlib.import_module("gdjax.explaining").difference  # it imports this module
         where = difference(tree, other_tree, "tree", "other_tree")
         if where is None:
             raise

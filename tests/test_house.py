@@ -22,7 +22,7 @@ FLOORS = [
     ["exports", "hints"],
     ["axes", "fallback"],
     ["tree"],
-    ["squares"],
+    ["squares", "explaining"],
     ["norms", "linalg", "widening"],
     ["assignment", "numerics", "perturbations", "projections", "second_order", "tree_utils"],
     ["losses"],

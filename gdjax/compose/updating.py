@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import tree
-from gdjax.explaining import usage
+from gdjax.explaining import difference, usage
 from gdjax.value import GradientTransform, misplaced
-from gdjax.value.diagnose import difference, require_optimizer
+from gdjax.value.diagnose import require_optimizer
 from gdjax.value.traits import require_effect
 
 

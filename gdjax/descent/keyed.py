@@ -10,7 +10,7 @@ import optax
 
 from gdjax import tree
 from gdjax.compose import WatchState
-from gdjax.value.diagnose import short
+from gdjax.explaining import short
 
 SEEN = "watch:"
 """What the keys of norms begin with that a `watch` recorded: these alone may be missing, or left over."""

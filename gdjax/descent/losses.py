@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import tree
-from gdjax.value.diagnose import difference, short
+from gdjax.explaining import difference, short
 from gdjax.value.printing import brief
 
 

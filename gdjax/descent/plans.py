@@ -10,7 +10,7 @@ import numpy as np
 
 from gdjax import tree
 from gdjax.descent.shuffling import LARGEST, shuffled
-from gdjax.value.diagnose import short
+from gdjax.explaining import short
 from gdjax.value.printing import brief, text
 
 

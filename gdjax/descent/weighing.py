@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gdjax import axes
-from gdjax.value.diagnose import short
+from gdjax.explaining import short
 
 Weight = Callable[[Any], Any]
 """A function of a micro-batch that returns its weight, a real scalar."""

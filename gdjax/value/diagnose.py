@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from gdjax import axes, tree
+from gdjax.explaining import difference, short
 from gdjax.value import misplaced
 from gdjax.value.printing import brief, text, uncalled
 
@@ -63,14 +64,6 @@ def require_arrays(who: str, params: Any, error: Exception) -> None:
             raise InexactError(f"{who}: {where} must be an array, got {leaf}. {way}") from error
     if not leaves:
         raise InexactError(f"{who}: params must have a leaf at least, got {params}.") from error
-
-
-def require_numbers(who: str, params: Any, what: str = "params") -> None:
-    """Refuse leaves that are neither arrays nor their shapes, by path."""
-    for path, leaf in tree.leaves_with_paths(params):
-        if not (hasattr(leaf, "dtype") or isinstance(leaf, (bool, int, float, complex))):
-            where = f"{what} at {path!r}" if path else what
-            raise TypeError(f"{who}: {where} must be an array, or a jax.ShapeDtypeStruct, got {brief(leaf)}.")
 
 
 MAX_COUNT = 2**31 - 1
@@ -246,17 +239,6 @@ def _fails(value: Any) -> bool:
     return False
 
 
-def difference(ours: Any, theirs: Any, our_name: str, their_name: str) -> str | None:
-    """The first place where two trees differ in structure or shape."""
-    a, b = dict(tree.leaves_with_paths(ours)), dict(tree.leaves_with_paths(theirs))
-    for path in [*a, *(path for path in b if path not in a)]:
-        if path not in a or path not in b or jnp.shape(a[path]) != jnp.shape(b[path]):
-            return f"at {path!r}: {short(a.get(path))} in {our_name}, {short(b.get(path))} in {their_name}"
-    structures = [str(jax.tree.structure(x)) for x in (ours, theirs)]
-    shapes = [shown.removeprefix("PyTreeDef(").removesuffix(")")[:200] for shown in structures]
-    return f"{our_name} is {shapes[0]}, {their_name} {shapes[1]}" if shapes[0] != shapes[1] else None
-
-
 def _inexact(leaf: Any) -> bool:
     try:
         return _is_inexact(leaf.dtype if isinstance(leaf, jax.Array) else jnp.result_type(leaf))
@@ -267,12 +249,3 @@ def _inexact(leaf: Any) -> bool:
 @functools.cache
 def _is_inexact(dtype: Any) -> bool:
     return jnp.issubdtype(dtype, jnp.inexact)
-
-
-def short(leaf: Any) -> str:
-    """A leaf as `float32[3,4]`."""
-    if leaf is None:
-        return "nothing"
-    if not hasattr(leaf, "dtype"):
-        return text(leaf)
-    return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"

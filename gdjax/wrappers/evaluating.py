@@ -9,8 +9,9 @@ from optax.contrib import ScheduleFreeState
 
 from gdjax import tree
 from gdjax.collectives import LocalStepsState
+from gdjax.explaining import difference
 from gdjax.value import misplaced
-from gdjax.value.diagnose import difference, require_optimizer
+from gdjax.value.diagnose import require_optimizer
 from gdjax.wrappers.averaging import ParamsEmaState, SlowState, ema_of
 from gdjax.wrappers.schedule_free import mean_of
 
