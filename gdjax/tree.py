@@ -1,5 +1,6 @@
 """Trees of arrays: the paths of their leaves, their dtypes, accumulators."""
 
+import dataclasses
 import functools
 import importlib
 import re
@@ -11,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.tree_util import KeyPath, keystr
+
+from gdjax import axes
 
 Tree = Any
 """A pytree of arrays."""
@@ -80,17 +83,54 @@ def _masking(who: str, name: str, mask: Any, params: Tree) -> Tree:
 
 def _matching(who: str, name: str, pattern: str, params: Tree) -> Tree:
     matched = map_paths(lambda path: re.fullmatch(pattern, path) is not None, params)
-    partial = any(leaf is None for leaf in jax.tree.leaves(params, is_leaf=lambda leaf: leaf is None))
-    if jax.tree.leaves(matched) and not any(jax.tree.leaves(matched)) and not partial:  # it may match what is left out
+    left_out = [leaf for leaf in jax.tree.leaves(params, is_leaf=_left_out) if _left_out(leaf)]
+    if jax.tree.leaves(matched) and not any(jax.tree.leaves(matched)) and not left_out:  # it may match what is left out
         paths = listed([path for path, _ in leaves_with_paths(params)])
         must = "must match one path at least"
         raise ValueError(f"{who}: {name} {must}, got the pattern {pattern!r}; the paths are {paths}.")
     return matched
 
 
+def _left_out(node: Any) -> bool:
+    return node is None or is_absent(node)
+
+
 def is_masked(node: Any) -> bool:
     """Whether a node stands for a leaf that a mask leaves out."""
     return isinstance(node, optax.MaskedNode)
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Absent:
+    """A node without leaves in the place of an array that has no update: its type."""
+
+    type: Any
+
+
+def is_absent(node: Any) -> bool:
+    """Return whether a node stands for an array that has no update."""
+    return isinstance(node, Absent)
+
+
+def filled(tree: Tree) -> Tree:
+    """Put zeros in the place of every array that has no update."""
+    return jax.tree.map(lambda x: _zeros(x.type) if is_absent(x) else x, tree, is_leaf=is_absent)
+
+
+def emptied(tree: Tree, like: Tree) -> Tree:
+    """Put `Absent` where another tree has it."""
+    return jax.tree.map(lambda x, own: x if is_absent(x) else own, like, tree, is_leaf=is_absent)
+
+
+def absent_leaves(tree: Tree) -> list[bool]:
+    """For each leaf of the filled tree: has it no update?"""
+    return [is_absent(leaf) for leaf in jax.tree.leaves(tree, is_leaf=is_absent)]
+
+
+def _zeros(of: Any) -> jax.Array:
+    x = jnp.zeros(of.shape, of.dtype, device=of.sharding if of.sharding.mesh.explicit_axes else None)
+    return axes.cast(x, of.manual_axis_type.varying)
 
 
 def _boxed(node: Any) -> bool:

@@ -31,20 +31,26 @@ def quantised_mean(axis_name: Any) -> tuple[Any, Any]:
     """`(init, update)` of `compressed_mean(bits=8)`, of leaves in their dtypes of accumulation."""
 
     def init(params):
-        leaves = jax.tree.leaves(params)
+        leaves = jax.tree.leaves(tree.filled(params))
         owned = [_no_error([leaves[place] for place in places], axis_name) for places in groups(leaves, axis_name)]
         return axes.vary(QuantisedMeanState(tree.accumulators(params, 0), tuple(owned)), axis_name)
 
     def update(updates, state):
-        leaves, treedef = jax.tree.flatten(updates)
-        errors, owned = treedef.flatten_up_to(state.error), list(state.mean_error)
+        absent, whole = tree.absent_leaves(updates), tree.filled(updates)
+        leaves, treedef = jax.tree.flatten(whole)
+        errors, owned = treedef.flatten_up_to(tree.filled(state.error)), list(state.mean_error)
         for group, places in enumerate(groups(leaves, axis_name)):
             own = [leaves[place] + errors[place] for place in places]
             means, lost, mean_lost, finite = _exchanged(own, owned[group], axis_name)
-            owned[group] = jnp.where(finite, mean_lost, owned[group])
+            changed = finite
+            if any(absent[place] for place in places):
+                flags = [not absent[place] for place in places]
+                changed &= _owned_rows(own, flags, axes.size(axis_name))[axes.place_of_member(axis_name)]
+            owned[group] = jnp.where(changed, mean_lost, owned[group])
             for place, mean, error in zip(places, means, lost, strict=True):
                 leaves[place], errors[place] = mean, jnp.where(finite, error, errors[place])
-        return treedef.unflatten(leaves), QuantisedMeanState(treedef.unflatten(errors), tuple(owned))
+        means, errors = tree.emptied((treedef.unflatten(leaves), treedef.unflatten(errors)), (updates, updates))
+        return means, QuantisedMeanState(errors, tuple(owned))
 
     return init, update
 
@@ -92,6 +98,12 @@ def unblocked(x, like):
         found.append(from_reals(numbers, leaf))
         start += _rows(leaf)
     return found
+
+
+def _owned_rows(leaves, flags, size):
+    """For each block that each member owns: is it of one of some leaves?"""
+    rows = np.concatenate([np.full(_rows(x), flag) for x, flag in zip(leaves, flags, strict=True)])
+    return _filled(rows, size * _share(leaves, size)).reshape(size, -1, 1)
 
 
 def _no_error(leaves, axis_name):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
@@ -85,7 +86,7 @@ class Layout(NamedTuple):
 
     def init(self, make: Callable[[Piece, jax.Array], Any], params: Any) -> tuple[Any, ...]:
         """What is kept of each piece: `make(piece, zeros)` gets zeros of its shape, `[count, m, n]`."""
-        paths, leaves, _ = _flat(tree.widen(params))
+        paths, leaves, _ = _flat(tree.widen(tree.filled(params)))
         self.require_matches(paths)
         mesh = self._mesh(leaves)
 
@@ -108,8 +109,10 @@ class Layout(NamedTuple):
 
         `f` takes the stacks `[count, m, n]` of all trees, rows never more than columns, and returns one like them; it
         must not mind if a matrix is turned, or has its rows or columns in another order. Arrays that it needs beside
-        them are bound by `jax.tree_util.Partial`, not closed over.
+        them are bound by `jax.tree_util.Partial`, not closed over. What is kept of a matrix without an update stays.
         """
+        of_absent = [] if kept is None else tree.absent_leaves(trees[0])
+        like, trees = trees[0], tree.filled(trees) if any(of_absent) else trees
         paths, first, treedef = _flat(trees[0])
         all_leaves = [first, *(treedef.flatten_up_to(other) for other in trees[1:])]
 
@@ -120,12 +123,17 @@ class Layout(NamedTuple):
             worked = pieces(made, share, found, self.axis_name)
             before = [()] * len(worked) if stateless else kept
             done = [self._worked(f, *of) for of in zip(worked, before, own, strict=True)]
+            if any(of_absent):
+                left = _numbers_of(found, of_absent, axes.size(self.axis_name))
+                of_pieces = zip(worked, before, done, strict=True)
+                done = [(moved, _unless(left, piece, old, new)) for piece, old, (moved, new) in of_pieces]
             results = returned(made, share, [result for result, _ in done], self.axis_name)
             return taken_apart(made, found, results, all_leaves[0]), tuple(after for _, after in done)
 
         stateless = kept is None
         moved, kept = self._over(self._mesh(first), mapped, f, all_leaves, tuple(kept or ()))
-        return treedef.unflatten(map(tree.typed_like, moved, first)), kept
+        result = treedef.unflatten(map(tree.typed_like, moved, first))
+        return tree.emptied(result, like) if any(of_absent) else result, kept
 
     def shapes(self, values: Any) -> Any:
         """The tree of the shapes `(inputs, outputs)` of whole matrices."""
@@ -140,6 +148,9 @@ class Layout(NamedTuple):
 
     def _worked(self, f: Callable[..., Any], piece: Piece, kept: Any, stacks: Sequence[jax.Array]) -> Any:
         """What a piece becomes; nothing is computed by members that have none."""
+        rows = [len(x) for x in jax.tree.leaves(kept)]
+        if rows and min(rows) != piece.number:  # it would broadcast
+            raise ValueError(f"{self.who}: a stack of {piece.number} matrices, and {min(rows)} in the state.")
 
         def work(kept: Any, *stacks: jax.Array) -> Any:
             return axes.vary(f(piece, kept, *stacks), self.axis_name)
@@ -224,6 +235,26 @@ def _flat(values: Any) -> tuple[list[str], list[jax.Array], Any]:
     paths = [path for path, _ in tree.leaves_with_paths(values)]
     leaves, treedef = jax.tree.flatten(values)
     return paths, [jnp.asarray(x) for x in leaves], treedef
+
+
+def _numbers_of(found: Mapping[int, Matrices], leaves: Sequence[bool], members: int) -> np.ndarray:
+    """For each matrix by its number: is it of one of some leaves?"""
+    most = max((own.first + own.view.sizes()[0] * members for own in found.values()), default=0)
+    flags = np.zeros(most, bool)
+    for leaf, own in found.items():  # in the order of their numbers
+        flags[own.first :] = leaves[leaf]
+    return flags
+
+
+def _unless(some: np.ndarray, piece: Piece, before: Any, after: Any) -> Any:
+    """Return what was kept of some matrices before, and of the others after."""
+    own = jnp.asarray(some)[piece.numbers]
+
+    def of(x: jax.Array, new: jax.Array) -> jax.Array:
+        rows = jnp.repeat(own, len(x) // piece.number)
+        return jnp.where(rows.reshape(-1, *[1] * (x.ndim - 1)), x, new)
+
+    return jax.tree.map(of, before, after)
 
 
 def _placed(x: jax.Array, spec: PartitionSpec) -> jax.Array:

@@ -1,7 +1,8 @@
 """Updates with `None` beside an array or a function of the parameters: such a leaf is left out.
 
 Equinox's `filter_grad` returns `None` for all that has no gradient. A transform then sees the parameters, and the part
-of its state, that have an update; what it does not see stays as it is.
+of its state, that have an update; what it does not see stays as it is. One that keeps several leaves in one buffer
+finds the shape of each that is left out in `tree.Absent`, takes zeros for it, and puts its part of the buffer back.
 """
 
 import functools
@@ -10,6 +11,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from gdjax import tree
 
 
 class Untouched:
@@ -26,9 +29,28 @@ def chosen(params: Any, updates: Any) -> Any:
         return params
 
 
+def marked(updates: Any, params: Any) -> tuple[Any, Any]:
+    """Return both trees with `tree.Absent` for arrays that have no update, and `None` for what is no array."""
+    chosen = jax.tree.map(lambda u, p: jax.tree.map(_type, p) if u is None else p, updates, params, is_leaf=_is_none)
+    return jax.tree.map(lambda u, p: p if u is None else u, updates, chosen, is_leaf=_is_none), chosen
+
+
+def _type(x: Any) -> tree.Absent | None:
+    try:
+        kind = jax.typeof(x).update_weak_type(False)
+    except TypeError:
+        return None
+    return tree.Absent(kind) if jnp.issubdtype(kind.dtype, jnp.inexact) else None
+
+
+def unmarked(after: Any, updates: Any) -> Any:
+    """Put `None` back where the updates that came have it."""
+    return jax.tree.map(lambda u, x: None if u is None else x, updates, after, is_leaf=_is_none)
+
+
 def completed(part: Any, whole: Any) -> Any:
-    """Fill each `None` of a part with the leaf of the whole."""
-    return jax.tree.map(lambda x, other: other if x is None else x, part, whole, is_leaf=_is_none)
+    """Fill each `None` or `tree.Absent` of a part with the leaf of the whole."""
+    return jax.tree.map(lambda x, other: other if _is_left_out(x) else x, part, whole, is_leaf=_is_left_out)
 
 
 def of_the_whole(function: Any, part: Any, whole: Any) -> Any:
@@ -45,17 +67,19 @@ def of_the_whole(function: Any, part: Any, whole: Any) -> Any:
     return called
 
 
-def fitting(init: Callable[[Any], Any], state: Any, updates: Any, params: Any) -> Any:
+def has_none(updates: Any) -> bool:
+    """Return whether a leaf has no update."""
+    return any(map(_is_none, jax.tree.leaves(updates, is_leaf=_is_none)))
+
+
+def fitting(init: Callable[[Any], Any], state: Any, params: Any) -> Any:
     """Return the part of a state that belongs to the leaves with an update; `None` where no part does."""
-    if not any(map(_is_none, jax.tree.leaves(updates, is_leaf=_is_none))):
-        return None
     try:
-        wanted = jax.eval_shape(init, updates if params is None else params)
-        part = jax.tree.map(lambda x, kept: None if x is None else kept, wanted, state, is_leaf=_is_none)
+        wanted = jax.eval_shape(init, params)
+        part = jax.tree.map(lambda x, kept: x if _is_left_out(x) else kept, wanted, state, is_leaf=_is_left_out)
     except Exception:  # the error to report is the update's
         return None
-    fits = jax.tree.map(jnp.shape, part) == jax.tree.map(jnp.shape, wanted)
-    return part if fits and jax.tree.structure(part) != jax.tree.structure(state) else None
+    return part if jax.tree.map(jnp.shape, part) == jax.tree.map(jnp.shape, wanted) else None
 
 
 def refilled(state: Any, part: Any) -> Any:
@@ -70,3 +94,7 @@ def refilled(state: Any, part: Any) -> Any:
 
 def _is_none(x: Any) -> bool:
     return x is None
+
+
+def _is_left_out(x: Any) -> bool:
+    return x is None or tree.is_absent(x)

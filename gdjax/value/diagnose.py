@@ -120,12 +120,25 @@ def mismatches(tx: Any, updates: Any, state: Any, params: Any) -> Iterator[None]
             raise MismatchError(who, f"updates and params differ {where}") from error
         expected = _expected_state(tx, updates if params is None else params, state)
         if where := difference(state, expected, "the state given", "the one that init makes"):
+            if (path := _path_of_none(updates)) is not None:
+                raise MismatchError(
+                    who,
+                    f"updates at {path!r} is None, and the state keeps several leaves in one buffer, where the shape "
+                    "of each must be known. Pass all params to update, give zeros there, or leave the leaf out with "
+                    "masked or partition",
+                ) from error
             raise MismatchError(
                 who,
                 f"the state does not belong to these params: {where}. "
                 "Make it with init, or restore the state of this very transform",
             ) from error
         raise
+
+
+def _path_of_none(updates: Any) -> str | None:
+    """Return the path of the first leaf without an update."""
+    leaves = jax.tree_util.tree_leaves_with_path(updates, is_leaf=lambda x: x is None)
+    return next((tree.path(keys) for keys, leaf in leaves if leaf is None), None)
 
 
 class MismatchError(ValueError):

@@ -186,8 +186,11 @@ def _called(tx: GradientTransform, name: str, updates: Any, state: Any, params: 
     require_effect(tx.factory.__name__, tx, extra_args)
     if updates is None and params is not None and name == "update":  # no leaf has an update
         return None, state
-    chosen = absent.chosen(params, updates)
+    chosen, given, part = absent.chosen(params, updates), updates, state
     if chosen is not params:
+        marked, of_marked = absent.marked(updates, params)
+        if (fitting := absent.fitting(tx.init, state, of_marked)) is not None:
+            given, chosen, part = marked, of_marked, fitting
         extra_args = {key: absent.of_the_whole(x, chosen, params) for key, x in extra_args.items()}
     with diagnose.mismatches(tx, updates, state, chosen), diagnose.unbound(tx.factory.__name__), diagnose.branches(tx):
         if not _takes_any(tx):
@@ -195,15 +198,18 @@ def _called(tx: GradientTransform, name: str, updates: Any, state: Any, params: 
         function = getattr(tx._functions(), name)
         accepted = _accepted(function, extra_args)
         try:
-            after, new = function(updates, state, chosen, **accepted)
+            after, new = function(given, part, chosen, **accepted)
         except (TypeError, ValueError, AttributeError):
-            if (part := absent.fitting(tx.init, state, updates, chosen)) is None:
+            like = updates if params is None else chosen
+            part = absent.fitting(tx.init, state, like) if given is updates and absent.has_none(updates) else None
+            if part is None or jax.tree.structure(part) == jax.tree.structure(state):
                 raise
             after, new = function(updates, part, chosen, **accepted)
             new = absent.refilled(state, new)
     if chosen is params:
         return after, new
-    return absent.completed(after, params) if name == "descend" else after, absent.refilled(state, new)
+    after = absent.completed(after, params) if name == "descend" else absent.unmarked(after, updates)
+    return after, absent.refilled(state, new)
 
 
 def _accepted(update: Callable[..., Any], extra_args: dict[str, Any]) -> dict[str, Any]:

@@ -54,8 +54,10 @@ def packed(inner: optax.GradientTransformation, below: int = 4096):
             tree.require_same_shapes(updates, params)
         layout = _layout(updates if params is None else params, below)
         together = None if params is None else _pack(params, layout)
-        moved, state = inner.update(_pack(updates, layout), state, together, **extra_args)
-        return tree.cast_like(_unpack(moved, layout, updates), updates), state
+        moved, new = inner.update(_pack(updates, layout), state, together, **extra_args)
+        if any(tree.absent_leaves(updates)):
+            new = _unless(updates, layout, state, new)
+        return tree.cast_like(_unpack(moved, layout, updates), updates), new
 
     return init, update
 
@@ -85,7 +87,7 @@ def _layout(like, below):
     Those that differ over an axis by their types and those that do not are packed each by themselves.
     """
     groups = collections.defaultdict(list)
-    for place, leaf in enumerate(jax.tree.leaves(like)):
+    for place, leaf in enumerate(jax.tree.leaves(tree.filled(like))):
         if math.prod(jnp.shape(leaf)) < below and not any(jax.typeof(leaf).sharding.spec):
             over = "".join(f" over {name}" for name in sorted(map(str, axes.differing(leaf))))
             groups[f"{tree.wide(jnp.result_type(leaf))}{over}"].append(place)
@@ -93,9 +95,9 @@ def _layout(like, below):
 
 
 def _pack(whole, layout):
-    leaves = jax.tree.leaves(whole)
+    leaves, numbers = jax.tree.leaves(whole, is_leaf=tree.is_absent), jax.tree.leaves(tree.filled(whole))
     packed = {
-        kind: jnp.concatenate([tree.as_dtype(leaves[place], jnp.dtype(kind.split()[0])).ravel() for place in places])
+        kind: jnp.concatenate([tree.as_dtype(numbers[place], jnp.dtype(kind.split()[0])).ravel() for place in places])
         for kind, places in layout.items()
     }
     taken = {place for places in layout.values() for place in places}
@@ -103,14 +105,39 @@ def _pack(whole, layout):
 
 
 def _unpack(parts, layout, like):
-    leaves, treedef = jax.tree.flatten(like)
+    leaves, treedef = jax.tree.flatten(tree.filled(like))
     found = {}
     for kind, places in layout.items():
         sizes = [math.prod(jnp.shape(leaves[place])) for place in places]
         for place, size, start in zip(places, sizes, _starts(sizes), strict=True):
             found[place] = lax.dynamic_slice(parts["packed"][kind], (start,), (size,)).reshape(jnp.shape(leaves[place]))
     apart = iter(parts["apart"])
-    return treedef.unflatten([found[place] if place in found else next(apart) for place in range(len(leaves))])
+    whole = treedef.unflatten([found[place] if place in found else next(apart) for place in range(len(leaves))])
+    return tree.emptied(whole, like)
+
+
+def _unless(updates, layout, state, new):
+    """Keep what the state has of packed leaves without an update."""
+    absent, numbers = tree.absent_leaves(updates), jax.tree.leaves(tree.filled(updates))
+    flags = {
+        kind: np.concatenate([np.full(numbers[place].size, absent[place]) for place in places])
+        for kind, places in layout.items()
+    }
+
+    def of_each(old, new):
+        if not _is_packed(old):
+            return new
+        kept = {
+            kind: jnp.where(own, x, new["packed"][kind]) if jnp.shape(x) == own.shape else new["packed"][kind]
+            for kind, x, own in ((kind, x, flags[kind]) for kind, x in old["packed"].items())
+        }
+        return new | {"packed": kept}
+
+    return jax.tree.map(of_each, state, new, is_leaf=_is_packed)
+
+
+def _is_packed(node):
+    return isinstance(node, dict) and node.keys() == {"packed", "apart"}
 
 
 def _starts(sizes):
