@@ -250,3 +250,19 @@ def test_lookahead_knows_the_state_of_pairs_from_its_own():
         tx.update(params, tx.init(params), pair)
     with pytest.raises(ValueError, match=r"lookahead: the state does not belong to these params: .*'slow/b'"):
         tx.update(params, tx.init(pair), params)
+
+
+@pytest.mark.parametrize("weights", [(None,) * 4, (1e4, 2e4, 1e4, 0.0)], ids=["unweighted", "weighted"])
+def test_the_mean_of_large_gradients_is_finite_though_their_sum_is_not(weights):
+    tx, gs = gd.accumulate(gd.sgd(1.0), 4), jnp.float32([3e38, -3e38, 2e38, 1e38])
+    step, state = jax.jit(tx.update), tx.init(0.0)
+    for g, weight in zip(gs, weights, strict=True):
+        update, state = step(g, state, weight=1.0 if weight is None else weight)
+    shares = np.ones(4) if weights[0] is None else np.float64(weights)
+    np.testing.assert_allclose(update, -np.average(np.float64(gs), weights=shares), rtol=1e-6)
+
+
+def test_the_mean_over_parts_of_a_batch_is_finite_where_their_sum_is_not():
+    step = gd.make_step(lambda p, batch: p * batch[0], gd.sgd(1.0), accumulate=4)
+    state, _ = step(gd.State.create(0.0, gd.sgd(1.0)), jnp.full(8, 2e38))
+    np.testing.assert_allclose(state.params, -2e38, rtol=1e-6)

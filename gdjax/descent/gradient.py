@@ -135,6 +135,7 @@ def _many(
     """Return the mean over the parts of a batch, summed in float32 or wider; this member's share is in the gradient."""
     number = jax.tree.leaves(parts)[0].shape[0]
     of_parts = None if shares is None else shares.parts
+    power = 0.5 ** (number - 1).bit_length()  # the sum stays in the range of its terms; it changes no bit
 
     def add(carry, part):
         total, extra = carry
@@ -142,7 +143,7 @@ def _many(
         counts = None if shares is None else share * shares.member
         one = _one(whole, params, batch, jax.random.fold_in(key, index), extra, counts)
         value = one.value if share is None else axes.times(share, one.value)
-        total = jax.tree.map(jnp.add, total, tree.widen((value, one.grads)))
+        total = jax.tree.map(lambda t, x: t + x * power, total, tree.widen((value, one.grads)))
         return (total, _handed_on(extra, one.extra, share)), one.aux
 
     first = jax.tree.map(lambda x: x[0], parts)
@@ -151,7 +152,7 @@ def _many(
     mesh = explicit_mesh((params, first))
     zeros = jax.tree.map(lambda x: _zeros(x, mesh), like)
     (total, extra), aux = jax.lax.scan(add, (zeros, extra), (jnp.arange(number), parts, of_parts))
-    value, grads = jax.tree.map(lambda x, as_: (x / number).astype(jnp.result_type(as_)), total, like)
+    value, grads = jax.tree.map(lambda x, as_: (x / (number * power)).astype(jnp.result_type(as_)), total, like)
     return Gradient(value, grads, extra, jax.tree.map(lambda x: mean_or_last(x, of_parts), aux))
 
 

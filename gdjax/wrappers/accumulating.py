@@ -20,7 +20,8 @@ class AccumulateState(NamedTuple):
     """Steps taken, int32 of shape ()."""
     inner_state: Any
     acc_grads: Any
-    """Their sum, each times its weight, shaped like the parameters."""
+    """Their sum, each times its weight, times the power of two $2^{-e}$ with $2^{e - 1} \\leq W < 2^e$, $W$ the sum of
+    weights; in float16 without that power. Shaped like the parameters."""
     weight: Any
     """The sum of their weights, a float of shape (); a gradient without one counts as 1."""
 
@@ -34,7 +35,8 @@ def accumulate(
     r"""Take one step of the mean of $k$ gradients, and none in between.
 
     At the first $k - 1$ calls the gradient is summed, the updates are zero and the inner transform does not run; at
-    the next it gets $\frac{1}{k} \sum g$, the parameters, and the extra arguments of this call.
+    the next it gets $\frac{1}{k} \sum g$, the parameters, and the extra arguments of this call. The sum is kept as if
+    it were divided already: it is finite where all gradients are.
 
     Given `update(..., weight=w)`, a scalar, it takes the weighted mean $\sum w g / \sum w$: of tokens, say, where
     sequences differ in length. The mean is 0 if all weights are 0; a gradient of weight 0 adds nothing, even if it is
@@ -86,15 +88,21 @@ def accumulate(
         k = at(every, state.gradient_step)
 
         def total(updates, state):
-            counted = tree.widen(updates)
-            if weight is not None:
-                counted = jax.tree.map(lambda g: axes.times(own, g), counted)
-            both = jax.tree.map(jnp.add, tree.widen(state.acc_grads), counted)
-            return tree.cast_like(both, state.acc_grads)
+            return jax.tree.map(added, updates, state.acc_grads)
+
+        def added(g, kept):
+            g, old = tree.widen((g, kept))
+            before, now = (_power(w, kept.dtype) for w in (state.weight, weights))
+            counted = tree.scalar(now, g) * g if weight is None else axes.times(own * now, g)
+            return tree.cast_like(tree.scalar(now / before, old) * old + counted, kept)
+
+        def mean_of(total):
+            divisor = jnp.where(weights == 0, 1.0, weights * _power(weights, total.dtype))
+            total = tree.widen(total)
+            return total / tree.scalar(divisor, total)
 
         def step(updates, state):
-            divisor = jnp.where(weights == 0, 1.0, weights)
-            mean = jax.tree.map(lambda s: s / tree.scalar(divisor, s), tree.widen(total(updates, state)))
+            mean = jax.tree.map(mean_of, total(updates, state))
             takes = weight is not None and takers(inner, "weight")
             told = {**extra_args, "weight": weights} if takes else extra_args
             stepped, kept = inner.update(mean, state.inner_state, params, **told)
@@ -120,6 +128,14 @@ def _shared(grads):
     """Return the axes over which all leaves of a tree vary by their types."""
     differing = [axes.differing(leaf) for leaf in jax.tree.leaves(grads)]
     return frozenset.intersection(*differing) if differing else frozenset()
+
+
+def _power(weight, dtype):
+    """Return the power of two that keeps a sum of so much weight in the range of its terms: it changes no bit."""
+    if jnp.finfo(dtype).nexp < 8:  # the terms would lose bits at the lower end of float16
+        return jnp.ones_like(weight)
+    _, exponent = jnp.frexp(jax.lax.stop_gradient(weight))
+    return jnp.ldexp(jnp.ones_like(weight), -jnp.clip(exponent, -99, 99))
 
 
 def _weight(weight, like):
