@@ -90,6 +90,14 @@ def _parts(tx: Value) -> Iterator[Value]:
         yield body
 
 
+def all_within(tx: Any) -> Iterator[Value]:
+    """Yield a transform, and all those that it is made of at any depth."""
+    if isinstance(tx, Value):
+        yield tx
+        for part in _parts(tx):
+            yield from all_within(part)
+
+
 def anywhere(tx: Any, trait: str) -> bool:
     """Whether anything in a transform has a trait."""
     if not isinstance(tx, Value):

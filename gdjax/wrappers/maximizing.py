@@ -1,6 +1,7 @@
 """Climb instead of descend."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,11 +10,14 @@ import jax.numpy as jnp
 import optax
 
 from gdjax.value import transform
+from gdjax.value.traits import all_within
 
 _NUMBERS = ("value", "grad")
 """Extra arguments that are a loss or its gradient."""
 _FUNCTIONS = ("value_fn", "obj_fn")
 """Extra arguments that are functions of the parameters whose value is a loss."""
+_BOUNDS = ("f_min", "lower_bound")
+"""Parameters that are a lower bound of the loss."""
 
 
 @transform(flat=True, parts=True)
@@ -23,7 +27,7 @@ def maximize(inner: optax.GradientTransformation):
     The gradients are negated before all else, so weight decay still shrinks the parameters, as in PyTorch's
     `maximize=True`. The extra arguments that report $f$ are negated too: `value`, `grad`, `value_fn` and
     `obj_fn`. So line searches, L-BFGS, `sam`, MoMo and `reduce_on_plateau` see the function that they minimize.
-    Bounds that an optimizer is given, as Polyak's `f_min`, are those of $-f$.
+    Bounds that an optimizer is given, as Polyak's `f_min`, are those of $-f$: give $-\max f$.
 
     The metrics of `make_step` and the history of `fit` hold $f$ itself. `optax.value_and_grad_from_state` reads a
     line search's state, and that holds $-f$.
@@ -33,11 +37,15 @@ def maximize(inner: optax.GradientTransformation):
     Args:
       inner: the optimizer, with a positive learning rate.
 
+    Raises:
+      ValueError: if a bound (`f_min` of `polyak_sgd`, `lower_bound` of `momo`) is 0, its default.
+
     >>> import gdjax as gd
     >>> tx = gd.maximize(gd.sgd(0.1))
     >>> print(tx.update(2.0, tx.init(5.0))[0])
     0.2
     """
+    _require_bounds(inner)
 
     def update(updates, state, params=None, **extra_args):
         return inner.update(_negated(updates), state, params, **_told(extra_args))
@@ -50,6 +58,18 @@ def maximize(inner: optax.GradientTransformation):
 
     descends = inner.descends  # pyright: ignore[reportAttributeAccessIssue]
     return inner.init, update, again, descend if descends else None
+
+
+def _require_bounds(inner: Any) -> None:
+    """Refuse a bound of 0: it is the default, and hardly ever that of $-f$."""
+    for part in all_within(inner):
+        for name in _BOUNDS:
+            bound = part.arguments.get(name)
+            if type(bound) in (int, float) and bound == 0 and math.copysign(1, bound) > 0:
+                raise ValueError(
+                    f"maximize: {name} of {part.factory.__name__} must be a lower bound of -f, got {bound}, its "
+                    f"default. Give {name}=-f_max, minus the largest value of f; write -0.0 where that is 0."
+                )
 
 
 def _told(extra_args: dict[str, Any]) -> dict[str, Any]:

@@ -45,6 +45,7 @@ TOLD = [
     "sam(sgd(0.1))",
     "polyak_sgd(f_min=-3.0)",
     "momo(1.0, lower_bound=-3.0)",
+    "momo_adam(1.0, lower_bound=-3.0)",
     "chain(reduce_on_plateau(0.5, patience=1), sgd(0.1))",
     "packed(adam(0.1))",
     "by_path({'w': adam(0.1), '.*': frozen()})",
@@ -89,3 +90,11 @@ def test_it_is_shown_and_read():
     tx = gd.maximize(gd.adamw(1e-3))
     assert gd.parse(repr(tx)) == tx
     assert {row.transform for row in gd.describe(tx, tree()).rows} == {"maximize(adamw)"}
+
+
+def test_a_function_whose_largest_value_is_0_climbs_to_it():
+    step = jax.jit(gd.make_step(lambda p, _: hill(p) - 3.0, gd.maximize(gd.polyak_sgd(f_min=-0.0))))
+    state = gd.State.create(tree(), gd.maximize(gd.polyak_sgd(f_min=-0.0)))
+    for _ in range(20):
+        state, _ = step(state, None)
+    np.testing.assert_allclose(hill(state.params), 3.0, rtol=1e-5)
