@@ -43,8 +43,12 @@ def test_a_named_chain_finds_its_states_by_name():
         gd.named_chain(("a", gd.clip(1.0)), ("a", gd.clip(1.0)))
 
 
-def test_masked_leaves_pass():
-    tx = gd.masked(gd.scale(0.0), {"encoder": True, "head": False})
+@pytest.mark.parametrize(
+    "mask", [{"encoder": True, "head": False}, {"encoder": 1, "head": 0}, {"encoder": np.int8(1), "head": 0.0}]
+)
+@pytest.mark.parametrize("called", [False, True])
+def test_masked_leaves_pass(mask, called):
+    tx = gd.masked(gd.scale(0.0), (lambda _: mask) if called else mask)
     updates, _ = tx.update(MODEL, tx.init(MODEL))
     assert not jax.tree.leaves(updates["encoder"])[0].any()
     assert updates["head"]["kernel"].all()

@@ -18,8 +18,8 @@ def masked(inner: optax.GradientTransformation, mask: Any, *, mask_compatible_ex
 
     Args:
       inner: what is done to them.
-      mask: a regular expression over whole paths (`".*kernel"`), a tree of booleans like the parameters or a prefix of
-        it, or a function of the parameters that returns one.
+      mask: a regular expression over whole paths (`".*kernel"`), a tree of booleans (or 1 and 0) like the
+        parameters or a prefix of it, or a function of the parameters that returns one.
       mask_compatible_extra_args: whether extra arguments shaped like the parameters are masked too.
 
     >>> import gdjax as gd
