@@ -79,7 +79,8 @@ def generalized_kl_divergence(
 ) -> jax.Array:
     """Return `sum(q (log q - log p) + p - q)`, the divergence of measures that need not sum to 1.
 
-    It is the Bregman divergence of `x log x - x`; a target of 0 adds `p`, with the derivative -1 by that target.
+    It is the Bregman divergence of `x log x - x`; a target of 0 adds `p`, and counts as a constant, as in
+    `kl_divergence`: the derivative by it is 0.
 
     Boyd and Vandenberghe, [Convex optimization](https://stanford.edu/~boyd/cvxbook/bv_cvxbook.pdf), page 90.
 
@@ -97,7 +98,8 @@ def generalized_kl_divergence(
     """
     divergence = kl_divergence(log_predictions, targets, axis, where)
     p = log_predictions if where is None else jnp.where(where, log_predictions, 0)
-    return divergence + masked_sum(jnp.exp(p) - targets, axis, where)
+    q = jnp.where(jnp.asarray(targets) != 0, targets, 0)
+    return divergence + masked_sum(jnp.exp(p) - q, axis, where)
 
 
 @explained("convex_kl_divergence")
