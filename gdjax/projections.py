@@ -8,9 +8,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
+from gdjax.concrete import known
 from gdjax.fallback import stand_in
 from gdjax.norms import global_length
 from gdjax.squares import scaled, shrunk
@@ -257,6 +259,9 @@ def _in_box(who: str, tree: Tree, lower: Any, upper: Any) -> Tree:
     _require_real(who, tree)
 
     def clip(keys: Any, x: Any, low: Any, high: Any) -> Any:
+        least, most = known(low), known(high)
+        if least is not None and most is not None and np.any(least > most):
+            raise ValueError(f"{who}: lower must be at most upper, got {low} and {high}.")
         bounded = jnp.clip(x, low, high)
         if bounded.shape != jnp.shape(x):
             raise ValueError(f"{who}: a bound is larger than {path(keys) or 'the leaf'}, of shape {jnp.shape(x)}.")
@@ -355,5 +360,5 @@ def _require_real(who: str, tree: Tree) -> None:
 
 def _require_radius(who: str, scale: Any) -> None:
     for number in jax.tree.leaves(scale):
-        if isinstance(number, (int, float)) and not number >= 0:
+        if (numbers := known(number)) is not None and not np.all(numbers >= 0):
             raise ValueError(f"{who}: scale must be at least 0, got {number}.")

@@ -8,6 +8,7 @@ import optax
 
 from gdjax import tree
 from gdjax.compose import chain
+from gdjax.schedules.progress import require_order
 from gdjax.transforms import scale
 from gdjax.value import Interval, NonNegative, Positive, Scalar, transform
 
@@ -40,7 +41,7 @@ def scale_by_rprop(
       eta_minus: $\eta_-$, in (0, 1].
       eta_plus: $\eta_+$, in [1, inf].
       min_step_size: $\Delta_{min}$, in [0, inf).
-      max_step_size: $\Delta_{max}$, in (0, inf].
+      max_step_size: $\Delta_{max}$, in (0, inf], at least $\Delta_{min}$.
 
     >>> import gdjax as gd
     >>> tx = gd.scale_by_rprop(0.1)
@@ -53,6 +54,7 @@ def scale_by_rprop(
     0.00
     0.06
     """
+    require_order("scale_by_rprop", "min_step_size", min_step_size, "max_step_size", max_step_size)
 
     def init(params):
         steps = jax.tree.map(_in_both_parts, tree.accumulators(params, learning_rate))

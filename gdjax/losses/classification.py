@@ -8,7 +8,16 @@ from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 
 from gdjax.explaining import explained
-from gdjax.losses.arithmetic import Axis, log_softmax, mask_for, masked_sum, product, require_floating
+from gdjax.losses.arithmetic import (
+    Axis,
+    log_softmax,
+    mask_for,
+    masked_sum,
+    product,
+    require_at_least_0,
+    require_floating,
+    require_fraction,
+)
 from gdjax.widening import widened
 
 
@@ -163,11 +172,14 @@ def sigmoid_focal_loss(
 
     Raises:
       TypeError: the logits are not floating.
+      ValueError: `alpha` or `gamma` is known to be out of its range.
 
     >>> print(sigmoid_focal_loss(jnp.array([0.0, 1e4]), jnp.array([1.0, 1.0])))
     [0.1732868 0.       ]
     """
     require_floating("sigmoid_focal_loss", logits=logits)
+    require_fraction("sigmoid_focal_loss", "alpha", alpha)
+    require_at_least_0("sigmoid_focal_loss", "gamma", gamma)
     return _as_logits(_focal(logits, labels, alpha, gamma), logits)
 
 

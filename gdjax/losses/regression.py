@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gdjax.explaining import explained
-from gdjax.losses.arithmetic import Axis, require_floating, require_same_shape
+from gdjax.losses.arithmetic import Axis, require_at_least_0, require_floating, require_same_shape
 from gdjax.widening import widened
 
 
@@ -72,8 +72,7 @@ def huber_loss(predictions: ArrayLike, targets: ArrayLike | None = None, *, delt
     [0.125 2.5  ]
     """
     require_floating("huber_loss", predictions=predictions)
-    if isinstance(delta, (int, float)) and not delta >= 0:
-        raise ValueError(f"huber_loss: delta must be at least 0, got {delta}.")
+    require_at_least_0("huber_loss", "delta", delta)
     size = jnp.abs(_difference(predictions, targets))
     quadratic = jnp.minimum(size, delta)
     return (0.5 * quadratic) * quadratic + delta * (size - quadratic)

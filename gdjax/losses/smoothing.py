@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gdjax.explaining import explained
-from gdjax.losses.arithmetic import Axis, require_floating
+from gdjax.losses.arithmetic import Axis, require_floating, require_fraction
 from gdjax.widening import widened
 
 
@@ -24,11 +24,13 @@ def smooth_labels(labels: ArrayLike, alpha: ArrayLike, *, axis: Axis = -1, where
 
     Raises:
       TypeError: the labels are not floating.
+      ValueError: `alpha` is known to lie outside of [0, 1].
 
     >>> print(smooth_labels(jnp.array([1.0, 0.0]), 0.25))
     [0.875 0.125]
     """
     require_floating("smooth_labels", labels=labels)
     number = jnp.size(labels, axis) if where is None else jnp.sum(where, axis, keepdims=True)
+    require_fraction("smooth_labels", "alpha", alpha)
     alpha = jnp.asarray(alpha, jnp.result_type(labels))
     return (1 - alpha) * labels + alpha / jnp.maximum(number, 1)

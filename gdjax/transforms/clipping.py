@@ -122,6 +122,9 @@ def adaptive_grad_clip(
     >>> print(gd.adaptive_grad_clip(0.1).update(g, (), w)[0].T)
     [[0.3 0.4]]
     """
+    for number in axis if isinstance(axis, tuple) else (axis,):
+        if not (number is None or type(number) is int):
+            raise TypeError(f"adaptive_grad_clip: axis must be an integer, a tuple of them or None, got {axis!r}.")
 
     def clipped(updates, params):
         require_params("adaptive_grad_clip", params)

@@ -35,7 +35,7 @@ def leaves(argument: Any, slot: Slot, opaque: Callable[[Any, Slot], Value]) -> A
         case None if "none" in slot.takes:
             return None
         case np.ndarray() | jax.Array() if "number" in slot.takes:
-            return argument.copy() if isinstance(argument, np.ndarray) else argument
+            return slot.array(argument)
         case bool() | int() | float() | complex() | np.generic() if "number" in slot.takes:
             return slot.number(argument)
         case str() if "str" in slot.takes:
@@ -90,7 +90,15 @@ def static(argument: Any, slot: Slot) -> Any:
         raise TypeError(f"{slot.name} cannot be kept: {error}") from None
     if slot.must and not (slot.optional and argument is None) and not KINDS[slot.must](argument):
         raise TypeError(f"{slot.name} must be {slot.must}, got {brief(argument)}{_way_to_kind(argument, slot.must)}")
+    if slot.interval is not None and type(argument) is int and not slot.interval.holds(argument):
+        raise ValueError(f"{slot.name} must lie in {slot.interval.text}, got {argument}")
+    if slot.name in ACCUMULATED and not (argument is None or jnp.issubdtype(jnp.dtype(argument), jnp.inexact)):
+        raise TypeError(f"{slot.name} must be a floating or complex dtype, got {jnp.dtype(argument).name}")
     return argument
+
+
+ACCUMULATED = {"accumulator_dtype", "dtype_momentum", "mu_dtype", "nu_dtype", "param_dtype", "state_dtype"}
+"""Parameters that name the dtype of a running sum or mean."""
 
 
 def require_dtype(who: str, name: str, argument: Any) -> None:

@@ -22,7 +22,7 @@ from gdjax.value.gradient_transform import GradientTransform
 from gdjax.value.printing import brief
 from gdjax.value.schedule import Schedule
 from gdjax.value.signatures import bare, signature
-from gdjax.value.slots import RANGES, Interval, Slot, slots
+from gdjax.value.slots import RANGES, RANGES_OF, Interval, Slot, slots
 from gdjax.value.synonyms import unknown
 from gdjax.value.traits import NONE, Declared, Traits
 from gdjax.value.widening import real_only, settled, widened
@@ -107,6 +107,10 @@ class Factory(Generic[P, V]):
         value = self.kind(self, kept)
         value.check()
         return value
+
+    def require(self, name: str, argument: Any) -> None:
+        """Refuse an argument out of the range of its parameter."""
+        self._kept(self.slots[name], argument)
 
     def run(self, arguments: Mapping[str, Any]) -> Any:
         """Run the body; an array of one number is given to it as a scalar."""
@@ -330,7 +334,9 @@ class Lifted(Factory[P, GradientTransform]):
     def _ranges(self) -> Mapping[str, Interval]:
         """Return the ranges of Optax's names; a `scale_by_` transform takes any learning rate."""
         free = {"learning_rate"} if self.__name__.startswith("scale_by_") else set()
-        return {name: interval for name, interval in RANGES.items() if name not in free}
+        of_optax = getattr(self.function, "__module__", "").startswith("optax.")
+        own = RANGES_OF.get(self.__name__, {}) if of_optax else {}
+        return {name: interval for name, interval in RANGES.items() if name not in free} | own
 
     def _kept(self, slot: Slot, argument: Any) -> Any:
         if slot.must == "an integer" and isinstance(argument, float):

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from gdjax.concrete import known
 from gdjax.value.base import Value
 from gdjax.value.schedule import Schedule
 
@@ -39,6 +40,11 @@ class Interval:
         above = number >= low if self.text[0] == "[" else number > low
         below = number <= high if self.text[-1] == "]" else number < high
         return above and below
+
+    def holds_all(self, numbers: np.ndarray) -> bool:
+        """Whether an array lies in it, or on its ends: 0.999 is 1 in bfloat16."""
+        low, high = (float(end) for end in self.text[1:-1].split(","))
+        return bool(np.all((numbers >= low) & (numbers <= high)))
 
 
 Decay = Annotated[Scalar, Interval("[0, 1)")]
@@ -112,6 +118,14 @@ class Slot:
             raise ValueError(f"{self.name} must lie in {self.interval.text}, got {value!r}{self.way(value)}")
         return value
 
+    def array(self, value: Any) -> Any:
+        """An array as a value keeps it, of numbers in range as far as they are known."""
+        numbers, interval = known(value), self.interval
+        if numbers is not None and interval is not None and not interval.holds_all(numbers):
+            way = self.way(float(numbers.min()))
+            raise ValueError(f"{self.name} must lie in {interval.text}, got {numbers.tolist()}{way}")
+        return value.copy() if isinstance(value, np.ndarray) else value
+
     def way(self, value: Any) -> str:
         """Suggest what to write instead of a number out of range, if that is clear."""
         if "learning_rate" in self.name and value < 0:
@@ -132,6 +146,46 @@ RANGES = {
     "noise_multiplier": Interval("[0, inf)"),
 }
 """Ranges of names that mean the same throughout Optax, for factories whose annotations have none."""
+
+_AT_LEAST_0, _AT_LEAST_1, _FRACTION = Interval("[0, inf)"), Interval("[1, inf)"), Interval("[0, 1]")
+_NOISE = {"eta": _AT_LEAST_0, "gamma": _AT_LEAST_0}
+_MEMORY = {"memory_size": _AT_LEAST_1}
+_GALORE = {"update_proj_gap": _AT_LEAST_1, "scale": _AT_LEAST_0}
+_SEARCH = {
+    "increase_factor": _AT_LEAST_1,
+    "slope_rtol": _FRACTION,
+    "curv_rtol": _FRACTION,
+    "decrease_factor": Interval("(0, 1)"),
+    "atol": _AT_LEAST_0,
+    "rtol": _AT_LEAST_0,
+    "tol": _AT_LEAST_0,
+    "max_backtracking_steps": _AT_LEAST_1,
+    "max_linesearch_steps": _AT_LEAST_1,
+}
+RANGES_OF = {
+    "add_noise": _NOISE,
+    "apply_every": {"k": _AT_LEAST_1},
+    "cocob": {"alpha": _AT_LEAST_0},
+    "galore": _GALORE,
+    "lbfgs": _MEMORY,
+    "measure_with_ema": {"decay": _FRACTION},
+    "mechanize": {"s_init": Interval("(0, inf)"), "num_betas": _AT_LEAST_1},
+    "momo": {"beta": _FRACTION},
+    "noisy_sgd": _NOISE,
+    "polyak_sgd": {"scaling": _AT_LEAST_0},
+    "scale_by_backtracking_linesearch": _SEARCH,
+    "scale_by_cocob": {"alpha": _AT_LEAST_0},
+    "scale_by_galore": _GALORE,
+    "scale_by_lbfgs": _MEMORY,
+    "scale_by_zoom_linesearch": _SEARCH,
+    "sophia": {
+        "gamma": _AT_LEAST_0,
+        "clip_threshold": Interval("(0, inf]"),
+        "update_interval": _AT_LEAST_1,
+        "print_win_rate_every_n_steps": _AT_LEAST_0,
+    },
+}
+"""Further ranges of one of Optax's factories each."""
 
 
 def slots(
@@ -156,7 +210,8 @@ def _slot(parameter: inspect.Parameter, static: bool, ranges: Mapping[str, Inter
     if static or not takes & _LEAVES or "other" in takes:
         flag, must = parameter.annotation is bool, _must(parameter)
         optional = parameter.default is None or types.NoneType in get_args(parameter.annotation)
-        return Slot(parameter.name, leaf=False, flag=flag, must=must, optional=optional)
+        interval = ranges.get(parameter.name) if must == "an integer" else None
+        return Slot(parameter.name, leaf=False, flag=flag, must=must, optional=optional, interval=interval)
     notes = (note for note in _notes(parameter.annotation) if isinstance(note, Interval))
     interval = next(notes, ranges.get(parameter.name))
     takes |= {"none"} if parameter.default is None else set()

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import tree
+from gdjax.concrete import known
 from gdjax.value import Factory
 from gdjax.value.arguments import refusal, require_dtype
 from gdjax.value.printing import brief, nearest
@@ -73,10 +74,10 @@ def _static(who: str, factory: Any, given: Any, dtype: Any) -> set[str]:
         raise TypeError(f"{who}: inner_factory must be a factory, got {brief(factory)}{way}.")
     if not (isinstance(given, str) or (isinstance(given, Iterable) and not isinstance(given, type))):
         raise TypeError(f"{who}: static_args must be names of parameters, got {brief(given)}.")
-    names, known = {given} if isinstance(given, str) else set(given), list(inspect.signature(factory).parameters)
-    if unknown := next((name for name in names if name not in known), None):
-        hint = nearest(str(unknown), known)
-        raise ValueError(f"{who}: static_args must be of {tree.listed(known)}, got {unknown!r}{hint}.")
+    names, all_names = {given} if isinstance(given, str) else set(given), [*inspect.signature(factory).parameters]
+    if unknown := next((name for name in names if name not in all_names), None):
+        hint = nearest(str(unknown), all_names)
+        raise ValueError(f"{who}: static_args must be of {tree.listed(all_names)}, got {unknown!r}{hint}.")
     require_dtype(who, "hyperparam_dtype", dtype)
     if not isinstance(factory, Factory):
         return names
@@ -95,6 +96,8 @@ def _checked(who: str, factory: Any, made: Callable[P, T]) -> Callable[P, T]:
             number = slot.scalar and not (argument is None and "none" in slot.takes)
             if number and not (callable(argument) or hasattr(argument, "dtype") or isinstance(argument, _NUMBERS)):
                 raise TypeError(f"{who}: {factory.__name__}: {refusal(argument, slot)}.")
+            if number and known(argument) is not None:
+                factory.require(name, argument)
         return made(*args, **kwargs)
 
     return call

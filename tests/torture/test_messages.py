@@ -7,6 +7,7 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -303,6 +304,49 @@ READ += [
     (lambda: gd.join_schedules(gd.constant(1.0), 10), TypeError, "join_schedules: schedules must be a list, got const"),
     (lambda: gd.join_schedules([1.0, 2.0], [10]), TypeError, "got 1.0; gd.constant(1.0) is one"),
     (lambda: gd.adam(0.1, mu_dtype="bf16"), TypeError, "adam: mu_dtype must be a dtype, got 'bf16', did you mean 'b"),
+    (lambda: gd.adam(0.1, mu_dtype=3), TypeError, "adam: mu_dtype must be a dtype, got 3"),
+    (lambda: gd.adam(0.1, mu_dtype=int), TypeError, "adam: mu_dtype must be a floating or complex dtype, got int64"),
+    (lambda: gd.ema(0.9, accumulator_dtype="int8"), TypeError, "accumulator_dtype must be a floating or complex dtype"),
+    (lambda: gd.adopt(0.1, clip_value_fn=2.5), TypeError, "adopt: clip_value_fn must be a function, got 2.5"),
+    (
+        lambda: gd.adaptive_grad_clip(0.1, axis=2.5),
+        TypeError,
+        "axis must be an integer, a tuple of them or None, got 2",
+    ),
+    (lambda: gd.lbfgs(memory_size=2.5), TypeError, "lbfgs: memory_size must be an integer, got 2.5"),
+    (lambda: gd.galore(0.1, update_proj_gap="x"), TypeError, "galore: update_proj_gap must be an integer, got 'x'"),
+    (lambda: gd.mechanize(OTHER, num_betas=0), ValueError, "mechanize: num_betas must lie in [1, inf), got 0"),
+    (lambda: gd.noisy_sgd(0.1, eta=-1), ValueError, "noisy_sgd: eta must lie in [0, inf), got -1"),
+    (lambda: gd.polyak_sgd(scaling=-1), ValueError, "polyak_sgd: scaling must lie in [0, inf), got -1.0"),
+    (lambda: gd.momo(beta=1.5), ValueError, "momo: beta must lie in [0, 1], got 1.5"),
+    (lambda: gd.rprop(0.1, min_step_size=60), ValueError, "min_step_size must be at most max_step_size, 50.0, got 60"),
+    (lambda: gd.sgd(np.float32(-1)), ValueError, "sgd: learning_rate must lie in [0, inf), got -1.0; give a positive"),
+    (lambda: gd.sgd(jnp.float32(-1)), ValueError, "sgd: learning_rate must lie in [0, inf), got -1.0; give a positive"),
+    (lambda: gd.sgd(np.array([0.1, -1])), ValueError, "sgd: learning_rate must lie in [0, inf), got [0.1, -1.0]; give"),
+    (lambda: gd.inject_hyperparams(gd.sgd)(-0.1), ValueError, "sgd: learning_rate must lie in [0, inf), got -0.1; giv"),
+    (
+        lambda: gd.inject_hyperparams(gd.adam)(learning_rate=0.1, b1=jnp.float32(2)),
+        ValueError,
+        "adam: b1 must lie in [0, 1), got 2.0",
+    ),
+    (lambda: gd.maximize(gd.chain(gd.polyak_sgd())), ValueError, "f_min of polyak_sgd must be a lower bound of -f"),
+    (lambda: gd.maximize(gd.momo()), ValueError, "Give lower_bound=-f_max, minus the largest value of f; write -0.0"),
+    (
+        lambda: gd.projections.projection_box(0.5, 1, jnp.zeros(())),
+        ValueError,
+        "lower must be at most upper, got 1 and",
+    ),
+    (
+        lambda: gd.losses.smooth_labels(jnp.ones(2), -0.5),
+        ValueError,
+        "smooth_labels: alpha must be in [0, 1], got ",
+    ),
+    (
+        lambda: gd.losses.huber_loss(jnp.ones(2), delta=jnp.float32(-1)),
+        ValueError,
+        "huber_loss: delta must be at least",
+    ),
+    (lambda: gd.masked(OTHER, lambda p: 2).init(PARAMS), ValueError, "masked: mask must return booleans, got 2"),
     (lambda: gd.sgd(0.1, accumulator_dtype="float33"), TypeError, "accumulator_dtype must be a dtype, got 'float33'"),
     (lambda: gd.sharding.of_state(PARAMS, ADAMW), TypeError, "sharding.of_state: tx must be an optimizer"),
 ]
@@ -670,7 +714,7 @@ TAKEN_BEFORE = [
     (lambda: gd.parse("scale(array([1e39], float32))"), r"float32 must hold the numbers, got one beyond its range"),
     (
         lambda: gd.accumulate(gd.sgd(0.1), 2).update(
-            jnp.ones(2), gd.accumulate(gd.sgd(0.1), 2).init(jnp.ones(2)), weight=-1.0
+            jnp.ones(2), gd.accumulate(gd.sgd(0.1), 2).init(jnp.ones(2)), weight=jnp.float32(-1)
         ),
         r"weight must be at least 0, got -1.0",
     ),

@@ -1,0 +1,20 @@
+"""Numbers that are known while a program is built."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.core import Tracer
+
+
+def known(x: Any) -> np.ndarray | None:
+    """Return a real number, or an array of them, where it can be read; `None` for all else, traced ones too."""
+    if isinstance(x, Tracer) or not isinstance(x, (bool, int, float, np.generic, np.ndarray, jax.Array)):
+        return None
+    if isinstance(x, jax.Array) and not (x.is_fully_addressable and not x.is_deleted()):
+        return None
+    dtype = np.asarray(x).dtype if not hasattr(x, "dtype") else x.dtype
+    return np.asarray(x) if any(jax.dtypes.issubdtype(dtype, kind) for kind in _REAL) else None
+
+
+_REAL = (np.bool_, np.integer, np.floating)
