@@ -192,6 +192,7 @@ def test_bare_train_reaches_its_goal_and_its_file_repeats_it_to_the_bit(gdjax, t
     assert_same_run(first, tmp_path / "runs/digits-3")
 
 
+@pytest.mark.long
 def test_a_run_killed_at_any_moment_and_resumed_is_the_run_that_never_stopped(gdjax, started, tmp_path):
     process = started("killed")
     process.kill()
@@ -353,6 +354,7 @@ def test_text_descends_on_files_of_yours(gdjax, tmp_path):
     assert_same_run(tmp_path / "runs/text-1", tmp_path / "runs/text-2")
 
 
+@pytest.mark.long
 def test_a_mesh_divides_every_batch_and_a_run_goes_on_over_another(gdjax, tmp_path):
     arguments = ["train", "classification", "--epochs", "1"]
     two = gdjax(*arguments, "--mesh", "data=2", "--out", "two")
@@ -404,6 +406,7 @@ def test_without_its_extra_it_says_what_to_install(gdjax):
     assert done.stderr.startswith("gdjax: the command line needs typer and rich: pip install 'gdjax[train]'")
 
 
+@pytest.mark.long
 def test_a_program_in_the_cache_that_cannot_be_read_is_replaced_in_silence(gdjax, tmp_path):
     cache = tmp_path / "cache"
     train = ["train", "parabola", "--steps", "3"]
@@ -420,6 +423,7 @@ def test_a_program_in_the_cache_that_cannot_be_read_is_replaced_in_silence(gdjax
     assert_same_run(tmp_path / "runs/parabola-1", tmp_path / "runs/parabola-3")
 
 
+@pytest.mark.long
 def test_on_a_terminal_there_are_a_bar_and_a_drawn_table(env, tmp_path):
     leader, follower = pty.openpty()
     command = [sys.executable, "-m", "gdjax", "train", "parabola", "--steps", "20000", "--optimizer", "adam(0.1)"]

@@ -143,6 +143,7 @@ def test_the_minimizer_has_no_gradient_and_the_optimum_for_its_loss(name):
         assert p.loss(p.init(KEY), p.train) > p.optimum
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [name for name in NAMES if name != SMALL_TEXT])
 def test_the_default_run_reaches_the_target(name):
     p = problems.parse(name)

@@ -15,6 +15,8 @@ from gdjax.cli import main
 from gdjax.descent.store import Store
 from tests.processes import all_ended, environment, free_port, running, said, steps_in
 
+pytestmark = pytest.mark.long
+
 BATCH = ["classification", "--batch-size", "8", "--optimizer", "adam(1e-2)"]
 
 

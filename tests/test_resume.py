@@ -124,6 +124,7 @@ def wait_for_checkpoint(folder, process, after=-1, seconds=120):
     raise AssertionError(f"nothing was saved: {process.communicate()}")
 
 
+@pytest.mark.long
 def test_killed_again_and_again_it_is_the_same_to_the_bit(program, run, whole, tmp_path):
     saved = -1
     for wait in (0.0, 0.013, 0.031):

@@ -242,6 +242,7 @@ def files(folder):
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fault", [flip, flip_first, cut, empty, os.unlink])
 def test_whatever_one_file_of_the_newest_suffers_the_newest_is_used_as_it_was_or_the_one_before_it(tmp_path, fault):
     whole = filled(tmp_path / "whole", [1, 2])
@@ -290,6 +291,7 @@ def test_a_record_that_reads_well_but_is_another_is_found(tmp_path):
         assert_saved(found(folder), 1)
 
 
+@pytest.mark.long
 def test_a_step_moved_aside_can_be_saved_again_and_broken_again(tmp_path):
     folder = filled(tmp_path, [1, 2])
     for _ in range(2):
@@ -385,6 +387,7 @@ def saving(folder):
         print(store.latest(), flush=True)
 
 
+@pytest.mark.long
 def test_killed_at_any_moment_it_is_what_the_last_whole_save_made_it(tmp_path):
     last = 0
     for delay in (0.0, 0.005, 0.013, 0.021, 0.034, 0.055):
