@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -13,8 +14,8 @@ def known(x: Any) -> np.ndarray | None:
         return None
     if isinstance(x, jax.Array) and not (x.is_fully_addressable and not x.is_deleted()):
         return None
-    dtype = np.asarray(x).dtype if not hasattr(x, "dtype") else x.dtype
-    return np.asarray(x) if any(jax.dtypes.issubdtype(dtype, kind) for kind in _REAL) else None
+    dtype = x.dtype if isinstance(x, (np.generic, np.ndarray, jax.Array)) else np.dtype(type(x))
+    return np.asarray(x) if any(jnp.issubdtype(dtype, kind) for kind in _REAL) else None
 
 
 _REAL = (np.bool_, np.integer, np.floating)

@@ -20,6 +20,7 @@ from tests import stubs
 PACKAGE = pathlib.Path(gd.__file__).parent
 FLOORS = [
     ["exports", "hints"],
+    ["concrete"],
     ["axes", "fallback"],
     ["tree"],
     ["squares", "explaining"],
@@ -38,7 +39,7 @@ FLOORS = [
     ["descent"],
     ["cli"],
 ]
-FLOORS[2] += stubs.STAND_INS
+FLOORS[3] += stubs.STAND_INS
 ROOF = {"__init__", "__main__"}
 
 

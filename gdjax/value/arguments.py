@@ -92,9 +92,15 @@ def static(argument: Any, slot: Slot) -> Any:
         raise TypeError(f"{slot.name} must be {slot.must}, got {brief(argument)}{_way_to_kind(argument, slot.must)}")
     if slot.interval is not None and type(argument) is int and not slot.interval.holds(argument):
         raise ValueError(f"{slot.name} must lie in {slot.interval.text}, got {argument}")
-    if slot.name in ACCUMULATED and not (argument is None or jnp.issubdtype(jnp.dtype(argument), jnp.inexact)):
-        raise TypeError(f"{slot.name} must be a floating or complex dtype, got {jnp.dtype(argument).name}")
+    if slot.name in ACCUMULATED and argument is not None:
+        _require_inexact(argument, slot)
     return argument
+
+
+def _require_inexact(dtype: Any, slot: Slot) -> None:
+    """Refuse the dtype of an accumulator that is an integer's."""
+    if not jnp.issubdtype(dtype := jnp.dtype(dtype), jnp.inexact):
+        raise TypeError(f"{slot.name} must be a floating or complex dtype, got {dtype.name}")
 
 
 ACCUMULATED = {"accumulator_dtype", "dtype_momentum", "mu_dtype", "nu_dtype", "param_dtype", "state_dtype"}
