@@ -153,7 +153,7 @@ def test_a_vector_is_no_learning_rate_outside_vmap():
 
 
 def test_accumulators_are_floating():
-    with pytest.raises(TypeError, match="adam: mu_dtype must be a floating or complex dtype, got int8"):
+    with pytest.raises(ValueError, match="adam: mu_dtype must be a floating or complex dtype, got int8"):
         gd.adam(0.1, mu_dtype="int8")
 
 

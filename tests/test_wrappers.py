@@ -200,7 +200,7 @@ INNER = gd.sgd(0.1)
     ("make", "message"),
     [
         (lambda: gd.accumulate(INNER, 0), r"accumulate: every must lie in \[1, inf\), got 0.0"),
-        (lambda: gd.accumulate(INNER, 2, "int8").init(tree()), "accumulator must be floating or complex, got int8"),
+        (lambda: gd.accumulate(INNER, 2, "int8"), "accumulator_dtype must be a floating or complex dtype, got int8"),
         (lambda: gd.lookahead(INNER, 0, 0.5), r"lookahead: sync_period must lie in \[1, inf\), got 0.0"),
         (lambda: gd.lookahead(INNER, 5, 2), r"lookahead: slow_step_size must lie in \[0, 1\], got 2.0"),
         (lambda: gd.lookahead(INNER, 5, jnp.ones(3)), r"must be a scalar here, got shape \(3,\)"),

@@ -100,7 +100,7 @@ def static(argument: Any, slot: Slot) -> Any:
 def _require_inexact(dtype: Any, slot: Slot) -> None:
     """Refuse the dtype of an accumulator that is an integer's."""
     if not jnp.issubdtype(dtype := jnp.dtype(dtype), jnp.inexact):
-        raise TypeError(f"{slot.name} must be a floating or complex dtype, got {dtype.name}")
+        raise ValueError(f"{slot.name} must be a floating or complex dtype, got {dtype.name}")
 
 
 ACCUMULATED = {"accumulator_dtype", "dtype_momentum", "mu_dtype", "nu_dtype", "param_dtype", "state_dtype"}

@@ -305,8 +305,12 @@ READ += [
     (lambda: gd.join_schedules([1.0, 2.0], [10]), TypeError, "got 1.0; gd.constant(1.0) is one"),
     (lambda: gd.adam(0.1, mu_dtype="bf16"), TypeError, "adam: mu_dtype must be a dtype, got 'bf16', did you mean 'b"),
     (lambda: gd.adam(0.1, mu_dtype=3), TypeError, "adam: mu_dtype must be a dtype, got 3"),
-    (lambda: gd.adam(0.1, mu_dtype=int), TypeError, "adam: mu_dtype must be a floating or complex dtype, got int64"),
-    (lambda: gd.ema(0.9, accumulator_dtype="int8"), TypeError, "accumulator_dtype must be a floating or complex dtype"),
+    (lambda: gd.adam(0.1, mu_dtype=int), ValueError, "adam: mu_dtype must be a floating or complex dtype, got int64"),
+    (
+        lambda: gd.ema(0.9, accumulator_dtype="int8"),
+        ValueError,
+        "accumulator_dtype must be a floating or complex dtype",
+    ),
     (lambda: gd.adopt(0.1, clip_value_fn=2.5), TypeError, "adopt: clip_value_fn must be a function, got 2.5"),
     (
         lambda: gd.adaptive_grad_clip(0.1, axis=2.5),
