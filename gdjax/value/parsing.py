@@ -19,6 +19,8 @@ MAX_DEPTH = 50
 """Levels of calls and brackets that `parse` reads at the most."""
 MAX_ECHO = 80
 """Most characters of a text that a reason repeats; 120 around the column stand below it."""
+MAX_DIGITS = 640
+"""Most digits of a decimal integer that Python reads whatever its limit is set to."""
 MAX_REASON = 600
 """Most characters of a reason."""
 
@@ -34,13 +36,16 @@ def parse(text: str, names: Mapping[str, Callable[..., Any]], wanted: str = "a t
     if len(text) > MAX_TEXT:
         raise ParseError(f"parse reads {MAX_TEXT:,} characters at the most, got {len(text):,}.")
     text = _escaped(text.strip())
+    _require_plain(text)
     try:
         tree = ast.parse(text, mode="eval")
     except SyntaxError as error:
         hint = " (what prints as <...> has no text: make this value in Python)" if "<" in text else ""
         raise _error(text, error.lineno or 1, (error.offset or 1) - 1, f"{error.msg}{hint}") from None
-    except (ValueError, MemoryError, RecursionError) as error:
-        raise _error(text, 1, 0, str(error) or "too deeply nested") from None
+    except ValueError:
+        raise _error(text, 1, 0, _NO_TEXT) from None
+    except (MemoryError, RecursionError):
+        raise _error(text, 1, 0, f"nested deeper than {MAX_DEPTH} levels") from None
     value = _Reader(text, names).read(tree.body, 0)
     if not isinstance(value, Value):
         raise _error(text, 1, 0, f"{wanted} is needed, not {_clipped(repr(value))}")
@@ -60,12 +65,50 @@ def _escaped(text: str) -> str:
     def in_string(found: re.Match[str]) -> str:
         if found[1] is None or "r" in found[1].lower():
             return found[0]
-        return re.sub(r"\\(.)", in_pair, found[0], flags=re.DOTALL)
+        return re.sub(r"\\([4-7][0-7]{2}|.)", in_pair, found[0], flags=re.DOTALL)
 
     def in_pair(pair: re.Match[str]) -> str:
+        if len(pair[1]) == 3:
+            return f"\\u{int(pair[1], 8):04x}"
         return pair[0] if pair[1] in "\n\r\\'\"abfnrtvxNuU01234567" else f"\\{pair[0]}"
 
     return _STRINGS.sub(in_string, text) if "\\" in text else text
+
+
+_TOKENS = re.compile(
+    rf"{_STRINGS.pattern}|#[^\r\n]*|(?P<number>(?<![\w.])\.?\d[\w.]*(?:(?<=[eE])[+-]\w+)?)|\b(?P<comparison>is)\b",
+    re.DOTALL,
+)
+_NUMBER = re.compile(
+    r"0[xX][\da-fA-F_]+|0[oO][0-7_]+|0[bB][01_]+|(?:[\d_]+\.?[\d_]*|\.[\d_]+)(?:[eE][+-]?[\d_]+)?[jJ]?"
+)
+
+
+def _require_plain(text: str) -> None:
+    """Refuse what Python reads with a warning of its own, or with an error that speaks of its own limits."""
+    if "\0" in text:
+        raise _error(text, 1, 0, _NO_TEXT)
+    for found in _TOKENS.finditer(text):
+        number = found["number"]
+        reason = ""
+        if found["comparison"]:
+            reason = f"a comparison {_NEITHER}"
+        elif found[1] and {*found[1].lower()} & {"f", "t"}:
+            reason = f"an f-string {_NEITHER}"
+        elif found[1] and "b" in found[1].lower():
+            reason = f"{_clipped(found[0])} is no value of a hyperparameter"
+        elif number and not _NUMBER.fullmatch(number):
+            reason = f"invalid number {_clipped(number)}"
+        elif number and len(number) > MAX_DIGITS and set(number) <= _DIGITS:
+            reason = "an integer of more than 64 bits"
+        if reason:
+            *before, line = re.split("\r\n|\r|\n", text[: found.start()])
+            raise _error(text, len(before) + 1, len(line), reason)
+
+
+_NO_TEXT = "the text must be UTF-8 without null characters"
+_NEITHER = "is neither a call by name nor a literal"
+_DIGITS = {*"0123456789_"}
 
 
 class _Reader:
@@ -104,8 +147,8 @@ class _Reader:
                 own = name if name in self.calls or name.lower() not in self.calls else name.lower()
                 raise self.error(node, f"attribute access; names stand alone, {own}(...)")
             case ast.Attribute(attr=name):
-                raise self.error(node, f"attribute access is neither a call by name nor a literal; write {name} alone")
-        raise self.error(node, f"{_KINDS.get(type(node), type(node).__name__)} is neither a call by name nor a literal")
+                raise self.error(node, f"attribute access {_NEITHER}; write {name} alone")
+        raise self.error(node, f"{_KINDS.get(type(node), type(node).__name__)} {_NEITHER}")
 
     def literal(self, node: ast.expr, value: Any) -> Any:
         if isinstance(value, str) and len(value) > MAX_STRING:
@@ -179,6 +222,7 @@ _KINDS: Mapping[type[ast.AST], str] = {
     ast.JoinedStr: "an f-string",
     ast.NamedExpr: "an assignment",
     ast.Starred: "a star",
+    ast.Set: "a set",
     ast.Subscript: "an index",
     ast.BinOp: "arithmetic",
     ast.UnaryOp: "arithmetic",

@@ -582,7 +582,7 @@ CONFIGS = {
     "epochs = [1]": "epochs must be an integer, got [1]",
     'problem = "digits"\nbatch_size = 1\nepochs = 2147483647': "--epochs must be at most 1,494,",
     'problem = "rosenbrock(size=1000000000000)"': "size must be at most 2,147,483,647",
-    'problem = "\\u0000"': "source code string cannot contain null bytes",
+    'problem = "\\u0000"': "the text must be UTF-8 without null characters",
 }
 
 
