@@ -1,6 +1,7 @@
 """Parse arguments of the command line, without JAX."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from gdjax.cli.status import InputError
@@ -21,6 +22,18 @@ def brief(value: Any) -> str:
         return f"an integer of {value.bit_length():,} bits"
     shown = repr(value)
     return shown if len(shown) <= 80 else f"{shown[:77]}..."
+
+
+def require_given(texts: Mapping[str, str | None]) -> None:
+    """Refuse empty texts, such as those of a shell variable that is not set.
+
+    Args:
+      texts: the text of each flag, by its name; `None` where it is left out.
+    """
+    for name, text in texts.items():
+        if text == "":
+            way = ", or write . for the current directory" if name in ("--out", "--data") else ""
+            raise InputError(f"{name} must not be empty: leave it out{way}.")
 
 
 def axis(text: str) -> tuple[str, int]:

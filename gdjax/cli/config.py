@@ -137,8 +137,10 @@ def _parsed(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror.lower() if isinstance(error, OSError) and error.strerror else "it is no text"
         raise InputError(f"{str(path)!r} cannot be read: {why}; give the config.toml of a run.") from error
-    except (ValueError, RecursionError) as error:  # also for integers and brackets beyond Python's limits
+    except (ValueError, RecursionError) as error:
         why = str(error).split(";")[0][:200]
+        if not isinstance(error, tomllib.TOMLDecodeError):  # Python speaks of limits of its own
+            why = "it has an integer of too many digits, or is nested too deeply"
         raise InputError(f"{str(path)!r} is no TOML: {why}; give the config.toml of a run.") from error
     then = found.setdefault(MADE_WITH, {})
     if not isinstance(then, dict):

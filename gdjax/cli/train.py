@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from gdjax.cli import config, folder
-from gdjax.cli.arguments import MAX_COUNT, batch_size
+from gdjax.cli.arguments import MAX_COUNT, batch_size, require_given
 from gdjax.cli.group import group
 from gdjax.cli.request import Base, Request, resumed
 from gdjax.cli.status import InputError, in_a_sentence, printable
@@ -43,11 +43,11 @@ def train(
     ] = None,
     data: Annotated[str | None, typer.Option(metavar="PATH", help="A file or folder, for problem text.")] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the run is kept: runs/PROBLEM-1, -2, ...")
+        str | None, typer.Option(metavar="DIR", help="Where the run is kept: runs/PROBLEM-1, -2, ...")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, to the bit.")] = False,
     file: Annotated[
-        Path | None, typer.Option("--config", metavar="FILE", help="config.toml of a run: repeats it, to the bit.")
+        str | None, typer.Option("--config", metavar="FILE", help="config.toml of a run: repeats it, to the bit.")
     ] = None,
     trust: Annotated[
         bool, typer.Option("--trust", help="Import the module that the file of --config or --resume names.")
@@ -78,6 +78,9 @@ def train(
     with in_a_sentence(debug):
         if problem is not None and own is not None:
             raise InputError(f"PROBLEM and --problem are the same, got {problem!r} and {own!r}: give one of them.")
+        texts = {"PROBLEM": problem, "--problem": own, "--optimizer": optimizer, "--batch-size": batch_size_}
+        texts |= {"--until": until, "--mesh": mesh, "--data": data, "--out": out, "--config": file}
+        require_given(texts | {"--coordinator": coordinator})
         wishes: dict[str, Any] = {
             "problem": problem if own is None else own,
             "optimizer": optimizer,
@@ -90,14 +93,15 @@ def train(
             "data": data and str(Path(data).absolute()),
         }
         given = {name: wish for name, wish in wishes.items() if wish is not None}
-        config.require_names(out, given)
+        folder_, file_ = (None if path is None else Path(path) for path in (out, file))
+        config.require_names(folder_, given)
         called = {name: f"--{name.replace('_', '-')}" for name in given}
         if problem is not None:
             called["problem"] = "PROBLEM"
         if resume:
-            out = resumed(out, file)
-            file = folder.Run(out).config
-        request = Request(given, called, file, out, resume, trust, save_every)
+            folder_ = resumed(folder_, file_)
+            file_ = folder.Run(folder_).config
+        request = Request(given, called, file_, folder_, resume, trust, save_every)
         processes = group(coordinator, num_processes, process_id)
         base = None
         with contextlib.nullcontext() if processes.alone else contextlib.suppress(InputError):  # raised later, for all

@@ -1,10 +1,13 @@
 """Problems by their text: those of the package by name, those of users by module and name."""
 
 import importlib
+import inspect
 import re
 from collections.abc import Mapping
+from types import ModuleType
 
 from gdjax import value
+from gdjax.hints import nearest
 from gdjax.problems.base import Problem
 from gdjax.problems.chains import exploding, vanishing
 from gdjax.problems.digits import digits, digits_conv
@@ -73,7 +76,22 @@ def find(text: str) -> Problem:
         ) from error
     if isinstance(made := vars(module).get(inside.strip()), Problem):
         return made
+    _require_problem(module, inside)
     return _parsed(inside, {name: x for name, x in vars(module).items() if _makes_problems(x)})
+
+
+def _require_problem(module: ModuleType, inside: str) -> None:
+    """Refuse a text whose first name is something else in a module, or nothing there nor here."""
+    found = re.match(r"\s*([^\W\d]\w*)\s*(?:\(|$)", inside)
+    if found is None or found[1] in factories() or _makes_problems(own := vars(module).get(found[1])):
+        return
+    must = "a function under @gd.problem that returns gd.problems.Parts(init=..., loss=...), or what one made"
+    there = [name for name, x in vars(module).items() if isinstance(x, Problem) or _makes_problems(x)]
+    if own is None and nearest(found[1], there):
+        return  # a slip, which the reader of the text tells
+    without = "the function itself, without @gd.problem" if inspect.isfunction(own) else f"a {type(own).__name__}"
+    got = "nothing of that name in it" if own is None else without
+    raise ParseError(f"{module.__name__}:{found[1]} must be a problem, {must}; there is {got}")
 
 
 def _parsed(text: str, own: Factories) -> Problem:
