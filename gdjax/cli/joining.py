@@ -1,7 +1,9 @@
 """One run of several processes: how they find each other, and what becomes of them if one is lost."""
 
 import contextlib
+import importlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +13,7 @@ import jax
 
 from gdjax.cli import signals, watcher
 from gdjax.cli.group import Group
-from gdjax.cli.ports import require_port
+from gdjax.cli.ports import Coordinator, require_port
 from gdjax.cli.status import InputError, Status
 from gdjax.descent.agreement import PeerLostError, is_lost
 
@@ -62,7 +64,9 @@ def joined(group: Group, signals: signals.Watch) -> Iterator[Joined]:
         yield Joined(1, Watch())
         return
     if group.coordinator is not None:
-        require_port(group.coordinator, first=group.process == 0)
+        require_port(Coordinator(group.coordinator), first=group.process == 0)
+    elif launched := _launched():
+        require_port(Coordinator(launched[0], by_flag=False), first=launched[1] == 0)
     known = {} if group.coordinator is None else {"cluster_detection_method": "deactivate"}
     # SIGTERM is the descent's, which ends all processes at one step; JAX's own service would swallow it
     jax.config.update("jax_enable_preemption_service", False)
@@ -86,6 +90,17 @@ def joined(group: Group, signals: signals.Watch) -> Iterator[Joined]:
         watch.end()
         raise
     watch.end()
+
+
+def _launched() -> tuple[str, int] | None:
+    """Return where JAX would find process 0 by a launcher's variables, and the index of this; `None` if unknown."""
+    with contextlib.suppress(Exception):  # JAX's own, which may move or fail; `initialize` then tells why
+        cluster = importlib.import_module("jax._src.clusters").ClusterEnv
+        address = os.environ.get("JAX_COORDINATOR_ADDRESS")
+        told = cluster.auto_detect_unset_distributed_params(address, None, None, None, None, 300)
+        if isinstance(told[0], str) and isinstance(told[2], int) and re.fullmatch(r".+:\d{1,5}", told[0]):
+            return told[0], told[2]
+    return None
 
 
 def hushed(first: bool) -> None:

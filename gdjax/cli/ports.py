@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import time
+from typing import NamedTuple
 
 from gdjax.cli.status import InputError, say
 
@@ -21,28 +22,46 @@ WAIT = 300.0
 """Seconds for which a process waits for process 0, as JAX does."""
 
 
-def require_port(address: str, *, first: bool) -> None:
+class Coordinator(NamedTuple):
+    """Where process 0 is found, and how a user moves it elsewhere."""
+
+    address: str
+    """`HOST:PORT`."""
+    by_flag: bool = True
+    """Whether flags give it; otherwise JAX derives it from the variables of a launcher."""
+
+    def __str__(self) -> str:
+        return f"--coordinator {self.address}" if self.by_flag else f"the coordinator {self.address} of the launcher"
+
+    @property
+    def way(self) -> str:
+        """Return what to do where its port is taken."""
+        way = "give another port" if self.by_flag else "set JAX_COORDINATOR_PORT to another port"
+        return f"{way}, in all processes"
+
+
+def require_port(coordinator: Coordinator, *, first: bool) -> None:
     """Refuse a coordinator whose port serves something else.
 
     Process 0 serves there, so it finds out whether the port is free. The others wait until it answers as JAX does.
 
     Args:
-      address: `HOST:PORT`.
+      coordinator: where process 0 is found.
       first: whether this is process 0.
 
     Raises:
       InputError: if the port is taken, or nobody answers in time.
     """
-    host, _, number = address.rpartition(":")
+    host, _, number = coordinator.address.rpartition(":")
     host, port = host.strip("[]"), int(number)
     if first:
         if fault := _bound("", port):
-            raise InputError(f"--coordinator {address}: {fault}; give another port, in all processes.")
+            raise InputError(f"{coordinator}: {fault}; {coordinator.way}.")
     else:
-        _await(address, host, port)
+        _await(coordinator, host, port)
 
 
-def _await(address: str, host: str, port: int) -> None:
+def _await(coordinator: Coordinator, host: str, port: int) -> None:
     """Wait until a server of gRPC answers at an address."""
     began, taken_since, told = time.monotonic(), None, False
     while (now := time.monotonic()) - began < WAIT:
@@ -53,14 +72,13 @@ def _await(address: str, host: str, port: int) -> None:
         taken_since = (taken_since or now) if taken else None
         if taken_since is not None and now - taken_since >= PATIENCE:
             raise InputError(
-                f"--coordinator {address}: the port is in use by something that is not process 0 of this run; give "
-                "another port, in all processes."
+                f"{coordinator}: the port is in use by something that is not process 0 of this run; {coordinator.way}."
             )
         if not told and now - began >= QUIET:
             told = True
-            say(f"waiting for process 0 at {address}.")
+            say(f"waiting for process 0 at {coordinator.address}.")
         time.sleep(0.1)
-    raise InputError(f"--coordinator {address}: process 0 did not answer within {WAIT:.0f} s; start all processes.")
+    raise InputError(f"{coordinator}: process 0 did not answer within {WAIT:.0f} s; start all processes.")
 
 
 def _asked(host: str, port: int) -> str:

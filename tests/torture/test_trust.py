@@ -326,8 +326,8 @@ def test_the_first_process_finds_that_the_port_is_taken():
         held.bind(("127.0.0.1", 0))
         port = held.getsockname()[1]
         with pytest.raises(InputError, match="the port is in use; give another port, in all processes"):
-            ports.require_port(f"127.0.0.1:{port}", first=True)
-    ports.require_port(f"127.0.0.1:{port}", first=True)
+            ports.require_port(ports.Coordinator(f"127.0.0.1:{port}"), first=True)
+    ports.require_port(ports.Coordinator(f"127.0.0.1:{port}"), first=True)
 
 
 def test_the_other_processes_find_that_the_port_is_not_the_coordinators():
@@ -336,7 +336,7 @@ def test_the_other_processes_find_that_the_port_is_not_the_coordinators():
 
     def ask(port):
         try:
-            ports.require_port(f"127.0.0.1:{port}", first=False)
+            ports.require_port(ports.Coordinator(f"127.0.0.1:{port}"), first=False)
         except InputError as error:
             ended.append(str(error))
 
@@ -362,15 +362,34 @@ def test_the_other_processes_find_that_the_port_is_not_the_coordinators():
     assert all("in use by something that is not process 0 of this run; give another port" in text for text in ended)
 
 
-def test_a_taken_port_ends_all_processes_with_a_sentence(tmp_path):
+@pytest.mark.parametrize("launcher", [False, True], ids=["flags", "SLURM"])
+def test_a_taken_port_ends_all_processes_with_a_sentence(launcher, tmp_path):
+    lowest = 61_440  # of the ports that JAX takes for SLURM: by the number of the job, modulo 4,096
     with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
+        held.bind(("127.0.0.1", 0 if not launcher else next(n for n in range(lowest, 2**16) if is_free(n))))
         held.listen()
-        address = f"127.0.0.1:{held.getsockname()[1]}"
-        train = [sys.executable, "-m", "gdjax", "train", "parabola", "--coordinator", address, "--num-processes", 2]
-        with running(*([*train, "--process-id", i] for i in range(2)), cwd=tmp_path) as processes:
+        port = held.getsockname()[1]
+        train = [sys.executable, "-m", "gdjax", "train", "parabola"]
+        slurm = {"JOB_ID": port - lowest, "STEP_NODELIST": "localhost", "NTASKS": 2}
+        each = [{"PROCID": i, "LOCALID": i} for i in range(2)]
+        told = [[f"SLURM_{name}={value}" for name, value in {**slurm, **own}.items()] for own in each]
+        flags = ["--coordinator", f"127.0.0.1:{port}", "--num-processes", 2, "--process-id"]
+        by_flags = [[*train, *flags, i] for i in range(2)]
+        many = [["env", *own, *train] for own in told] if launcher else by_flags
+        began = time.monotonic()
+        with running(*many, cwd=tmp_path) as processes:
             ended = all_ended(processes, 90)
+    who = f"the coordinator localhost:{port} of the launcher" if launcher else f"--coordinator 127.0.0.1:{port}"
+    way = "set JAX_COORDINATOR_PORT to another port" if launcher else "give another port"
     for status, _, err in ended:
         assert status == 2, err
-        assert err.startswith(f"gdjax: --coordinator {address}: the port is in use")
-        assert err.count("\n") == 1
+        assert err.startswith(f"gdjax: {who}: the port is in use"), err
+        assert err.endswith(f"{way}, in all processes.\n"), err
+    assert time.monotonic() - began < 60
+
+
+def is_free(port):
+    with socket.socket() as one, contextlib.suppress(OSError):
+        one.bind(("127.0.0.1", port))
+        return True
+    return False
