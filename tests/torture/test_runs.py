@@ -65,7 +65,8 @@ def test_what_needs_no_jax_loads_none(env, tmp_path):
     lines = ["--version", "-h", "--help", "", "train -h", "train --help", "problems -h", "optimizers --help", "trian"]
     lines += ["describe -h", "train --lr 3", "train --config nowhere", "train --resume", "train --mesh 3", "digits"]
     lines += ["train --batch-size x", "train --until x", "train --epochs 1 --steps 1", "--show-completion bash"]
-    done = python(LIGHT, *lines, env=env, cwd=tmp_path)
+    named = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # the shell is named, and not sought
+    done = python(LIGHT, *lines, env=env | named, cwd=tmp_path)
     assert re.findall(r"\[(.*): (\d+)\]", done.stdout) == [(line, "2" if expected(line) else "0") for line in lines]
     assert "Traceback" not in done.stderr
     assert gd.__version__ in done.stdout
@@ -245,12 +246,13 @@ def test_the_first_checkpoint_is_begun_within_five_seconds_or_at_the_last_chance
 
 
 TERMINAL = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 os.setsid()
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.argv[1], sys.argv[1:])
 """
-"""Take the standard input as the terminal of a session of its own."""
+"""Take the standard input as the terminal of a session of its own, and hear of its end, also under `nohup`."""
 
 
 def test_a_terminal_that_closes_is_129_saved_and_its_cursor_was_never_hidden(env, tmp_path):
