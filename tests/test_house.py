@@ -26,7 +26,7 @@ FLOORS = [
     ["squares", "explaining"],
     ["norms", "linalg", "widening"],
     ["assignment", "numerics", "perturbations", "projections", "second_order", "tree_utils"],
-    ["losses"],
+    ["losses", "in_range"],
     ["value"],
     ["lifted", "matrices"],
     ["compose", "schedules", "transforms"],

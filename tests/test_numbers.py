@@ -276,3 +276,28 @@ def test_the_accumulated_mean_is_rounded_once(dtype):
     theirs = last_update(optax.MultiSteps(optax.identity(), len(gradients), accumulator_dtype=dtype))
     np.testing.assert_array_equal(ours, exact)
     assert np.mean(theirs != exact) > 0.5
+
+
+OUT_OF_SQUARES = {
+    "cocob()": 1e37,
+    "differentially_private_aggregate(1.0, 0.0, key=0)": 1e37,
+    "madgrad(1e-3)": 1e20,
+    "mechanize(sgd(1.0))": 1e37,
+}
+
+
+@pytest.mark.parametrize(("text", "size"), OUT_OF_SQUARES.items(), ids=OUT_OF_SQUARES)
+def test_gradients_whose_squares_are_out_of_range_make_the_steps_of_float64(text, size):
+    def steps(dtype):
+        tx, params, made = gd.parse(text), {"w": jnp.asarray([1.0, -2.0, 3.0], dtype)}, []
+        state = tx.init(params)
+        for seed in range(2):
+            shape = (2, 3) if "private" in text else (3,)
+            grads = {"w": size * jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)}
+            updates, state = tx.update(grads, state, params)
+            params = gd.apply_updates(params, updates)
+            made.append(np.asarray(updates["w"], np.float64))
+        return np.stack(made)
+
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(steps(jnp.float32), steps(jnp.float64), rtol=1e-5, atol=3e-7)

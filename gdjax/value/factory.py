@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from gdjax import tree
+from gdjax.in_range import IN_RANGE
 from gdjax.value.arguments import leaves, refusal, static
 from gdjax.value.base import V, Value
 from gdjax.value.diagnose import is_raised_by_user
@@ -116,7 +117,12 @@ class Factory(Generic[P, V]):
         """Run the body; an array of one number is given to it as a scalar."""
         given = OrderedDict((name, _scalar(x) if self.slots[name].scalar else x) for name, x in arguments.items())
         bound = inspect.BoundArguments(self.signature, given)
-        return self.function(*bound.args, **bound.kwargs)
+        return self._runs(*bound.args, **bound.kwargs)
+
+    @property
+    def _runs(self) -> Callable[..., Any]:
+        """The function that makes the transform."""
+        return self.function
 
     def _kept(self, slot: Slot, argument: Any) -> Any:
         try:
@@ -337,6 +343,11 @@ class Lifted(Factory[P, GradientTransform]):
         of_optax = getattr(self.function, "__module__", "").startswith("optax.")
         own = RANGES_OF.get(self.__name__, {}) if of_optax else {}
         return {name: interval for name, interval in RANGES.items() if name not in free} | own
+
+    @property
+    def _runs(self) -> Callable[..., Any]:
+        """Optax's own, or the same in the range of float32."""
+        return IN_RANGE.get(self.function, self.function)
 
     def _kept(self, slot: Slot, argument: Any) -> Any:
         if slot.must == "an integer" and isinstance(argument, float):

@@ -23,7 +23,6 @@ PASSING = {name for name, factory in LIFTED.items() if factory.traits.passes}
 OUT_OF_RANGE = {
     "scale_by_zoom_linesearch",  # tried in lbfgs, and dear to compile
     "hutchinson_estimator_diag_hessian",  # looks at no gradient
-    "mechanize",  # its state holds the square of an inner product of gradients and steps
 }
 STATE_OF_FUNCTIONS = {"snapshot"}
 """Factories whose state is what a function of the user's returns."""
