@@ -66,7 +66,6 @@ def cocob(learning_rate: Any = 1.0, alpha: Any = 100.0, eps: Any = 1e-8, weight_
 
 def scale_by_madgrad(learning_rate: Any, momentum: Any = 0.9, eps: Any = 1e-6):
     """Square large gradients times the root of the rate, clip what has no square even so, and keep the sum finite."""
-
     init, run = optax.contrib.scale_by_madgrad(learning_rate, momentum, eps)
 
     def update(updates, state, params=None):

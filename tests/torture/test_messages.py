@@ -317,6 +317,7 @@ READ += [
         TypeError,
         "axis must be an integer, a tuple of them or None, got 2",
     ),
+    (lambda: gd.adafactor(min_dim_size_to_factor=2.5), TypeError, "min_dim_size_to_factor must be an integer, got 2.5"),
     (lambda: gd.lbfgs(memory_size=2.5), TypeError, "lbfgs: memory_size must be an integer, got 2.5"),
     (lambda: gd.galore(0.1, update_proj_gap="x"), TypeError, "galore: update_proj_gap must be an integer, got 'x'"),
     (lambda: gd.mechanize(OTHER, num_betas=0), ValueError, "mechanize: num_betas must lie in [1, inf), got 0"),
