@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import html
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,8 @@ from gdjax import tree
 from gdjax.compose.by_path import by_path, labels
 from gdjax.compose.chain import chain, named_chain
 from gdjax.compose.hidden import chosen, hidden_matrices
-from gdjax.compose.masking import masked
+from gdjax.compose.masking import frozen, masked
+from gdjax.compose.partitioning import freeze, partition, selective_transform
 from gdjax.compose.watching import watch
 from gdjax.explaining import require_numbers
 from gdjax.transforms import identity
@@ -43,7 +45,10 @@ class Row:
     weight_decay: str = ""
     """The decay as it prints; `0.0` where a mask leaves the leaf out."""
     pattern: str = ""
-    """The pattern of `by_path` that chose the transform; those of one within another have ` > ` between them."""
+    """What chose the transform: the pattern of `by_path` or `masked` (`mask` for a tree), or the label of `partition`.
+
+    Those of one within another have ` > ` between them.
+    """
 
     def cells(self) -> tuple[str, ...]:
         """Return the row as text, without the columns of patterns."""
@@ -176,19 +181,24 @@ def _assigned(tx: GradientTransform, params: Any) -> dict[str, Assigned]:
         each = [_assigned(part, params) for part in parts]
         return {path: _together([one[path] for one in each]) for path in paths}
     if factory is by_path:
-        own_labels = labels(list(tx.transforms), params)
-        found = {}
-        for own, part in tx.transforms.items():
-            for path, one in _assigned(part, _masked(params, own_labels, own)).items():
-                found[path] = one._replace(pattern=f"{own} > {one.pattern}" if one.pattern else own)
-        return found
+        return _chosen(tx.transforms, labels(list(tx.transforms), params), params)
+    if factory is partition:
+        of_tree = tx.param_labels(params) if tree.is_function(tx.param_labels) else tx.param_labels
+        return _chosen(tx.transforms, _spread(of_tree, params), params)
+    if factory is selective_transform:
+        frozen_ones = _whole("selective_transform", tx.freeze_mask, params)
+        return _chosen({"train": tx.optimizer, "freeze": frozen()}, _labelled(frozen_ones, "freeze", "train"), params)
+    if factory is freeze:
+        frozen_ones = _labelled(_whole("freeze", tx.mask, params), "mask", "")
+        return dict.fromkeys(paths, Assigned()) | _chosen({"mask": frozen()}, frozen_ones, params)
     if factory is hidden_matrices:
         hidden = chosen(tx.which)(params)
         each = [_assigned(part, _masked(params, hidden, own)) for own, part in ((True, tx.inner), (False, tx.others))]
         return {path: one[path] for one in each for path in one}
     if factory is masked:
-        whole = _whole("masked", tx.mask, params)
-        return dict.fromkeys(paths, Assigned()) | _assigned(tx.inner, _masked(params, whole, True))
+        name = tx.mask if isinstance(tx.mask, str) else "mask"
+        own = _labelled(_whole("masked", tx.mask, params), name, "")
+        return dict.fromkeys(paths, Assigned()) | _chosen({name: tx.inner}, own, params)
     if factory is watch:
         return _assigned(tx.inner, params)
     if isinstance(body := tx.body(), GradientTransform) and body.factory is hidden_matrices:
@@ -234,7 +244,26 @@ def _whole(who: str, mask: Any, params: Any) -> Any:
     """Return a mask as a tree of booleans like the parameters."""
     mask = tree.selector(who, mask)
     mask = mask(params) if tree.is_function(mask) else mask
-    return jax.tree.map(lambda keep, part: jax.tree.map(lambda _: bool(keep), part), mask, params)
+    return jax.tree.map(bool, _spread(mask, params))
+
+
+def _spread(prefix: Any, params: Any) -> Any:
+    """Return a tree like the parameters, each leaf that of a prefix of their tree."""
+    return jax.tree.map(lambda own, part: jax.tree.map(lambda _: own, part), prefix, params)
+
+
+def _labelled(whole: Any, chosen: str, others: str) -> Any:
+    """Return the labels of a tree of booleans."""
+    return jax.tree.map(lambda own: chosen if own else others, whole)
+
+
+def _chosen(transforms: Mapping[Any, Any], labels: Any, params: Any) -> dict[str, Assigned]:
+    """Describe the leaves that have one of several transforms by their labels."""
+    found = {}
+    for label, part in transforms.items():
+        for path, one in _assigned(part, _masked(params, labels, label)).items():
+            found[path] = one._replace(pattern=f"{label} > {one.pattern}" if one.pattern else str(label))
+    return found
 
 
 def _masked(params: Any, labels: Any, chosen: Any) -> Any:

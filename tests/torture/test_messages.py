@@ -666,6 +666,41 @@ def test_describe_shows_rate_decay_and_pattern_under_by_path():
     assert "pattern" not in str(gd.describe(gd.adamw(0.1), params))
 
 
+PARTS_OF = [
+    (
+        gd.masked(gd.adamw(1e-3), ".*kernel"),
+        [("", "", "", ""), ("adamw", "0.001", "0.0001", ".*kernel"), ("", "", "", "")],
+    ),
+    (
+        gd.partition({0: gd.sgd(0.1), 1: gd.adamw(0.2, weight_decay=0.3)}, {"enc": 0, "head": 1}),
+        [("sgd", "0.1", "", "0"), ("sgd", "0.1", "", "0"), ("adamw", "0.2", "0.3", "1")],
+    ),
+    (
+        gd.partition({"a": gd.by_path({".*": gd.sgd(0.1)}), "b": gd.frozen()}, lambda p: {"enc": "a", "head": "b"}),
+        [("sgd", "0.1", "", "a > .*"), ("sgd", "0.1", "", "a > .*"), ("frozen", "", "", "b")],
+    ),
+    (
+        gd.chain(gd.masked(gd.add_decayed_weights(0.1), {"enc": True, "head": False}), gd.sgd(0.1)),
+        [("add_decayed_weights + sgd", "0.1", "0.1", "mask")] * 2 + [("sgd", "0.1", "", "")],
+    ),
+    (
+        gd.selective_transform(gd.sgd(0.1), freeze_mask={"enc": True, "head": False}),
+        [("frozen", "", "", "freeze")] * 2 + [("sgd", "0.1", "", "train")],
+    ),
+    (gd.freeze({"enc": True, "head": False}), [("frozen", "", "", "mask")] * 2 + [("", "", "", "")]),
+]
+
+
+@pytest.mark.parametrize(
+    ("tx", "cells"), PARTS_OF, ids=["masked", "partition", "nested", "chain", "selective", "freeze"]
+)
+def test_describe_shows_them_under_masks_and_labels(tx, cells):
+    params = {"enc": {"bias": jnp.ones(3), "kernel": jnp.ones((2, 3))}, "head": jnp.ones(2)}
+    described = gd.describe(tx, params)
+    assert [(row.transform, row.learning_rate, row.weight_decay, row.pattern) for row in described.rows] == cells
+    assert re.search(r"transform +learning rate +weight decay +pattern\n", str(described))
+
+
 def test_the_command_line_lists_every_factory_once_in_its_group(capsys):
     from gdjax.cli.listing import optimizers
 
