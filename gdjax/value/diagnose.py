@@ -55,6 +55,8 @@ def require_real(who: str, what: str, params: Any) -> None:
 
 def require_arrays(who: str, params: Any, error: Exception) -> None:
     """Explain an error by a leaf that is not an array, or by a lack of leaves; return if neither is so."""
+    if _missing(error) or re.match(r"\w+ needs ", str(error)):  # told already
+        return
     leaves = jax.tree_util.tree_leaves_with_path(params, is_leaf=lambda x: x is None)
     for keys, leaf in leaves:
         if leaf is None or isinstance(leaf, jax.ShapeDtypeStruct):
@@ -91,7 +93,7 @@ def _shown(number: Any) -> str:
 def require_params(who: str, params: Any) -> None:
     """Refuse an update that was not given the parameters it needs."""
     if params is None:
-        raise ValueError(f"{who} needs the parameters: call update(updates, state, params).")
+        raise MissingParamsError(who)
 
 
 def require_optimizer(who: str, tx: Any, name: str = "tx") -> None:
@@ -102,15 +104,17 @@ def require_optimizer(who: str, tx: Any, name: str = "tx") -> None:
 
 
 @contextlib.contextmanager
-def mismatches(tx: Any, updates: Any, state: Any, params: Any) -> Iterator[None]:
+def mismatches(tx: Any, updates: Any, state: Any, params: Any, extra_args: dict[str, Any]) -> Iterator[None]:
     """Explain an update that failed because of what it was given; an error of the user's own passes."""
     who = tx.factory.__name__
     try:
         yield
     except (TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
-        if isinstance(error, (MissingError, TracedError)) or is_raised_by_user(error):
+        if isinstance(error, (MissingError, MissingParamsError, TracedError)) or is_raised_by_user(error):
             raise
-        if (names := _missing(error)) and who != "opaque_transform":  # the transform around it has a name
+        if (names := _missing(error)) == ["params"]:
+            raise _needed(tx, updates, state, extra_args) or MissingParamsError(who) from error
+        if names and who != "opaque_transform":  # the transform around it has a name
             call = "".join(f", {name}=..." for name in names)
             say = f"{who} needs {', '.join(names)}: call tx.update(grads, state, params{call})."
             raise MissingError(say) from error
@@ -138,7 +142,22 @@ def mismatches(tx: Any, updates: Any, state: Any, params: Any) -> Iterator[None]
                 f"the state does not belong to these params: {where}. "
                 "Make it with init, or restore the state of this very transform",
             ) from error
+        if params is None and (missing := _needed(tx, updates, state, extra_args)):
+            raise missing from error
         raise
+
+
+def _needed(tx: Any, updates: Any, state: Any, extra_args: dict[str, Any]) -> Exception | None:
+    """Return the error for a lack of parameters, if an update with some in their place goes further."""
+    if any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves((updates, state))):
+        return None  # these alone may be what it fails for
+    try:
+        jax.eval_shape(lambda updates, state: tx.update(updates, state, updates, **extra_args), updates, state)
+    except (MissingError, InexactError) as told:
+        return told
+    except Exception:  # it fails for another reason
+        return None
+    return MissingParamsError(tx.factory.__name__)
 
 
 def _path_of_none(updates: Any) -> str | None:
@@ -158,12 +177,25 @@ class MismatchError(ValueError):
         return type(self), (self.who, self.what)
 
 
+class MissingParamsError(ValueError):
+    """An update that lacks the parameters."""
+
+    def __init__(self, who: str):
+        super().__init__(f"{who} needs the parameters: call update(updates, state, params).")
+        self.who = who
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.who,)
+
+
 class MissingError(TypeError):
     """An update that lacks an extra argument."""
 
 
 def _missing(error: BaseException) -> list[str]:
-    """Return the extra arguments that an update function of Optax was not given."""
+    """Return the arguments that an update function of Optax was not given."""
+    if found := re.fullmatch(r"(\w+) must be provided to [\w']+ update function\.", str(error)):
+        return [found[1]]
     found = re.search(r"update_fn\(\) missing \d+ required keyword-only arguments?: (.*)", str(error))
     return re.findall(r"'(\w+)'", found[1]) if found and isinstance(error, TypeError) else []
 

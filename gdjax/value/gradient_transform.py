@@ -192,9 +192,10 @@ def _called(tx: GradientTransform, name: str, updates: Any, state: Any, params: 
         if (fitting := absent.fitting(tx.init, state, of_marked)) is not None:
             given, chosen, part = marked, of_marked, fitting
         extra_args = {key: absent.of_the_whole(x, chosen, params) for key, x in extra_args.items()}
-    with diagnose.mismatches(tx, updates, state, chosen), diagnose.unbound(tx.factory.__name__), diagnose.branches(tx):
+    who = tx.factory.__name__
+    with diagnose.mismatches(tx, updates, state, chosen, extra_args), diagnose.unbound(who), diagnose.branches(tx):
         if not _takes_any(tx):
-            diagnose.require_inexact(tx.factory.__name__, "updates", updates)
+            diagnose.require_inexact(who, "updates", updates)
         function = getattr(tx._functions(), name)
         accepted = _accepted(function, extra_args)
         try:

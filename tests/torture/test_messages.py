@@ -1,5 +1,6 @@
 """Mistakes that newcomers make, and what they are told: who, what must hold, what came, what to write."""
 
+import functools
 import inspect
 import re
 import subprocess
@@ -592,6 +593,45 @@ def test_missing_arguments_are_named_with_their_function():
     check(lambda: ADAMW.update(PARAMS), TypeError, "call tx.update(grads, state, params)")
     check(lambda: ADAMW.init(), TypeError, "init() missing 1 required positional argument: 'params'")
     check(lambda: gd.descend(PARAMS, STATE, PARAMS, ADAMW), TypeError, "descend: tx must be an optimizer")
+
+
+NEEDED = [
+    (gd.momo(), {}, TypeError, "momo needs value: call tx.update(grads, state, params, value=...)"),
+    (gd.lbfgs(), {}, TypeError, "lbfgs needs value, grad, value_fn: call tx.update(grads, state, params, value=..."),
+    (
+        gd.lbfgs(),
+        {"value": 1.0, "grad": PARAMS, "value_fn": lambda p: jnp.sum(p["w"])},
+        ValueError,
+        "lbfgs needs the parameters: call update(",
+    ),
+    (gd.sophia(0.1), {}, TypeError, "sophia needs obj_fn: call tx.update(grads, state, params, obj_fn=...)"),
+    (gd.polyak_sgd(), {}, TypeError, "polyak_sgd needs value"),
+    (gd.reduce_on_plateau(), {}, ValueError, "reduce_on_plateau needs the loss"),
+    (gd.sam(gd.sgd(0.1)), {}, ValueError, "sam needs the parameters"),
+    (gd.madgrad(0.1), {}, ValueError, "madgrad needs the parameters"),
+    (gd.adamw(0.1), {}, ValueError, "add_decayed_weights needs the parameters"),
+]
+AROUND = {
+    "alone": lambda tx: tx,
+    "chain": lambda tx: gd.chain(gd.clip(1.0), tx),
+    "masked": lambda tx: gd.masked(tx, {"b": False, "w": True}),
+    "conditional": lambda tx: gd.conditionally_transform(tx, lambda step: True),
+    "MultiSteps": lambda tx: gd.MultiSteps(tx, 1),
+}
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize(("tx", "extra", "kind", "message"), NEEDED)
+def test_what_an_update_lacks_is_told_before_anything_else(tx, extra, kind, message, around):
+    tx = AROUND[around](tx)
+    for params in (PARAMS, {"b": None, "w": PARAMS["w"]}):
+        state = jax.eval_shape(tx.init, params)
+        if around == "masked" and "value" in extra:
+            continue  # a gradient of all leaves
+        if params["b"] is None and "value" in extra:
+            continue  # Optax's line search takes no leaf of None
+        update = functools.partial(tx.update, **extra)
+        check(lambda update=update, of=(params, state): jax.eval_shape(update, *of), kind, message)
 
 
 def test_an_error_of_the_users_own_passes_as_it_is():
