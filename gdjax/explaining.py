@@ -49,6 +49,13 @@ def explained(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     return decorate
 
 
+def borrowed(name: str, function: Callable[P, T], module: str) -> Callable[P, T]:
+    """Return a function of Optax that explains its calls, and that pickles as the one of a module of gdjax."""
+    run = explained(name)(function)
+    run.__module__ = module
+    return run
+
+
 def usage(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Make a function answer a call without a needed argument, or with an unknown one, with its signature.
 

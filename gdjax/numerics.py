@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from gdjax.explaining import explained
+from gdjax.explaining import borrowed, explained
 from gdjax.tree import Tree, as_dtype, wide
 from gdjax.widening import widened
 
-safe_norm = explained("safe_norm")(widened(optax.safe_norm))
-safe_root_mean_squares = explained("safe_root_mean_squares")(widened(optax.safe_root_mean_squares))
+safe_norm = borrowed("safe_norm", widened(optax.safe_norm), __name__)
+safe_root_mean_squares = borrowed("safe_root_mean_squares", widened(optax.safe_root_mean_squares), __name__)
 
 
 @explained("incremental_update")

@@ -182,3 +182,46 @@ def test_cloudpickle_carries_a_transform_that_no_module_holds():
     updates, state = made.update(PARAMS, made.init(PARAMS))
     updates, _ = made.update(updates, state)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, 3 * 3 * 0.75 * b, rtol=1e-6), updates, PARAMS)
+
+
+STOP = gd.stop
+CRITERIA = [
+    STOP.target("loss", below=1.0), STOP.plateau(3, metric="loss"), STOP.tolerance(grad_norm=0.1), STOP.steps(2),
+    STOP.seconds(1), STOP.nonfinite(2), STOP.plateau(3) | STOP.steps(2) & STOP.seconds(9),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("criterion", CRITERIA, ids=str)
+def test_a_criterion_is_pickled_and_copied(criterion):
+    seen = {"loss": jnp.asarray(0.5), "grad_norm": jnp.asarray(0.05), "step": jnp.asarray(2), "seconds": 2.0}
+    for again in (by_pickle(criterion), copy.deepcopy(criterion), by_pickle(by_pickle(criterion))):
+        assert again == criterion
+        assert again.watched == criterion.watched
+        found = [of.update(of.init(), seen) for of in (again, criterion)]
+        assert again.met(found[0]) == criterion.met(found[1])
+        assert again.because(found[0]) == criterion.because(found[1])
+
+
+def test_whatever_is_no_closure_is_pickled():
+    values = [gd.Evaluate(gd.global_norm, every=3), gd.Checkpoints("run"), gd.Interval("[0, 1)"), gd.jordan_scale()]
+    values += [gd.Stopped.STEPS, gd.ParseError("x"), gd.describe(gd.adam(0.1), {"w": jnp.ones(2)}), gd.adam(0.1).update]
+    values += [getattr(gd.losses, name) for name in dir(gd.losses) if hasattr(getattr(gd.losses, name), "__wrapped__")]
+    values += [getattr(gd.tree, name) for name in dir(optax.tree) if not name.startswith("_")]
+    values += [
+        gd.safe_norm,
+        gd.safe_root_mean_squares,
+        gd.fit,
+        gd.make_step,
+        gd.descend,
+        gd.apply_updates,
+        STOP.plateau,
+    ]
+    for factory in gd.problems.factories().values():
+        problem = factory()
+        values += [problem, problem.init, problem.loss, *problem.metrics.values()]
+    for value in values:
+        again = by_pickle(value)
+        assert again == value or type(again) is type(value), value
+    multi = by_pickle(gd.MultiSteps(gd.sgd(1.0), 2))
+    assert multi.update(1.0, multi.init(0.0), 0.0)[1].mini_step == 1
+    assert problem.init == by_pickle(problem.init)

@@ -6,9 +6,11 @@ ends it, however many steps one dispatch takes.
 
 import dataclasses
 import enum
+import functools
 import math
+import operator
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ParamSpec
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +20,7 @@ from gdjax.explaining import usage
 from gdjax.value.diagnose import require_count
 from gdjax.value.printing import brief
 
+P = ParamSpec("P")
 Seen = Mapping[str, Any]
 """What is new, by name: `step` (steps taken), `loss`, ... after a step; what was evaluated; `seconds`."""
 
@@ -58,6 +61,8 @@ class Criterion:
     """The names that it must see."""
     bears: bool = dataclasses.field(default=False, compare=False)
     """Whether it says how many steps that are not finite are borne."""
+    made_by: tuple[Callable[..., Any], tuple[Any, ...]] | None = dataclasses.field(default=None, compare=False)
+    """A function and arguments that make it again, as which it is pickled; `None` to pickle its own functions."""
 
     def __or__(self, other: "Criterion") -> "Criterion":
         _require_criterion("|", other)
@@ -65,7 +70,8 @@ class Criterion:
         def because(state: Any) -> Ending | None:
             return self.because(state[0]) or other.because(state[1])
 
-        return _both(f"{self} | {other}", self, other, jnp.logical_or, because)
+        both = _both(f"{self} | {other}", self, other, jnp.logical_or, because)
+        return dataclasses.replace(both, made_by=(operator.or_, (self, other)))
 
     def __and__(self, other: "Criterion") -> "Criterion":
         _require_criterion("&", other)
@@ -75,13 +81,32 @@ class Criterion:
             return (one[0], f"{one[1]} and {two[1]}") if one and two else None
 
         mine, theirs = (f"({part})" if " | " in str(part) else str(part) for part in (self, other))
-        return _both(f"{mine} & {theirs}", self, other, jnp.logical_and, because)
+        both = _both(f"{mine} & {theirs}", self, other, jnp.logical_and, because)
+        return dataclasses.replace(both, made_by=(operator.and_, (self, other)))
 
     def __repr__(self) -> str:
         return self.text
 
+    def __reduce__(self) -> Any:
+        return self.made_by or (Criterion, tuple(getattr(self, field.name) for field in dataclasses.fields(self)))
 
-@usage("stop.target")
+
+def _picklable(function: Callable[P, Criterion]) -> Callable[P, Criterion]:
+    """Make a function of this module return criteria that are pickled as the call that made them."""
+
+    @usage(f"stop.{function.__name__}")
+    @functools.wraps(function)
+    def make(*args: P.args, **kwargs: P.kwargs) -> Criterion:
+        return dataclasses.replace(function(*args, **kwargs), made_by=(_again, (function.__name__, args, kwargs)))
+
+    return make
+
+
+def _again(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Criterion:
+    return globals()[name](*args, **kwargs)
+
+
+@_picklable
 def target(name: str, *, above: float | None = None, below: float | None = None) -> Criterion:
     """End when a metric passes a bound: `loss`, `grad_norm` or what is evaluated.
 
@@ -109,7 +134,7 @@ def target(name: str, *, above: float | None = None, below: float | None = None)
     return _last(text, name, passes, lambda x: (Stopped.TARGET, f"{name} {x:.6g} {sign} {bound:g}"))
 
 
-@usage("stop.plateau")
+@_picklable
 def plateau(patience: int, min_delta: float = 0.0, metric: str = "loss", *, higher: bool = False) -> Criterion:
     """End when a metric has not become better for a while.
 
@@ -147,7 +172,7 @@ def plateau(patience: int, min_delta: float = 0.0, metric: str = "loss", *, high
     return Criterion(text, init, update, lambda state: state[1] >= patience, because, frozenset({metric}))
 
 
-@usage("stop.tolerance")
+@_picklable
 def tolerance(*, grad_norm: float) -> Criterion:
     """End when the norm of the gradient is at most this, greater than 0."""
     _require_number("tolerance", "grad_norm", grad_norm)
@@ -160,7 +185,7 @@ def tolerance(*, grad_norm: float) -> Criterion:
     return _last(f"tolerance(grad_norm={grad_norm!r})", "grad_norm", lambda norm: norm <= grad_norm, words)
 
 
-@usage("stop.steps")
+@_picklable
 def steps(number: int) -> Criterion:
     """End after a number of steps, at least 1, all of them counted, those before a resumption too."""
     require_count("stop.steps", "number", number)
@@ -168,7 +193,7 @@ def steps(number: int) -> Criterion:
     return _last(f"steps({number})", "step", lambda step: step >= number, lambda _: words)
 
 
-@usage("stop.seconds")
+@_picklable
 def seconds(number: float) -> Criterion:
     """End after a time, greater than 0, told between dispatches; the time before a resumption counts."""
     _require_number("seconds", "number", number)
@@ -181,7 +206,7 @@ def seconds(number: float) -> Criterion:
     return _last(f"seconds({number!r})", "seconds", lambda taken: taken >= number, words)
 
 
-@usage("stop.nonfinite")
+@_picklable
 def nonfinite(patience: int = 1) -> Criterion:
     """End after steps in a row whose loss or gradient is not finite; such a step changes nothing but the count.
 

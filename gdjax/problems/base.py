@@ -58,7 +58,7 @@ class Problem(Value):
     @property
     def init(self) -> Callable[[Any], Any]:
         """`init(key)`, the parameters at the start, of a PRNG key."""
-        return self.parts().init
+        return _Start(self)
 
     @property
     def loss(self) -> Callable[..., jax.Array]:
@@ -89,7 +89,7 @@ class Problem(Value):
         if parts.metrics is not None:
             return {name: _OfBatches(self, name) for name in parts.metrics}
         if parts.train is None and parts.optimum is not None:
-            return {"gap": lambda params, batch: self.loss(params, batch) - self.optimum}
+            return {"gap": _Gap(self)}
         return {"loss": self.loss} if parts.train is None or parts.held_out is not None else {}
 
     @property
@@ -177,6 +177,30 @@ class _OfBatches:
     @property
     def __signature__(self) -> inspect.Signature:
         return inspect.signature(self._function)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Start:
+    """The parameters of a problem at the start, as a function of a key."""
+
+    problem: Problem
+
+    def __call__(self, key: Any) -> Any:
+        return self.problem.parts().init(key)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self.problem.parts().init)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Gap:
+    """The loss of a problem less its optimum."""
+
+    problem: Problem
+
+    def __call__(self, params: Any, batch: Any) -> Any:
+        return self.problem.loss(params, batch) - self.problem.optimum
 
 
 def problem(function: Callable[P, Parts], /) -> Factory[P, Problem]:

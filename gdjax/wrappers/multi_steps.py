@@ -57,6 +57,10 @@ class MultiSteps(optax.MultiSteps):
         if not callable(every):
             require_count("MultiSteps", "every_k_schedule", every)
         super().__init__(opt, every_k_schedule, use_grad_mean, should_skip_update_fn, accumulator_dtype)
+        self._made_of = opt, every_k_schedule, use_grad_mean, should_skip_update_fn, accumulator_dtype
+
+    def __reduce__(self) -> Any:
+        return type(self), self._made_of
 
     def init(self, params: Any) -> optax.MultiStepsState:
         """Return the state before the first gradient."""
