@@ -155,6 +155,11 @@ def as_dtype(x: Any, dtype: Any) -> jax.Array:
     return x if same else jnp.asarray(x, dtype)
 
 
+def _dtype(x: Any) -> np.dtype:
+    """Return the dtype of a number or an array; `jnp.result_type` takes microseconds for an array."""
+    return x.dtype if isinstance(x, jax.Array) else jnp.result_type(x)
+
+
 @functools.cache
 def wide(dtype: np.dtype) -> np.dtype:
     """The dtype in which numbers of a dtype are accumulated: itself, or float32 where that is wider.
@@ -167,7 +172,7 @@ def wide(dtype: np.dtype) -> np.dtype:
 
 def widen(tree: Tree) -> Tree:
     """Every leaf in the dtype in which it is accumulated."""
-    return jax.tree.map(lambda x: as_dtype(x, wide(jnp.result_type(x))), tree)
+    return jax.tree.map(lambda x: as_dtype(x, wide(_dtype(x))), tree)
 
 
 def cast_like(tree: Tree, other_tree: Tree) -> Tree:
@@ -186,7 +191,7 @@ def _cast_like(x: Any, like: Any) -> Any:
     _require_same_shape(x, like)
     if isinstance(x, jax.ShapeDtypeStruct):
         return jax.ShapeDtypeStruct(x.shape, jnp.result_type(like), sharding=x.sharding)
-    return as_dtype(x, jnp.result_type(like))
+    return as_dtype(x, _dtype(like))
 
 
 def typed_like(x: Any, like: Any) -> Any:
