@@ -101,6 +101,7 @@ from gdjax.algorithms import scale_by_simplified_ademamix as scale_by_simplified
 from gdjax.algorithms import scale_by_sm3 as scale_by_sm3
 from gdjax.algorithms import simplified_ademamix as simplified_ademamix
 from gdjax.algorithms import sm3 as sm3
+from gdjax.axes import AxisName as AxisName
 from gdjax.collectives import LocalStepsState as LocalStepsState
 from gdjax.collectives import compressed_mean as compressed_mean
 from gdjax.collectives import local_steps as local_steps
@@ -123,8 +124,10 @@ from gdjax.compose import named_chain as named_chain
 from gdjax.compose import partition as partition
 from gdjax.compose import selective_transform as selective_transform
 from gdjax.compose import watch as watch
+from gdjax.descent import Callback as Callback
 from gdjax.descent import CheckpointError as CheckpointError
 from gdjax.descent import Checkpoints as Checkpoints
+from gdjax.descent import Criterion as Criterion
 from gdjax.descent import Evaluate as Evaluate
 from gdjax.descent import Fit as Fit
 from gdjax.descent import History as History
@@ -241,6 +244,7 @@ from gdjax.optimizers import sign_sgd as sign_sgd
 from gdjax.optimizers import signum as signum
 from gdjax.optimizers import soap as soap
 from gdjax.optimizers import yogi as yogi
+from gdjax.problems import Problem as Problem
 from gdjax.problems import problem as problem
 from gdjax.schedules import ademamix_alpha as ademamix_alpha
 from gdjax.schedules import ademamix_b3 as ademamix_b3
@@ -319,6 +323,8 @@ from gdjax.value import Decay as Decay
 from gdjax.value import Factory as Factory
 from gdjax.value import GradientTransform as GradientTransform
 from gdjax.value import Interval as Interval
+from gdjax.value import LearningRate as LearningRate
+from gdjax.value import Momentum as Momentum
 from gdjax.value import NonNegative as NonNegative
 from gdjax.value import ParseError as ParseError
 from gdjax.value import Positive as Positive
@@ -326,6 +332,7 @@ from gdjax.value import Rate as Rate
 from gdjax.value import Scalar as Scalar
 from gdjax.value import ScalarOrSchedule as ScalarOrSchedule
 from gdjax.value import Schedule as Schedule
+from gdjax.value import WeightDecay as WeightDecay
 from gdjax.value import expand as expand
 from gdjax.value import lift as lift
 from gdjax.value import schedule as schedule

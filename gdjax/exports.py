@@ -10,6 +10,7 @@ MODULES = """
 """The public submodules, separated by spaces, as are the names below."""
 
 NAMES = {
+    "axes": "AxisName",
     "algorithms": """
         optimistic_adam optimistic_adam_v2 optimistic_gradient_descent rprop scale_by_distance_over_gradients
         scale_by_optimistic_gradient scale_by_rprop scale_by_simplified_ademamix scale_by_sm3
@@ -21,8 +22,8 @@ NAMES = {
         named_chain partition selective_transform watch
     """,
     "descent": """
-        CheckpointError Checkpoints Evaluate Fit History JsonLines PeerFailedError PeerLostError Progress
-        State Stopped fit make_step stop
+        Callback CheckpointError Checkpoints Criterion Evaluate Fit History JsonLines PeerFailedError
+        PeerLostError Progress State Stopped fit make_step stop
     """,
     "describing": "Description describe",
     "lifted": """
@@ -49,7 +50,7 @@ NAMES = {
         normuon novograd prodigy psgd_kron radam rmsprop schedule_free_adamw schedule_free_sgd sgd shampoo
         sign_sgd signum soap yogi
     """,
-    "problems": "problem",
+    "problems": "Problem problem",
     "schedules": """
         ademamix_alpha ademamix_b3 constant constant_schedule cosine_decay_schedule cosine_onecycle_schedule
         exponential_decay inverse_sqrt join_schedules linear_onecycle_schedule linear_schedule
@@ -69,8 +70,8 @@ NAMES = {
     """,
     "tree_utils": "bias_correction update_infinity_moment update_moment update_moment_per_elem_norm",
     "value": """
-        Decay Factory GradientTransform Interval NonNegative ParseError Positive Rate Scalar ScalarOrSchedule
-        Schedule expand lift schedule stack transform
+        Decay Factory GradientTransform Interval LearningRate Momentum NonNegative ParseError Positive Rate Scalar
+        ScalarOrSchedule Schedule WeightDecay expand lift schedule stack transform
     """,
     "wrappers": """
         MultiSteps accumulate apply_if_finite cautious eval_params inject_hyperparams inject_stateful_hyperparams

@@ -104,6 +104,15 @@ def test_the_stubs_the_table_and_the_package_have_the_same_names():
         assert getattr(gd, name) is getattr(importlib.import_module(f"gdjax.{home}"), name)
 
 
+def test_the_types_that_signatures_name_are_public():
+    from gdjax.value import slots
+
+    aliases = {name for name, x in vars(slots).items() if hasattr(x, "__metadata__")}
+    assert {"LearningRate", "Momentum", "WeightDecay"} <= aliases <= {*dir(gd)}
+    for name in ("AxisName", "Callback", "Criterion", "Problem", "ScalarOrSchedule"):
+        assert getattr(gd, name)
+
+
 @pytest.mark.parametrize("name", [name for name, x in vars(optax).items() if inspect.ismodule(x) and name[0] != "_"])
 def test_every_submodule_of_optax_is_one_of_gdjax(name):
     ours, theirs = importlib.import_module(f"gdjax.{name}"), importlib.import_module(f"optax.{name}")

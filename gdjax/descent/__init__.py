@@ -7,14 +7,16 @@ from gdjax.descent.evaluation import Evaluate
 from gdjax.descent.faults import CheckpointError
 from gdjax.descent.fit import fit
 from gdjax.descent.history import History, JsonLines
-from gdjax.descent.progress import Progress
+from gdjax.descent.progress import Callback, Progress
 from gdjax.descent.result import Fit
 from gdjax.descent.step import State, make_step
-from gdjax.descent.stopping import Stopped
+from gdjax.descent.stopping import Criterion, Stopped
 
 __all__ = [
+    "Callback",
     "CheckpointError",
     "Checkpoints",
+    "Criterion",
     "Evaluate",
     "Fit",
     "History",
