@@ -220,7 +220,7 @@ def scalar(number: Any, like: Any) -> Any:
     """A hyperparameter that promotes nothing: an array in the real dtype of `like`, a Python number as it is."""
     if isinstance(number, float):
         return number
-    if jnp.size(number) == 1:
+    if jnp.ndim(number) and jnp.size(number) == 1:
         number = jnp.reshape(number, ())
     if jnp.ndim(number):
         shape = jnp.shape(number)

@@ -41,9 +41,10 @@ def free_port():
 
 
 def environment(**more):
-    """The environment of a user with a processor, without the devices of the other tests."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "COLUMNS")}
-    return {**kept, "JAX_PLATFORMS": "cpu", **more}
+    """The environment of a user with one device, a processor; programs compile as those of the other tests do."""
+    flags = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
+    kept = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    return {**kept, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(flags), **more}
 
 
 class Process:

@@ -98,6 +98,11 @@ class Value:
         return not self == other
 
     def __hash__(self) -> int:
+        if "_hash" not in self.__dict__:  # once: `nnx.jit` asks at every call
+            self.__dict__["_hash"] = self._computed_hash()
+        return self.__dict__["_hash"]
+
+    def _computed_hash(self) -> int:
         for keys, leaf in jax.tree_util.tree_leaves_with_path(self):
             if isinstance(leaf, (jax.Array, np.ndarray)):
                 where = jax.tree_util.keystr(keys, simple=True, separator="/")
