@@ -18,7 +18,7 @@ import gdjax as gd
 from gdjax.cli import main
 from gdjax.cli.pages import page, told
 from gdjax.descent.store import Store
-from tests.processes import hearing
+from tests.processes import environment, hearing
 
 LONG = ["classification", "--batch-size", "8", "--steps", "5000", "--optimizer", "adam(1e-2)", "--save-every", "200"]
 """A run that takes seconds, saved several times a second."""
@@ -62,9 +62,8 @@ shallow = bowl(0.5)
 
 @pytest.fixture(scope="session")
 def env(tmp_path_factory):
-    """The environment of a user with an empty cache, without the devices of the other tests."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "COLUMNS")}
-    return {**kept, "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache"))}
+    """The environment of a user with an empty cache."""
+    return environment(XDG_CACHE_HOME=str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture
