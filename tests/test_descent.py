@@ -69,6 +69,7 @@ def test_every_optimizer_has_a_row():
     assert names == DESCENTS.keys(), f"in tests/descents.py, give or take rows of {names ^ DESCENTS.keys()}"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("problem", [quadratic, rosenbrock])
 @pytest.mark.parametrize("name", DESCENTS)
 def test_the_optimum_is_reached(name, problem):
@@ -77,6 +78,7 @@ def test_the_optimum_is_reached(name, problem):
         assert end(optimizer(name, problem.__name__, STEPS), f, jnp.asarray(start)) <= 1e-12
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("name", DESCENTS)
 def test_digits_are_told_apart(name, dtype):
