@@ -16,8 +16,13 @@ _NUMBERS = ("value", "grad")
 """Extra arguments that are a loss or its gradient."""
 _FUNCTIONS = ("value_fn", "obj_fn")
 """Extra arguments that are functions of the parameters whose value is a loss."""
-_BOUNDS = ("f_min", "lower_bound")
-"""Parameters that are a lower bound of the loss."""
+_BOUNDS = {
+    "polyak_sgd": "f_min",
+    "scale_by_polyak": "f_min",
+    "momo": "lower_bound",
+    "momo_adam": "lower_bound",
+}
+"""Parameters that are a lower bound of the loss, by the factory that has one."""
 
 
 @transform(flat=True, parts=True)
@@ -63,13 +68,14 @@ def maximize(inner: optax.GradientTransformation):
 def _require_bounds(inner: Any) -> None:
     """Refuse a bound of 0: it is the default, and hardly ever that of $-f$."""
     for part in all_within(inner):
-        for name in _BOUNDS:
-            bound = part.arguments.get(name)
-            if type(bound) in (int, float) and bound == 0 and math.copysign(1, bound) > 0:
-                raise ValueError(
-                    f"maximize: {name} of {part.factory.__name__} must be a lower bound of -f, got {bound}, its "
-                    f"default. Give {name}=-f_max, minus the largest value of f; write -0.0 where that is 0."
-                )
+        who = part.factory.__name__
+        name = _BOUNDS.get(who, "")
+        bound = part.arguments.get(name)
+        if type(bound) in (int, float) and bound == 0 and math.copysign(1, bound) > 0:
+            raise ValueError(
+                f"maximize: {name} of {who} must be a lower bound of -f, got {bound}, its default. "
+                f"Give {name}=-f_max, minus the largest value of f; write -0.0 where that is 0."
+            )
 
 
 def _told(extra_args: dict[str, Any]) -> dict[str, Any]:
