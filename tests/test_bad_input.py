@@ -1,5 +1,7 @@
 """Bad input: an error that names the thing, what must hold, what came, and the way out."""
 
+from typing import Annotated, Any, Literal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -155,6 +157,54 @@ def test_a_vector_is_no_learning_rate_outside_vmap():
 def test_accumulators_are_floating():
     with pytest.raises(ValueError, match="adam: mu_dtype must be a floating or complex dtype, got int8"):
         gd.adam(0.1, mu_dtype="int8")
+
+
+ACCUMULATORS = {"accumulator_dtype", "dtype_momentum", "mu_dtype", "nu_dtype", "param_dtype", "state_dtype"}
+
+
+def test_every_factory_refuses_an_integer_dtype_of_an_accumulator():
+    found = [slot for factory in gd.factories().values() for slot in factory.slots.values()]
+    assert {slot.accumulator for slot in found if slot.name in ACCUMULATORS} == {True}
+
+
+@gd.transform
+def free(
+    order: Literal[1, 2] = 1,
+    n: Annotated[int, gd.Interval("[1, inf)")] = 3,
+    state_dtype: Any = None,
+    keep_dtype: bool = True,
+    products: Any = 2,
+    mask: Any = None,
+    lower_bound: gd.Scalar = 0.0,
+):
+    return gd.identity()
+
+
+def test_a_factory_of_ones_own_gives_names_a_meaning_of_its_own():
+    tx = free(order=2, state_dtype=jnp.int8, keep_dtype=False, products=5)
+    assert tx.arguments["products"] == 5
+    assert gd.maximize(tx).init(0.0) == gd.maximize(gd.identity()).init(0.0)
+    for arguments, error in (({"n": 0}, ValueError), ({"n": 2.5}, TypeError), ({"n": True}, TypeError)):
+        with pytest.raises(error, match="free: n must"):
+            free(**arguments)
+
+
+def test_a_lifted_factory_of_ones_own_gets_its_mask_as_it_is():
+    def scaled(mask: Any = None) -> optax.GradientTransformation:
+        return optax.scale(mask["by"])
+
+    tx = gd.lift(scaled)(mask={"by": 2})
+    assert tx.update(3.0, tx.init(0.0))[0] == 6
+
+
+def test_a_list_of_axes_is_a_tuple_of_them():
+    assert gd.mean_over(["data", "model"]) == gd.mean_over(("data", "model"))
+
+
+@pytest.mark.parametrize("make", [np.array, jnp.array, lambda rows: [*map(np.array, rows)]])
+def test_a_table_of_coefficients_may_be_an_array(make):
+    tx, given = gd.scale_by_muon(), gd.scale_by_muon(ns_coeffs=make(gd.linalg.JORDAN))
+    np.testing.assert_array_equal(given.init(tree()).ns_coeffs, tx.init(tree()).ns_coeffs)
 
 
 def test_transforms_that_need_the_params_say_so():

@@ -288,7 +288,7 @@ def test_a_gradient_that_is_not_finite_leaves_the_last_good_factors_and_is_count
         ("scale_by_muon(((1.0, 2.0),))", r"scale_by_muon: ns_coeffs must be a table with one row \(a, b, c\)"),
         ("scale_by_normuon(())", "scale_by_normuon: ns_coeffs must be a table"),
         ("scale_by_soap(every=0)", "scale_by_soap: every must be an integer of 1 at least, got 0"),
-        ("scale_by_soap(max_dim=2.5)", "scale_by_soap: max_dim must be an integer of 1 at least, got 2.5"),
+        ("scale_by_soap(max_dim=0)", "scale_by_soap: max_dim must be an integer of 1 at least, got 0"),
         ("scale_by_shampoo(block=0)", "scale_by_shampoo: block must be an integer of 1 at least, got 0"),
         ("scale_by_shampoo(start=-1)", "scale_by_shampoo: start must be an integer of 1 at least, got -1"),
         ("scale_by_shampoo(eps=0)", r"scale_by_shampoo: eps must lie in \(0, inf\], got 0"),

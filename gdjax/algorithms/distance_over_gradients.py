@@ -1,7 +1,5 @@
 """Layer-wise distance over gradients (LDoG): a step size for each leaf, and no learning rate."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from optax._src.transform import ScaleByDistanceOverGradientsState  # it has no public name
@@ -9,13 +7,16 @@ from optax._src.transform import ScaleByDistanceOverGradientsState  # it has no 
 from gdjax import norms, tree
 from gdjax.squares import shrunk
 from gdjax.transforms.distance import largest, with_square
-from gdjax.value import NonNegative, Positive, Scalar, transform
+from gdjax.value import AccumulatorDType, NonNegative, Positive, Scalar, transform
 from gdjax.value.diagnose import require_params
 
 
 @transform
 def scale_by_distance_over_gradients(
-    reps_rel: Positive = 1e-6, eps: NonNegative = 1e-8, param_dtype: Any = jnp.float32, global_scale: Scalar = 1.0
+    reps_rel: Positive = 1e-6,
+    eps: NonNegative = 1e-8,
+    param_dtype: AccumulatorDType = jnp.float32,
+    global_scale: Scalar = 1.0,
 ):
     r"""Multiply each leaf by the distance it has moved, over the root of the sum of its squared gradients.
 

@@ -1,7 +1,5 @@
 """Optimistic descent: step ahead by the last change of the gradient, so that two-player games do not cycle."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from optax._src.transform import ScaleByOptimisticGradientState  # it has no public name
@@ -9,7 +7,7 @@ from optax._src.transform import ScaleByOptimisticGradientState  # it has no pub
 from gdjax import tree
 from gdjax.compose import chain
 from gdjax.transforms import scale, scale_by_adam, scale_by_learning_rate
-from gdjax.value import Decay, LearningRate, NonNegative, Scalar, transform
+from gdjax.value import AccumulatorDType, Decay, LearningRate, NonNegative, Scalar, transform
 
 
 @transform(elementwise=True)
@@ -78,7 +76,7 @@ def optimistic_adam_v2(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: AccumulatorDType = None,
     nesterov: bool = True,
 ):
     r"""Optimistic Adam: $p \leftarrow p - \eta (\alpha u_t + \beta (u_t - u_{t-1}))$ with $u$ of `scale_by_adam`.
@@ -111,7 +109,7 @@ def optimistic_adam(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: AccumulatorDType = None,
     *,
     nesterov: bool = True,
 ):

@@ -11,7 +11,17 @@ from gdjax.transforms import (
     scale_by_learning_rate,
     scale_by_radam,
 )
-from gdjax.value import Decay, Interval, LearningRate, NonNegative, Positive, Scalar, WeightDecay, transform
+from gdjax.value import (
+    AccumulatorDType,
+    Decay,
+    Interval,
+    LearningRate,
+    NonNegative,
+    Positive,
+    Scalar,
+    WeightDecay,
+    transform,
+)
 
 
 @transform
@@ -21,7 +31,7 @@ def adam(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: AccumulatorDType = None,
     *,
     nesterov: bool = False,
 ):
@@ -51,7 +61,7 @@ def adamw(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: AccumulatorDType = None,
     weight_decay: WeightDecay = 1e-4,
     mask: Any = None,
     *,
@@ -88,7 +98,7 @@ def nadam(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: AccumulatorDType = None,
     *,
     nesterov: bool = True,
 ):
@@ -113,7 +123,7 @@ def nadamw(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: AccumulatorDType = None,
     weight_decay: WeightDecay = 1e-4,
     mask: Any = None,
     *,
@@ -140,7 +150,7 @@ def amsgrad(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: AccumulatorDType = None,
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
 ):

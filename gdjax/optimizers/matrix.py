@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 import optax
+from jax.typing import DTypeLike
 
 from gdjax.compose import chain, hidden_matrices
 from gdjax.linalg import JORDAN
@@ -19,6 +20,7 @@ from gdjax.transforms import (
     scale_by_soap,
 )
 from gdjax.value import (
+    AccumulatorDType,
     Decay,
     Interval,
     LearningRate,
@@ -39,10 +41,10 @@ def muon(
     ns_coeffs: Any = JORDAN,
     beta: Decay = 0.95,
     weight_decay: WeightDecay = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: AccumulatorDType = None,
     nesterov: bool = True,
     scale: ScaleOrFunction = jordan_scale(),  # noqa: B008  (a value)
-    products: Any = None,
+    products: DTypeLike | None = None,
     which: str | None = None,
     views: Any = None,
     axis_name: Any = None,
@@ -79,10 +81,10 @@ def normuon(
     beta2: Decay = 0.95,
     eps: NonNegative = 1e-8,
     weight_decay: WeightDecay = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: AccumulatorDType = None,
     nesterov: bool = True,
     scale: ScaleOrFunction = jordan_scale(),  # noqa: B008  (a value)
-    products: Any = None,
+    products: DTypeLike | None = None,
     which: str | None = None,
     views: Any = None,
     axis_name: Any = None,
@@ -190,7 +192,7 @@ def psgd_kron(
     precond_init_scale: Positive = 1.0,
     max_rms: Positive = 1.1,
     weight_decay: WeightDecay = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: AccumulatorDType = None,
     max_size_triangular: int = 8192,
     max_skew_triangular: int | None = None,
     seed: int = 0,

@@ -18,7 +18,16 @@ from gdjax.transforms import (
     scale_by_yogi,
 )
 from gdjax.transforms.normalized_first import fourth_root
-from gdjax.value import Decay, Interval, LearningRate, NonNegative, ScalarOrSchedule, WeightDecay, transform
+from gdjax.value import (
+    AccumulatorDType,
+    Decay,
+    Interval,
+    LearningRate,
+    NonNegative,
+    ScalarOrSchedule,
+    WeightDecay,
+    transform,
+)
 
 
 @transform
@@ -144,7 +153,7 @@ def ademamix(
     alpha: Annotated[ScalarOrSchedule, Interval("[0, inf)")] = 5.0,
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: AccumulatorDType = None,
     weight_decay: WeightDecay = 0.0,
     mask: Any = None,
 ):
@@ -175,7 +184,7 @@ def laprop(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: AccumulatorDType = None,
     weight_decay: WeightDecay = 0.0,
     mask: Any = None,
 ):
@@ -205,7 +214,7 @@ def adopt(
     b1: Decay = 0.9,
     b2: Decay = 0.9999,
     eps: NonNegative = 1e-6,
-    mu_dtype: Any = None,
+    mu_dtype: AccumulatorDType = None,
     *,
     nesterov: bool = False,
     use_clipping: bool = True,

@@ -12,7 +12,7 @@ from gdjax.transforms import (
     scale_by_sign,
     trace,
 )
-from gdjax.value import Decay, Interval, LearningRate, Momentum, Scalar, WeightDecay, transform
+from gdjax.value import AccumulatorDType, Decay, Interval, LearningRate, Momentum, Scalar, WeightDecay, transform
 
 
 @transform
@@ -20,7 +20,7 @@ def sgd(
     learning_rate: LearningRate,
     momentum: Momentum | None = None,
     nesterov: bool = False,
-    accumulator_dtype: Any = None,
+    accumulator_dtype: AccumulatorDType = None,
 ):
     r"""Step down the gradient, with momentum or without: $p \leftarrow p - \eta\, t$, $t$ of `trace`, else $g$.
 
@@ -69,7 +69,7 @@ def sign_sgd(
 def signum(
     learning_rate: LearningRate,
     beta: Decay = 0.9,
-    accumulator_dtype: Any = None,
+    accumulator_dtype: AccumulatorDType = None,
 ):
     r"""Descend by the signs of a mean of gradients: $p \leftarrow p - \eta\, \mathrm{sign}(m)$.
 
@@ -95,7 +95,7 @@ def lion(
     learning_rate: LearningRate,
     b1: Decay = 0.9,
     b2: Annotated[Scalar, Interval("(0, 1)")] = 0.99,
-    mu_dtype: Any = None,
+    mu_dtype: AccumulatorDType = None,
     weight_decay: WeightDecay = 1e-3,
     mask: Any = None,
 ):

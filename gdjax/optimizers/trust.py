@@ -18,7 +18,17 @@ from gdjax.transforms import (
     scale_by_trust_ratio,
     trace,
 )
-from gdjax.value import Decay, LearningRate, Momentum, NonNegative, Positive, Scalar, WeightDecay, transform
+from gdjax.value import (
+    AccumulatorDType,
+    Decay,
+    LearningRate,
+    Momentum,
+    NonNegative,
+    Positive,
+    Scalar,
+    WeightDecay,
+    transform,
+)
 
 
 @transform
@@ -130,7 +140,7 @@ def adafactor(
     multiply_by_parameter_scale: bool = True,
     clipping_threshold: Positive | None = 1.0,
     momentum: Decay | None = None,
-    dtype_momentum: Any = jnp.float32,
+    dtype_momentum: AccumulatorDType = jnp.float32,
     weight_decay_rate: WeightDecay | None = None,
     eps: Positive = 1e-30,
     factored: bool = True,

@@ -8,7 +8,17 @@ from gdjax.compose import chain
 from gdjax.optimizers.sign import sgd
 from gdjax.schedules import warmup_constant_schedule
 from gdjax.transforms import add_decayed_weights, scale_by_adam, scale_by_learning_rate, scale_by_rms
-from gdjax.value import Decay, Interval, LearningRate, NonNegative, Positive, Scalar, WeightDecay, transform
+from gdjax.value import (
+    AccumulatorDType,
+    Decay,
+    Interval,
+    LearningRate,
+    NonNegative,
+    Positive,
+    Scalar,
+    WeightDecay,
+    transform,
+)
 from gdjax.wrappers import cautious, mars, schedule_free
 
 
@@ -19,7 +29,7 @@ def schedule_free_sgd(
     b1: Annotated[Scalar, Interval("(0, 1]")] = 0.9,
     weight_decay: WeightDecay | None = None,
     weight_lr_power: NonNegative = 2.0,
-    state_dtype: Any = None,
+    state_dtype: AccumulatorDType = None,
 ):
     r"""`sgd` within `schedule_free`.
 
@@ -50,7 +60,7 @@ def schedule_free_adamw(
     eps: NonNegative = 1e-8,
     weight_decay: WeightDecay = 0.0,
     weight_lr_power: NonNegative = 2.0,
-    state_dtype: Any = None,
+    state_dtype: AccumulatorDType = None,
 ):
     r"""AdamW without momentum within `schedule_free`, which is its momentum.
 

@@ -1,6 +1,6 @@
 """Adam and its nearest kin: the mean of gradients over a size of them."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from gdjax.transforms.moments import (
     means,
     squarable,
 )
-from gdjax.value import Decay, Interval, NonNegative, Positive, Scalar, transform
+from gdjax.value import AccumulatorDType, Decay, Interval, NonNegative, Positive, Scalar, transform
 
 
 @transform(elementwise=True)
@@ -26,7 +26,7 @@ def scale_by_adam(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: AccumulatorDType = None,
     *,
     nesterov: bool = False,
 ):
@@ -86,7 +86,7 @@ def scale_by_amsgrad(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: AccumulatorDType = None,
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
 ):

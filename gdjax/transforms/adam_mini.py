@@ -9,7 +9,7 @@ import optax
 from gdjax import tree
 from gdjax.matrices import Layout
 from gdjax.transforms.moments import by_root, corrected, mean, means, squarable, square
-from gdjax.value import Decay, NonNegative, transform
+from gdjax.value import AccumulatorDType, Decay, NonNegative, transform
 from gdjax.value.explicit import automatic
 
 
@@ -29,7 +29,7 @@ def scale_by_adam_mini(
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
-    mu_dtype: Any = None,
+    mu_dtype: AccumulatorDType = None,
     views: Any = None,
 ):
     r"""Adam with one second moment a block: all that feeds one output.

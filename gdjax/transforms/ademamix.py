@@ -1,6 +1,6 @@
 """AdEMAMix: a slow mean of gradients beside a fast one."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from optax.contrib import ScaleByAdemamixState
 
 from gdjax import tree
 from gdjax.transforms.moments import by_root, corrected, mean_squares, means, squarable
-from gdjax.value import Decay, Interval, NonNegative, ScalarOrSchedule, at, transform
+from gdjax.value import AccumulatorDType, Decay, Interval, NonNegative, ScalarOrSchedule, at, transform
 
 
 @transform(elementwise=True)
@@ -20,7 +20,7 @@ def scale_by_ademamix(
     alpha: Annotated[ScalarOrSchedule, Interval("[0, inf)")] = 5.0,
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: AccumulatorDType = None,
 ):
     r"""Divide a fast mean of gradients and a multiple of a slow one by the root of the mean of squares.
 

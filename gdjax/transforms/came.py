@@ -9,7 +9,6 @@ from gdjax import norms, tree
 from gdjax.transforms.factored import Factoring
 from gdjax.transforms.moments import means, squarable
 from gdjax.value import Decay, Positive, transform
-from gdjax.value.diagnose import require_integer
 
 
 class ScaleByCameState(NamedTuple):
@@ -72,7 +71,6 @@ def scale_by_came(
     [[1. 1.]
      [1. 1.]]
     """
-    require_integer("scale_by_came", "min_dim_size_to_factor", min_dim_size_to_factor)
     factoring = Factoring(min_dim_size_to_factor, axis_name, dim)
 
     def init(params):

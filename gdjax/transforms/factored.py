@@ -12,7 +12,6 @@ import optax
 from gdjax import axes, norms, tree
 from gdjax.transforms.moments import mean, squarable, square
 from gdjax.value import NonNegative, Positive, Scalar, transform
-from gdjax.value.diagnose import require_integer
 
 
 def power_decay(step: Any, exponent: Any) -> jax.Array:
@@ -66,7 +65,6 @@ def scale_by_factored_rms(
     [[1. 1.]
      [1. 1.]]
     """
-    require_integer("scale_by_factored_rms", "min_dim_size_to_factor", min_dim_size_to_factor)
     factoring = Factoring(min_dim_size_to_factor if factored else None, axis_name, dim)
 
     def init(params):

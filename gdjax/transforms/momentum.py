@@ -1,21 +1,19 @@
 """Remember past gradients."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
 
 from gdjax import tree
 from gdjax.transforms.moments import corrected, means
-from gdjax.value import Decay, Momentum, transform
+from gdjax.value import AccumulatorDType, Decay, Momentum, transform
 
 
 @transform(elementwise=True)
 def trace(
     decay: Momentum,
     nesterov: bool = False,
-    accumulator_dtype: Any = None,
+    accumulator_dtype: AccumulatorDType = None,
 ):
     r"""Sum past gradients with decay: the heavy ball, or Nesterov's momentum.
 
@@ -52,7 +50,7 @@ def trace(
 
 
 @transform(elementwise=True)
-def ema(decay: Decay, debias: bool = True, accumulator_dtype: Any = None):
+def ema(decay: Decay, debias: bool = True, accumulator_dtype: AccumulatorDType = None):
     r"""Average past gradients, the newest most: $m \leftarrow \beta m + (1 - \beta) g$; the update is $m$.
 
     State: `EmaState(count, ema)`, 4 bytes a parameter (8 in float64), or those of `accumulator_dtype`.

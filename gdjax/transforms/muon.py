@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.tree_util import Partial
+from jax.typing import DTypeLike
 
 from gdjax import tree
 from gdjax.linalg import JORDAN, length_ratio, orthogonalized
 from gdjax.linalg.newton_schulz import Table
 from gdjax.matrices import Layout, ScaleOrFunction, jordan_scale
 from gdjax.transforms.moments import corrected, looking_ahead, mean, means
-from gdjax.value import Decay, NonNegative, transform
+from gdjax.value import AccumulatorDType, Decay, NonNegative, transform
 from gdjax.value.printing import brief
 
 
@@ -22,10 +23,10 @@ from gdjax.value.printing import brief
 def scale_by_muon(
     ns_coeffs: Any = JORDAN,
     beta: Decay = 0.95,
-    mu_dtype: Any = None,
+    mu_dtype: AccumulatorDType = None,
     nesterov: bool = True,
     scale: ScaleOrFunction = jordan_scale(),  # noqa: B008  (a value)
-    products: Any = None,
+    products: DTypeLike | None = None,
     views: Any = None,
     axis_name: Any = None,
     dim: int | None = None,
@@ -102,10 +103,10 @@ def scale_by_normuon(
     beta: Decay = 0.95,
     beta2: Decay = 0.95,
     eps: NonNegative = 1e-8,
-    mu_dtype: Any = None,
+    mu_dtype: AccumulatorDType = None,
     nesterov: bool = True,
     scale: ScaleOrFunction = jordan_scale(),  # noqa: B008  (a value)
-    products: Any = None,
+    products: DTypeLike | None = None,
     views: Any = None,
     axis_name: Any = None,
     dim: int | None = None,
@@ -179,13 +180,19 @@ def _scaled(moved, shapes, scale):
 
 def _table(who: str, coefficients: Any, products: Any) -> Table:
     """A table of coefficients as floats; the dtype of products must be a floating one."""
-    if not isinstance(coefficients, (tuple, list, np.ndarray, jax.Array)):
+    given = _lists(coefficients)
+    if not isinstance(given, (tuple, list)):
         raise TypeError(f"{who}: ns_coeffs must be a table of gd.linalg, got {brief(coefficients)}.")
     if not (products is None or jnp.issubdtype(products, jnp.floating)):
         raise ValueError(f"{who}: products must be a floating dtype, got {products!r}.")
-    rows = [tuple(row) if isinstance(row, (tuple, list)) else row for row in coefficients]
-    if not rows or not all(isinstance(row, tuple) and len(row) == 3 for row in rows):
+    rows = [_lists(row) for row in given]
+    if not rows or not all(isinstance(row, (tuple, list)) and len(row) == 3 for row in rows):
         raise ValueError(
             f"{who}: ns_coeffs must be a table with one row (a, b, c) for each step, got {coefficients!r}."
         )
     return tuple((float(a), float(b), float(c)) for a, b, c in rows)
+
+
+def _lists(x: Any) -> Any:
+    """Return an array as lists of numbers, and anything else as it is."""
+    return np.asarray(x).tolist() if isinstance(x, (np.ndarray, jax.Array)) else x

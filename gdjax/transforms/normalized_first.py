@@ -1,7 +1,6 @@
 """Divide by the root of past squares first and average afterwards: LaProp, ADOPT."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +8,7 @@ import optax
 
 from gdjax import tree
 from gdjax.transforms.moments import adam_state, after, by_root, corrected, mean, mean_squares, means, squarable
-from gdjax.value import Decay, NonNegative, transform
+from gdjax.value import AccumulatorDType, Decay, NonNegative, transform
 
 
 @transform(elementwise=True)
@@ -18,7 +17,7 @@ def scale_by_laprop(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: AccumulatorDType = None,
 ):
     r"""Average gradients that were each divided by the root of the mean of squares up to them.
 
@@ -64,7 +63,7 @@ def scale_by_adopt(
     b1: Decay = 0.9,
     b2: Decay = 0.9999,
     eps: NonNegative = 1e-6,
-    mu_dtype: Any = None,
+    mu_dtype: AccumulatorDType = None,
     *,
     nesterov: bool = False,
     use_clipping: bool = True,

@@ -14,7 +14,7 @@ from gdjax.linalg.whitening import Factors, balanced, nearer_to_white, whitened
 from gdjax.matrices import Layout
 from gdjax.squares import shrunk
 from gdjax.transforms.moments import corrected, means
-from gdjax.value import Decay, Interval, Positive, Scalar, ScalarOrSchedule, transform
+from gdjax.value import AccumulatorDType, Decay, Interval, Positive, Scalar, ScalarOrSchedule, transform
 from gdjax.value.diagnose import require_count
 from gdjax.value.schedule import at
 
@@ -44,7 +44,7 @@ def scale_by_psgd_kron(
     precond_lr: Annotated[Scalar, Interval("(0, 1)")] = 0.1,
     precond_init_scale: Positive = 1.0,
     max_rms: Positive = 1.1,
-    mu_dtype: Any = None,
+    mu_dtype: AccumulatorDType = None,
     max_size_triangular: int = 8192,
     max_skew_triangular: int | None = None,
     seed: int = 0,

@@ -19,7 +19,7 @@ from gdjax.transforms.moments import (
     squarable,
     square,
 )
-from gdjax.value import Decay, NonNegative, WeightDecay, at, transform
+from gdjax.value import AccumulatorDType, Decay, NonNegative, WeightDecay, at, transform
 from gdjax.value.diagnose import require_params
 
 
@@ -138,7 +138,7 @@ def scale_by_novograd(
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
     weight_decay: WeightDecay = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: AccumulatorDType = None,
     axis_name: Any = None,
 ):
     r"""Momentum over gradients each divided by the running norm of its leaf.

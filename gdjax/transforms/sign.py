@@ -1,6 +1,6 @@
 """Keep the direction of every number and forget its size."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ import optax
 
 from gdjax import tree
 from gdjax.transforms.moments import means
-from gdjax.value import Decay, Interval, Scalar, stateless, transform
+from gdjax.value import AccumulatorDType, Decay, Interval, Scalar, stateless, transform
 
 
 @transform(elementwise=True)
@@ -28,7 +28,7 @@ def scale_by_sign():
 def scale_by_lion(
     b1: Decay = 0.9,
     b2: Annotated[Scalar, Interval("(0, 1)")] = 0.99,
-    mu_dtype: Any = None,
+    mu_dtype: AccumulatorDType = None,
     *,
     mode: Literal["hard", "smooth", "refined"] = "hard",
     smooth_beta: float = 1.0,

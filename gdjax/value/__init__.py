@@ -11,6 +11,7 @@ from gdjax.value.parsing import ParseError as ParseError
 from gdjax.value.parsing import parse as parse
 from gdjax.value.schedule import Schedule as Schedule
 from gdjax.value.schedule import at as at
+from gdjax.value.slots import AccumulatorDType as AccumulatorDType
 from gdjax.value.slots import Decay as Decay
 from gdjax.value.slots import Interval as Interval
 from gdjax.value.slots import LearningRate as LearningRate

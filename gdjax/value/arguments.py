@@ -82,6 +82,8 @@ def static(argument: Any, slot: Slot) -> Any:
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(argument)):
         raise TypeError(f"{slot.name} shapes the program and cannot be traced, got {brief(argument)}")
     argument = _own(argument)
+    if slot.name == "axis_name" and isinstance(argument, list):
+        argument = tuple(argument)
     if slot.flag and not isinstance(argument, bool):
         raise TypeError(f"{slot.name} must be True or False, got {brief(argument)}")
     try:
@@ -92,7 +94,7 @@ def static(argument: Any, slot: Slot) -> Any:
         raise TypeError(f"{slot.name} must be {slot.must}, got {brief(argument)}{_way_to_kind(argument, slot.must)}")
     if slot.interval is not None and type(argument) is int and not slot.interval.holds(argument):
         raise ValueError(f"{slot.name} must lie in {slot.interval.text}, got {argument}")
-    if slot.name in ACCUMULATED and argument is not None:
+    if slot.accumulator and argument is not None:
         _require_inexact(argument, slot)
     return argument
 
@@ -101,10 +103,6 @@ def _require_inexact(dtype: Any, slot: Slot) -> None:
     """Refuse the dtype of an accumulator that is an integer's."""
     if not jnp.issubdtype(dtype := jnp.dtype(dtype), jnp.inexact):
         raise ValueError(f"{slot.name} must be a floating or complex dtype, got {dtype.name}")
-
-
-ACCUMULATED = {"accumulator_dtype", "dtype_momentum", "mu_dtype", "nu_dtype", "param_dtype", "state_dtype"}
-"""Parameters that name the dtype of a running sum or mean."""
 
 
 def require_dtype(who: str, name: str, argument: Any) -> None:

@@ -80,12 +80,6 @@ def require_count(who: str, name: str, number: Any) -> None:
         raise ValueError(f"{who}: {name} must be at most {MAX_COUNT:,}, for counts are int32, got {text(number)}.")
 
 
-def require_integer(who: str, name: str, number: Any) -> None:
-    """Refuse anything but an integer."""
-    if type(number) is not int:
-        raise TypeError(f"{who}: {name} must be an integer, got {_shown(number)}.")
-
-
 def _shown(number: Any) -> str:
     return text(number) if type(number) is int else repr(number)[:80]  # text hides that an integer is NumPy's
 

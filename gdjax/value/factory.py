@@ -61,7 +61,7 @@ class Factory(Generic[P, V]):
     @functools.cached_property
     def slots(self) -> Mapping[str, Slot]:
         """The parameters by name, in order."""
-        found = slots(self.signature, self.static, self._ranges())
+        found = slots(self.signature, self.static, self._ranges(), self._accumulators())
         if unknown := self.static - found.keys():
             raise ValueError(f"{self.__name__}: no parameter {sorted(unknown)} to be static among {list(found)}.")
         if taken := sorted(name for name in found if hasattr(self.kind, name)):
@@ -149,6 +149,10 @@ class Factory(Generic[P, V]):
     def _ranges(self) -> Mapping[str, Interval]:
         """Return ranges of parameters whose annotations have none: by default there are no such ranges."""
         return {}
+
+    def _accumulators(self) -> frozenset[str]:
+        """Return the names of dtypes of accumulators whose annotations do not say so: by default there are none."""
+        return frozenset()
 
     def _usage(self) -> str:
         return f"{self.__name__}{bare(self.signature)}"
@@ -331,7 +335,9 @@ def lift(
 
 
 _MASKS = ("mask", "weight_decay_mask")
-"""Parameters of lifted factories that choose leaves."""
+"""Parameters of Optax's factories that choose leaves."""
+_ACCUMULATORS = frozenset({"accumulator_dtype", "mu_dtype"})
+"""Parameters of Optax's factories that are dtypes of accumulators."""
 
 
 class Lifted(Factory[P, GradientTransform]):
@@ -340,24 +346,30 @@ class Lifted(Factory[P, GradientTransform]):
     def _ranges(self) -> Mapping[str, Interval]:
         """Return the ranges of Optax's names; a `scale_by_` transform takes any learning rate."""
         free = {"learning_rate"} if self.__name__.startswith("scale_by_") else set()
-        of_optax = getattr(self.function, "__module__", "").startswith("optax.")
-        own = RANGES_OF.get(self.__name__, {}) if of_optax else {}
+        own = RANGES_OF.get(self.__name__, {}) if self._of_optax else {}
         return {name: interval for name, interval in RANGES.items() if name not in free} | own
+
+    def _accumulators(self) -> frozenset[str]:
+        return _ACCUMULATORS if self._of_optax else frozenset()
+
+    @functools.cached_property
+    def _of_optax(self) -> bool:
+        """Return whether the function is Optax's own, in which a name means one thing."""
+        return getattr(self.function, "__module__", "").startswith("optax.")
 
     @property
     def _runs(self) -> Callable[..., Any]:
         """Optax's own, or the same in the range of float32."""
         return IN_RANGE.get(self.function, self.function)
 
-    def _kept(self, slot: Slot, argument: Any) -> Any:
-        if slot.must == "an integer" and isinstance(argument, float):
-            raise TypeError(f"{self.__name__}: {slot.name} must be an integer, got {argument!r}.")
-        return super()._kept(slot, argument)
-
     def run(self, arguments: Mapping[str, Any]) -> Any:
         """Run the body; its functions take no notice of Explicit axes, and masks may be patterns."""
-        masks = [name for name in arguments if name in _MASKS and arguments[name] is not None]
-        of_paths = {name: tree.selector(self.__name__, arguments[name], name) for name in masks}
+        masks = {name: arguments[name] for name in _MASKS if arguments.get(name) is not None}
+        of_paths = {
+            name: tree.selector(self.__name__, mask, name)
+            for name, mask in masks.items()
+            if self._of_optax or isinstance(mask, str)
+        }
         try:
             return automatic(self._body, {**arguments, **of_paths})
         except (TypeError, ValueError) as error:  # in Optax's words, which do not say whose argument it is

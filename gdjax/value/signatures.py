@@ -13,7 +13,12 @@ import optax
 from gdjax.value.printing import text
 from gdjax.value.slots import Scalar, ScalarOrSchedule
 
-_SHORT = {ScalarOrSchedule: "ScalarOrSchedule", jax.typing.ArrayLike: "ArrayLike", Scalar: "Scalar"}
+_SHORT = {
+    ScalarOrSchedule: "ScalarOrSchedule",
+    jax.typing.ArrayLike: "ArrayLike",
+    jax.typing.DTypeLike: "DTypeLike",
+    Scalar: "Scalar",
+}
 """Unions that have a name, the larger ones first."""
 _RECURSIVE = (collections.abc.Iterable, collections.abc.Mapping)
 """Parts of Chex's recursive type of a tree."""

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import DTypeLike
 
 from gdjax.concrete import known
 from gdjax.value.base import Value
@@ -55,13 +56,17 @@ LearningRate = Annotated[ScalarOrSchedule, Interval("[0, inf)")]
 Momentum = Annotated[Scalar, Interval("[0, 1]")]
 WeightDecay = Annotated[ScalarOrSchedule, Interval("[0, inf)")]
 
+_ACCUMULATOR = "the dtype of an accumulator"
+AccumulatorDType = Annotated[Any, _ACCUMULATOR]
+"""The dtype of a running sum or mean: a floating or complex one, or `None`."""
+
 
 KINDS: Mapping[str, Callable[[Any], bool]] = {
     "a dtype": lambda x: _is_dtype(x),
     "a function": callable,
     "a string": lambda x: isinstance(x, str),
-    "an integer": lambda x: isinstance(x, (int, float)),  # a number that is none, the bodies refuse in better words
-    "hashable": lambda x: isinstance(x, Hashable),
+    "an integer": lambda x: isinstance(x, int) and not isinstance(x, bool),
+    "the name of an axis, or a tuple of names": lambda x: isinstance(x, Hashable),
 }
 """Tests of what shapes the program, by what it must be."""
 
@@ -89,6 +94,8 @@ class Slot:
     """Of what is no leaf: the kind that it must have, one of `KINDS`, or empty."""
     optional: bool = False
     """Of what is no leaf: whether it may be `None`."""
+    accumulator: bool = False
+    """Of what is no leaf: whether it is the dtype of an accumulator, and so no integer's."""
     interval: Interval | None = None
     several: bool = False
     """True if it takes any number of arguments."""
@@ -189,7 +196,10 @@ RANGES_OF = {
 
 
 def slots(
-    signature: inspect.Signature, static: frozenset[str], ranges: Mapping[str, Interval] = MappingProxyType({})
+    signature: inspect.Signature,
+    static: frozenset[str],
+    ranges: Mapping[str, Interval] = MappingProxyType({}),
+    accumulators: frozenset[str] = frozenset(),
 ) -> OrderedDict[str, Slot]:
     """Read the slots of a signature.
 
@@ -197,42 +207,63 @@ def slots(
       signature: the signature of a factory.
       static: parameters that are no leaves, whatever their annotation.
       ranges: intervals by name, for parameters whose annotation has none.
+      accumulators: names of parameters that are dtypes of accumulators, whatever their annotation.
     """
     found = OrderedDict((p.name, _slot(p, p.name in static, ranges)) for p in signature.parameters.values())
     several = [p.name for p in signature.parameters.values() if p.kind is inspect.Parameter.VAR_POSITIONAL]
-    return found | {name: dataclasses.replace(found[name], several=True) for name in several}
+    found |= {name: dataclasses.replace(found[name], several=True) for name in several}
+    named = accumulators & found.keys()
+    return found | {name: dataclasses.replace(found[name], must="a dtype", accumulator=True) for name in named}
 
 
 def _slot(parameter: inspect.Parameter, static: bool, ranges: Mapping[str, Interval]) -> Slot:
     if (kind := _own_kind(parameter.annotation)) and not static:
         return Slot(parameter.name, leaf=True, kind=kind)
     takes = frozenset(_kinds(parameter.annotation))
+    notes = tuple(_notes(parameter.annotation))
+    interval = next((note for note in notes if isinstance(note, Interval)), ranges.get(parameter.name))
     if static or not takes & _LEAVES or "other" in takes:
         flag, must = parameter.annotation is bool, _must(parameter)
-        optional = parameter.default is None or types.NoneType in get_args(parameter.annotation)
-        interval = ranges.get(parameter.name) if must == "an integer" else None
-        return Slot(parameter.name, leaf=False, flag=flag, must=must, optional=optional, interval=interval)
-    notes = (note for note in _notes(parameter.annotation) if isinstance(note, Interval))
-    interval = next(notes, ranges.get(parameter.name))
+        optional = parameter.default is None or types.NoneType in _members(parameter.annotation)
+        return Slot(
+            parameter.name,
+            leaf=False,
+            flag=flag,
+            must=must,
+            optional=optional,
+            accumulator=_ACCUMULATOR in notes,
+            interval=interval if must == "an integer" else None,
+        )
     takes |= {"none"} if parameter.default is None else set()
     return Slot(parameter.name, leaf=True, takes=takes, interval=interval)
 
 
 def _must(parameter: inspect.Parameter) -> str:
-    """Return the kind of what is no leaf, if its annotation and its name say one."""
+    """Return the kind of what is no leaf, if its annotation says one, or its name where that says nothing."""
     if parameter.name == "axis_name":
-        return "hashable"
-    if "dtype" in parameter.name or parameter.name == "products":
+        return "the name of an axis, or a tuple of names"
+    members = [member for member in _members(parameter.annotation) if member is not types.NoneType]
+    of_any = parameter.name.endswith("dtype") and members in ([Any], [inspect.Parameter.empty])
+    if of_any or _ACCUMULATOR in _notes(parameter.annotation) or set(get_args(DTypeLike)) <= {*members}:
         return "a dtype"
-    members = get_args(parameter.annotation) if get_origin(parameter.annotation) in _UNIONS else [parameter.annotation]
-    kinds = {_kind(member) for member in members if member is not types.NoneType}
+    kinds = {_kind(member) for member in members}
     return kinds.pop() if len(kinds) == 1 else ""
+
+
+def _members(annotation: Any) -> list[Any]:
+    """Return the members of a union, or the annotation alone, without what `Annotated` adds."""
+    if get_origin(annotation) is Annotated:
+        return _members(get_args(annotation)[0])
+    if get_origin(annotation) in _UNIONS:
+        return [member for part in get_args(annotation) for member in _members(part)]
+    return [annotation]
 
 
 def _kind(annotation: Any) -> str:
     if annotation is int:
         return "an integer"
-    if annotation is str or get_origin(annotation) is Literal:
+    strings = get_origin(annotation) is Literal and all(isinstance(x, str) for x in get_args(annotation))
+    if annotation is str or strings:
         return "a string"
     protocol = isinstance(annotation, type) and getattr(annotation, "_is_protocol", False)
     is_function = get_origin(annotation) is collections.abc.Callable or (protocol and "__call__" in vars(annotation))
@@ -272,7 +303,10 @@ def _kinds(annotation: Any) -> Iterator[str]:
         yield "none"
     elif annotation is Ellipsis:
         return
-    elif annotation is str or origin is Literal:
+    elif origin is Literal:
+        for argument in arguments:
+            yield from _kinds(type(argument))
+    elif annotation is str:
         yield "str"
     elif not isinstance(annotation, type):
         yield "other"

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import axes, tree
-from gdjax.value import Interval, ScalarOrSchedule, at, transform
+from gdjax.value import AccumulatorDType, Interval, ScalarOrSchedule, at, transform
 from gdjax.value.traits import reduced_over, refuse_examples, takers
 
 
@@ -30,7 +30,7 @@ class AccumulateState(NamedTuple):
 def accumulate(
     inner: optax.GradientTransformation,
     every: Annotated[ScalarOrSchedule, Interval("[1, inf)")],
-    accumulator_dtype: Any = None,
+    accumulator_dtype: AccumulatorDType = None,
 ):
     r"""Take one step of the mean of $k$ gradients, and none in between.
 

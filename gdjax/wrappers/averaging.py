@@ -8,7 +8,7 @@ import optax
 
 from gdjax import tree
 from gdjax.transforms.moments import below_one, corrected, mean, means
-from gdjax.value import Decay, Interval, Scalar, transform
+from gdjax.value import AccumulatorDType, Decay, Interval, Scalar, transform
 from gdjax.value.diagnose import require_params
 
 
@@ -25,7 +25,7 @@ class ParamsEmaState(NamedTuple):
 
 
 @transform(any_dtype=False, parts=True)
-def params_ema(inner: optax.GradientTransformation, decay: Decay = 0.999, accumulator_dtype: Any = None):
+def params_ema(inner: optax.GradientTransformation, decay: Decay = 0.999, accumulator_dtype: AccumulatorDType = None):
     r"""Average the parameters along the way: $e \leftarrow d e + (1 - d) p$; `eval_params` reads $e / (1 - d^t)$.
 
     The mean is of the parameters after every step, whatever was done to them, the first ones left out. They are taken

@@ -1,6 +1,6 @@
 """No schedule and no end: a mean of the parameters takes the place of both."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ import optax
 from optax.contrib import ScheduleFreeState
 
 from gdjax import tree
-from gdjax.value import Interval, LearningRate, NonNegative, Scalar, at, transform
+from gdjax.value import AccumulatorDType, Interval, LearningRate, NonNegative, Scalar, at, transform
 from gdjax.value.diagnose import require_params
 
 
@@ -18,7 +18,7 @@ def schedule_free(
     learning_rate: LearningRate,
     b1: Annotated[Scalar, Interval("(0, 1]")] = 0.9,
     weight_lr_power: NonNegative = 2.0,
-    state_dtype: Any = None,
+    state_dtype: AccumulatorDType = None,
 ):
     r"""Descend from points $y$ between where the base optimizer is, $z$, and the mean of where it was, $x$.
 

@@ -460,6 +460,11 @@ READ += [
     ),
     (lambda: gd.lbfgs(0.1, "a"), TypeError, "lbfgs: memory_size must be an integer, got 'a'"),
     (lambda: gd.lbfgs(0.1, 2.5), TypeError, "lbfgs: memory_size must be an integer, got 2.5"),
+    (lambda: gd.soap(0.1, max_dim=2.5), TypeError, "soap: max_dim must be an integer, got 2.5"),
+    (lambda: gd.packed(OTHER, below=True), TypeError, "packed: below must be an integer, got True"),
+    (lambda: gd.lamb(0.1, axis_name={}), TypeError, "axis_name must be the name of an axis, or a tuple of names, got"),
+    (lambda: gd.sophia(0.1, mu_dtype="int8"), ValueError, "sophia: mu_dtype must be a floating or complex dtype"),
+    (lambda: gd.muon(0.1, ns_coeffs=np.ones((2, 2))), ValueError, "must be a table with one row (a, b, c) for each"),
     (lambda: gd.galore(0.1, rank=-2), ValueError, "galore: `rank` must be positive, got -2"),
     (
         lambda: gd.schedule_free(OTHER, 0.1, state_dtype=3.7),
