@@ -319,6 +319,7 @@ from gdjax.tree_utils import bias_correction as bias_correction
 from gdjax.tree_utils import update_infinity_moment as update_infinity_moment
 from gdjax.tree_utils import update_moment as update_moment
 from gdjax.tree_utils import update_moment_per_elem_norm as update_moment_per_elem_norm
+from gdjax.value import AccumulatorDType as AccumulatorDType
 from gdjax.value import Decay as Decay
 from gdjax.value import Factory as Factory
 from gdjax.value import GradientTransform as GradientTransform

@@ -70,8 +70,8 @@ NAMES = {
     """,
     "tree_utils": "bias_correction update_infinity_moment update_moment update_moment_per_elem_norm",
     "value": """
-        Decay Factory GradientTransform Interval LearningRate Momentum NonNegative ParseError Positive Rate Scalar
-        ScalarOrSchedule Schedule WeightDecay expand lift schedule stack transform
+        AccumulatorDType Decay Factory GradientTransform Interval LearningRate Momentum NonNegative ParseError Positive
+        Rate Scalar ScalarOrSchedule Schedule WeightDecay expand lift schedule stack transform
     """,
     "wrappers": """
         MultiSteps accumulate apply_if_finite cautious eval_params inject_hyperparams inject_stateful_hyperparams

@@ -176,6 +176,7 @@ def free(
     products: Any = 2,
     mask: Any = None,
     lower_bound: gd.Scalar = 0.0,
+    kept: gd.AccumulatorDType = None,
 ):
     return gd.identity()
 
@@ -184,8 +185,13 @@ def test_a_factory_of_ones_own_gives_names_a_meaning_of_its_own():
     tx = free(order=2, state_dtype=jnp.int8, keep_dtype=False, products=5)
     assert tx.arguments["products"] == 5
     assert gd.maximize(tx).init(0.0) == gd.maximize(gd.identity()).init(0.0)
-    for arguments, error in (({"n": 0}, ValueError), ({"n": 2.5}, TypeError), ({"n": True}, TypeError)):
-        with pytest.raises(error, match="free: n must"):
+    for arguments, error in (
+        ({"n": 0}, ValueError),
+        ({"n": 2.5}, TypeError),
+        ({"n": True}, TypeError),
+        ({"kept": "int8"}, ValueError),
+    ):
+        with pytest.raises(error, match=f"free: {next(iter(arguments))} must"):
             free(**arguments)
 
 
