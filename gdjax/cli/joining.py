@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import jax
 
-from gdjax.cli import signals, watcher
+from gdjax.cli import ports, signals, watcher
 from gdjax.cli.group import Group
 from gdjax.cli.ports import Coordinator, require_port
 from gdjax.cli.status import InputError, Status
@@ -66,7 +66,8 @@ def joined(group: Group, signals: signals.Watch) -> Iterator[Joined]:
     if group.coordinator is not None:
         require_port(Coordinator(group.coordinator), first=group.process == 0)
     elif launched := _launched():
-        require_port(Coordinator(launched[0], by_flag=False), first=launched[1] == 0)
+        variable = ports.ADDRESS if ports.ADDRESS in os.environ else ports.PORT
+        require_port(Coordinator(launched[0], variable), first=launched[1] == 0)
     known = {} if group.coordinator is None else {"cluster_detection_method": "deactivate"}
     # SIGTERM is the descent's, which ends all processes at one step; JAX's own service would swallow it
     jax.config.update("jax_enable_preemption_service", False)
@@ -93,10 +94,13 @@ def joined(group: Group, signals: signals.Watch) -> Iterator[Joined]:
 
 
 def _launched() -> tuple[str, int] | None:
-    """Return where JAX would find process 0 by a launcher's variables, and the index of this; `None` if unknown."""
+    """Return the coordinator address and the index of this process that JAX derives from a launcher's variables.
+
+    `None` if they are unknown.
+    """
     with contextlib.suppress(Exception):  # JAX's own, which may move or fail; `initialize` then tells why
         cluster = importlib.import_module("jax._src.clusters").ClusterEnv
-        address = os.environ.get("JAX_COORDINATOR_ADDRESS")
+        address = os.environ.get(ports.ADDRESS)
         told = cluster.auto_detect_unset_distributed_params(address, None, None, None, None, 300)
         if isinstance(told[0], str) and isinstance(told[2], int) and re.fullmatch(r".+:\d{1,5}", told[0]):
             return told[0], told[2]

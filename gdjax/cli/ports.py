@@ -18,6 +18,8 @@ PATIENCE = 5.0
 """Seconds for which another program must hold a port before the run is refused."""
 QUIET = 10.0
 """Seconds after which a process says that it waits."""
+ADDRESS, PORT = "JAX_COORDINATOR_ADDRESS", "JAX_COORDINATOR_PORT"
+"""Variables of JAX for what runs under a launcher; the second has no effect where the first is set."""
 WAIT = 300.0
 """Seconds for which a process waits for process 0, as JAX does."""
 
@@ -27,17 +29,20 @@ class Coordinator(NamedTuple):
 
     address: str
     """`HOST:PORT`."""
-    by_flag: bool = True
-    """Whether flags give it; otherwise JAX derives it from the variables of a launcher."""
+    variable: str | None = None
+    """The environment variable that moves it; `None` where a flag gives the address."""
 
     def __str__(self) -> str:
-        return f"--coordinator {self.address}" if self.by_flag else f"the coordinator {self.address} of the launcher"
+        if self.variable is None:
+            return f"--coordinator {self.address}"
+        is_own = self.variable == ADDRESS
+        return f"{ADDRESS}={self.address}" if is_own else f"the coordinator {self.address} of the launcher"
 
     @property
     def way(self) -> str:
         """Return what to do where its port is taken."""
-        way = "give another port" if self.by_flag else "set JAX_COORDINATOR_PORT to another port"
-        return f"{way}, in all processes"
+        ways = {None: "give another port", ADDRESS: f"give another port in {ADDRESS}"}
+        return f"{ways.get(self.variable, f'set {self.variable} to another port')}, in all processes"
 
 
 def require_port(coordinator: Coordinator, *, first: bool) -> None:

@@ -362,6 +362,13 @@ def test_the_other_processes_find_that_the_port_is_not_the_coordinators():
     assert all("in use by something that is not process 0 of this run; give another port" in text for text in ended)
 
 
+def test_a_coordinator_says_what_moves_it():
+    ways = {variable: ports.Coordinator("h:1", variable).way for variable in (None, "JAX_COORDINATOR_ADDRESS")}
+    assert ways[None] == "give another port, in all processes"
+    assert ways["JAX_COORDINATOR_ADDRESS"] == "give another port in JAX_COORDINATOR_ADDRESS, in all processes"
+    assert str(ports.Coordinator("h:1", "JAX_COORDINATOR_ADDRESS")) == "JAX_COORDINATOR_ADDRESS=h:1"
+
+
 @pytest.mark.parametrize("launcher", [False, True], ids=["flags", "SLURM"])
 def test_a_taken_port_ends_all_processes_with_a_sentence(launcher, tmp_path):
     lowest = 61_440  # of the ports that JAX takes for SLURM: by the number of the job, modulo 4,096
