@@ -78,9 +78,19 @@ def train(
     with in_a_sentence(debug):
         if problem is not None and own is not None:
             raise InputError(f"PROBLEM and --problem are the same, got {problem!r} and {own!r}: give one of them.")
-        texts = {"PROBLEM": problem, "--problem": own, "--optimizer": optimizer, "--batch-size": batch_size_}
-        texts |= {"--until": until, "--mesh": mesh, "--data": data, "--out": out, "--config": file}
-        require_given(texts | {"--coordinator": coordinator})
+        texts = {
+            "PROBLEM": problem,
+            "--problem": own,
+            "--optimizer": optimizer,
+            "--batch-size": batch_size_,
+            "--until": until,
+            "--mesh": mesh,
+            "--data": data,
+            "--out": out,
+            "--config": file,
+            "--coordinator": coordinator,
+        }
+        require_given(texts)
         wishes: dict[str, Any] = {
             "problem": problem if own is None else own,
             "optimizer": optimizer,
@@ -93,15 +103,15 @@ def train(
             "data": data and str(Path(data).absolute()),
         }
         given = {name: wish for name, wish in wishes.items() if wish is not None}
-        folder_, file_ = (None if path is None else Path(path) for path in (out, file))
-        config.require_names(folder_, given)
+        run_folder, config_file = (None if path is None else Path(path) for path in (out, file))
+        config.require_names(run_folder, given)
         called = {name: f"--{name.replace('_', '-')}" for name in given}
         if problem is not None:
             called["problem"] = "PROBLEM"
         if resume:
-            folder_ = resumed(folder_, file_)
-            file_ = folder.Run(folder_).config
-        request = Request(given, called, file_, folder_, resume, trust, save_every)
+            run_folder = resumed(run_folder, config_file)
+            config_file = folder.Run(run_folder).config
+        request = Request(given, called, config_file, run_folder, resume, trust, save_every)
         processes = group(coordinator, num_processes, process_id)
         base = None
         with contextlib.nullcontext() if processes.alone else contextlib.suppress(InputError):  # raised later, for all

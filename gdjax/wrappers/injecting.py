@@ -38,10 +38,8 @@ def inject_hyperparams(
     >>> print(tx.init(1.0).hyperparams["learning_rate"])
     0.5
     """
-    static = _static("inject_hyperparams", inner_factory, static_args, hyperparam_dtype)
-    return _checked(
-        "inject_hyperparams", inner_factory, optax.inject_hyperparams(inner_factory, static, hyperparam_dtype)
-    )
+    injects = optax.inject_hyperparams
+    return _injected("inject_hyperparams", injects, inner_factory, static_args, hyperparam_dtype)
 
 
 def inject_stateful_hyperparams(
@@ -60,9 +58,14 @@ def inject_stateful_hyperparams(
     >>> print(tx.init(1.0).hyperparams["learning_rate"])
     0.5
     """
-    who = "inject_stateful_hyperparams"
-    static = _static(who, inner_factory, static_args, hyperparam_dtype)
-    return _checked(who, inner_factory, optax.inject_stateful_hyperparams(inner_factory, static, hyperparam_dtype))
+    injects = optax.inject_stateful_hyperparams
+    return _injected("inject_stateful_hyperparams", injects, inner_factory, static_args, hyperparam_dtype)
+
+
+def _injected(who: str, injects: Callable[..., Any], factory: Any, static_args: Any, dtype: Any) -> Callable[..., Any]:
+    """Call Optax's function of a factory, and check what both are given."""
+    static = _static(who, factory, static_args, dtype)
+    return _checked(who, factory, injects(factory, static, dtype))
 
 
 def _static(who: str, factory: Any, given: Any, dtype: Any) -> set[str]:
