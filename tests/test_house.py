@@ -57,6 +57,12 @@ def imported(file):
             yield from (name.split(".")[1] for name in names if name.startswith("gdjax."))
 
 
+def test_the_guide_lists_the_floors():
+    guide = (PACKAGE.parent / "CONTRIBUTING.md").read_text().split("## The floors")[1]
+    rows = re.findall(r"^\d+\. (.*)$", guide, re.M)
+    assert [sorted(re.findall(r"`(\w+)`", row)) for row in rows] == [sorted(floor) for floor in FLOORS]
+
+
 def test_every_floor_imports_from_those_below_it_alone():
     for file in PACKAGE.rglob("*.py"):
         module = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
