@@ -49,7 +49,7 @@ def selector(who: str, mask: Any, name: str = "mask") -> Any:
     """A mask as `optax.masked` takes it: a regular expression over whole paths becomes a function of the parameters."""
     if not isinstance(mask, str):
         leaves = [] if is_function(mask) else jax.tree.leaves(mask)
-        if any(isinstance(x, str) or (isinstance(x, (int, float)) and x not in (0, 1)) for x in leaves):
+        if any(isinstance(x, str) or (isinstance(x, (int, float, np.generic)) and x not in (0, 1)) for x in leaves):
             raise ValueError(f"{who}: {name} must be a pattern, or a tree or a function of booleans, got {mask!r}.")
         return functools.partial(_masking, who, name, mask)
     try:
@@ -77,7 +77,7 @@ def _masking(who: str, name: str, mask: Any, params: Tree) -> Tree:
         must = f"must be a tree of booleans like the parameters, whose paths are {paths}, or a prefix of it"
         raise ValueError(f"{who}: {name} {must}; its own paths are {of_mask or 'none'}.") from error
     for x in jax.tree.leaves(found):
-        if isinstance(x, str) or jnp.ndim(x) or (isinstance(x, (int, float)) and x not in (0, 1)):
+        if isinstance(x, str) or jnp.ndim(x) or (isinstance(x, (int, float, np.generic)) and x not in (0, 1)):
             raise ValueError(f"{who}: {name} must return booleans, got {x!r:.200}.")
     return jax.tree.map(lambda x: bool(x) if isinstance(x, (int, float, np.generic)) else x, found)
 

@@ -198,7 +198,6 @@ def test_a_run_learns_its_own_schedule():
         (lambda: gd.cosine_onecycle_schedule(10, 1, 1.5), r"cosine_onecycle_schedule: pct_start must lie in \[0, 1\]"),
         (lambda: gd.cosine_onecycle_schedule(10, 1, div_factor=0), r"div_factor must lie in \(0, inf\), got 0.0"),
         (lambda: gd.sgdr_schedule([]), "sgdr_schedule: cosine_kwargs must be a list of dicts"),
-        (lambda: gd.sgdr_schedule(CYCLE), "sgdr_schedule: cosine_kwargs must be a list of dicts"),
         (
             lambda: gd.sgdr_schedule([{**CYCLE, "decay_steps": 1}]),
             "warmup_cosine_decay_schedule: warmup_steps must be less than decay_steps, 1.0, got 2.0",

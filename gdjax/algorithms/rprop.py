@@ -43,6 +43,9 @@ def scale_by_rprop(
       min_step_size: $\Delta_{min}$, in [0, inf).
       max_step_size: $\Delta_{max}$, in (0, inf], at least $\Delta_{min}$.
 
+    Raises:
+      ValueError: if `min_step_size` is greater than `max_step_size`.
+
     >>> import gdjax as gd
     >>> tx = gd.scale_by_rprop(0.1)
     >>> state = tx.init(0.0)
@@ -113,6 +116,9 @@ def rprop(
     Args:
       learning_rate: the first step size, in (0, inf]; not a schedule.
       eta_minus, eta_plus, min_step_size, max_step_size: as in `scale_by_rprop`.
+
+    Raises:
+      ValueError: if `min_step_size` is greater than `max_step_size`.
 
     >>> import gdjax as gd
     >>> tx = gd.rprop(0.1)

@@ -48,7 +48,9 @@ def partition(
             if label not in transforms:
                 where = f" at {path!r}" if path else ""
                 known = tree.listed([*transforms])
-                raise ValueError(f"partition: param_labels must be of the labels {known}, got {label!r}{where}.")
+                raise ValueError(
+                    f"partition: every label of param_labels must be one of {known}, got {label!r}{where}."
+                )
         return found
 
     return optax.partition({**transforms}, labels, mask_compatible_extra_args=mask_compatible_extra_args)

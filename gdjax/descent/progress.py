@@ -36,6 +36,7 @@ class Progress(NamedTuple):
 
 
 Callback = Callable[[Progress], Any]
+"""A function that `fit` calls with the progress after every dispatch."""
 
 
 class Pace:

@@ -85,13 +85,15 @@ def _require_problem(module: ModuleType, inside: str) -> None:
     found = re.match(r"\s*([^\W\d]\w*)\s*(?:\(|$)", inside)
     if found is None or found[1] in factories() or _makes_problems(own := vars(module).get(found[1])):
         return
-    must = "a function under @gd.problem that returns gd.problems.Parts(init=..., loss=...), or what one made"
+    must = (
+        "a function decorated with @gd.problem that returns gd.problems.Parts(init=..., loss=...), or what it returned"
+    )
     there = [name for name, x in vars(module).items() if isinstance(x, Problem) or _makes_problems(x)]
     if own is None and nearest(found[1], there):
         return  # a slip, which the reader of the text tells
     without = "the function itself, without @gd.problem" if inspect.isfunction(own) else f"a {type(own).__name__}"
     got = "nothing of that name in it" if own is None else without
-    raise ParseError(f"{module.__name__}:{found[1]} must be a problem, {must}; there is {got}")
+    raise ParseError(f"{module.__name__}:{found[1]} must be a problem: {must}; got {got}")
 
 
 def _parsed(text: str, own: Factories) -> Problem:

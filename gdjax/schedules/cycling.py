@@ -110,7 +110,7 @@ def sgdr_schedule(cosine_kwargs: Iterable[Mapping[str, Number]]):
       cosine_kwargs: of each cycle the arguments of `warmup_cosine_decay_schedule`, at least one.
 
     Raises:
-      TypeError: if a cycle lacks an argument, or has an unknown one.
+      TypeError: if `cosine_kwargs` is no list of dicts, or a cycle lacks an argument or has an unknown one.
       ValueError: if there is no cycle.
 
     >>> import gdjax as gd
@@ -119,9 +119,12 @@ def sgdr_schedule(cosine_kwargs: Iterable[Mapping[str, Number]]):
     >>> print([round(float(rate(step)), 3) for step in (0, 10, 60, 110, 120, 220)])
     [0.0, 1.0, 0.5, 0.0, 1.0, 0.0]
     """
-    if not (isinstance(cosine_kwargs, (list, tuple)) and cosine_kwargs):
+    is_list = isinstance(cosine_kwargs, (list, tuple))
+    if not is_list or not cosine_kwargs:
         must = "must be a list of dicts, one for each cycle and at least one"
-        raise ValueError(f"sgdr_schedule: cosine_kwargs {must}, got {brief(cosine_kwargs)}.")
+        raise (ValueError if is_list else TypeError)(
+            f"sgdr_schedule: cosine_kwargs {must}, got {brief(cosine_kwargs)}."
+        )
     if strange := [kwargs for kwargs in cosine_kwargs if not isinstance(kwargs, Mapping)]:
         must = "must be dicts of the arguments of warmup_cosine_decay_schedule"
         raise TypeError(f"sgdr_schedule: cosine_kwargs {must}, got {brief(strange[0])}.")

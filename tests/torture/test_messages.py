@@ -353,6 +353,12 @@ READ += [
         "huber_loss: delta must be at least",
     ),
     (lambda: gd.masked(OTHER, lambda p: 2).init(PARAMS), ValueError, "masked: mask must return booleans, got 2"),
+    (
+        lambda: gd.masked(OTHER, lambda p: np.float32(0.5)).init(PARAMS),
+        ValueError,
+        "must return booleans, got np.float",
+    ),
+    (lambda: gd.masked(OTHER, {"b": 1, "w": np.int64(3)}), ValueError, "masked: mask must be a pattern, or a tree"),
     (lambda: gd.sgd(0.1, accumulator_dtype="float33"), TypeError, "accumulator_dtype must be a dtype, got 'float33'"),
     (lambda: gd.sharding.of_state(PARAMS, ADAMW), TypeError, "sharding.of_state: tx must be an optimizer"),
 ]
@@ -367,7 +373,7 @@ READ += [
     (
         lambda: gd.partition({"a": OTHER}, {"b": "a", "w": "c"}).init(PARAMS),
         ValueError,
-        "partition: param_labels must be of the labels 'a', got 'c' at 'w'",
+        "partition: every label of param_labels must be one of 'a', got 'c' at 'w'",
     ),
     (lambda: gd.inject_hyperparams(ADAMW), TypeError, "give the factory itself, uncalled: inject_hyperparams(adamw)"),
     (
@@ -477,6 +483,7 @@ READ += [
         TypeError,
         "boundaries_and_scales must be a dict of scales by bound",
     ),
+    (lambda: gd.sgdr_schedule({}), TypeError, "sgdr_schedule: cosine_kwargs must be a list of dicts, one for each"),
     (
         lambda: gd.sgdr_schedule([3.0]),
         TypeError,
