@@ -101,7 +101,7 @@ def unblocked(x, like):
 
 
 def _owned_rows(leaves, flags, size):
-    """For each block that each member owns: is it of one of some leaves?"""
+    """Return, for every member and each block it owns, whether the block belongs to a flagged leaf."""
     rows = np.concatenate([np.full(_rows(x), flag) for x, flag in zip(leaves, flags, strict=True)])
     return _filled(rows, size * _share(leaves, size)).reshape(size, -1, 1)
 

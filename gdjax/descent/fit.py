@@ -57,7 +57,7 @@ def fit(
 
     Every step is $\theta \leftarrow \theta + \mathrm{tx}(\nabla \ell(\theta; \text{batch}))$. Many are one dispatch;
     how many follows the clock, and changes no number. A step whose loss or gradient is not finite changes nothing but
-    the count, and ends the descent (`stop.nonfinite` bears several): what was saved before it stays the newest, if
+    the count, and ends the descent (`stop.nonfinite(n)` tolerates n): what was saved before it stays the newest, if
     anything was. The arrays given stay as they are.
 
     Args:

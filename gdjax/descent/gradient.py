@@ -135,7 +135,7 @@ def _many(
     """Return the mean over the parts of a batch, summed in float32 or wider; this member's share is in the gradient."""
     number = jax.tree.leaves(parts)[0].shape[0]
     of_parts = None if shares is None else shares.parts
-    power = 0.5 ** (number - 1).bit_length()  # the sum stays in the range of its terms; it changes no bit
+    power = 0.5 ** (number - 1).bit_length()  # a power of two: exact, and the sum stays in the range of its terms
 
     def add(carry, part):
         total, extra = carry

@@ -59,10 +59,10 @@ class Criterion:
     """Why it is met, on the host; `None` where it is not."""
     watched: frozenset[str] = dataclasses.field(compare=False)
     """The names that it must see."""
-    bears: bool = dataclasses.field(default=False, compare=False)
-    """Whether it says how many steps that are not finite are borne."""
+    tolerates: bool = dataclasses.field(default=False, compare=False)
+    """Does it set how many non-finite steps are tolerated?"""
     made_by: tuple[Callable[..., Any], tuple[Any, ...]] | None = dataclasses.field(default=None, compare=False)
-    """A function and arguments that make it again, as which it is pickled; `None` to pickle its own functions."""
+    """The call that makes it again, used for pickling; `None` pickles its own functions."""
 
     def __or__(self, other: "Criterion") -> "Criterion":
         _require_criterion("|", other)
@@ -210,7 +210,7 @@ def seconds(number: float) -> Criterion:
 def nonfinite(patience: int = 1) -> Criterion:
     """End after steps in a row whose loss or gradient is not finite; such a step changes nothing but the count.
 
-    Every descent ends after one of them, unless its criterion says how many it bears.
+    Every descent ends after one of them, unless its criterion says how many it tolerates.
 
     Args:
       patience: how many in a row, at least 1.
@@ -233,14 +233,14 @@ def nonfinite(patience: int = 1) -> Criterion:
         return (Stopped.NONFINITE, words + in_a_row) if state[0] >= patience else None
 
     met, none = (lambda state: state[0] >= patience), frozenset[str]()
-    return Criterion(f"nonfinite({patience})", init, update, met, because, none, bears=True)
+    return Criterion(f"nonfinite({patience})", init, update, met, because, none, tolerates=True)
 
 
 def guarded(stop: Criterion | None) -> Criterion:
     """A criterion that ends a descent on what is not finite, unless it says something of that itself."""
     if stop is None:
         return nonfinite()
-    return stop if stop.bears else nonfinite() | stop
+    return stop if stop.tolerates else nonfinite() | stop
 
 
 def _require_number(who: str, name: str, number: Any) -> None:
@@ -292,5 +292,5 @@ def _both(text: str, one: Criterion, other: Criterion, together: Any, because: A
         met=lambda state: together(one.met(state[0]), other.met(state[1])),
         because=because,
         watched=one.watched | other.watched,
-        bears=one.bears or other.bears,
+        tolerates=one.tolerates or other.tolerates,
     )

@@ -124,9 +124,9 @@ class Layout(NamedTuple):
             before = [()] * len(worked) if stateless else kept
             done = [self._worked(f, *of) for of in zip(worked, before, own, strict=True)]
             if any(of_absent):
-                left = _numbers_of(found, of_absent, axes.size(self.axis_name))
+                left = _flags_by_number(found, of_absent, axes.size(self.axis_name))
                 of_pieces = zip(worked, before, done, strict=True)
-                done = [(moved, _unless(left, piece, old, new)) for piece, old, (moved, new) in of_pieces]
+                done = [(moved, _keep_absent(left, piece, old, new)) for piece, old, (moved, new) in of_pieces]
             results = returned(made, share, [result for result, _ in done], self.axis_name)
             return taken_apart(made, found, results, all_leaves[0]), tuple(after for _, after in done)
 
@@ -237,18 +237,18 @@ def _flat(values: Any) -> tuple[list[str], list[jax.Array], Any]:
     return paths, [jnp.asarray(x) for x in leaves], treedef
 
 
-def _numbers_of(found: Mapping[int, Matrices], leaves: Sequence[bool], members: int) -> np.ndarray:
-    """For each matrix by its number: is it of one of some leaves?"""
+def _flags_by_number(found: Mapping[int, Matrices], flags: Sequence[bool], members: int) -> np.ndarray:
+    """Return, by matrix number, whether the matrix belongs to a flagged leaf."""
     most = max((own.first + own.view.sizes()[0] * members for own in found.values()), default=0)
-    flags = np.zeros(most, bool)
+    by_number = np.zeros(most, bool)
     for leaf, own in found.items():  # in the order of their numbers
-        flags[own.first :] = leaves[leaf]
-    return flags
+        by_number[own.first :] = flags[leaf]
+    return by_number
 
 
-def _unless(some: np.ndarray, piece: Piece, before: Any, after: Any) -> Any:
-    """Return what was kept of some matrices before, and of the others after."""
-    own = jnp.asarray(some)[piece.numbers]
+def _keep_absent(absent: np.ndarray, piece: Piece, before: Any, after: Any) -> Any:
+    """Return the state of a piece after a step, in which matrices without an update keep what they had."""
+    own = jnp.asarray(absent)[piece.numbers]
 
     def of(x: jax.Array, new: jax.Array) -> jax.Array:
         rows = jnp.repeat(own, len(x) // piece.number)

@@ -69,7 +69,7 @@ def with_room(total):
 
 def _clipped(g, bound):
     if not jnp.iscomplexobj(g):
-        return jax.lax.clamp(g.dtype.type(-bound), g, g.dtype.type(bound))  # one operation, jnp.clip is a call of six
+        return jax.lax.clamp(g.dtype.type(-bound), g, g.dtype.type(bound))  # one operation; jnp.clip traces six
     size, bound = jnp.maximum(jnp.abs(g.real), jnp.abs(g.imag)), bound / math.sqrt(2)
     return g * jnp.where(size > bound, bound / jnp.where(size > bound, size, 1.0), 1.0)
 

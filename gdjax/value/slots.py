@@ -43,7 +43,7 @@ class Interval:
         return above and below
 
     def holds_all(self, numbers: np.ndarray) -> bool:
-        """Whether an array lies in it, or on its ends: 0.999 is 1 in bfloat16."""
+        """Return whether all numbers lie in the interval, ends included: 0.999 rounds to 1 in bfloat16."""
         low, high = (float(end) for end in self.text[1:-1].split(","))
         return bool(np.all((numbers >= low) & (numbers <= high)))
 

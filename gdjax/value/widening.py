@@ -55,7 +55,8 @@ def settled(who: str, pair: Pair) -> Pair:
 
     @functools.wraps(update)
     def settled_update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> Any:
-        with _explained(who, updates) if params is not None else contextlib.nullcontext():  # told where some are
+        # without params, `mismatches` first checks whether these are what is missing
+        with _explained(who, updates) if params is not None else contextlib.nullcontext():
             stepped, kept = update(updates, state, params, **extra_args)
         if jax.tree.structure(kept) == jax.tree.structure(state):
             kept = jax.tree.map(_in_dtype_of, kept, state)

@@ -56,7 +56,7 @@ def packed(inner: optax.GradientTransformation, below: int = 4096):
         together = None if params is None else _pack(params, layout)
         moved, new = inner.update(_pack(updates, layout), state, together, **extra_args)
         if any(tree.absent_leaves(updates)):
-            new = _unless(updates, layout, state, new)
+            new = _keep_absent(updates, layout, state, new)
         return tree.cast_like(_unpack(moved, layout, updates), updates), new
 
     return init, update
@@ -116,7 +116,7 @@ def _unpack(parts, layout, like):
     return tree.emptied(whole, like)
 
 
-def _unless(updates, layout, state, new):
+def _keep_absent(updates, layout, state, new):
     """Keep what the state has of packed leaves without an update."""
     absent, numbers = tree.absent_leaves(updates), jax.tree.leaves(tree.filled(updates))
     flags = {
