@@ -62,7 +62,7 @@ def test_accumulators_and_updates_have_the_dtypes_that_were_asked_for(dtype, kep
         updates, state = step(jax.tree.map(lambda one, n=n: n * one, ones), state, params)
         assert updates["w"].dtype == dtype
         assert signature_of(state) == signature_of(tx.init(params))
-    assert state.acc_grads["w"].dtype == (kept or jnp.float32)
+    assert state.scaled_grads["w"].dtype == (kept or jnp.float32)
     assert_close(updates, jax.tree.map(lambda one: -3 * one, ones), rtol=0)
 
 
@@ -73,7 +73,7 @@ def test_an_accumulating_state_is_donated_at_every_step():
     for _ in range(4):
         old = state
         (updates, state), (expected, other) = given_up(old), kept(other)
-        assert all(leaf.is_deleted() for leaf in jax.tree.leaves((old.acc_grads, old.inner_state)))
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves((old.scaled_grads, old.inner_state)))
         assert_close((updates, state), (expected, other), rtol=0)
 
 

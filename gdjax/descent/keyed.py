@@ -11,6 +11,7 @@ import optax
 from gdjax import tree
 from gdjax.compose import WatchState
 from gdjax.explaining import short
+from gdjax.wrappers.accumulating import sum_scale
 
 SEEN = "watch:"
 """What the keys of norms begin with that a `watch` recorded: these alone may be missing, or left over."""
@@ -78,6 +79,20 @@ def _completed(arrays: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, 
         for new, old in ADDED.items():
             if (source := key.replace(new, old)) != key and source in arrays:
                 found[key] = jnp.asarray(arrays[source]).astype(like[key].dtype)
+    return _scaled(found, like)
+
+
+def _scaled(found: dict[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
+    """Scale the sums of gradients of an older checkpoint, which are stored unscaled under another key."""
+    weight = ""
+    for key in reversed(like):  # the leaf after the sums is their weight
+        old = key.replace("Accumulate/scaled_grads", "Accumulate/acc_grads")
+        if "Accumulate/weight" in key:
+            weight = key
+        elif key not in found and old in found and weight in found:
+            total = jnp.asarray(found.pop(old))
+            scale = sum_scale(jnp.asarray(found[weight]), total.dtype).astype(total.dtype)
+            found[key] = total * scale.reshape(*scale.shape, *[1] * (total.ndim - scale.ndim))
     return found
 
 

@@ -19,9 +19,9 @@ class AccumulateState(NamedTuple):
     gradient_step: Any
     """Steps taken, int32 of shape ()."""
     inner_state: Any
-    acc_grads: Any
-    """Their sum, each times its weight, times the power of two $2^{-e}$ with $2^{e - 1} \\leq W < 2^e$, $W$ the sum of
-    weights; in float16 without that power. Shaped like the parameters."""
+    scaled_grads: Any
+    """Sum of weighted gradients times $2^{-e}$, where $2^{e - 1} \\leq W < 2^e$ and $W$ is `weight`; unscaled in
+    float16. Shaped like the parameters."""
     weight: Any
     """The sum of their weights, a float of shape (); a gradient without one counts as 1."""
 
@@ -35,15 +35,15 @@ def accumulate(
     r"""Take one step of the mean of $k$ gradients, and none in between.
 
     At the first $k - 1$ calls the gradient is summed, the updates are zero and the inner transform does not run; at
-    the next it gets $\frac{1}{k} \sum g$, the parameters, and the extra arguments of this call. The sum is kept as if
-    it were divided already: it is finite where all gradients are.
+    the next it gets $\frac{1}{k} \sum g$, the parameters, and the extra arguments of this call. The sum is stored
+    scaled by a power of two, so it is finite where all gradients are, except in a float16 accumulator.
 
     Given `update(..., weight=w)`, a scalar, it takes the weighted mean $\sum w g / \sum w$: of tokens, say, where
     sequences differ in length. The mean is 0 if all weights are 0; a gradient of weight 0 adds nothing, even if it is
     not finite. Around a transform that reduces over an axis (`mean_over`), $w$ is each member's own, and all sums run
     over members too: give a weight at every call, or at none.
 
-    State: `AccumulateState(mini_step, gradient_step, inner_state, acc_grads, weight)`, 4 bytes a parameter (8 in
+    State: `AccumulateState(mini_step, gradient_step, inner_state, scaled_grads, weight)`, 4 bytes a parameter (8 in
     float64), or those of `accumulator_dtype`, beside the inner one. Differs from `optax.MultiSteps`, which runs the
     inner transform at every call, and rounds the mean at every call to the dtype it is kept in.
 
@@ -72,13 +72,13 @@ def accumulate(
     over = reduced_over(inner)
 
     def init(params):
-        acc_grads = axes.vary(tree.accumulators(params, 0, accumulator_dtype), over)
+        scaled_grads = axes.vary(tree.accumulators(params, 0, accumulator_dtype), over)
         return AccumulateState(
             mini_step=jnp.zeros((), jnp.int32),
             gradient_step=jnp.zeros((), jnp.int32),
             inner_state=inner.init(params),
-            acc_grads=acc_grads,
-            weight=axes.cast(jnp.zeros((), float), _shared(acc_grads)),
+            scaled_grads=scaled_grads,
+            weight=axes.cast(jnp.zeros((), float), _shared(scaled_grads)),
         )
 
     def update(updates, state, params=None, *, weight=None, **extra_args):
@@ -88,16 +88,16 @@ def accumulate(
         k = at(every, state.gradient_step)
 
         def total(updates, state):
-            return jax.tree.map(added, updates, state.acc_grads)
+            return jax.tree.map(added, updates, state.scaled_grads)
 
         def added(g, kept):
             g, old = tree.widen((g, kept))
-            before, now = (_power(w, kept.dtype) for w in (state.weight, weights))
+            before, now = (sum_scale(w, kept.dtype) for w in (state.weight, weights))
             counted = tree.scalar(now, g) * g if weight is None else axes.times(own * now, g)
             return tree.cast_like(tree.scalar(now / before, old) * old + counted, kept)
 
         def mean_of(total):
-            divisor = jnp.where(weights == 0, 1.0, weights * _power(weights, total.dtype))
+            divisor = jnp.where(weights == 0, 1.0, weights * sum_scale(weights, total.dtype))
             total = tree.widen(total)
             return total / tree.scalar(divisor, total)
 
@@ -110,13 +110,13 @@ def accumulate(
                 mini_step=jnp.zeros_like(count),
                 gradient_step=optax.safe_increment(state.gradient_step),
                 inner_state=tree.cast_like(kept, state.inner_state),
-                acc_grads=jax.tree.map(jnp.zeros_like, state.acc_grads),
+                scaled_grads=jax.tree.map(jnp.zeros_like, state.scaled_grads),
                 weight=jnp.zeros_like(weights),
             )
 
         def wait(updates, state):
             like = jax.eval_shape(step, updates, state)[0] if over else updates
-            kept = state._replace(mini_step=count, acc_grads=total(updates, state), weight=weights)
+            kept = state._replace(mini_step=count, scaled_grads=total(updates, state), weight=weights)
             return jax.tree.map(axes.zeros, like, updates), kept
 
         return jax.lax.cond(count.astype(float) >= k, step, wait, updates, state)
@@ -130,7 +130,7 @@ def _shared(grads):
     return frozenset.intersection(*differing) if differing else frozenset()
 
 
-def _power(weight, dtype):
+def sum_scale(weight, dtype):
     """Return the power of two that keeps a sum of so much weight in the range of its terms: it changes no bit."""
     if jnp.finfo(dtype).nexp < 8:  # the terms would lose bits at the lower end of float16
         return jnp.ones_like(weight)

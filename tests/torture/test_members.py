@@ -335,6 +335,20 @@ def test_a_checkpoint_from_before_weights_counts_each_gradient_as_one():
     assert gd_keyed.unkeyed(older, tx.init(jnp.ones(2))).weight == 1.0
 
 
+def test_a_checkpoint_from_before_sums_were_scaled_goes_on_as_it_was():
+    params = {"a": jnp.zeros(2), "b": jnp.zeros(3)}
+    tx = gd.chain(*(gd.masked(gd.accumulate(gd.sgd(1.0), 3), name) for name in params))
+    state, within = tx.init(params), "Masked/inner_state/Accumulate"
+    older = {
+        f"{within}/{name}": jnp.int32(2) for name in ("mini_step", "gradient_step", "mini_step#2", "gradient_step#2")
+    }
+    older |= {f"{within}/weight": jnp.array(5.0), f"{within}/weight#2": jnp.array(2.0)}
+    older |= {f"{within}/acc_grads/a": jnp.full(2, 7.0), f"{within}/acc_grads/b": jnp.full(3, 8.0)}
+    update, _ = tx.update(jax.tree.map(jnp.ones_like, params), gd_keyed.unkeyed(older, state), params)
+    np.testing.assert_allclose(update["a"], [-(7 + 1) / (5 + 1)] * 2, rtol=1e-6)
+    np.testing.assert_allclose(update["b"], [-(8 + 1) / (2 + 1)] * 3, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     "tx",
     [
