@@ -13,7 +13,7 @@ from jax.core import Tracer
 
 from gdjax import axes, tree
 from gdjax.explaining import difference, short
-from gdjax.value import misplaced
+from gdjax.value import absent, misplaced
 from gdjax.value.printing import brief, text, uncalled
 
 _BRANCHED = (
@@ -122,9 +122,11 @@ def mismatches(tx: Any, updates: Any, state: Any, params: Any, extra_args: dict[
             raise
         if params is not None and (where := difference(updates, params, "updates", "params")):
             raise MismatchError(who, f"updates and params differ {where}") from error
-        expected = _expected_state(tx, updates if params is None else params, state)
-        if where := difference(state, expected, "the state given", "the one that init makes"):
-            if (path := _path_of_none(updates)) is not None:
+        like = updates if params is None else params
+        path, expected = _path_of_none(updates), _expected_state(tx, like, state)
+        where = difference(state, expected, "the state given", "the one that init makes")
+        if where and (path is None or absent.fitting(tx.init, state, like) is None):
+            if path is not None:
                 raise MismatchError(
                     who,
                     f"updates at {path!r} is None, and the state keeps several leaves in one buffer, where the shape "

@@ -191,26 +191,37 @@ def _called(tx: GradientTransform, name: str, updates: Any, state: Any, params: 
         marked, of_marked = absent.marked(updates, params)
         if (fitting := absent.fitting(tx.init, state, of_marked)) is not None:
             given, chosen, part = marked, of_marked, fitting
-        extra_args = {key: absent.of_the_whole(x, chosen, params) for key, x in extra_args.items()}
     who = tx.factory.__name__
-    with diagnose.mismatches(tx, updates, state, chosen, extra_args), diagnose.unbound(who), diagnose.branches(tx):
+    with diagnose.mismatches(tx, given, part, chosen, extra_args), diagnose.unbound(who), diagnose.branches(tx):
         if not _takes_any(tx):
             diagnose.require_inexact(who, "updates", updates)
         function = getattr(tx._functions(), name)
         accepted = _accepted(function, extra_args)
         try:
-            after, new = function(given, part, chosen, **accepted)
+            after, new = function(given, part, chosen, **_of_all(accepted, chosen, params))
         except (TypeError, ValueError, AttributeError):
-            like = updates if params is None else chosen
-            part = absent.fitting(tx.init, state, like) if given is updates and absent.has_none(updates) else None
-            if part is None or jax.tree.structure(part) == jax.tree.structure(state):
+            plain = absent.chosen(params, updates)
+            part = (
+                absent.fitting(tx.init, state, updates if params is None else plain)
+                if absent.has_none(updates)
+                else None
+            )
+            is_the_same = given is updates and jax.tree.structure(part) == jax.tree.structure(state)
+            if part is None or is_the_same:
                 raise
-            after, new = function(updates, part, chosen, **accepted)
+            after, new = function(updates, part, plain, **_of_all(accepted, plain, params))
             new = absent.refilled(state, new)
     if chosen is params:
         return after, new
     after = absent.completed(after, params) if name == "descend" else absent.unmarked(after, updates)
     return after, absent.refilled(state, new)
+
+
+def _of_all(extra_args: dict[str, Any], chosen: Any, params: Any) -> dict[str, Any]:
+    """Return the extra arguments for an update that sees the chosen parameters alone."""
+    if chosen is params:
+        return extra_args
+    return {key: absent.of_the_whole(x, chosen, params) for key, x in extra_args.items()}
 
 
 def _accepted(update: Callable[..., Any], extra_args: dict[str, Any]) -> dict[str, Any]:

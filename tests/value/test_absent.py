@@ -47,6 +47,33 @@ def test_without_params_the_shape_of_a_leaf_without_an_update_is_not_known():
         tx.update(params | {"v": None}, tx.init(params))
 
 
+@gd.transform
+def negated(fault: bool = False):
+    def update(updates, state, params=None):
+        if fault:
+            jnp.zeros(3) + jnp.zeros(4)
+        return {name: None if g is None else -g for name, g in updates.items()}, state
+
+    return (lambda params: jax.tree.map(jnp.zeros_like, params)), update
+
+
+@pytest.mark.parametrize("tx", [negated(), gd.chain(negated(), gd.identity())], ids=["alone", "in a chain"])
+def test_a_transform_that_handles_none_itself_gets_it(tx):
+    params = _trees(0)
+    for given in (params, None):
+        updates, state = tx.update(params | {"v": None}, tx.init(params), given)
+        assert updates["v"] is None
+        np.testing.assert_array_equal(updates["w"], -params["w"])
+        assert jax.tree.structure(state) == jax.tree.structure(tx.init(params))
+
+
+def test_a_failure_of_another_cause_is_not_blamed_on_the_leaf_without_an_update():
+    tx, params = negated(fault=True), _trees(0)
+    for given in (params, None):
+        with pytest.raises(TypeError, match=r"^add got incompatible shapes"):
+            tx.update(params | {"v": None}, tx.init(params), given)
+
+
 def test_the_members_of_an_axis_keep_the_matrices_without_an_update():
     tx, params = gd.scale_by_soap(every=1, axis_name="data"), _trees(0)
 
