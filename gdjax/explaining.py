@@ -38,10 +38,11 @@ def explained(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
             except (TypeError, ValueError) as error:
                 if misuse := _misuse(function, args, kwargs):
                     raise TypeError(f"{name}: {misuse}.") from None
-                if _is_told(error) or not (fault := _fault(function, args, kwargs)):
+                cause = vars(error).get("cause", str(error))
+                if _is_told(error) or not (fault := _fault(function, args, kwargs, cause)):
                     raise
                 told = type(error)(f"{name}: {fault}.")
-                vars(told)["by_arguments"] = True  # a function around this one tells it in its own name
+                vars(told)["cause"] = cause  # a function around this one tells it in its own name
                 raise told from error
 
         return run
@@ -80,7 +81,7 @@ def usage(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
 
 def _is_told(error: Exception) -> bool:
     """Return whether an error is in the words of one of these functions, or is of a kind of JAX's own."""
-    own = str(error).partition(": ")[0] in _NAMES and not hasattr(error, "by_arguments")
+    own = str(error).partition(": ")[0] in _NAMES and not hasattr(error, "cause")
     return type(error) not in (TypeError, ValueError) or own
 
 
@@ -90,14 +91,15 @@ def _misuse(function: Callable[..., Any], args: Any, kwargs: Any) -> str | None:
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:
-        names = list(signature.parameters)
-        unknown = next((f"no parameter {word!r}{nearest(word, names)}" for word in kwargs if word not in names), None)
+        names, kinds = list(signature.parameters), [p.kind for p in signature.parameters.values()]
+        strange = [] if inspect.Parameter.VAR_KEYWORD in kinds else [word for word in kwargs if word not in names]
+        unknown = next((f"no parameter {word!r}{nearest(word, names)}" for word in strange), None)
         return f"{unknown or error}; its signature is {function.__name__}{_bare(signature)}"
     return None
 
 
-def _fault(function: Callable[..., Any], args: Any, kwargs: Any) -> str | None:
-    """Say which argument cannot be computed with, or which two do not fit each other."""
+def _fault(function: Callable[..., Any], args: Any, kwargs: Any, cause: str) -> str | None:
+    """Say which argument cannot be computed with, or which two trees differ; else add the shapes to the cause."""
     signature = inspect.signature(function)
     given = signature.bind(*args, **kwargs).arguments
     arrays, trees = {}, {}
@@ -111,7 +113,15 @@ def _fault(function: Callable[..., Any], args: Any, kwargs: Any) -> str | None:
             trees[name] = argument
     if strange := next((name for name, x in arrays.items() if not _is_array(x)), None):
         return f"{strange} must be an array, or a number, got {shown(arrays[strange])}{_way(strange, arrays[strange])}"
-    return _of_trees(trees) or _of_shapes(arrays)
+    if fault := _of_trees(trees):
+        return fault
+    shapes = {name: jnp.shape(x) for name, x in arrays.items() if jnp.ndim(x)}
+    if len(set(shapes.values())) < 2:
+        return None
+    got = ", ".join(f"{name} of shape {shape}" for name, shape in shapes.items())
+    if "incompatible shapes for broadcasting" in cause.lower():
+        return f"the shapes must fit together, got {got}"
+    return f"{cause.partition(chr(10))[0].rstrip('.:')}; got {got}"
 
 
 def _of_trees(trees: dict[str, Any]) -> str | None:
@@ -125,13 +135,6 @@ def _of_trees(trees: dict[str, Any]) -> str | None:
         if where := difference(trees[first], trees[name], first, name):
             return f"{first} and {name} differ {where}"
     return None
-
-
-def _of_shapes(arrays: dict[str, Any]) -> str | None:
-    shapes = {name: jnp.shape(x) for name, x in arrays.items() if jnp.ndim(x)}
-    if len(set(shapes.values())) < 2:
-        return None
-    return f"the shapes must fit together, got {', '.join(f'{name} {shape}' for name, shape in shapes.items())}"
 
 
 def _is_array(x: Any) -> bool:
