@@ -103,6 +103,16 @@ def test_a_problem_is_a_value(p):
         assert problems.parse(repr(other)) == other
 
 
+def test_functions_of_a_problem_that_holds_arrays_are_compiled():
+    p, again = (problems.quadratic(condition=jnp.float32(3.0)) for _ in range(2))
+    params = jax.jit(p.init)(jax.random.key(0))
+    for name in ("init", "loss"):
+        assert getattr(p, name) == getattr(again, name)
+        assert hash(getattr(p, name)) == hash(getattr(again, name))
+    np.testing.assert_allclose(jax.jit(p.metrics["gap"])(params, None), jax.jit(p.loss)(params, None) - p.optimum)
+    assert p.loss != problems.quadratic(condition=jnp.float32(4.0)).loss
+
+
 def test_the_defaults_are_an_optimizer_and_one_length(p):
     assert isinstance(gd.parse(p.optimizer), gd.GradientTransform)
     assert (p.epochs is None) != (p.steps is None)

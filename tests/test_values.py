@@ -169,10 +169,16 @@ def _through_cloud(value):
 
 
 def test_the_callers_arrays_and_dicts_stay_the_callers():
-    rate, mask = np.array(0.1), {"w": True}
-    tx = gd.masked(gd.sgd(rate), mask)
-    rate[...], mask["w"] = 5.0, False
+    rate, mask, table = np.array(0.1), {"w": True}, np.ones(2)
+    tx, view = gd.masked(gd.sgd(rate), mask), table[:]
+    view.flags.writeable = False
+    kept = [gd.masked(gd.sgd(0.1), {"w": own}) for own in (table, view)]
+    rate[...], mask["w"], table[...] = 5.0, False, 5.0
     assert (float(tx.learning_rate), tx.mask) == (0.1, {"w": True})
+    for tx in kept:
+        np.testing.assert_array_equal(tx.mask["w"], np.ones(2))
+        with pytest.raises(ValueError, match="read-only"):
+            tx.mask["w"][0] = 5.0
 
 
 def test_a_lifted_value_is_pickled():

@@ -158,12 +158,21 @@ class Problem(Value):
             raise ValueError(f"{who}: a batch must be {shapes(train, 'n')}, got {shapes(batch)}.") from error
 
 
+def _hash(self: Any) -> int:
+    """Return a hash of a function of a problem: by value, or by the factory where the problem holds arrays."""
+    try:
+        return hash((type(self), self.problem))
+    except TypeError:
+        return hash((type(self), self.problem.factory))
+
+
 @dataclasses.dataclass(frozen=True)
 class _OfBatches:
     """The loss of a problem, or a metric by its name: equal to that of an equal one; says what a batch must be."""
 
     problem: Problem
     metric: str | None
+    __hash__ = _hash
 
     def __call__(self, params: Any, batch: Any, *more: Any, **named: Any) -> Any:
         with self.problem._mismatches(batch):
@@ -184,6 +193,7 @@ class _Start:
     """The parameters of a problem at the start, as a function of a key."""
 
     problem: Problem
+    __hash__ = _hash
 
     def __call__(self, key: Any) -> Any:
         return self.problem.parts().init(key)
@@ -198,6 +208,7 @@ class _Gap:
     """The loss of a problem less its optimum."""
 
     problem: Problem
+    __hash__ = _hash
 
     def __call__(self, params: Any, batch: Any) -> Any:
         return self.problem.loss(params, batch) - self.problem.optimum

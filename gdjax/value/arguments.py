@@ -194,6 +194,10 @@ def _own(argument: Any) -> Any:
         return argument.item()
     if _is_dtype(argument):
         return np.dtype(argument)
+    if isinstance(argument, np.ndarray) and (argument.flags.writeable or argument.base is not None):
+        argument = argument.copy()
+        argument.flags.writeable = False
+        return argument
     if type(argument) is dict:
         return {key: _own(x) for key, x in argument.items()}
     if type(argument) in (list, tuple):
