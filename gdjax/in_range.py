@@ -1,6 +1,6 @@
-"""Factories of Optax whose steps are in the range of float32 where squares of their gradients are not.
+"""Optax factories whose steps stay finite where the square of a gradient overflows float32.
 
-Each is Optax's with another order of arithmetic, or with a gradient that is scaled down first: the states are the same.
+Each reorders Optax's arithmetic, or scales the gradient down first. The states are Optax's own.
 """
 
 import math
@@ -15,11 +15,11 @@ from gdjax import norms
 from gdjax.squares import shrunk
 
 _ROOM = 2**20
-"""Largest squares that a sum of them has room for: with `num_betas=6`, Mechanic's is of half as many."""
+"""How many of the largest squares a sum must hold; Mechanic's, with `num_betas=6`, needs half as many."""
 
 
 def mechanize(base_optimizer, weight_decay=1e-2, eps=1e-8, s_init=1e-6, num_betas=6):
-    """Scale gradients down for Mechanic, not for the optimizer within it; its formula holds at any one scale."""
+    """Scale the gradient down for Mechanic alone; the inner optimizer gets it as it is."""
     base = optax.with_extra_args_support(base_optimizer)
 
     def of(base):
@@ -31,11 +31,11 @@ def mechanize(base_optimizer, weight_decay=1e-2, eps=1e-8, s_init=1e-6, num_beta
         return tuner.update(updates if params is None else tuned(updates, state, params), state, params)
 
     def tuned(updates, state, params):
-        """Scale a gradient down so far that the square of its product with the way gone is finite."""
-        way = jax.tree.map(lambda p, start: (start - p) / (jnp.sum(state.s) + eps), params, state.x0)
-        met, gone = norms.global_length(updates), norms.global_norm(way)
-        most = _largest(gone.dtype, _ROOM)
-        return jax.tree.map(lambda g: shrunk(g, met, most / jnp.maximum(gone, 1.0)), updates)
+        """Scale a gradient down until the square of its product with the displacement is finite."""
+        displacement = jax.tree.map(lambda p, start: (start - p) / (jnp.sum(state.s) + eps), params, state.x0)
+        length, distance = norms.global_length(updates), norms.global_norm(displacement)
+        most = _largest(distance.dtype, _ROOM)
+        return jax.tree.map(lambda g: shrunk(g, length, most / jnp.maximum(distance, 1.0)), updates)
 
     return optax.GradientTransformationExtraArgs(of(base).init, update)
 
@@ -65,7 +65,7 @@ def cocob(learning_rate: Any = 1.0, alpha: Any = 100.0, eps: Any = 1e-8, weight_
 
 
 def scale_by_madgrad(learning_rate: Any, momentum: Any = 0.9, eps: Any = 1e-6):
-    """Square large gradients times the root of the rate, clip what has no square even so, and keep the sum finite."""
+    """Square `sqrt(rate) * g` where `g**2` overflows, clip it where even that does, and bound the sum."""
     init, run = optax.contrib.scale_by_madgrad(learning_rate, momentum, eps)
 
     def update(updates, state, params=None):

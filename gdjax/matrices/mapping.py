@@ -150,7 +150,10 @@ class Layout(NamedTuple):
         """What a piece becomes; nothing is computed by members that have none."""
         rows = [len(x) for x in jax.tree.leaves(kept)]
         if rows and min(rows) != piece.number:  # it would broadcast
-            raise ValueError(f"{self.who}: a stack of {piece.number} matrices, and {min(rows)} in the state.")
+            raise ValueError(
+                f"{self.who}: the state must hold {piece.number} matrices in this stack, got {min(rows)}; "
+                "make it with init for these params."
+            )
 
         def work(kept: Any, *stacks: jax.Array) -> Any:
             return axes.vary(f(piece, kept, *stacks), self.axis_name)
