@@ -18,4 +18,16 @@ def known(x: Any) -> np.ndarray | None:
     return np.asarray(x) if any(jnp.issubdtype(dtype, kind) for kind in _REAL) else None
 
 
+def require_at_least_0(what: str, number: Any) -> None:
+    """Refuse a number that is known to be negative or NaN, and an array that holds one."""
+    if (numbers := known(number)) is not None and not np.all(numbers >= 0):
+        raise ValueError(f"{what} must be at least 0, got {number}.")
+
+
+def require_fraction(what: str, number: Any) -> None:
+    """Refuse a number that is known to lie outside of [0, 1], and an array that holds one."""
+    if (numbers := known(number)) is not None and not np.all((numbers >= 0) & (numbers <= 1)):
+        raise ValueError(f"{what} must be in [0, 1], got {number}.")
+
+
 _REAL = (np.bool_, np.integer, np.floating)

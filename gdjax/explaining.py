@@ -31,13 +31,13 @@ def explained(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     _NAMES.add(name)
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        bound = usage(name)(function)
+
         @functools.wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> T:
             try:
-                return function(*args, **kwargs)
+                return bound(*args, **kwargs)
             except (TypeError, ValueError) as error:
-                if misuse := _misuse(function, args, kwargs):
-                    raise TypeError(f"{name}: {misuse}.") from None
                 cause = vars(error).get("cause", str(error))
                 if _is_told(error) or not (fault := _fault(function, args, kwargs, cause)):
                     raise

@@ -15,11 +15,12 @@ import jax
 import jax.numpy as jnp
 
 from gdjax import axes, squares
-from gdjax.explaining import require_numbers
+from gdjax.explaining import explained
 from gdjax.squares import Length
 from gdjax.tree import Tree, widen
 
 
+@explained("global_norm")
 def global_norm(updates: Tree, axis_name: axes.AxisName = None) -> jax.Array:
     r"""Return the Euclidean norm of all leaves as one vector, $\lVert g \rVert = \sqrt{\sum_i |g_i|^2}$.
 
@@ -36,11 +37,7 @@ def global_norm(updates: Tree, axis_name: axes.AxisName = None) -> jax.Array:
     >>> print(global_norm(jnp.array([3e30, 4e30])))
     5e+30
     """
-    try:
-        return global_norms([updates], axis_name)[0]
-    except TypeError:
-        require_numbers("global_norm", "updates", updates)
-        raise
+    return global_norms([updates], axis_name)[0]
 
 
 def global_norms(trees: Sequence[Tree], axis_name: axes.AxisName = None) -> list[jax.Array]:

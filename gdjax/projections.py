@@ -12,7 +12,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
-from gdjax.concrete import known
+from gdjax.concrete import known, require_at_least_0
 from gdjax.fallback import stand_in
 from gdjax.norms import global_length
 from gdjax.squares import scaled, shrunk
@@ -360,5 +360,4 @@ def _require_real(who: str, tree: Tree) -> None:
 
 def _require_radius(who: str, scale: Any) -> None:
     for number in jax.tree.leaves(scale):
-        if (numbers := known(number)) is not None and not np.all(numbers >= 0):
-            raise ValueError(f"{who}: scale must be at least 0, got {number}.")
+        require_at_least_0(f"{who}: scale", number)

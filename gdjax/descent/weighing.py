@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gdjax import axes
-from gdjax.concrete import known
+from gdjax.concrete import require_at_least_0
 from gdjax.explaining import short
 
 Weight = Callable[[Any], Any]
@@ -51,8 +51,7 @@ def _checked(weight: Weight, batch: Any) -> jax.Array:
     found = weight(batch)
     if jnp.shape(found) or jnp.issubdtype(jnp.result_type(found), jnp.complexfloating):
         raise ValueError(f"make_step: weight must return a real scalar, got {short(jnp.asarray(found))}.")
-    if (number := known(found)) is not None and number < 0:
-        raise ValueError(f"make_step: weight must return a number of at least 0, got {found}.")
+    require_at_least_0("make_step: the number that weight returns", found)
     return jnp.asarray(found, float)
 
 

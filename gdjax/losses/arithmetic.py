@@ -4,9 +4,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-
-from gdjax.concrete import known
 
 Axis = int | tuple[int, ...] | None
 
@@ -42,18 +39,6 @@ def require_same_shape(who: str, **arrays: Any) -> None:
     if len({jnp.shape(x) for x in arrays.values()}) > 1:
         shapes = " and ".join(f"{name} of shape {jnp.shape(x)}" for name, x in arrays.items())
         raise ValueError(f"{who}: the shapes must be the same, got {shapes}.")
-
-
-def require_fraction(who: str, name: str, number: Any) -> None:
-    """Refuse numbers that are known to lie outside of [0, 1]."""
-    if (numbers := known(number)) is not None and not np.all((numbers >= 0) & (numbers <= 1)):
-        raise ValueError(f"{who}: {name} must be in [0, 1], got {number}.")
-
-
-def require_at_least_0(who: str, name: str, number: Any) -> None:
-    """Refuse numbers that are known to be negative."""
-    if (numbers := known(number)) is not None and not np.all(numbers >= 0):
-        raise ValueError(f"{who}: {name} must be at least 0, got {number}.")
 
 
 def product(weights: Any, x: jax.Array) -> jax.Array:

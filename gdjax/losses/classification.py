@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 
+from gdjax.concrete import require_at_least_0, require_fraction
 from gdjax.explaining import explained
 from gdjax.losses.arithmetic import (
     Axis,
@@ -14,9 +15,7 @@ from gdjax.losses.arithmetic import (
     mask_for,
     masked_sum,
     product,
-    require_at_least_0,
     require_floating,
-    require_fraction,
 )
 from gdjax.widening import widened
 
@@ -178,8 +177,8 @@ def sigmoid_focal_loss(
     [0.1732868 0.       ]
     """
     require_floating("sigmoid_focal_loss", logits=logits)
-    require_fraction("sigmoid_focal_loss", "alpha", alpha)
-    require_at_least_0("sigmoid_focal_loss", "gamma", gamma)
+    require_fraction("sigmoid_focal_loss: alpha", alpha)
+    require_at_least_0("sigmoid_focal_loss: gamma", gamma)
     return _as_logits(_focal(logits, labels, alpha, gamma), logits)
 
 

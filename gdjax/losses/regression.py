@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from gdjax.concrete import require_at_least_0
 from gdjax.explaining import explained
-from gdjax.losses.arithmetic import Axis, require_at_least_0, require_floating, require_same_shape
+from gdjax.losses.arithmetic import Axis, require_floating, require_same_shape
 from gdjax.widening import widened
 
 
@@ -72,7 +73,7 @@ def huber_loss(predictions: ArrayLike, targets: ArrayLike | None = None, *, delt
     [0.125 2.5  ]
     """
     require_floating("huber_loss", predictions=predictions)
-    require_at_least_0("huber_loss", "delta", delta)
+    require_at_least_0("huber_loss: delta", delta)
     size = jnp.abs(_difference(predictions, targets))
     quadratic = jnp.minimum(size, delta)
     return (0.5 * quadratic) * quadratic + delta * (size - quadratic)

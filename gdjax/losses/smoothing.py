@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from gdjax.concrete import require_fraction
 from gdjax.explaining import explained
-from gdjax.losses.arithmetic import Axis, require_floating, require_fraction
+from gdjax.losses.arithmetic import Axis, require_floating
 from gdjax.widening import widened
 
 
@@ -31,6 +32,6 @@ def smooth_labels(labels: ArrayLike, alpha: ArrayLike, *, axis: Axis = -1, where
     """
     require_floating("smooth_labels", labels=labels)
     number = jnp.size(labels, axis) if where is None else jnp.sum(where, axis, keepdims=True)
-    require_fraction("smooth_labels", "alpha", alpha)
+    require_fraction("smooth_labels: alpha", alpha)
     alpha = jnp.asarray(alpha, jnp.result_type(labels))
     return (1 - alpha) * labels + alpha / jnp.maximum(number, 1)

@@ -14,7 +14,7 @@ from gdjax.value.fingerprint import fingerprint
 from gdjax.value.gradient_transform import GradientTransform
 from gdjax.value.printing import DTYPES, brief, nearest, uncalled
 from gdjax.value.schedule import Schedule
-from gdjax.value.slots import KINDS, Slot
+from gdjax.value.slots import STATIC_KINDS, Slot
 
 
 class Name(str):
@@ -90,7 +90,7 @@ def static(argument: Any, slot: Slot) -> Any:
         fingerprint(argument)
     except TypeError as error:
         raise TypeError(f"{slot.name} cannot be kept: {error}") from None
-    if slot.must and not (slot.optional and argument is None) and not KINDS[slot.must](argument):
+    if slot.must and not (slot.optional and argument is None) and not STATIC_KINDS[slot.must](argument):
         raise TypeError(f"{slot.name} must be {slot.must}, got {brief(argument)}{_way_to_kind(argument, slot.must)}")
     if slot.interval is not None and type(argument) is int and not slot.interval.holds(argument):
         raise ValueError(f"{slot.name} must lie in {slot.interval.text}, got {argument}")
@@ -107,7 +107,7 @@ def _require_inexact(dtype: Any, slot: Slot) -> None:
 
 def require_dtype(who: str, name: str, argument: Any) -> None:
     """Refuse what is no dtype, unless it is `None`."""
-    if not (argument is None or KINDS["a dtype"](argument)):
+    if not (argument is None or STATIC_KINDS["a dtype"](argument)):
         way = _way_to_kind(argument, "a dtype")
         raise TypeError(f"{who}: {name} must be a dtype, got {brief(argument)}{way}.")
 

@@ -27,7 +27,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def usage(way: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+def method_usage(way: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Make a method of a transform say how it is called, where an argument is missing or there is one too many."""
 
     def decorate(method: Callable[P, T]) -> Callable[P, T]:
@@ -39,11 +39,20 @@ def usage(way: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
                 if error.__traceback__ is None or error.__traceback__.tb_next is not None:
                     raise  # in the method, not at its call
                 who, _, name = getattr(args[0], "__qualname__", "").rpartition(".")
-                raise TypeError(f"{who}: {name}() {str(error).partition('() ')[2]}; call {way}.") from None
+                fault = str(error).partition("() ")[2]
+                if fault.startswith("takes "):  # Python counts self
+                    taken = ", ".join(p.name for p in _by_position(method)[1:])
+                    fault = f"takes ({taken}), got {len(args) - 1} arguments by position"
+                raise TypeError(f"{who}: {name}() {fault}; call {way}.") from None
 
         return call
 
     return decorate
+
+
+def _by_position(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    parameters = inspect.signature(function).parameters.values()
+    return [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
 
 
 class Method:
@@ -70,7 +79,7 @@ class Init(Method):
 
     __name__ = "init"
 
-    @usage("tx.init(params)")
+    @method_usage("tx.init(params)")
     def __call__(self, params: Any) -> Any:
         """Return the state before the first update."""
         return _init(self._value, params)
@@ -81,7 +90,7 @@ class Update(Method):
 
     __name__ = "update"
 
-    @usage("tx.update(grads, state, params)")
+    @method_usage("tx.update(grads, state, params)")
     def __call__(self, updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
         """Return the new updates and the new state."""
         return _called(self._value, "update", updates, state, params, extra_args)

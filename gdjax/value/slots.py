@@ -18,6 +18,7 @@ from jax.typing import DTypeLike
 
 from gdjax.concrete import known
 from gdjax.value.base import Value
+from gdjax.value.printing import brief
 from gdjax.value.schedule import Schedule
 
 Scalar = float | jax.Array
@@ -35,16 +36,22 @@ class Interval:
 
     text: str
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The two ends."""
+        low, high = self.text[1:-1].split(",")
+        return float(low), float(high)
+
     def holds(self, number: Any) -> bool:
         """Whether a number lies in it."""
-        low, high = (float(end) for end in self.text[1:-1].split(","))
+        low, high = self.ends
         above = number >= low if self.text[0] == "[" else number > low
         below = number <= high if self.text[-1] == "]" else number < high
         return above and below
 
     def holds_all(self, numbers: np.ndarray) -> bool:
         """Return whether all numbers lie in the interval, ends included: 0.999 rounds to 1 in bfloat16."""
-        low, high = (float(end) for end in self.text[1:-1].split(","))
+        low, high = self.ends
         return bool(np.all((numbers >= low) & (numbers <= high)))
 
 
@@ -61,22 +68,22 @@ AccumulatorDType = Annotated[Any, _ACCUMULATOR]
 """The dtype of a running sum or mean: a floating or complex one, or `None`."""
 
 
-KINDS: Mapping[str, Callable[[Any], bool]] = {
-    "a dtype": lambda x: _is_dtype(x),
-    "a function": callable,
-    "a string": lambda x: isinstance(x, str),
-    "an integer": lambda x: isinstance(x, int) and not isinstance(x, bool),
-    "the name of an axis, or a tuple of names": lambda x: isinstance(x, Hashable),
-}
-"""Tests of what shapes the program, by what it must be."""
-
-
 def _is_dtype(x: Any) -> bool:
     try:
         jnp.dtype(x)
     except (TypeError, ValueError):
         return False
     return True
+
+
+STATIC_KINDS: Mapping[str, Callable[[Any], bool]] = {
+    "a dtype": _is_dtype,
+    "a function": callable,
+    "a string": lambda x: isinstance(x, str),
+    "an integer": lambda x: isinstance(x, int) and not isinstance(x, bool),
+    "the name of an axis, or a tuple of names": lambda x: isinstance(x, Hashable),
+}
+"""Tests of what shapes the program, by what it must be."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +98,7 @@ class Slot:
     flag: bool = False
     """Of what is no leaf: whether it is true or false and nothing else."""
     must: str = ""
-    """Of what is no leaf: the kind that it must have, one of `KINDS`, or empty."""
+    """Of what is no leaf: the kind that it must have, one of `STATIC_KINDS`, or empty."""
     optional: bool = False
     """Of what is no leaf: whether it may be `None`."""
     accumulator: bool = False
@@ -129,8 +136,8 @@ class Slot:
         """An array as a value keeps it, of numbers in range as far as they are known."""
         numbers, interval = known(value), self.interval
         if numbers is not None and interval is not None and not interval.holds_all(numbers):
-            way = self.way(float(numbers.min()))
-            raise ValueError(f"{self.name} must lie in {interval.text}, got {numbers.tolist()}{way}")
+            got = brief(numbers.tolist() if numbers.size <= 8 else numbers) + self.way(float(numbers.min()))
+            raise ValueError(f"{self.name} must lie in {interval.text}, got {got}")
         return value.copy() if isinstance(value, np.ndarray) else value
 
     def way(self, value: Any) -> str:

@@ -528,7 +528,7 @@ READ += [
         TypeError,
         "describe: params must be an array, or a jax.ShapeDtypeStruct, got 'a'",
     ),
-    (lambda: gd.global_norm({"w": print}), TypeError, "global_norm: updates at 'w' must be an array, or a jax.Shape"),
+    (lambda: gd.global_norm({"w": print}), TypeError, "global_norm: updates at 'w' must be an array, or a number, got"),
     (
         lambda: gd.descend(ADAMW, PARAMS, STATE),
         TypeError,
@@ -608,6 +608,10 @@ def test_a_donated_step_leaves_the_callers_arrays():
 def test_missing_arguments_are_named_with_their_function():
     check(lambda: ADAMW.update(PARAMS), TypeError, "adamw: update() missing 1 required positional argument: 'state'")
     check(lambda: ADAMW.update(PARAMS), TypeError, "call tx.update(grads, state, params)")
+    check(lambda: ADAMW.update(1, 2, 3, 4), TypeError, "update() takes (updates, state, params), got 4 arguments by")
+    check(
+        lambda: ADAMW.init(1, 2), TypeError, "adamw: init() takes (params), got 2 arguments by position; call tx.init("
+    )
     check(lambda: ADAMW.init(), TypeError, "init() missing 1 required positional argument: 'params'")
     check(lambda: gd.descend(PARAMS, STATE, PARAMS, ADAMW), TypeError, "descend: tx must be an optimizer")
     check(lambda: gd.descend(ADAMW, PARAMS, STATE, value=1.0), TypeError, "missing a required argument: 'params'")
@@ -816,6 +820,14 @@ TAKEN_BEFORE = [
         ),
         r"weight must be at least 0, got -1.0",
     ),
+    (
+        lambda: gd.make_step(lambda w, b: w, gd.sgd(0.1), weight=lambda b: np.nan, accumulate=2)(
+            gd.State.create(1.0, gd.sgd(0.1)), jnp.ones(2)
+        ),
+        r"make_step: the number that weight returns must be at least 0, got nan\.",
+    ),
+    (lambda: gd.sgd(-jnp.ones(2)), r"learning_rate must lie in \[0, inf\), got \[-1.0, -1.0\]; give a positive one"),
+    (lambda: gd.sgd(-jnp.ones(99)), r"learning_rate must lie in \[0, inf\), got float32\[99\]; give a positive one"),
 ]
 
 
