@@ -112,7 +112,8 @@ def _fault(function: Callable[..., Any], args: Any, kwargs: Any, cause: str) -> 
         elif parameter.annotation is Any or name in ("tree_x", "tree_y"):
             trees[name] = argument
     if strange := next((name for name, x in arrays.items() if not _is_array(x)), None):
-        return f"{strange} must be an array, or a number, got {shown(arrays[strange])}{_way(strange, arrays[strange])}"
+        got = tree.shown(arrays[strange]) + _way(strange, arrays[strange])
+        return f"{strange} must be an array, or a number, got {got}"
     if fault := _of_trees(trees):
         return fault
     shapes = {name: jnp.shape(x) for name, x in arrays.items() if jnp.ndim(x)}
@@ -129,10 +130,10 @@ def _of_trees(trees: dict[str, Any]) -> str | None:
         for path, leaf in tree.leaves_with_paths(argument):
             if not (_is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)):
                 where = f"{name} at {path!r}" if path else name
-                return f"{where} must be an array, or a number, got {shown(leaf)}"
+                return f"{where} must be an array, or a number, got {tree.shown(leaf)}"
     first, *others = trees or [""]
     for name in others:
-        if where := difference(trees[first], trees[name], first, name):
+        if where := tree.difference(trees[first], trees[name], first, name):
             return f"{first} and {name} differ {where}"
     return None
 
@@ -162,35 +163,4 @@ def require_numbers(who: str, what: str, of: Any) -> None:
     for path, leaf in tree.leaves_with_paths(of):
         if not (hasattr(leaf, "dtype") or isinstance(leaf, (bool, int, float, complex))):
             where = f"{what} at {path!r}" if path else what
-            raise TypeError(f"{who}: {where} must be an array, or a jax.ShapeDtypeStruct, got {shown(leaf)}.")
-
-
-def difference(ours: Any, theirs: Any, our_name: str, their_name: str) -> str | None:
-    """The first place where two trees differ in structure or shape."""
-    a, b = dict(tree.leaves_with_paths(ours)), dict(tree.leaves_with_paths(theirs))
-    for path in [*a, *(path for path in b if path not in a)]:
-        if path not in a or path not in b or jnp.shape(a[path]) != jnp.shape(b[path]):
-            return f"at {path!r}: {short(a.get(path))} in {our_name}, {short(b.get(path))} in {their_name}"
-    structures = [str(jax.tree.structure(x)) for x in (ours, theirs)]
-    shapes = [shown.removeprefix("PyTreeDef(").removesuffix(")")[:200] for shown in structures]
-    return f"{our_name} is {shapes[0]}, {their_name} {shapes[1]}" if shapes[0] != shapes[1] else None
-
-
-def short(leaf: Any) -> str:
-    """A leaf as `float32[3,4]`."""
-    if leaf is None:
-        return "nothing"
-    if not hasattr(leaf, "dtype"):
-        return shown(leaf)
-    return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
-
-
-def shown(x: Any) -> str:
-    """Write anything for an error, 200 characters at most: an array by its type, a function by its name."""
-    if hasattr(x, "dtype") and hasattr(x, "shape"):
-        return short(x)
-    leaves = jax.tree.leaves(x)
-    if len(leaves) > 8:
-        return f"a {type(x).__name__} of {len(leaves)} leaves"
-    words = f"<{x.__qualname__}>" if callable(x) and hasattr(x, "__qualname__") else repr(x)
-    return words if len(words) <= 200 else f"{words[:197]}..."
+            raise TypeError(f"{who}: {where} must be an array, or a jax.ShapeDtypeStruct, got {tree.shown(leaf)}.")

@@ -180,11 +180,10 @@ def cast_like(tree: Tree, other_tree: Tree) -> Tree:
     try:
         return jax.tree.map(_cast_like, tree, other_tree)
     except (TypeError, ValueError) as error:
-        difference = importlib.import_module("gdjax.explaining").difference  # it imports this module
-        where = difference(tree, other_tree, "tree", "other_tree")
+        where = difference(tree, other_tree, "the result", "the other")
         if where is None:
             raise
-        raise ValueError(f"tree.cast_like: tree and other_tree differ {where}.") from error
+        raise ValueError(f"cast_like: the result and what it must be like differ {where}.") from error
 
 
 def _cast_like(x: Any, like: Any) -> Any:
@@ -208,6 +207,37 @@ def require_same_shapes(tree: Tree, like: Tree) -> None:
 def _require_same_shape(x: Any, like: Any) -> None:
     if jnp.shape(x) != jnp.shape(like):
         raise ValueError(f"shape {jnp.shape(x)} came of shape {jnp.shape(like)}")
+
+
+def difference(ours: Any, theirs: Any, our_name: str, their_name: str) -> str | None:
+    """Return the first place where two trees differ in structure or shape, in words; `None` if there is none."""
+    a, b = dict(leaves_with_paths(ours)), dict(leaves_with_paths(theirs))
+    for path in [*a, *(path for path in b if path not in a)]:
+        if path not in a or path not in b or jnp.shape(a[path]) != jnp.shape(b[path]):
+            return f"at {path!r}: {short(a.get(path))} in {our_name}, {short(b.get(path))} in {their_name}"
+    structures = [str(jax.tree.structure(x)) for x in (ours, theirs)]
+    shapes = [text.removeprefix("PyTreeDef(").removesuffix(")")[:200] for text in structures]
+    return f"in structure: {our_name} is {shapes[0]}, {their_name} {shapes[1]}" if shapes[0] != shapes[1] else None
+
+
+def short(leaf: Any) -> str:
+    """Write a leaf as `float32[3,4]`."""
+    if leaf is None:
+        return "nothing"
+    if not hasattr(leaf, "dtype"):
+        return shown(leaf)
+    return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
+
+
+def shown(x: Any) -> str:
+    """Write anything for an error, 200 characters at most: an array by its type, a function by its name."""
+    if hasattr(x, "dtype") and hasattr(x, "shape"):
+        return short(x)
+    leaves = jax.tree.leaves(x)
+    if len(leaves) > 8:
+        return f"a {type(x).__name__} of {len(leaves)} leaves"
+    words = f"<{x.__qualname__}>" if callable(x) and hasattr(x, "__qualname__") else repr(x)
+    return words if len(words) <= 200 else f"{words[:197]}..."
 
 
 def listed(names: list[str]) -> str:

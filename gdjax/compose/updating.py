@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import tree
-from gdjax.explaining import difference, usage
+from gdjax.explaining import usage
 from gdjax.value import GradientTransform, misplaced
 from gdjax.value.diagnose import require_optimizer
 from gdjax.value.traits import require_effect
@@ -64,7 +64,7 @@ def apply_updates(params: Any, updates: Any) -> Any:
     except (TypeError, ValueError) as error:
         if what := misplaced.of_apply(params, updates):
             raise ValueError(f"apply_updates: {what}.") from error
-        where = difference(params, updates, "params", "updates")
+        where = tree.difference(params, updates, "params", "updates")
         if where is None:
             raise
         raise ValueError(f"apply_updates: params and updates differ {where}.") from error

@@ -10,7 +10,6 @@ import optax
 
 from gdjax import tree
 from gdjax.compose import WatchState
-from gdjax.explaining import short
 from gdjax.wrappers.accumulating import sum_scale
 
 SEEN = "watch:"
@@ -54,9 +53,9 @@ def unkeyed(arrays: Mapping[str, Any], like: Any) -> Any:
     arrays = _completed(arrays, dict(zip(keys, leaves, strict=True)))
     kept = [leaf if _seen(key) and key not in arrays else None for key, leaf in zip(keys, leaves, strict=True)]
     wrong = [
-        f"{key!r} must be {short(plain(leaf))}, got {short(arrays.get(key))}"
+        f"{key!r} must be {tree.short(plain(leaf))}, got {tree.short(arrays.get(key))}"
         for key, leaf, own in zip(keys, leaves, kept, strict=True)
-        if own is None and short(arrays.get(key)) != short(plain(leaf))
+        if own is None and tree.short(arrays.get(key)) != tree.short(plain(leaf))
     ]
     wrong += [f"{key!r} has no place in it" for key in arrays if key not in set(keys) and not _seen(key)]
     if wrong:
@@ -85,7 +84,7 @@ def _completed(arrays: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, 
 def _scaled(found: dict[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
     """Scale the sums of gradients of an older checkpoint, which are stored unscaled under another key."""
     weight = ""
-    for key in reversed(like):  # the leaf after the sums is their weight
+    for key in reversed(list(like)):  # the leaf after the sums is their weight
         old = key.replace("Accumulate/scaled_grads", "Accumulate/acc_grads")
         if "Accumulate/weight" in key:
             weight = key

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import tree
-from gdjax.explaining import difference, short
 from gdjax.value.printing import brief
 
 
@@ -122,7 +121,7 @@ def _taken_apart(returned: Any, extra: Any, takes_extra: bool, has_aux: bool | N
         raise TypeError(f"loss must return a scalar, got {returned!r}.")
     if jnp.shape(returned) or not jnp.issubdtype(jnp.result_type(returned), jnp.floating):
         way = "; take its mean" if jnp.shape(returned) else ""
-        raise TypeError(f"loss must return a real floating scalar, got {short(jnp.asarray(returned))}{way}.")
+        raise TypeError(f"loss must return a real floating scalar, got {tree.short(jnp.asarray(returned))}{way}.")
     if not takes_extra:
         return returned, extra, rest
     if has_aux and not nested:
@@ -136,15 +135,16 @@ def _taken_apart(returned: Any, extra: Any, takes_extra: bool, has_aux: bool | N
 def _differing(new: Any, extra: Any) -> str | None:
     """Where `extra` is another tree, or of another shape or dtype."""
     names = "what it returned", "what it was given"
-    if where := difference(new, extra, *names):
+    if where := tree.difference(new, extra, *names):
         return where
     for (path, a), b in zip(tree.leaves_with_paths(new), jax.tree.leaves(extra), strict=True):
         if jnp.result_type(a) != jnp.result_type(b):
-            return f"at {path!r}: {short(jnp.asarray(a))} in {names[0]}, {short(jnp.asarray(b))} in {names[1]}"
+            ours, theirs = (tree.short(jnp.asarray(x)) for x in (a, b))
+            return f"at {path!r}: {ours} in {names[0]}, {theirs} in {names[1]}"
     return None
 
 
 def _kind(returned: Any) -> str:
     if isinstance(returned, (tuple, list, dict)) or returned is None:
         return "None" if returned is None else f"a {type(returned).__name__}"
-    return short(jnp.asarray(returned))
+    return tree.short(jnp.asarray(returned))

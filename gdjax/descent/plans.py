@@ -10,7 +10,6 @@ import numpy as np
 
 from gdjax import tree
 from gdjax.descent.shuffling import LARGEST, shuffled
-from gdjax.explaining import short
 from gdjax.value.printing import brief, text
 
 
@@ -98,7 +97,7 @@ def require_numbers(what: str, leaf: Any, at: str) -> None:
     """Refuse strings, and arrays of strings, times or Python objects."""
     kind = getattr(getattr(leaf, "dtype", None), "kind", "")  # a PRNG key's dtype has none
     if isinstance(leaf, str) or kind in tuple("OSUMm"):
-        raise TypeError(f"fit: {what} must be arrays of numbers, got {short(leaf)}{at}.")
+        raise TypeError(f"fit: {what} must be arrays of numbers, got {tree.short(leaf)}{at}.")
 
 
 def _is_list(node: Any) -> bool:

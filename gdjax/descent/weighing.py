@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gdjax import axes
+from gdjax import axes, tree
 from gdjax.concrete import require_at_least_0
-from gdjax.explaining import short
 
 Weight = Callable[[Any], Any]
 """A function of a micro-batch that returns its weight, a real scalar."""
@@ -50,7 +49,7 @@ def weights_of_parts(weight: Weight, parts: Any) -> jax.Array:
 def _checked(weight: Weight, batch: Any) -> jax.Array:
     found = weight(batch)
     if jnp.shape(found) or jnp.issubdtype(jnp.result_type(found), jnp.complexfloating):
-        raise ValueError(f"make_step: weight must return a real scalar, got {short(jnp.asarray(found))}.")
+        raise ValueError(f"make_step: weight must return a real scalar, got {tree.short(jnp.asarray(found))}.")
     require_at_least_0("make_step: the number that weight returns", found)
     return jnp.asarray(found, float)
 

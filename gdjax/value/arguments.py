@@ -194,15 +194,21 @@ def _own(argument: Any) -> Any:
         return argument.item()
     if _is_dtype(argument):
         return np.dtype(argument)
-    if isinstance(argument, np.ndarray) and (argument.flags.writeable or argument.base is not None):
-        argument = argument.copy()
-        argument.flags.writeable = False
-        return argument
+    if isinstance(argument, np.ndarray):
+        return _read_only(argument)
     if type(argument) is dict:
         return {key: _own(x) for key, x in argument.items()}
     if type(argument) in (list, tuple):
         return type(argument)(map(_own, argument))
     return tuple(map(_own, argument)) if isinstance(argument, Iterator) else argument
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    """Return a copy that cannot be written to; an array that owns its numbers and is such already, as it is."""
+    if array.flags.writeable or array.base is not None:
+        array = array.copy()
+        array.flags.writeable = False
+    return array
 
 
 def _is_dtype(argument: Any) -> bool:

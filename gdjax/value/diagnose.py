@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from gdjax import axes, tree
-from gdjax.explaining import difference, short
 from gdjax.value import absent, misplaced
 from gdjax.value.printing import brief, text, uncalled
 
@@ -41,7 +40,7 @@ def inexact_error(who: str, what: str, params: Any, way: str = _LEFT_OUT) -> "In
     """Return the error for a leaf that is not floating, by path."""
     path, leaf = next((path, leaf) for path, leaf in tree.leaves_with_paths(params) if not _inexact(leaf))
     where = f"{what} at {path!r}" if path else what
-    return InexactError(f"{who}: {where} must be floating or complex, got {short(leaf)}. {way}")
+    return InexactError(f"{who}: {where} must be floating or complex, got {tree.short(leaf)}. {way}")
 
 
 def require_real(who: str, what: str, params: Any) -> None:
@@ -50,7 +49,7 @@ def require_real(who: str, what: str, params: Any) -> None:
         if jnp.iscomplexobj(leaf):
             where = f"{what} at {path!r}" if path else what
             way = f"Give it their parts: split_real_and_imaginary({who}(...))."
-            raise InexactError(f"{who}: {where} must be real, got {short(leaf)}. {way}")
+            raise InexactError(f"{who}: {where} must be real, got {tree.short(leaf)}. {way}")
 
 
 def require_arrays(who: str, params: Any, error: Exception) -> None:
@@ -120,11 +119,11 @@ def mismatches(tx: Any, updates: Any, state: Any, params: Any, extra_args: dict[
             raise
         if isinstance(error, InexactError):
             raise
-        if params is not None and (where := difference(updates, params, "updates", "params")):
+        if params is not None and (where := tree.difference(updates, params, "updates", "params")):
             raise MismatchError(who, f"updates and params differ {where}") from error
         like = updates if params is None else params
         path, expected = _path_of_none(updates), _expected_state(tx, like, state)
-        where = difference(state, expected, "the state given", "the one that init makes")
+        where = tree.difference(state, expected, "the state given", "the one that init makes")
         if where and (path is None or absent.fitting(tx.init, state, like) is None):
             if path is not None:
                 raise MismatchError(

@@ -9,7 +9,6 @@ from optax.contrib import ScheduleFreeState
 
 from gdjax import tree
 from gdjax.collectives import LocalStepsState
-from gdjax.explaining import difference
 from gdjax.value import misplaced
 from gdjax.value.diagnose import require_optimizer
 from gdjax.wrappers.averaging import ParamsEmaState, SlowState, ema_of
@@ -53,7 +52,7 @@ def eval_params(tx: optax.GradientTransformation, state: Any, params: Any) -> An
     if misplaced.of_init(params):
         raise TypeError("eval_params: the state came last: call eval_params(tx, state, params).")
     expected = jax.eval_shape(tx.init, params)
-    if where := difference(state, expected, "the state given", "the one that init makes"):
+    if where := tree.difference(state, expected, "the state given", "the one that init makes"):
         raise ValueError(f"eval_params: the state does not belong to these params: {where}.")
     nodes = [node for node in jax.tree.leaves(state, is_leaf=_keeps) if _keeps(node)]
     if any(sum(of_leaf) > 1 for of_leaf in zip(*(_knows(node, params) for node in nodes), strict=True)):

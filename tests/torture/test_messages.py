@@ -573,6 +573,16 @@ def test_a_loss_names_its_arguments_that_do_not_fit(name):
     check(loss, TypeError, f"{name}: missing a required argument: '{one}'; its signature is {name}({one}, {two}")
 
 
+def test_results_unlike_what_they_must_be_like_are_told_without_names_of_arguments():
+    message = (
+        r"^cast_like: the result and what it must be like differ at 'w': float32\[2\] in the result, float32\[3\] in"
+    )
+    with pytest.raises(ValueError, match=message):
+        gd.tree.cast_like({"w": jnp.ones(2)}, {"w": jnp.ones(3)})
+    with pytest.raises(ValueError, match="differ in structure: the result is "):
+        gd.tree.cast_like([jnp.ones(2)], (jnp.ones(2),))
+
+
 def test_a_loss_of_shapes_that_fit_keeps_the_cause():
     loss, labels = gd.losses.softmax_cross_entropy_with_integer_labels, jnp.zeros(4, int)
     with pytest.raises(ValueError, match=r"axis 5 is out of bounds .*; got logits of shape \(4, 3\), labels of shape"):
