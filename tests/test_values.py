@@ -3,6 +3,8 @@
 import copy
 import functools
 import pickle
+from collections import OrderedDict
+from typing import Any, NamedTuple
 
 import cloudpickle
 import jax
@@ -168,17 +170,23 @@ def _through_cloud(value):
     return cloudpickle.loads(cloudpickle.dumps(value))
 
 
+class Named(NamedTuple):
+    w: Any
+
+
 def test_the_callers_arrays_and_dicts_stay_the_callers():
     rate, mask, table = np.array(0.1), {"w": True}, np.ones(2)
     tx, view = gd.masked(gd.sgd(rate), mask), table[:]
     view.flags.writeable = False
-    kept = [gd.masked(gd.sgd(0.1), {"w": own}) for own in (table, view)]
-    rate[...], mask["w"], table[...] = 5.0, False, 5.0
+    ordered = OrderedDict(mask)
+    kept = [gd.masked(gd.sgd(0.1), own).mask for own in ({"w": table}, {"w": view}, Named(table), ordered)]
+    rate[...], mask["w"], table[...], ordered["w"] = 5.0, False, 5.0, False
     assert (float(tx.learning_rate), tx.mask) == (0.1, {"w": True})
-    for tx in kept:
-        np.testing.assert_array_equal(tx.mask["w"], np.ones(2))
-        with pytest.raises(ValueError, match="read-only"):
-            tx.mask["w"][0] = 5.0
+    assert [type(own) for own in kept] == [dict, dict, Named, OrderedDict]
+    for own in map(jax.tree.leaves, kept):
+        np.testing.assert_array_equal(own, [np.ones_like(own[0])])
+    with pytest.raises(ValueError, match="read-only"):
+        kept[1]["w"][0] = 5.0
 
 
 def test_a_lifted_value_is_pickled():

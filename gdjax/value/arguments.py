@@ -196,11 +196,15 @@ def _own(argument: Any) -> Any:
         return np.dtype(argument)
     if isinstance(argument, np.ndarray):
         return _read_only(argument)
-    if type(argument) is dict:
-        return {key: _own(x) for key, x in argument.items()}
+    if type(argument) in (dict, OrderedDict):
+        return type(argument)((key, _own(x)) for key, x in argument.items())
     if type(argument) in (list, tuple):
         return type(argument)(map(_own, argument))
-    return tuple(map(_own, argument)) if isinstance(argument, Iterator) else argument
+    if isinstance(argument, Iterator):
+        return tuple(map(_own, argument))
+    if any(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(argument)):  # in a node of another type
+        return jax.tree.map(lambda x: _read_only(x) if isinstance(x, np.ndarray) else x, argument)
+    return argument
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:
