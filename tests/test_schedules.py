@@ -192,6 +192,10 @@ def test_a_run_learns_its_own_schedule():
             "piecewise_interpolate_schedule: interpolate_type must be 'linear' or 'cosine', got 'cubic'",
         ),
         (
+            lambda: gd.piecewise_interpolate_schedule(None, 1, {}),
+            "piecewise_interpolate_schedule: interpolate_type must be 'linear' or 'cosine', got None",
+        ),
+        (
             lambda: gd.linear_onecycle_schedule(10, 1, 0.9, 0.5),
             "linear_onecycle_schedule: pct_start must be at most pct_final, 0.5, got 0.9",
         ),

@@ -269,8 +269,7 @@ def _members(annotation: Any) -> list[Any]:
 def _kind(annotation: Any) -> str:
     if annotation is int:
         return "an integer"
-    strings = get_origin(annotation) is Literal and all(isinstance(x, str) for x in get_args(annotation))
-    if annotation is str or strings:
+    if annotation is str:
         return "a string"
     protocol = isinstance(annotation, type) and getattr(annotation, "_is_protocol", False)
     is_function = get_origin(annotation) is collections.abc.Callable or (protocol and "__call__" in vars(annotation))
