@@ -564,9 +564,9 @@ def test_a_gradient_that_is_the_sum_already_is_refused_and_the_way_out_works(how
         ({}, "one of bits and rank must be given, got bits=None, rank=None"),
         ({"bits": 8, "rank": 2}, "one of bits and rank must be given, got bits=8, rank=2"),
         ({"bits": 4}, "bits must be 8, got 4"),
-        ({"bits": True}, "bits must be 8, got True"),
+        ({"bits": True}, "bits must be an integer, got True"),
         ({"rank": 0}, "rank must be an integer of 1 at least, got 0"),
-        ({"rank": 1.5}, "rank must be an integer of 1 at least, got 1.5"),
+        ({"rank": 1.5}, "rank must be an integer, got 1.5"),
         ({"rank": 1, "seed": 0.5}, "seed must be an integer, got 0.5"),
         ({"axis_name": None, "bits": 8}, "axis_name must be the name of an axis"),
         ({"axis_name": (), "bits": 8}, "axis_name must be the name of an axis"),
@@ -574,7 +574,7 @@ def test_a_gradient_that_is_the_sum_already_is_refused_and_the_way_out_works(how
     ids=str,
 )
 def test_bad_arguments_are_refused_in_words(arguments, says):
-    with pytest.raises(ValueError, match=f"^compressed_mean: {says}"):
+    with pytest.raises((TypeError, ValueError), match=f"^compressed_mean: {says}"):
         gd.compressed_mean(**({"axis_name": "data"} | arguments))
 
 

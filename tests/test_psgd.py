@@ -265,11 +265,11 @@ def test_no_derivative_is_taken_through_factors():
         ({"preconditioner_update_probability": 1.5}, "preconditioner_update_probability must lie in [0, 1], got 1.5"),
         ({"precond_lr": 1.0}, "precond_lr must lie in (0, 1), got 1.0"),
         ({"max_size_triangular": 0}, "max_size_triangular must be an integer of 1 at least, got 0"),
-        ({"max_skew_triangular": 1.5}, "max_skew_triangular must be an integer of 1 at least, got 1.5"),
-        ({"seed": 0.5}, "seed must be an integer in [0, 2^32), got 0.5"),
+        ({"max_skew_triangular": 1.5}, "max_skew_triangular must be an integer, got 1.5"),
+        ({"seed": 0.5}, "seed must be an integer, got 0.5"),
     ],
     ids=str,
 )
 def test_wrong_arguments_are_refused(wrong, message):
-    with pytest.raises(ValueError, match=re.escape(f"scale_by_psgd_kron: {message}")):
+    with pytest.raises((TypeError, ValueError), match=re.escape(f"scale_by_psgd_kron: {message}")):
         scale_by_psgd_kron(**wrong)
