@@ -23,6 +23,7 @@ import optax
 import pytest
 
 import gdjax
+import tests.conftest  # noqa: F401  (programs compile as those of the other tests do)
 
 SUBMODULES = [name for name, part in vars(optax).items() if isinstance(part, ModuleType) and not name.startswith("_")]
 DIFFERENCES = json.loads(Path(__file__).with_name("differences.json").read_text())
