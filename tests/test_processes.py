@@ -23,6 +23,8 @@ from gdjax.descent.store import Store
 from tests.network import given, loss
 from tests.processes import in_processes, steps_in
 
+pytestmark = pytest.mark.long
+
 X, Y, START = given(8)
 ADAM = gd.adamw(1e-2)
 
