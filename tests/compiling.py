@@ -2,11 +2,14 @@
 
 import collections
 import itertools
+import os
 
 import jax
 
-AS_BY_DEFAULT = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
+AS_BY_DEFAULT = {"xla_backend_optimization_level": 3}
 """What `tests/conftest.py` turns off."""
+if "fusion_emitters" in os.environ.get("XLA_FLAGS", ""):
+    AS_BY_DEFAULT["xla_cpu_use_fusion_emitters"] = True
 
 _numbers = itertools.count()
 _compiled = collections.Counter()

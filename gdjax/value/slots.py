@@ -166,7 +166,7 @@ _NOISE = {"eta": _AT_LEAST_0, "gamma": _AT_LEAST_0}
 _MEMORY = {"memory_size": _AT_LEAST_1}
 _GALORE = {"update_proj_gap": _AT_LEAST_1, "scale": _AT_LEAST_0}
 _SEARCH = {
-    "increase_factor": _AT_LEAST_1,
+    "increase_factor": Interval("(0, inf]"),
     "slope_rtol": _FRACTION,
     "curv_rtol": _FRACTION,
     "decrease_factor": Interval("(0, 1)"),
