@@ -28,6 +28,8 @@ import tests.conftest  # noqa: F401  (programs compile as those of the other tes
 SUBMODULES = [name for name, part in vars(optax).items() if isinstance(part, ModuleType) and not name.startswith("_")]
 DIFFERENCES = json.loads(Path(__file__).with_name("differences.json").read_text())
 """The tests that must fail: why, and where the README says so."""
+FAIL_IN_OPTAX = {f"_src/linear_algebra_test.py::LinearAlgebraTest::test_nnls{i}" for i in (4, 5)}
+"""Tests that fail with Optax itself on some processors: they allow a residual no rounding."""
 
 
 class Version(str):
@@ -117,5 +119,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         where = item.nodeid.split("optax/", 1)[-1]
         if where in DIFFERENCES:
             item.add_marker(pytest.mark.xfail(strict=True, reason=DIFFERENCES[where]))
+        elif where in FAIL_IN_OPTAX:
+            item.add_marker(pytest.mark.skip(reason="it fails with Optax itself"))
         elif (reason := DIFFERENCES.get(f"{where} [subtest]")) is not None:
             item.add_marker(pytest.mark.skip(reason=reason))
