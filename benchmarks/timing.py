@@ -10,10 +10,13 @@ import optax
 
 
 def in_turn(peers, rounds, unseen=0):
-    """The seconds of every peer in every round, all of them called in turn; the first, unseen rounds are left out."""
+    """The seconds of every peer in every round; the first, unseen rounds are left out.
+
+    All are called in turn, in every second round the other way about: a peer called second is slower by up to 4%.
+    """
     times = {name: [] for name in peers}
-    for _ in range(unseen + rounds):
-        for name, call in peers.items():
+    for number in range(unseen + rounds):
+        for name, call in list(peers.items())[:: -1 if number % 2 else 1]:
             start = time.perf_counter()
             call()
             times[name].append(time.perf_counter() - start)
