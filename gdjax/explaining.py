@@ -94,7 +94,7 @@ def _misuse(function: Callable[..., Any], args: Any, kwargs: Any) -> str | None:
         names, kinds = list(signature.parameters), [p.kind for p in signature.parameters.values()]
         strange = [] if inspect.Parameter.VAR_KEYWORD in kinds else [word for word in kwargs if word not in names]
         unknown = next((f"no parameter {word!r}{nearest(word, names)}" for word in strange), None)
-        return f"{unknown or error}; its signature is {function.__name__}{_bare(signature)}"
+        return f"{unknown or error}; its signature is {function.__name__}{bare(signature)}"
     return None
 
 
@@ -152,7 +152,7 @@ def _way(name: str, x: Any) -> str:
     return "; call it and give what it returns" if callable(x) else ""
 
 
-def _bare(signature: inspect.Signature) -> str:
+def bare(signature: inspect.Signature) -> str:
     """Write a signature without types, as a call has it."""
     parameters = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
     return str(inspect.Signature(parameters))

@@ -3,7 +3,6 @@
 Each reorders Optax's arithmetic, or scales the gradient down first. The states are Optax's own.
 """
 
-import math
 from typing import Any
 
 import jax
@@ -12,7 +11,7 @@ import optax
 import optax.contrib
 
 from gdjax import norms
-from gdjax.squares import shrunk
+from gdjax.squares import largest_square, shrunk
 
 _ROOM = 2**20
 """How many of the largest squares a sum must hold; Mechanic's, with `num_betas=6`, needs half as many."""
@@ -34,7 +33,7 @@ def mechanize(base_optimizer, weight_decay=1e-2, eps=1e-8, s_init=1e-6, num_beta
         """Scale a gradient down until the square of its product with the displacement is finite."""
         displacement = jax.tree.map(lambda p, start: (start - p) / (jnp.sum(state.s) + eps), params, state.x0)
         length, distance = norms.global_length(updates), norms.global_norm(displacement)
-        most = _largest(distance.dtype, _ROOM)
+        most = largest_square(distance.dtype, _ROOM)
         return jax.tree.map(lambda g: shrunk(g, length, most / jnp.maximum(distance, 1.0)), updates)
 
     return optax.GradientTransformationExtraArgs(of(base).init, update)
@@ -84,10 +83,10 @@ def scale_by_madgrad(learning_rate: Any, momentum: Any = 0.9, eps: Any = 1e-6):
             return total + jnp.where(has_square(g), rate.astype(g.dtype) * g, root.astype(g.dtype) * share(g))
 
         def has_square(g):
-            return jnp.abs(g) < _largest(g.dtype, 2)
+            return jnp.abs(g) < largest_square(g.dtype, 2)
 
         def share(g):
-            return jnp.clip(root.astype(g.dtype) * g, -_largest(g.dtype, 2), _largest(g.dtype, 2))
+            return jnp.clip(root.astype(g.dtype) * g, -largest_square(g.dtype, 2), largest_square(g.dtype, 2))
 
         def moved(start, total, total_sq, p):
             end = start - total / (jnp.cbrt(total_sq) + eps)
@@ -122,16 +121,12 @@ def _of_examples(tx: Any) -> optax.GradientTransformation:
 
     def bounded(updates):
         length = norms.global_length(updates)
-        return jax.tree.map(lambda g: shrunk(g, length, _largest(length.root.dtype, 1)), updates)
+        return jax.tree.map(lambda g: shrunk(g, length, largest_square(length.root.dtype, 1)), updates)
 
     def update(updates, state, params=None):
         return tx.update(jax.vmap(bounded)(updates), state, params)
 
     return optax.GradientTransformation(tx.init, update)
-
-
-def _largest(dtype: Any, terms: int) -> float:
-    return 0.99 * math.sqrt(float(jnp.finfo(dtype).max) / terms)
 
 
 IN_RANGE = {

@@ -8,6 +8,7 @@ size.
 """
 
 import functools
+import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -64,6 +65,15 @@ def shrunk(x: jax.Array, length: Length, bound: Any) -> jax.Array:
     short = root <= bound * scale
     factor = jnp.where(short, 1, bound / jnp.where(short, 1, root))
     return scaled(x, jnp.where(short, 1, scale), factor)
+
+
+def largest_square(dtype: Any, terms: float = 1) -> float:
+    """Return the largest number for which the sum of `terms` of its squares is finite, even after rounding.
+
+    >>> print(f"{largest_square(jnp.float32):.2g}")
+    1.8e+19
+    """
+    return 0.99 * math.sqrt(float(jnp.finfo(dtype).max) / terms)
 
 
 class _Squares(NamedTuple):

@@ -9,14 +9,7 @@ from jax.typing import ArrayLike
 
 from gdjax.concrete import require_at_least_0, require_fraction
 from gdjax.explaining import explained
-from gdjax.losses.arithmetic import (
-    Axis,
-    log_softmax,
-    mask_for,
-    masked_sum,
-    product,
-    require_floating,
-)
+from gdjax.losses.arithmetic import Axis, log_softmax, mask_for, masked_sum, product, require_floating
 from gdjax.widening import widened
 
 

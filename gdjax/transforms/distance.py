@@ -8,8 +8,8 @@ import numpy as np
 from optax.contrib import DoGState, DoWGState
 
 from gdjax import axes, norms, tree
-from gdjax.squares import Length, lengths, shrunk
-from gdjax.transforms.moments import TERMS, largest_square
+from gdjax.squares import Length, largest_square, lengths, shrunk
+from gdjax.transforms.moments import TERMS
 from gdjax.transforms.scaling import scaled
 from gdjax.value import NonNegative, Positive, transform
 from gdjax.value.diagnose import require_params

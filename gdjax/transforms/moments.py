@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from gdjax import tree
+from gdjax.squares import largest_square
 
 
 def adam_state(params, mu_dtype=None):
@@ -51,11 +52,6 @@ def square(x, terms: float = 1, of=None):
     """Return `|x|^2` after the clip of `squarable`; NaN where `of`, by default `x` itself, is inf or NaN."""
     of = x if of is None else of
     return tree.abs_sq(_clipped(x, largest_square(x.dtype, terms))) + tree.real_part(of - of)
-
-
-def largest_square(dtype, terms: float = 1):
-    """Return the bound of `squarable`: the sum of `terms` squares of it is finite, even after rounding."""
-    return 0.99 * math.sqrt(float(jnp.finfo(dtype).max) / terms)
 
 
 TERMS = 2**16

@@ -7,11 +7,10 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import norms, tree
-from gdjax.squares import shrunk
+from gdjax.squares import largest_square, shrunk
 from gdjax.transforms.moments import (
     by_root,
     corrected,
-    largest_square,
     looking_ahead,
     mean,
     means,

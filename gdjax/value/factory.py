@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from gdjax import tree
+from gdjax.explaining import bare
 from gdjax.in_range import IN_RANGE
 from gdjax.value.arguments import leaves, refusal, static
 from gdjax.value.base import V, Value
@@ -22,7 +23,7 @@ from gdjax.value.explicit import automatic
 from gdjax.value.gradient_transform import GradientTransform
 from gdjax.value.printing import brief
 from gdjax.value.schedule import Schedule
-from gdjax.value.signatures import bare, signature
+from gdjax.value.signatures import signature
 from gdjax.value.slots import RANGES, RANGES_OF, Interval, Slot, slots
 from gdjax.value.synonyms import unknown
 from gdjax.value.traits import NONE, Declared, Traits

@@ -210,11 +210,8 @@ def _called(tx: GradientTransform, name: str, updates: Any, state: Any, params: 
             after, new = function(given, part, chosen, **_of_all(accepted, chosen, params))
         except (TypeError, ValueError, AttributeError):
             plain = absent.chosen(params, updates)
-            part = (
-                absent.fitting(tx.init, state, updates if params is None else plain)
-                if absent.has_none(updates)
-                else None
-            )
+            like = updates if params is None else plain
+            part = absent.fitting(tx.init, state, like) if absent.has_none(updates) else None
             is_the_same = given is updates and jax.tree.structure(part) == jax.tree.structure(state)
             if part is None or is_the_same:
                 raise

@@ -48,12 +48,6 @@ def signature(function: Callable[..., Any]) -> inspect.Signature:
     return found.replace(parameters=parameters, return_annotation=inspect.Signature.empty)
 
 
-def bare(found: inspect.Signature) -> str:
-    """Write a signature without types, as a call has it."""
-    parameters = [p.replace(annotation=inspect.Parameter.empty) for p in found.parameters.values()]
-    return str(inspect.Signature(parameters))
-
-
 def short(annotation: Any) -> str:
     """Write a type in short.
 
