@@ -79,7 +79,7 @@ class Factory(Generic[P, V]):
 
     @functools.cached_property
     def composes(self) -> bool:
-        """Whether it is made of other transforms."""
+        """Return whether the factory makes its transforms of others."""
         return any("transform" in slot.takes for slot in self.slots.values())
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> V:
@@ -364,7 +364,7 @@ class Lifted(Factory[P, GradientTransform]):
         return IN_RANGE.get(self.function, self.function)
 
     def run(self, arguments: Mapping[str, Any]) -> Any:
-        """Run the body; its functions take no notice of Explicit axes, and masks may be patterns."""
+        """Run the body with automatic axes in the place of Explicit ones; masks may be patterns."""
         masks = {name: arguments[name] for name in _MASKS if arguments.get(name) is not None}
         of_paths = {
             name: tree.selector(self.__name__, mask, name)

@@ -15,7 +15,7 @@ from gdjax.value.traits import require_effect
 
 
 class Functions(NamedTuple):
-    """What a factory of transforms returns; the last two where it has them."""
+    """The functions that a factory of transforms returns; the last two are optional."""
 
     init: Callable[..., Any]
     update: Callable[..., Any]
@@ -117,17 +117,17 @@ class GradientTransform(Value, optax.GradientTransformationExtraArgs):
         return self._functions()[:2]
 
     def again(self, updates: Any, state: Any, params: Any = None) -> Any:
-        """The updates once more, told from the state after them; `None` where this transform cannot tell."""
+        """Compute the updates again from the state after them; `None` if this transform cannot."""
         again = self._functions().again
         return None if again is None else again(updates, state, params)
 
     @property
     def descends(self) -> bool:
-        """Whether it has a step of its own, in the place of updates that are added."""
+        """Return whether the transform computes new parameters itself, not updates to add."""
         return self._functions().descend is not None
 
     def descend(self, updates: Any, state: Any, params: Any, **extra_args: Any) -> tuple[Any, Any]:
-        """The parameters and the state after a step of its own."""
+        """Return the parameters and the state after the step that the transform computes itself."""
         return _called(self, "descend", updates, state, params, extra_args)
 
     def _functions(self) -> Functions:
@@ -152,7 +152,7 @@ class GradientTransform(Value, optax.GradientTransformationExtraArgs):
 
     @classmethod
     def _make(cls, iterable: Any) -> optax.GradientTransformationExtraArgs:  # pyright: ignore
-        """What is left of a value when one of its functions is replaced by hand: a plain pair."""
+        """Return a plain pair, where one of the functions of a value is replaced by hand."""
         return optax.GradientTransformationExtraArgs(*iterable)
 
 

@@ -85,7 +85,7 @@ _NUMBER = re.compile(
 
 
 def _require_plain(text: str) -> None:
-    """Refuse what Python reads with a warning of its own, or with an error that speaks of its own limits."""
+    """Refuse texts for which Python itself would warn, or raise an error about its limits."""
     if "\0" in text:
         raise _error(text, 1, 0, _NO_TEXT)
     for found in _TOKENS.finditer(text):

@@ -1,4 +1,4 @@
-"""What each parameter of a factory may hold, read from its annotation and from nothing else."""
+"""Read from its annotation what each parameter of a factory may hold."""
 
 import collections.abc
 import dataclasses
@@ -43,7 +43,7 @@ class Interval:
         return float(low), float(high)
 
     def holds(self, number: Any) -> bool:
-        """Whether a number lies in it."""
+        """Return whether a number lies in the interval."""
         low, high = self.ends
         above = number >= low if self.text[0] == "[" else number > low
         below = number <= high if self.text[-1] == "]" else number < high

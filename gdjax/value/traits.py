@@ -1,4 +1,4 @@
-"""What factories declare of their transforms, and how it is asked of a transform with all that is within it."""
+"""Traits that factories declare of their transforms, and functions that look for them in a transform and its parts."""
 
 import dataclasses
 import inspect
@@ -14,7 +14,7 @@ from gdjax.value.base import Value
 
 @dataclasses.dataclass(frozen=True)
 class Traits:
-    """What a transform can be given."""
+    """The kinds of gradients and parameters that a transform takes."""
 
     flat: bool = False
     """All leaves as one vector."""
@@ -41,7 +41,7 @@ class Traits:
         apart: bool = False,
         examples: bool = False,
     ) -> "Traits":
-        """What is declared; of each number for itself, that leaves may be one vector, and parts of them will do."""
+        """Return the traits declared; an elementwise transform may be given one vector, or parts of leaves."""
         return cls(flat or elementwise, parts or elementwise, reduces, apart, examples)
 
 
@@ -49,7 +49,7 @@ NONE = Traits()
 
 
 class Declared(TypedDict, total=False):
-    """What a factory may declare."""
+    """The traits that a factory may declare."""
 
     elementwise: bool
     flat: bool
@@ -60,7 +60,7 @@ class Declared(TypedDict, total=False):
 
 
 def lacking(tx: Any, has: Callable[[Value], bool]) -> Any:
-    """The part of a transform that has not what is asked for, `None` where all of it has.
+    """Return the first part of a transform for which `has` is false; `None` if there is none.
 
     A named optimizer has what the chain that it stands for has.
     """
@@ -99,7 +99,7 @@ def all_within(tx: Any) -> Iterator[Value]:
 
 
 def anywhere(tx: Any, trait: str) -> bool:
-    """Whether anything in a transform has a trait."""
+    """Return whether a transform, or any part of it, has a trait."""
     if not isinstance(tx, Value):
         return False
     return _once(tx, trait, lambda: getattr(tx.factory.traits, trait) or any(anywhere(p, trait) for p in _parts(tx)))
@@ -195,7 +195,7 @@ def handing(tx: Any) -> optax.GradientTransformationExtraArgs:
 
 
 def _once(tx: Value, what: str, make: Callable[[], Any]) -> Any:
-    """What is told of a value, once: of bodies within bodies it would be told again and again."""
+    """Return what `make` computes, and keep it: parts within parts would compute it many times."""
     key = f"_told_{what}"
     if key not in tx.__dict__:
         tx.__dict__[key] = make()
@@ -252,7 +252,7 @@ def masked_for(tx: Any, params: Any) -> Any:
 
 
 def _with_parts(tx: Value, f: Callable[[Any], Any]) -> dict[str, Any]:
-    """The arguments of a transform, with others in the place of the transforms in them."""
+    """Return the arguments of a transform, with `f` applied to the transforms in them."""
     given = dict(tx.arguments)
     for name in _transforms(tx):
         given[name] = jax.tree.map(lambda part: f(part) if _is_value(part) else part, given[name], is_leaf=_is_value)

@@ -12,7 +12,7 @@ from gdjax.value.traits import reduced_over, refuse_examples, takers
 
 
 class AccumulateState(NamedTuple):
-    """What has been summed since the last step, and the state of the transform that takes the steps."""
+    """The sum of gradients since the last step, and the state of the inner transform."""
 
     mini_step: Any
     """Gradients in the sum, int32 of shape (), from 0 to `every - 1`."""

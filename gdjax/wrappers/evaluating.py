@@ -70,12 +70,12 @@ def _keeps(node):
 
 
 def _knows(state, params):
-    """Of every parameter, whether a state keeps something of it: a mask may leave out many at once."""
+    """Return for each parameter whether a state holds a value for it: a mask may leave out many at once."""
     return jax.tree.leaves(_mapped(lambda kept, p: jax.tree.map(lambda _: not tree.is_masked(kept), p), state, params))
 
 
 def _read(state, params):
-    """The parameters, with what a state says in the place of those that it knows."""
+    """Return the parameters, those for which a state holds a value replaced by it."""
     _, f = KEPT[type(state)]
 
     def leaf(kept, p):

@@ -82,7 +82,7 @@ def _is_masked(tx):
 
 
 def _layout(like, below):
-    """Which leaves are packed: for each dtype of accumulation their places in the tree; the others stay apart.
+    """Return the places of the packed leaves in the tree, by dtype of accumulation; the others stay apart.
 
     Those that differ over an axis by their types and those that do not are packed each by themselves.
     """
@@ -141,10 +141,10 @@ def _is_packed(node):
 
 
 def _starts(sizes):
-    """Where each leaf starts.
+    """Return the index at which each leaf starts.
 
-    On a CPU they are numbers that XLA does not know, the outcome of a branch both of whose sides say the same: a loop
-    whose start is known is compiled for that start alone, hundreds of times, one whose start is not once for a shape.
+    On a CPU the indices come from a branch whose two sides are equal, so XLA does not know them. It compiles a loop
+    anew for every start that it knows, and once for a shape where it does not.
     """
     starts = tuple(np.uint32(start) for start in np.cumsum([0, *sizes[:-1]]))
     return lax.platform_dependent(
