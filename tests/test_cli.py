@@ -16,7 +16,7 @@ import pytest
 
 import gdjax as gd
 from gdjax.cli import main
-from gdjax.cli.pages import page, told
+from gdjax.cli.docstrings import page, told
 from gdjax.descent.store import Store
 from tests.processes import environment, hearing
 

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 import gdjax
-from gdjax.cli.hinting import hinted
+from gdjax.cli.errors import Status, in_a_sentence, say
 from gdjax.cli.signals import Watch
-from gdjax.cli.status import Status, in_a_sentence, say
+from gdjax.cli.suggestions import hinted
 from gdjax.cli.train import train
 
 app = typer.Typer(

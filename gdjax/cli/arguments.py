@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from gdjax.cli.status import InputError
+from gdjax.cli.errors import InputError
 
 MAX_COUNT = 2**31 - 1
 """Largest number of steps, epochs or rows: counts are int32."""

@@ -10,8 +10,8 @@ from typing import Any
 
 import gdjax
 from gdjax.cli.arguments import MAX_COUNT, brief
-from gdjax.cli.goal import Goal
-from gdjax.cli.status import InputError, say
+from gdjax.cli.errors import InputError, say
+from gdjax.cli.metric_target import Goal
 from gdjax.hints import nearest
 
 KINDS: Mapping[str, tuple[type, ...]] = {

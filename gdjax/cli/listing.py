@@ -8,10 +8,10 @@ import jax
 
 from gdjax import describing, names
 from gdjax import problems as package
-from gdjax.cli.pages import page, summary, told
-from gdjax.cli.status import InputError
+from gdjax.cli.docstrings import page, summary, told
+from gdjax.cli.errors import InputError
+from gdjax.cli.run_spec import Task
 from gdjax.cli.tables import show, width
-from gdjax.cli.task import Task
 from gdjax.value import Factory, GradientTransform, Schedule
 from gdjax.value.printing import nearest
 

@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from gdjax.cli.folder import Run
-from gdjax.cli.goal import Goal
-from gdjax.cli.status import Status, say
+from gdjax.cli.errors import Status, say
+from gdjax.cli.metric_target import Goal
+from gdjax.cli.run_folder import Run
+from gdjax.cli.run_spec import Task
 from gdjax.cli.tables import show
-from gdjax.cli.task import Task
 from gdjax.descent import Fit, Stopped, files
 from gdjax.descent.faults import cause
 

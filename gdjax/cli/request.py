@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gdjax.cli import config, folder
+from gdjax.cli import config, run_folder
 from gdjax.cli.arguments import axis
-from gdjax.cli.goal import Goal
-from gdjax.cli.status import InputError
-from gdjax.cli.trust import may_import
+from gdjax.cli.errors import InputError
+from gdjax.cli.metric_target import Goal
+from gdjax.cli.user_modules import may_import
 
 
 class Base(NamedTuple):
@@ -44,7 +44,7 @@ class Request(NamedTuple):
           InputError: if it cannot be read, asks for something impossible, or names a module that is not trusted.
         """
         if self.resume and self.out is not None:
-            folder.require_run(self.out)
+            run_folder.require_run(self.out)
         if self.file is None:
             base = Base({})
         else:

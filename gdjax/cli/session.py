@@ -8,15 +8,15 @@ from typing import Any
 import typer
 from jax.sharding import Mesh
 
-from gdjax.cli import backend, config, folder
-from gdjax.cli.group import Group
-from gdjax.cli.joining import Joined, hushed, joined
+from gdjax.cli import config, devices, run_folder
+from gdjax.cli.distributed import Joined, hushed, joined
+from gdjax.cli.errors import InputError, Status, say
+from gdjax.cli.fitting import descend
+from gdjax.cli.processes import Group
 from gdjax.cli.report import report, status
 from gdjax.cli.request import Base, Request
-from gdjax.cli.running import descend
+from gdjax.cli.run_spec import Task
 from gdjax.cli.signals import Watch
-from gdjax.cli.status import InputError, Status, say
-from gdjax.cli.task import Task
 from gdjax.descent.agreement import Peers, attempted
 from gdjax.descent.signals import REASONS, Heard, heard
 
@@ -60,7 +60,7 @@ class _Session:
             return task
 
         task = peers.together(checked)
-        with folder.shared(peers, folder.new(request.out, task.problem.factory.__name__)) as run:
+        with run_folder.shared(peers, run_folder.new(request.out, task.problem.factory.__name__)) as run:
             if peers.first:
                 config.write(run.config, task.asked)
             raise typer.Exit(self._descend(task, run, mesh, peers))
@@ -68,11 +68,11 @@ class _Session:
     def go_on(self, base: Base | None) -> None:
         """Resume a run, or make it longer."""
         request = self._asked
-        where = folder.Run(request.out or Path())
+        where = run_folder.Run(request.out or Path())
         base, asked, mesh, peers = self._divided(base)
         if peers.first:
             config.compare_versions(where.config)
-        with folder.shared(peers, folder.old(where.folder)) as run:
+        with run_folder.shared(peers, run_folder.old(where.folder)) as run:
             task, written = peers.together(lambda: self._prolonged(run, base, asked))
             if peers.first and written:
                 config.write(run.config, task.asked)
@@ -85,11 +85,11 @@ class _Session:
         def prepared() -> tuple[Base, dict[str, Any]]:
             read = request.base(alone=False) if base is None else base
             asked = config.over(read.says, request.given)
-            backend.prepare(asked.get("mesh"), processes.number)
+            devices.prepare(asked.get("mesh"), processes.number)
             return read, asked
 
         found, failure = attempted(prepared)  # settings that JAX needs before it starts
-        peers = Peers(None if processes.number == 1 else backend.one_of_each())
+        peers = Peers(None if processes.number == 1 else devices.one_of_each())
         if not peers.alone:
             hushed(peers.first)
         peers.end_if_any(failure)
@@ -99,13 +99,13 @@ class _Session:
         def divided() -> Mesh | None:
             if words:
                 raise InputError(f"every process must be asked for the same {words}.")
-            return backend.mesh(asked.get("mesh"))
+            return devices.mesh(asked.get("mesh"))
 
         if (mesh := peers.together(divided)) is None:
             return read, asked, None, peers
         return read, {**asked, "mesh": f"{mesh.axis_names[0]}={mesh.size}"}, mesh, Peers(mesh)
 
-    def _prolonged(self, run: folder.Run, base: Base, asked: dict[str, Any]) -> tuple[Task, bool]:
+    def _prolonged(self, run: run_folder.Run, base: Base, asked: dict[str, Any]) -> tuple[Task, bool]:
         """Return the task of a resumed run, and whether it differs from what the folder says."""
         task = Task.of(asked, self._asked.names)
         other = config.differences(_then(base, task, self._asked), task.asked)
@@ -121,7 +121,7 @@ class _Session:
             )
         return task, bool(other)
 
-    def _descend(self, task: Task, run: folder.Run, mesh: Mesh | None, peers: Peers) -> Status:
+    def _descend(self, task: Task, run: run_folder.Run, mesh: Mesh | None, peers: Peers) -> Status:
         resume, watch = self._asked.resume, self._watch
         self._processes.watch.tell(str(run.folder))
         print(f"{task.asked['problem']} in {run.folder}", flush=True)

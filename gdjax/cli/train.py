@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from gdjax.cli import config, folder
+from gdjax.cli import config, run_folder
 from gdjax.cli.arguments import MAX_COUNT, batch_size, require_given
-from gdjax.cli.group import group
+from gdjax.cli.errors import InputError, in_a_sentence, printable
+from gdjax.cli.processes import group
 from gdjax.cli.request import Base, Request, resumed
-from gdjax.cli.status import InputError, in_a_sentence, printable
 
 EXPRESSION = "digits, or 'quadratic(condition=1e4)': an expression of what gdjax problems lists."
 
@@ -103,25 +103,25 @@ def train(
             "data": data and str(Path(data).absolute()),
         }
         given = {name: wish for name, wish in wishes.items() if wish is not None}
-        run_folder, config_file = (None if path is None else Path(path) for path in (out, file))
-        config.require_names(run_folder, given)
+        out_folder, config_file = (None if path is None else Path(path) for path in (out, file))
+        config.require_names(out_folder, given)
         called = {name: f"--{name.replace('_', '-')}" for name in given}
         if problem is not None:
             called["problem"] = "PROBLEM"
         if resume:
-            run_folder = resumed(run_folder, config_file)
-            config_file = folder.Run(run_folder).config
-        request = Request(given, called, config_file, run_folder, resume, trust, save_every)
+            out_folder = resumed(out_folder, config_file)
+            config_file = run_folder.Run(out_folder).config
+        request = Request(given, called, config_file, out_folder, resume, trust, save_every)
         processes = group(coordinator, num_processes, process_id)
         base = None
         with contextlib.nullcontext() if processes.alone else contextlib.suppress(InputError):  # raised later, for all
             base = request.base(processes.alone)
         _greet(request, base, processes.speaks)
 
-        from gdjax.cli import backend, session
+        from gdjax.cli import devices, session
 
         if cache:
-            backend.keep_programs()
+            devices.keep_programs()
         session.run(request, base if processes.alone else None, processes, context.obj)
 
 

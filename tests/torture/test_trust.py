@@ -17,8 +17,8 @@ import time
 import pytest
 
 import gdjax as gd
-from gdjax.cli import ports
-from gdjax.cli.status import InputError
+from gdjax.cli import coordinator
+from gdjax.cli.errors import InputError
 from gdjax.descent import files
 from gdjax.descent.store import Store
 from tests.commands import commands
@@ -326,8 +326,8 @@ def test_the_first_process_finds_that_the_port_is_taken():
         held.bind(("127.0.0.1", 0))
         port = held.getsockname()[1]
         with pytest.raises(InputError, match="the port is in use; give another port, in all processes"):
-            ports.require_port(ports.Coordinator(f"127.0.0.1:{port}"), first=True)
-    ports.require_port(ports.Coordinator(f"127.0.0.1:{port}"), first=True)
+            coordinator.require_port(coordinator.Coordinator(f"127.0.0.1:{port}"), first=True)
+    coordinator.require_port(coordinator.Coordinator(f"127.0.0.1:{port}"), first=True)
 
 
 def test_the_other_processes_find_that_the_port_is_not_the_coordinators():
@@ -336,7 +336,7 @@ def test_the_other_processes_find_that_the_port_is_not_the_coordinators():
 
     def ask(port):
         try:
-            ports.require_port(ports.Coordinator(f"127.0.0.1:{port}"), first=False)
+            coordinator.require_port(coordinator.Coordinator(f"127.0.0.1:{port}"), first=False)
         except InputError as error:
             ended.append(str(error))
 
@@ -363,10 +363,10 @@ def test_the_other_processes_find_that_the_port_is_not_the_coordinators():
 
 
 def test_a_coordinator_says_what_moves_it():
-    ways = {variable: ports.Coordinator("h:1", variable).way for variable in (None, "JAX_COORDINATOR_ADDRESS")}
+    ways = {variable: coordinator.Coordinator("h:1", variable).way for variable in (None, "JAX_COORDINATOR_ADDRESS")}
     assert ways[None] == "give another port, in all processes"
     assert ways["JAX_COORDINATOR_ADDRESS"] == "give another port in JAX_COORDINATOR_ADDRESS, in all processes"
-    assert str(ports.Coordinator("h:1", "JAX_COORDINATOR_ADDRESS")) == "JAX_COORDINATOR_ADDRESS=h:1"
+    assert str(coordinator.Coordinator("h:1", "JAX_COORDINATOR_ADDRESS")) == "JAX_COORDINATOR_ADDRESS=h:1"
 
 
 @pytest.mark.parametrize("launcher", [False, True], ids=["flags", "SLURM"])

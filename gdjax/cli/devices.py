@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from gdjax.cli.arguments import VIRTUAL, axis
-from gdjax.cli.status import InputError, say
+from gdjax.cli.errors import InputError, say
 
 BROKEN = "Error reading persistent compilation cache entry"
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from gdjax.cli.status import InputError
+from gdjax.cli.errors import InputError
 
 if TYPE_CHECKING:
     from gdjax.descent.agreement import Peers

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import NamedTuple
 
-from gdjax.cli.status import InputError, say
+from gdjax.cli.errors import InputError, say
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 """First bytes from a client of gRPC: the preface of HTTP/2, and a frame of settings."""

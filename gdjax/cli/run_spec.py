@@ -13,9 +13,9 @@ import jax
 
 from gdjax import names, problems
 from gdjax.cli.arguments import MAX_COUNT, axis, brief
-from gdjax.cli.goal import Goal
-from gdjax.cli.status import InputError
-from gdjax.cli.trust import REFERENCE
+from gdjax.cli.errors import InputError
+from gdjax.cli.metric_target import Goal
+from gdjax.cli.user_modules import REFERENCE
 from gdjax.compose import metrics
 from gdjax.problems import Problem
 from gdjax.value import GradientTransform, ParseError

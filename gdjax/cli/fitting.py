@@ -7,10 +7,10 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from gdjax.cli.folder import Run
+from gdjax.cli.errors import InputError
+from gdjax.cli.run_folder import Run
+from gdjax.cli.run_spec import Task
 from gdjax.cli.signals import Watch
-from gdjax.cli.status import InputError
-from gdjax.cli.task import Task
 from gdjax.descent import Checkpoints, Evaluate, Fit, JsonLines, fit
 from gdjax.descent.agreement import PeerFailedError, Peers
 from gdjax.descent.placing import Placement

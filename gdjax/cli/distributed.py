@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import jax
 
-from gdjax.cli import ports, signals, watcher
-from gdjax.cli.group import Group
-from gdjax.cli.ports import Coordinator, require_port
-from gdjax.cli.status import InputError, Status
+from gdjax.cli import coordinator, peer_monitor, signals
+from gdjax.cli.coordinator import Coordinator, require_port
+from gdjax.cli.errors import InputError, Status
+from gdjax.cli.processes import Group
 from gdjax.descent.agreement import PeerLostError, is_lost
 
 HEARTBEAT = 10
@@ -66,12 +66,12 @@ def joined(group: Group, signals: signals.Watch) -> Iterator[Joined]:
     if group.coordinator is not None:
         require_port(Coordinator(group.coordinator), first=group.process == 0)
     elif launched := _launched():
-        variable = ports.ADDRESS if ports.ADDRESS in os.environ else ports.PORT
+        variable = coordinator.ADDRESS if coordinator.ADDRESS in os.environ else coordinator.PORT
         require_port(Coordinator(launched[0], variable), first=launched[1] == 0)
     known = {} if group.coordinator is None else {"cluster_detection_method": "deactivate"}
     # SIGTERM is the descent's, which ends all processes at one step; JAX's own service would swallow it
     jax.config.update("jax_enable_preemption_service", False)
-    watch = Watch(subprocess.Popen([sys.executable, "-I", watcher.__file__], stdin=subprocess.PIPE, text=True))
+    watch = Watch(subprocess.Popen([sys.executable, "-I", peer_monitor.__file__], stdin=subprocess.PIPE, text=True))
     signals.leaving = watch.end
     try:
         try:
@@ -100,7 +100,7 @@ def _launched() -> tuple[str, int] | None:
     """
     with contextlib.suppress(Exception):  # JAX's own, which may move or fail; `initialize` then tells why
         cluster = importlib.import_module("jax._src.clusters").ClusterEnv
-        address = os.environ.get(ports.ADDRESS)
+        address = os.environ.get(coordinator.ADDRESS)
         told = cluster.auto_detect_unset_distributed_params(address, None, None, None, None, 300)
         if isinstance(told[0], str) and isinstance(told[2], int) and re.fullmatch(r".+:\d{1,5}", told[0]):
             return told[0], told[2]

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from gdjax.cli.status import InputError
+from gdjax.cli.errors import InputError
 from gdjax.hints import nearest
 
 if TYPE_CHECKING:

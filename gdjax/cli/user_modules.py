@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gdjax.cli.status import InputError, printable
+from gdjax.cli.errors import InputError, printable
 
 REFERENCE = re.compile(r"\s*([\w.]+):")
 """Beginning of a problem in a module: the name of the module, and a colon."""

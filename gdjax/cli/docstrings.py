@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gdjax.cli.mathematics import formula, plain
+from gdjax.cli.latex import formula, plain
 from gdjax.cli.tables import wrapped
 from gdjax.value import Factory, GradientTransform, printing
 

@@ -4,7 +4,7 @@ import os
 import re
 from typing import NamedTuple
 
-from gdjax.cli.status import InputError
+from gdjax.cli.errors import InputError
 
 
 class Group(NamedTuple):
