@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gdjax.concrete import require_at_least_0
+from gdjax.concrete import require_nonnegative
 
 AxisName = Hashable | Sequence[Hashable] | None
 """A name, several as one axis, or none."""
@@ -172,7 +172,7 @@ def required_scalar(weight: Any) -> Any:
     if isinstance(weight, str) or jnp.shape(weight):
         got = repr(weight) if isinstance(weight, str) else f"shape {jnp.shape(weight)}"
         raise ValueError(f"weight must be a scalar of each member, got {got}")
-    require_at_least_0("weight", weight)
+    require_nonnegative("weight", weight)
     return weight
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from jax.core import Tracer
 
 
-def known(x: Any) -> np.ndarray | None:
+def concrete_value(x: Any) -> np.ndarray | None:
     """Return a real number, or an array of them, where it can be read; `None` for all else, traced ones too."""
     if isinstance(x, Tracer) or not isinstance(x, (bool, int, float, np.generic, np.ndarray, jax.Array)):
         return None
@@ -18,15 +18,15 @@ def known(x: Any) -> np.ndarray | None:
     return np.asarray(x) if any(jnp.issubdtype(dtype, kind) for kind in _REAL) else None
 
 
-def require_at_least_0(what: str, number: Any) -> None:
+def require_nonnegative(what: str, number: Any) -> None:
     """Refuse a number that is known to be negative or NaN, and an array that holds one."""
-    if (numbers := known(number)) is not None and not np.all(numbers >= 0):
+    if (numbers := concrete_value(number)) is not None and not np.all(numbers >= 0):
         raise ValueError(f"{what} must be at least 0, got {number}.")
 
 
 def require_fraction(what: str, number: Any) -> None:
     """Refuse a number that is known to lie outside of [0, 1], and an array that holds one."""
-    if (numbers := known(number)) is not None and not np.all((numbers >= 0) & (numbers <= 1)):
+    if (numbers := concrete_value(number)) is not None and not np.all((numbers >= 0) & (numbers <= 1)):
         raise ValueError(f"{what} must be in [0, 1], got {number}.")
 
 

@@ -18,7 +18,7 @@ from gdjax.compose.hidden import chosen, hidden_matrices
 from gdjax.compose.masking import frozen, masked
 from gdjax.compose.partitioning import freeze, partition, selective_transform
 from gdjax.compose.watching import watch
-from gdjax.explaining import require_numbers
+from gdjax.explaining import require_numeric_leaves
 from gdjax.transforms import identity
 from gdjax.value import GradientTransform
 from gdjax.value.gradient_transform import require_value
@@ -118,7 +118,7 @@ def describe(tx: GradientTransform, params: Any) -> Description:
     """
     require_value("describe", tx)
     leaves = dict(tree.leaves_with_paths(params))
-    require_numbers("describe", "params", params)
+    require_numeric_leaves("describe", "params", params)
     assigned = _assigned(tx, params)
     kept = dict.fromkeys([_SHARED, *leaves], 0)
     tx = _unpacked(tx)

@@ -19,7 +19,7 @@ _NAMES: set[str] = set()
 """The names of all functions that explain their calls."""
 
 
-def explained(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+def explain_errors(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Make a function say which of its arguments it failed for, where their types and shapes show it.
 
     A parameter annotated as `ArrayLike` must be an array or a number, one annotated as `Tree` (or `Any`) a tree of
@@ -31,7 +31,7 @@ def explained(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     _NAMES.add(name)
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
-        bound = usage(name)(function)
+        bound = explain_usage(name)(function)
 
         @functools.wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -50,14 +50,14 @@ def explained(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     return decorate
 
 
-def borrowed(name: str, function: Callable[P, T], module: str) -> Callable[P, T]:
+def reexport(name: str, function: Callable[P, T], module: str) -> Callable[P, T]:
     """Return a function of Optax that explains its calls, and that pickles as the one of a module of gdjax."""
-    run = explained(name)(function)
+    run = explain_errors(name)(function)
     run.__module__ = module
     return run
 
 
-def usage(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+def explain_usage(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Make a function answer a call without a needed argument, or with an unknown one, with its signature.
 
     Args:
@@ -94,7 +94,7 @@ def _misuse(function: Callable[..., Any], args: Any, kwargs: Any) -> str | None:
         names, kinds = list(signature.parameters), [p.kind for p in signature.parameters.values()]
         strange = [] if inspect.Parameter.VAR_KEYWORD in kinds else [word for word in kwargs if word not in names]
         unknown = next((f"no parameter {word!r}{nearest(word, names)}" for word in strange), None)
-        return f"{unknown or error}; its signature is {function.__name__}{bare(signature)}"
+        return f"{unknown or error}; its signature is {function.__name__}{signature_text(signature)}"
     return None
 
 
@@ -152,13 +152,13 @@ def _way(name: str, x: Any) -> str:
     return "; call it and give what it returns" if callable(x) else ""
 
 
-def bare(signature: inspect.Signature) -> str:
+def signature_text(signature: inspect.Signature) -> str:
     """Write a signature without types, as a call has it."""
     parameters = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
     return str(inspect.Signature(parameters))
 
 
-def require_numbers(who: str, what: str, of: Any) -> None:
+def require_numeric_leaves(who: str, what: str, of: Any) -> None:
     """Refuse leaves that are neither arrays, nor numbers, nor shapes, by path."""
     for path, leaf in tree.leaves_with_paths(of):
         if not (hasattr(leaf, "dtype") or isinstance(leaf, (bool, int, float, complex))):

@@ -11,7 +11,7 @@ import optax
 import optax.contrib
 
 from gdjax import norms
-from gdjax.squares import largest_square, shrunk
+from gdjax.squares import clip_to_norm, largest_squarable
 
 _ROOM = 2**20
 """How many of the largest squares a sum must hold; Mechanic's, with `num_betas=6`, needs half as many."""
@@ -32,9 +32,9 @@ def mechanize(base_optimizer, weight_decay=1e-2, eps=1e-8, s_init=1e-6, num_beta
     def tuned(updates, state, params):
         """Scale a gradient down until the square of its product with the displacement is finite."""
         displacement = jax.tree.map(lambda p, start: (start - p) / (jnp.sum(state.s) + eps), params, state.x0)
-        length, distance = norms.global_length(updates), norms.global_norm(displacement)
-        most = largest_square(distance.dtype, _ROOM)
-        return jax.tree.map(lambda g: shrunk(g, length, most / jnp.maximum(distance, 1.0)), updates)
+        length, distance = norms.global_scaled_norm(updates), norms.global_norm(displacement)
+        most = largest_squarable(distance.dtype, _ROOM)
+        return jax.tree.map(lambda g: clip_to_norm(g, length, most / jnp.maximum(distance, 1.0)), updates)
 
     return optax.GradientTransformationExtraArgs(of(base).init, update)
 
@@ -83,10 +83,10 @@ def scale_by_madgrad(learning_rate: Any, momentum: Any = 0.9, eps: Any = 1e-6):
             return total + jnp.where(has_square(g), rate.astype(g.dtype) * g, root.astype(g.dtype) * share(g))
 
         def has_square(g):
-            return jnp.abs(g) < largest_square(g.dtype, 2)
+            return jnp.abs(g) < largest_squarable(g.dtype, 2)
 
         def share(g):
-            return jnp.clip(root.astype(g.dtype) * g, -largest_square(g.dtype, 2), largest_square(g.dtype, 2))
+            return jnp.clip(root.astype(g.dtype) * g, -largest_squarable(g.dtype, 2), largest_squarable(g.dtype, 2))
 
         def moved(start, total, total_sq, p):
             end = start - total / (jnp.cbrt(total_sq) + eps)
@@ -120,8 +120,8 @@ def _of_examples(tx: Any) -> optax.GradientTransformation:
     """Scale the gradient of each example down so far that the square of its norm is finite."""
 
     def bounded(updates):
-        length = norms.global_length(updates)
-        return jax.tree.map(lambda g: shrunk(g, length, largest_square(length.root.dtype, 1)), updates)
+        length = norms.global_scaled_norm(updates)
+        return jax.tree.map(lambda g: clip_to_norm(g, length, largest_squarable(length.root.dtype, 1)), updates)
 
     def update(updates, state, params=None):
         return tx.update(jax.vmap(bounded)(updates), state, params)

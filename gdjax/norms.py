@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 
 from gdjax import axes, squares
-from gdjax.explaining import explained
-from gdjax.squares import Length
+from gdjax.explaining import explain_errors
+from gdjax.squares import ScaledNorm
 from gdjax.tree import Tree, widen
 
 
-@explained("global_norm")
+@explain_errors("global_norm")
 def global_norm(updates: Tree, axis_name: axes.AxisName = None) -> jax.Array:
     r"""Return the Euclidean norm of all leaves as one vector, $\lVert g \rVert = \sqrt{\sum_i |g_i|^2}$.
 
@@ -42,26 +42,26 @@ def global_norm(updates: Tree, axis_name: axes.AxisName = None) -> jax.Array:
 
 def global_norms(trees: Sequence[Tree], axis_name: axes.AxisName = None) -> list[jax.Array]:
     """Return the norm of each of several trees."""
-    return [length.norm() for length in global_lengths(trees, axis_name)]
+    return [length.norm() for length in global_scaled_norms(trees, axis_name)]
 
 
-def global_length(tree: Tree, axis_name: axes.AxisName = None) -> Length:
+def global_scaled_norm(tree: Tree, axis_name: axes.AxisName = None) -> ScaledNorm:
     """Return the norm of a tree as a root over a scale, which stays in range where the norm does not."""
-    return global_lengths([tree], axis_name)[0]
+    return global_scaled_norms([tree], axis_name)[0]
 
 
-def global_lengths(trees: Sequence[Tree], axis_name: axes.AxisName = None) -> list[Length]:
+def global_scaled_norms(trees: Sequence[Tree], axis_name: axes.AxisName = None) -> list[ScaledNorm]:
     """Return the norm of each of several trees as a root over a scale."""
     groups = [widen(_numbers(tree)) for tree in trees]
     over = [[axes.spread(x, axis_name) for x in xs] for xs in groups]
-    return squares.lengths(groups, over)
+    return squares.scaled_norms(groups, over)
 
 
-def of_members(norm: jax.Array, axis_name: axes.AxisName) -> jax.Array:
+def rms_over_axis(norm: jax.Array, axis_name: axes.AxisName) -> jax.Array:
     """Return the root mean square, over the devices of an axis, of each device's norm."""
     if not (names := axes.names(axis_name)):
         return norm
-    (together,) = squares.lengths([[norm]], [[names]])
+    (together,) = squares.scaled_norms([[norm]], [[names]])
     return together.norm() / math.sqrt(axes.size(names))
 
 
@@ -70,7 +70,7 @@ def _numbers(tree: Tree) -> list[Any]:
     return [leaf for leaf in jax.tree.leaves(tree) if getattr(leaf, "dtype", None) != jax.dtypes.float0]
 
 
-def sums(terms: Sequence[Tree], axis_name: axes.AxisName = None) -> list[jax.Array]:
+def scalar_sums(terms: Sequence[Tree], axis_name: axes.AxisName = None) -> list[jax.Array]:
     """The sum of each of several trees of scalars, each scalar the sum over a leaf, or over a part of it."""
     found = map(jax.tree.leaves, axes.totals(terms, terms, axis_name))
     return [jnp.asarray(sum(of)) if of else jnp.zeros((), jnp.float32) for of in found]
@@ -78,38 +78,38 @@ def sums(terms: Sequence[Tree], axis_name: axes.AxisName = None) -> list[jax.Arr
 
 def leaf_norms(tree: Tree, axis_name: axes.AxisName = None) -> Tree:
     """Return the Euclidean norm of every leaf; its derivative at 0 is 0."""
-    return _norms(leaf_lengths(tree, axis_name))
+    return _norms(leaf_scaled_norms(tree, axis_name))
 
 
 def leaf_rms(tree: Tree, axis_name: axes.AxisName = None) -> Tree:
     """Return the root mean square of every leaf, 0 for an empty one; its derivative at 0 is 0."""
-    return _norms(leaf_rms_lengths(tree, axis_name))
+    return _norms(leaf_scaled_rms(tree, axis_name))
 
 
 def _norms(lengths: Tree) -> Tree:
-    return jax.tree.map(Length.norm, lengths, is_leaf=lambda x: isinstance(x, Length))
+    return jax.tree.map(ScaledNorm.norm, lengths, is_leaf=lambda x: isinstance(x, ScaledNorm))
 
 
-def leaf_lengths(tree: Tree, axis_name: axes.AxisName = None) -> Tree:
+def leaf_scaled_norms(tree: Tree, axis_name: axes.AxisName = None) -> Tree:
     """Return the norm of every leaf as a root over a scale."""
     leaves, treedef = jax.tree.flatten(tree)
-    return treedef.unflatten(squares.lengths([[x] for x in leaves], [[axes.spread(x, axis_name)] for x in leaves]))
+    return treedef.unflatten(squares.scaled_norms([[x] for x in leaves], [[axes.spread(x, axis_name)] for x in leaves]))
 
 
-def leaf_rms_lengths(tree: Tree, axis_name: axes.AxisName = None) -> Tree:
+def leaf_scaled_rms(tree: Tree, axis_name: axes.AxisName = None) -> Tree:
     """Return the root mean square of every leaf as a root over a scale."""
 
     def mean(x, length):
-        return Length(length.root / math.sqrt(_number(x, axis_name)), length.scale)
+        return ScaledNorm(length.root / math.sqrt(_number(x, axis_name)), length.scale)
 
-    return jax.tree.map(mean, tree, leaf_lengths(tree, axis_name))
+    return jax.tree.map(mean, tree, leaf_scaled_norms(tree, axis_name))
 
 
-def lengths_along(
+def scaled_norms_along(
     xs: Sequence[jax.Array], dims: Sequence[Sequence[int]], over: Sequence[tuple[Hashable, ...]] | None = None
-) -> list[Length]:
+) -> list[ScaledNorm]:
     """Return the norm of each array along some of its dimensions, which are kept, and over named axes."""
-    return squares.lengths([[x] for x in xs], [[names] for names in over or [()] * len(xs)], dims)
+    return squares.scaled_norms([[x] for x in xs], [[names] for names in over or [()] * len(xs)], dims)
 
 
 def leaf_means(tree: Tree, like: Tree, axis_name: axes.AxisName = None) -> Tree:
@@ -130,7 +130,7 @@ def sums_along(
     return axes.sums([jnp.sum(x, tuple(of), keepdims=keepdims) for x, of in zip(xs, dims, strict=True)], over)
 
 
-def means(
+def means_along(
     xs: Sequence[jax.Array], dims: Sequence[Sequence[int]], over: Sequence[tuple[Hashable, ...]], keepdims: bool = False
 ) -> list[jax.Array]:
     """Return the mean of each array along dimensions of it; it divides before it sums, since the sum may be inf."""
@@ -139,7 +139,7 @@ def means(
     return sums_along(shares, dims, over, keepdims=keepdims)
 
 
-def root_of_sum(square: jax.Array) -> jax.Array:
+def safe_sqrt(square: jax.Array) -> jax.Array:
     """`sqrt(square)`, 0 of 0 with the derivative 0 there.
 
     All that is made of a sum passes through a root, which XLA computes once: a comparison of the sum itself would make

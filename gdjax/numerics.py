@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from gdjax.explaining import borrowed, explained
+from gdjax.explaining import explain_errors, reexport
 from gdjax.tree import Tree, as_dtype, wide
-from gdjax.widening import widened
+from gdjax.upcasting import upcast
 
-safe_norm = borrowed("safe_norm", widened(optax.safe_norm), __name__)
-safe_root_mean_squares = borrowed("safe_root_mean_squares", widened(optax.safe_root_mean_squares), __name__)
+safe_norm = reexport("safe_norm", upcast(optax.safe_norm), __name__)
+safe_root_mean_squares = reexport("safe_root_mean_squares", upcast(optax.safe_root_mean_squares), __name__)
 
 
-@explained("incremental_update")
+@explain_errors("incremental_update")
 def incremental_update(new_tensors: Tree, old_tensors: Tree, step_size: ArrayLike) -> Tree:
     """Return `s new + (1 - s) old`, each leaf computed in float32 or wider and returned in the dtype of the two.
 
@@ -38,7 +38,7 @@ def incremental_update(new_tensors: Tree, old_tensors: Tree, step_size: ArrayLik
     return jax.tree.map(step, new_tensors, old_tensors, is_leaf=lambda x: x is None)
 
 
-@explained("scale_gradient")
+@explain_errors("scale_gradient")
 def scale_gradient(inputs: Tree, scale: ArrayLike) -> Tree:
     """Return the inputs, with derivatives that are multiplied by a number, which may be traced.
 

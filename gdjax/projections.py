@@ -12,10 +12,10 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
-from gdjax.concrete import known, require_at_least_0
+from gdjax.concrete import concrete_value, require_nonnegative
 from gdjax.fallback import stand_in
-from gdjax.norms import global_length
-from gdjax.squares import scaled, shrunk
+from gdjax.norms import global_scaled_norm
+from gdjax.squares import clip_to_norm, multiply_in_turn
 from gdjax.tree import Tree, as_dtype, path, wide
 
 __getattr__, __dir__ = stand_in(__name__)
@@ -169,12 +169,12 @@ def projection_l2_sphere(tree: Tree, scale: ArrayLike = 1) -> Tree:
     """
     _require_radius("projection_l2_sphere", scale)
     numbers = _wide("projection_l2_sphere", tree)
-    length, size = global_length(numbers), sum(x.size for x in jax.tree.leaves(numbers))
+    length, size = global_scaled_norm(numbers), sum(x.size for x in jax.tree.leaves(numbers))
     zero = length.root == 0
     radius = scale / jnp.where(zero, 1, length.root)
     return _as(
         tree,
-        jax.tree.map(lambda x: jnp.where(zero, size**-0.5 * scale, scaled(x, length.scale, radius)), numbers),
+        jax.tree.map(lambda x: jnp.where(zero, size**-0.5 * scale, multiply_in_turn(x, length.scale, radius)), numbers),
     )
 
 
@@ -193,8 +193,8 @@ def projection_l2_ball(tree: Tree, scale: ArrayLike = 1) -> Tree:
     """
     _require_radius("projection_l2_ball", scale)
     numbers = _wide("projection_l2_ball", tree)
-    length = global_length(numbers)
-    return _as(tree, jax.tree.map(lambda x: shrunk(x, length, scale), numbers))
+    length = global_scaled_norm(numbers)
+    return _as(tree, jax.tree.map(lambda x: clip_to_norm(x, length, scale), numbers))
 
 
 def projection_vector(x: Tree, a: Tree) -> Tree:
@@ -259,7 +259,7 @@ def _in_box(who: str, tree: Tree, lower: Any, upper: Any) -> Tree:
     _require_real(who, tree)
 
     def clip(keys: Any, x: Any, low: Any, high: Any) -> Any:
-        least, most = known(low), known(high)
+        least, most = concrete_value(low), concrete_value(high)
         if least is not None and most is not None and np.any(least > most):
             raise ValueError(f"{who}: lower must be at most upper, got {low} and {high}.")
         bounded = jnp.clip(x, low, high)
@@ -323,9 +323,9 @@ def _with_unit(who: str, x: Tree, a: Tree) -> tuple[Tree, Tree, jax.Array]:
             raise ValueError(f"{who}: {path(keys) or 'the leaf'} has shape {x.shape} in x and {a.shape} in a.")
 
     jax.tree_util.tree_map_with_path(check, numbers, normal)
-    length = global_length(normal)
+    length = global_scaled_norm(normal)
     inverse = 1 / jnp.where(length.root == 0, 1, length.root)
-    return numbers, jax.tree.map(lambda a: scaled(a, length.scale, inverse), normal), length.norm()
+    return numbers, jax.tree.map(lambda a: multiply_in_turn(a, length.scale, inverse), normal), length.norm()
 
 
 def _vdot(x: Tree, y: Tree) -> jax.Array:
@@ -360,4 +360,4 @@ def _require_real(who: str, tree: Tree) -> None:
 
 def _require_radius(who: str, scale: Any) -> None:
     for number in jax.tree.leaves(scale):
-        require_at_least_0(f"{who}: scale", number)
+        require_nonnegative(f"{who}: scale", number)

@@ -9,7 +9,7 @@ from jax.flatten_util import ravel_pytree
 
 from gdjax.fallback import stand_in
 from gdjax.tree import Tree
-from gdjax.widening import widened
+from gdjax.upcasting import upcast
 
 __getattr__, __dir__ = stand_in(__name__)
 
@@ -70,4 +70,4 @@ def fisher_diag(negative_log_likelihood: Loss, params: Tree, inputs: Any, target
     >>> print(fisher_diag(lambda w, x, y: jnp.sum(w**3), jnp.array([1.0, 2.0]), None, None))
     [  9. 144.]
     """
-    return widened(jnp.square)(ravel_pytree(jax.grad(negative_log_likelihood)(params, inputs, targets))[0])
+    return upcast(jnp.square)(ravel_pytree(jax.grad(negative_log_likelihood)(params, inputs, targets))[0])

@@ -10,7 +10,7 @@ from jax.core import Tracer
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
 from gdjax import axes, tree
-from gdjax.explaining import require_numbers
+from gdjax.explaining import require_numeric_leaves
 from gdjax.value.diagnose import require_optimizer
 from gdjax.value.explicit import Near, apart
 from gdjax.value.printing import brief
@@ -133,7 +133,7 @@ def _of_state(
     require_optimizer(who, tx)
     if not (mesh is None or isinstance(mesh, (Mesh, AbstractMesh))):
         raise TypeError(f"{who}: mesh must be a jax.sharding.Mesh, as jax.make_mesh makes it, got {brief(mesh)}.")
-    require_numbers(who, "params", params)
+    require_numeric_leaves(who, "params", params)
     mesh = _mesh(who, params) if mesh is None else mesh
     for path, leaf in tree.leaves_with_paths(params):
         _require_axes(who, path, _spec(leaf), mesh)

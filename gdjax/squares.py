@@ -22,7 +22,7 @@ from gdjax import axes
 from gdjax.tree import abs_sq, as_dtype
 
 
-class Length(NamedTuple):
+class ScaledNorm(NamedTuple):
     """A Euclidean length as `root / scale`: the root is in range even where the length is not."""
 
     root: jax.Array
@@ -39,11 +39,11 @@ class Length(NamedTuple):
         return jnp.where(jnp.isfinite(self.root), jnp.minimum(norm, largest), norm)
 
 
-def scaled(x: jax.Array, *factors: jax.Array | np.ndarray) -> jax.Array:
+def multiply_in_turn(x: jax.Array, *factors: jax.Array | np.ndarray) -> jax.Array:
     """Multiply an array by several real numbers in turn: their product alone may be out of range.
 
     >>> x = jnp.array([4e25])
-    >>> print(scaled(x, jnp.float32(2.0**-84), jnp.float32(2.0**84 / 4e25)))
+    >>> print(multiply_in_turn(x, jnp.float32(2.0**-84), jnp.float32(2.0**84 / 4e25)))
     [1.]
     """
     for factor in factors:
@@ -51,26 +51,26 @@ def scaled(x: jax.Array, *factors: jax.Array | np.ndarray) -> jax.Array:
     return x
 
 
-def shrunk(x: jax.Array, length: Length, bound: Any) -> jax.Array:
+def clip_to_norm(x: jax.Array, length: ScaledNorm, bound: Any) -> jax.Array:
     r"""Return $x \min(1, c / \ell)$ for a length and a bound on it; NaN where the length is NaN.
 
     It multiplies by two factors: their product would vanish where a length of 1e39 is brought down to 1.
 
     >>> x = jnp.array([3e37, 4e37])
-    >>> print(shrunk(x, lengths([[x]], [[()]])[0], 1.0))
+    >>> print(clip_to_norm(x, scaled_norms([[x]], [[()]])[0], 1.0))
     [0.6 0.8]
     """
     root, scale = length
     bound = as_dtype(bound, root.dtype)
     short = root <= bound * scale
     factor = jnp.where(short, 1, bound / jnp.where(short, 1, root))
-    return scaled(x, jnp.where(short, 1, scale), factor)
+    return multiply_in_turn(x, jnp.where(short, 1, scale), factor)
 
 
-def largest_square(dtype: Any, terms: float = 1) -> float:
+def largest_squarable(dtype: Any, terms: float = 1) -> float:
     """Return the largest number for which the sum of `terms` of its squares is finite, even after rounding.
 
-    >>> print(f"{largest_square(jnp.float32):.2g}")
+    >>> print(f"{largest_squarable(jnp.float32):.2g}")
     1.8e+19
     """
     return 0.99 * math.sqrt(float(jnp.finfo(dtype).max) / terms)
@@ -110,11 +110,11 @@ class _Plan(NamedTuple):
         return self._replace(dims=tuple(tuple(i + 1 for i in dims) for dims in self.dims))
 
 
-def lengths(
+def scaled_norms(
     groups: Sequence[Sequence[jax.Array]],
     over: Sequence[Sequence[tuple[Hashable, ...]]],
     dims: Sequence[Sequence[int]] | None = None,
-) -> list[Length]:
+) -> list[ScaledNorm]:
     """Return the Euclidean length of each group of arrays as one vector; its derivative at 0 is 0.
 
     Args:
@@ -122,7 +122,7 @@ def lengths(
       over: for each array the axis names over which its sum is added, too.
       dims: for groups of one array each, the dimensions to sum over; they are kept with length 1. By default all.
 
-    >>> print(lengths([[jnp.array([3e-30, 4e-30])]], [[()]])[0].norm())
+    >>> print(scaled_norms([[jnp.array([3e-30, 4e-30])]], [[()]])[0].norm())
     5e-30
     """
     wide = [_alike(xs) for xs in groups]
@@ -139,7 +139,7 @@ def lengths(
         dims is not None,
     )
     found = iter(_lengths(plan, arrays) if arrays else ())
-    return [next(found) if xs else Length(jnp.zeros((), jnp.float32), jnp.ones((), jnp.float32)) for xs in groups]
+    return [next(found) if xs else ScaledNorm(jnp.zeros((), jnp.float32), jnp.ones((), jnp.float32)) for xs in groups]
 
 
 def _alike(xs: Sequence[jax.Array]) -> list[jax.Array]:
@@ -153,7 +153,7 @@ def _places(x: jax.Array, dims: Sequence[int]) -> tuple[int, ...]:
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _lengths(plan: _Plan, xs: list[jax.Array]) -> list[Length]:
+def _lengths(plan: _Plan, xs: list[jax.Array]) -> list[ScaledNorm]:
     """Return the lengths of the groups that have arrays, in order."""
     sums = _local(plan, xs)
     names = [over for _, over in plan.parts for _ in sums[0]]
@@ -162,7 +162,7 @@ def _lengths(plan: _Plan, xs: list[jax.Array]) -> list[Length]:
 
 
 @functools.partial(_lengths.defjvp, symbolic_zeros=True)
-def _lengths_jvp(plan: _Plan, primals: Any, tangents: Any) -> tuple[list[Length], list[Length]]:
+def _lengths_jvp(plan: _Plan, primals: Any, tangents: Any) -> tuple[list[ScaledNorm], list[ScaledNorm]]:
     r"""$\mathrm{d} \lVert x \rVert = \Re \langle x, \mathrm{d}x \rangle / \lVert x \rVert$, in range as the root is."""
     (xs,), (moves,) = primals, tangents
     found = _lengths(plan, xs)
@@ -178,7 +178,7 @@ def _lengths_jvp(plan: _Plan, primals: Any, tangents: Any) -> tuple[list[Length]
     ]
 
 
-def _moved(plan: _Plan, i: int, length: Length, x: jax.Array, dx: jax.Array) -> jax.Array:
+def _moved(plan: _Plan, i: int, length: ScaledNorm, x: jax.Array, dx: jax.Array) -> jax.Array:
     """Return the part of the root's tangent that comes from one array."""
     unit = x * (length.scale / jnp.where(length.root > 0, length.root, jnp.inf))
     inner = unit.real * dx.real + unit.imag * dx.imag if jnp.iscomplexobj(x) else unit * dx
@@ -193,7 +193,7 @@ def _by_group(plan: _Plan, sums: Sequence[_Squares]) -> list[_Squares]:
     return [_added(of) for of in found.values()]
 
 
-def _length(of: _Squares) -> Length:
+def _length(of: _Squares) -> ScaledNorm:
     """Return the root of the sum that is in range.
 
     The plain root is compared, not its sum: XLA computes a root once, but a compared sum again for each use.
@@ -202,7 +202,7 @@ def _length(of: _Squares) -> Length:
     above, below = root > edges.large, root < edges.small
     some = below & (of.small > 0)  # nothing has the scale 1: what is multiplied by it has a derivative of 1 there
     scale = jnp.where(above, 1 / edges.up, jnp.where(some, edges.up, 1.0)).astype(root.dtype)
-    return Length(jnp.where(above, jnp.sqrt(of.large), jnp.where(below, jnp.sqrt(of.small), root)), scale)
+    return ScaledNorm(jnp.where(above, jnp.sqrt(of.large), jnp.where(below, jnp.sqrt(of.small), root)), scale)
 
 
 class _Edges(NamedTuple):

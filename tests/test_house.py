@@ -24,7 +24,7 @@ FLOORS = [
     ["axes", "fallback"],
     ["tree"],
     ["squares", "explaining"],
-    ["norms", "linalg", "widening"],
+    ["norms", "linalg", "upcasting"],
     ["assignment", "numerics", "perturbations", "projections", "second_order", "tree_utils"],
     ["losses", "in_range"],
     ["value"],

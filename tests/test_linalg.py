@@ -7,7 +7,7 @@ import pytest
 from jax.test_util import check_grads
 
 from gdjax import linalg
-from gdjax.linalg.newton_schulz import direct, gram_side, unit
+from gdjax.linalg.newton_schulz import iterate_directly, iterate_gram, normalize_matrices
 
 TABLES = {
     "jordan": (linalg.JORDAN, 0.68, 1.14),
@@ -44,7 +44,7 @@ def test_a_table_leads_singular_values_near_1(name):
         x_values = np.linalg.svd(x / np.linalg.norm(x), compute_uv=False)
         for a, b, c in table:
             x_values = a * x_values + b * x_values**3 + c * x_values**5
-        found = np.linalg.svd(linalg.orthogonalized(jnp.asarray(x), table), compute_uv=False)
+        found = np.linalg.svd(linalg.orthogonalize(jnp.asarray(x), table), compute_uv=False)
     np.testing.assert_allclose(np.sort(found), np.sort(x_values), rtol=1e-9)
 
 
@@ -52,21 +52,21 @@ def test_a_table_leads_singular_values_near_1(name):
 def test_a_table_that_converges_finds_the_polar_factor(shape):
     with jax.enable_x64(True):
         x = matrix(*shape)
-        np.testing.assert_allclose(linalg.orthogonalized(jnp.asarray(x), linalg.CONVERGING), polar(x), atol=2e-3)
+        np.testing.assert_allclose(linalg.orthogonalize(jnp.asarray(x), linalg.CONVERGING), polar(x), atol=2e-3)
         repeated = (*linalg.POLAR_EXPRESS_8, *linalg.POLAR_EXPRESS_8[-1:] * 4)
-        np.testing.assert_allclose(linalg.orthogonalized(jnp.asarray(x), repeated), polar(x), atol=1e-12)
+        np.testing.assert_allclose(linalg.orthogonalize(jnp.asarray(x), repeated), polar(x), atol=1e-12)
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_the_gram_side_is_the_direct_iteration(name):
-    x = unit(jnp.asarray(np.random.default_rng(0).normal(size=(2, 32, 64)), jnp.float32))
+    x = normalize_matrices(jnp.asarray(np.random.default_rng(0).normal(size=(2, 32, 64)), jnp.float32))
     table, *_ = TABLES[name]
-    np.testing.assert_allclose(gram_side(x, table), direct(x, table), atol=1e-5)
+    np.testing.assert_allclose(iterate_gram(x, table), iterate_directly(x, table), atol=1e-5)
 
 
 def test_wide_and_tall_matrices_go_by_the_gram_side_and_square_or_narrow_ones_do_not():
     def products(shape, dtype=None):
-        text = str(jax.make_jaxpr(lambda x: linalg.orthogonalized(x, linalg.JORDAN, dtype))(jnp.ones(shape)))
+        text = str(jax.make_jaxpr(lambda x: linalg.orthogonalize(x, linalg.JORDAN, dtype))(jnp.ones(shape)))
         return text.count("dot_general")
 
     assert products((8, 16)) == products((16, 8)) == 19  # one, four times four, two
@@ -89,7 +89,7 @@ def test_no_matrix_is_too_singular_too_small_or_too_large(shape, products, table
     rough = 0.05 if products else 5e-3
     for name, x in cases.items():
         x = x.astype(np.float32)
-        found = np.asarray(linalg.orthogonalized(jnp.asarray(x), table, products), np.float64)
+        found = np.asarray(linalg.orthogonalize(jnp.asarray(x), table, products), np.float64)
         values = np.linalg.svd(found, compute_uv=False)
         assert np.isfinite(found).all(), name
         assert values.max() < 1.3, name
@@ -98,13 +98,13 @@ def test_no_matrix_is_too_singular_too_small_or_too_large(shape, products, table
         along = np.einsum("ij,ik,kj->j", largest.U[:, : len(largest.S)], found, largest.Vh[: len(largest.S)].T)
         assert (along[sure] > 0.6 - rough).all(), name
     np.testing.assert_allclose(
-        *(linalg.orthogonalized(jnp.float32(cases[k]), table, products) for k in ("tiny", "huge")), atol=rough
+        *(linalg.orthogonalize(jnp.float32(cases[k]), table, products) for k in ("tiny", "huge")), atol=rough
     )
-    assert not np.asarray(linalg.orthogonalized(jnp.zeros(shape), table, products)).any()
+    assert not np.asarray(linalg.orthogonalize(jnp.zeros(shape), table, products)).any()
 
 
 def test_narrow_products_have_narrow_factors_and_wide_sums():
-    text = str(jax.make_jaxpr(lambda x: linalg.orthogonalized(x, linalg.JORDAN, jnp.bfloat16))(jnp.ones((4, 4))))
+    text = str(jax.make_jaxpr(lambda x: linalg.orthogonalize(x, linalg.JORDAN, jnp.bfloat16))(jnp.ones((4, 4))))
     assert text.count("preferred_element_type=float32") == text.count("dot_general") == 15
     assert text.count("new_dtype=bfloat16") == 30
 
@@ -114,7 +114,7 @@ def test_a_batch_is_one_after_the_other_and_complex_matrices_have_their_own_pola
         rng = np.random.default_rng(0)
         x = rng.normal(size=(3, 4, 8)) + 1j * rng.normal(size=(3, 4, 8))
         table = (*linalg.POLAR_EXPRESS_8, *linalg.POLAR_EXPRESS_8[-1:] * 4)
-        found = linalg.orthogonalized(jnp.asarray(x), table)
+        found = linalg.orthogonalize(jnp.asarray(x), table)
         for one, own in zip(x, found, strict=True):
             np.testing.assert_allclose(own, polar(one), atol=1e-12)
 
@@ -167,10 +167,10 @@ def test_an_eigenbasis_is_orthonormal_largest_first_and_refreshing_leads_to_it()
         values = np.diag(basis.T @ a @ basis)
         np.testing.assert_allclose(basis.T @ basis, np.eye(6), atol=1e-12)
         np.testing.assert_allclose(values, np.linalg.eigvalsh(a)[::-1], rtol=1e-9)
-        near, order = linalg.refreshed(jnp.eye(6), a)
+        near, order = linalg.refresh_eigenbasis(jnp.eye(6), a)
         np.testing.assert_array_equal(order, np.argsort(-np.diag(a), kind="stable"))
         expected = np.linalg.qr(np.asarray(a)[:, np.asarray(order)])[0]
         np.testing.assert_allclose(np.abs(near), np.abs(expected), atol=1e-12)
         for _ in range(60):
-            near, _ = linalg.refreshed(near, a)
+            near, _ = linalg.refresh_eigenbasis(near, a)
         np.testing.assert_allclose(np.abs(near.T @ basis), np.eye(6), atol=1e-6)

@@ -79,7 +79,7 @@ def test_float64_has_edges_of_its_own(power):
 
 @pytest.mark.parametrize("number", [3e38, 1e30, 1e-30])
 def test_a_length_of_constants_is_folded_right(number):
-    found = jax.jit(lambda: norms.global_length(jnp.full(4, number, jnp.float32)))()
+    found = jax.jit(lambda: norms.global_scaled_norm(jnp.full(4, number, jnp.float32)))()
     np.testing.assert_allclose(float(found.root) / float(found.scale), 2 * np.float64(np.float32(number)), rtol=1e-6)
 
 
@@ -96,7 +96,7 @@ def test_infinite_and_nan_stay_what_they_are():
     assert jnp.isnan(gd.global_norm(jnp.array([jnp.nan, 1.0])))
     assert jnp.isnan(gd.global_norm({"a": jnp.array([1e30]), "b": jnp.array(jnp.nan)}))
     assert gd.global_norm(jnp.full(4, 3e38)) == jnp.inf, "the norm is out of range"
-    assert jnp.isfinite(norms.global_length(jnp.full(4, 3e38)).root), "its root is not"
+    assert jnp.isfinite(norms.global_scaled_norm(jnp.full(4, 3e38)).root), "its root is not"
 
 
 def test_no_leaves_and_no_elements_have_length_0():
@@ -146,9 +146,9 @@ def test_leaves_of_different_scales_have_a_length_each():
 
 def test_lengths_along_a_dimension_keep_it():
     x = SCALES[:, None] * NUMBERS[:5]
-    (rows,) = norms.lengths_along([jnp.asarray(x)], [(-1,)])
+    (rows,) = norms.scaled_norms_along([jnp.asarray(x)], [(-1,)])
     np.testing.assert_allclose(rows.norm()[:, 0], np.linalg.norm(x.astype("float64"), axis=1), rtol=1e-6)
-    (columns,) = norms.lengths_along([jnp.asarray(x)], [(0,)])
+    (columns,) = norms.scaled_norms_along([jnp.asarray(x)], [(0,)])
     np.testing.assert_allclose(columns.norm()[0], np.linalg.norm(x.astype("float64"), axis=0), rtol=1e-6)
 
 
@@ -179,5 +179,5 @@ def test_over_an_axis_it_is_one_collective():
 
 
 def test_of_members_is_the_root_mean_square_at_every_scale():
-    found = jax.vmap(lambda x: norms.of_members(x, "d"), axis_name="d")(jnp.array([3e30, 4e30]))
+    found = jax.vmap(lambda x: norms.rms_over_axis(x, "d"), axis_name="d")(jnp.array([3e30, 4e30]))
     np.testing.assert_allclose(found, np.sqrt(12.5) * 1e30, rtol=1e-6)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from optax._src.transform import ScaleByDistanceOverGradientsState  # it has no public name
 
 from gdjax import norms, tree
-from gdjax.squares import shrunk
+from gdjax.squares import clip_to_norm
 from gdjax.transforms.distance import largest, with_square
 from gdjax.value import AccumulatorDType, NonNegative, Positive, Scalar, transform
 from gdjax.value.diagnose import require_params
@@ -52,9 +52,9 @@ def scale_by_distance_over_gradients(
         g = tree.widen(updates)
         gone = norms.leaf_norms(jax.tree.map(jnp.subtract, tree.widen(params), tree.widen(state.init_params)))
         distances = jax.tree.map(jnp.maximum, state.max_dist, tree.cast_like(gone, state.max_dist))
-        met = norms.leaf_lengths(g)
+        met = norms.leaf_scaled_norms(g)
         squares = jax.tree.map(lambda s, length: with_square(s, length.norm()), state.grad_sum_of_squares, met)
-        g = jax.tree.map(lambda g, length: shrunk(g, length, largest(length)), g, met)
+        g = jax.tree.map(lambda g, length: clip_to_norm(g, length, largest(length)), g, met)
         scaled = jax.tree.map(step, g, distances, squares)
         kept = ScaleByDistanceOverGradientsState(
             distances, tree.cast_like(squares, state.grad_sum_of_squares), state.init_params

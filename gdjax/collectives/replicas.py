@@ -9,11 +9,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gdjax import tree as trees
-from gdjax.explaining import explained
+from gdjax.explaining import explain_errors
 from gdjax.value.printing import brief
 
 
-@explained("replicate")
+@explain_errors("replicate")
 def replicate(tree: Any, devices: Sequence[Any] | None = None) -> Any:
     """Put a copy of every leaf on every device, along a new first axis: what `pmap` maps over.
 

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import tree
-from gdjax.explaining import usage
+from gdjax.explaining import explain_usage
 from gdjax.value import GradientTransform, misplaced
 from gdjax.value.diagnose import require_optimizer
 from gdjax.value.traits import require_effect
 
 
-@usage("descend")
+@explain_usage("descend")
 def descend(
     tx: optax.GradientTransformation, grads: Any, state: Any, params: Any, **extra_args: Any
 ) -> tuple[Any, Any]:
@@ -43,7 +43,7 @@ def descend(
     return apply_updates(params, updates), state
 
 
-@usage("apply_updates")
+@explain_usage("apply_updates")
 def apply_updates(params: Any, updates: Any) -> Any:
     """Add updates to parameters: $p + u$, in the dtype of the parameters.
 

@@ -61,7 +61,7 @@ def watch(inner: optax.GradientTransformation, name: str = "", axis_name: Any = 
         require_params("watch", params)
         updates, inner_state = inner.update(grads, state.inner_state, params, **extra_args)
         grad_norm, *others = norms.global_norms([grads, params, updates], axis_name)
-        found = (grad_norm if apart else norms.of_members(grad_norm, over), *others)
+        found = (grad_norm if apart else norms.rms_over_axis(grad_norm, over), *others)
         seen = {norm: jnp.asarray(of, float) for norm, of in zip(watched, found, strict=True)}
         return updates, WatchState(inner_state=inner_state, seen=seen)
 

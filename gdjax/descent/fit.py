@@ -28,12 +28,12 @@ from gdjax.descent.result import Fit
 from gdjax.descent.step import State, as_key, begun, require_no_axis
 from gdjax.descent.stopping import Criterion
 from gdjax.descent.streams import is_stream
-from gdjax.explaining import usage
+from gdjax.explaining import explain_usage
 from gdjax.value.diagnose import MAX_COUNT, require_count, require_optimizer
 from gdjax.value.printing import brief, text
 
 
-@usage("fit")
+@explain_usage("fit")
 def fit(
     loss: Callable[..., Any],
     params: Any,

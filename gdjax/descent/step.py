@@ -14,7 +14,7 @@ from gdjax.compose import descend
 from gdjax.descent.gradient import Gradient, make_gradient, require_trainable
 from gdjax.descent.losses import require_loss
 from gdjax.descent.weighing import Weight
-from gdjax.explaining import usage
+from gdjax.explaining import explain_usage
 from gdjax.value.diagnose import require_optimizer
 from gdjax.value.printing import brief, text
 from gdjax.value.traits import anywhere, keeps_weights, reduced_over, refuse_examples
@@ -76,7 +76,7 @@ def begun(params: Any, key: jax.Array, extra: Any, tx: Any, shardings: Any = Non
     return State(params, opt_state, count, key, extra)
 
 
-@usage("make_step")
+@explain_usage("make_step")
 def make_step(
     loss: Callable[..., Any],
     tx: optax.GradientTransformation,
@@ -153,7 +153,7 @@ def make_step(
             raise TypeError(f"make_step: step takes a State, as State.create makes it, got {_no_state(state, batch)}.")
         at, value_fn = gradient(state.params, batch, state.step_key(), state.extra)
         grads = at.own if mine else at.grads
-        norm = norms.of_members(norms.global_norm(grads), axis_name if mine else None)
+        norm = norms.rms_over_axis(norms.global_norm(grads), axis_name if mine else None)
         metrics = {"loss": at.value, "grad_norm": norm} | ({"aux": at.aux} if has_aux else {})
         return descended(tx, state, at, value_fn, grads), metrics
 

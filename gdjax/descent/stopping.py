@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gdjax.explaining import usage
+from gdjax.explaining import explain_usage
 from gdjax.value.diagnose import require_count
 from gdjax.value.printing import brief
 
@@ -94,7 +94,7 @@ class Criterion:
 def _picklable(function: Callable[P, Criterion]) -> Callable[P, Criterion]:
     """Make a function of this module return criteria that are pickled as the call that made them."""
 
-    @usage(f"stop.{function.__name__}")
+    @explain_usage(f"stop.{function.__name__}")
     @functools.wraps(function)
     def make(*args: P.args, **kwargs: P.kwargs) -> Criterion:
         return dataclasses.replace(function(*args, **kwargs), made_by=(_again, (function.__name__, args, kwargs)))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gdjax import axes, tree
-from gdjax.concrete import require_at_least_0
+from gdjax.concrete import require_nonnegative
 
 Weight = Callable[[Any], Any]
 """A function of a micro-batch that returns its weight, a real scalar."""
@@ -50,7 +50,7 @@ def _checked(weight: Weight, batch: Any) -> jax.Array:
     found = weight(batch)
     if jnp.shape(found) or jnp.issubdtype(jnp.result_type(found), jnp.complexfloating):
         raise ValueError(f"make_step: weight must return a real scalar, got {tree.short(jnp.asarray(found))}.")
-    require_at_least_0("make_step: the number that weight returns", found)
+    require_nonnegative("make_step: the number that weight returns", found)
     return jnp.asarray(found, float)
 
 

@@ -22,7 +22,7 @@ def eigenbasis(a: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def refreshed(basis: jax.Array, a: jax.Array) -> tuple[jax.Array, jax.Array]:
+def refresh_eigenbasis(basis: jax.Array, a: jax.Array) -> tuple[jax.Array, jax.Array]:
     r"""A basis one step of orthogonal iteration nearer to the eigenvectors, and the order in which it took its columns.
 
     The columns of $Q$ are put in the order of $\mathrm{diag}(Q^* A Q)$, the largest first; then $Q \leftarrow qr(AQ)$.
@@ -31,7 +31,7 @@ def refreshed(basis: jax.Array, a: jax.Array) -> tuple[jax.Array, jax.Array]:
       basis: $Q$, `[..., m, m]`, orthonormal columns.
       a: Hermitian matrices `[..., m, m]`.
 
-    >>> basis, order = refreshed(jnp.eye(2), jnp.diag(jnp.array([1.0, 3.0])))
+    >>> basis, order = refresh_eigenbasis(jnp.eye(2), jnp.diag(jnp.array([1.0, 3.0])))
     >>> print(abs(basis), order)
     [[0. 1.]
      [1. 0.]] [1 0]

@@ -14,13 +14,13 @@ import jax.numpy as jnp
 from gdjax import tree
 from gdjax.linalg.products import matmul
 
-Table = tuple[tuple[float, float, float], ...]
+Coefficients = tuple[tuple[float, float, float], ...]
 
-JORDAN: Table = ((3.4445, -4.7750, 2.0315),) * 5
+JORDAN: Coefficients = ((3.4445, -4.7750, 2.0315),) * 5
 """Jordan 2024 (https://kellerjordan.github.io/posts/muon): steep at 0; what is 0.01 at least ends
 within [0.68, 1.14], and not at 1."""
 
-QUINTIC: Table = (
+QUINTIC: Coefficients = (
     (4.0848, -6.8946, 2.9270),
     (3.9505, -6.3029, 2.6377),
     (3.7418, -5.5913, 2.3037),
@@ -32,7 +32,7 @@ QUINTIC: Table = (
 _MARGIN = 1.02
 """Polar Express is given a matrix of norm 1 / 1.02, so that no rounding leads past 1."""
 
-POLAR_EXPRESS: Table = (
+POLAR_EXPRESS: Coefficients = (
     (8.156554524902461 / _MARGIN, -22.48329292557795 / _MARGIN**3, 15.878769915207462 / _MARGIN**5),
     (4.042929935166739, -2.808917465908714, 0.5000178451051316),
     (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
@@ -41,7 +41,7 @@ POLAR_EXPRESS: Table = (
 )
 """Amsel et al. 2025, algorithm 1 (https://arxiv.org/abs/2505.16932): the best polynomial for what the last one left."""
 
-POLAR_EXPRESS_8: Table = (
+POLAR_EXPRESS_8: Coefficients = (
     (8.2051 / _MARGIN, -22.9019 / _MARGIN**3, 16.4607 / _MARGIN**5),
     (4.0664, -2.8612, 0.5184),
     (3.9096, -2.8234, 0.5250),
@@ -53,7 +53,7 @@ POLAR_EXPRESS_8: Table = (
 )
 """The same in eight steps; a last row that repeats converges to 1."""
 
-CONVERGING: Table = (*JORDAN, *JORDAN[:3], (2.0, -1.5, 0.5), (2.0, -1.5, 0.5))
+CONVERGING: Coefficients = (*JORDAN, *JORDAN[:3], (2.0, -1.5, 0.5), (2.0, -1.5, 0.5))
 """Eight steps of Jordan's, then two that converge to 1 (as DeepSeek-V4 has it)."""
 
 GRAM_FROM = 1.5
@@ -63,7 +63,7 @@ _GROWTH = 2.0**18
 """How much rounding that is left of an eigenvalue of 0 has grown when a pass on the Gram side takes no further step."""
 
 
-def orthogonalized(x: jax.Array, coefficients: Table = JORDAN, products: Any = None) -> jax.Array:
+def orthogonalize(x: jax.Array, coefficients: Coefficients = JORDAN, products: Any = None) -> jax.Array:
     r"""The orthogonal factor $UV^*$ of $X = U \Sigma V^*$, as near as a table comes.
 
     It does not depend on the scale of $X$, and 0 stays 0. A matrix with more rows than columns is turned; one with
@@ -78,23 +78,23 @@ def orthogonalized(x: jax.Array, coefficients: Table = JORDAN, products: Any = N
         Narrow products never go by the Gram side, whose conditioning is that of $X$ squared.
 
     >>> x = jnp.array([[3.0, 0.0, 0.0], [0.0, -0.1, 0.0]])
-    >>> print(orthogonalized(x, POLAR_EXPRESS_8).round(3))
+    >>> print(orthogonalize(x, POLAR_EXPRESS_8).round(3))
     [[ 1.  0.  0.]
      [ 0. -1.  0.]]
     """
-    return _orthogonalized(x, tuple(map(tuple, coefficients)), products)
+    return _orthogonalize(x, tuple(map(tuple, coefficients)), products)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
-def _orthogonalized(x: jax.Array, coefficients: Table, products: Any) -> jax.Array:
+def _orthogonalize(x: jax.Array, coefficients: Coefficients, products: Any) -> jax.Array:
     m, n = x.shape[-2:]
     if m > n:
-        return _orthogonalized(x.mT, coefficients, products).mT
-    iterate = gram_side if n >= GRAM_FROM * m and products is None else direct
-    return iterate(unit(x), coefficients, products)
+        return _orthogonalize(x.mT, coefficients, products).mT
+    iterate = iterate_gram if n >= GRAM_FROM * m and products is None else iterate_directly
+    return iterate(normalize_matrices(x), coefficients, products)
 
 
-def unit(x: jax.Array) -> jax.Array:
+def normalize_matrices(x: jax.Array) -> jax.Array:
     """Matrices over their Frobenius norms; squares neither vanish nor overflow on the way."""
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True, initial=0))
     x = x / jnp.where(largest > 0, largest, 1)
@@ -102,7 +102,7 @@ def unit(x: jax.Array) -> jax.Array:
     return x / jnp.where(largest > 0, jnp.sqrt(jnp.where(largest > 0, square, 1)), 1)
 
 
-def direct(x: jax.Array, coefficients: Table, products: Any = None) -> jax.Array:
+def iterate_directly(x: jax.Array, coefficients: Coefficients, products: Any = None) -> jax.Array:
     """The iteration on $X$ itself, of norm 1."""
     for a, b, c in coefficients:
         r = matmul(x, x.mT.conj(), products)
@@ -110,7 +110,7 @@ def direct(x: jax.Array, coefficients: Table, products: Any = None) -> jax.Array
     return x
 
 
-def gram_side(x: jax.Array, coefficients: Table, products: Any = None) -> jax.Array:
+def iterate_gram(x: jax.Array, coefficients: Coefficients, products: Any = None) -> jax.Array:
     """The iteration on $XX^*$, of $X$ of norm 1."""
     for passed in _passes(coefficients):
         r = matmul(x, x.mT.conj(), products)
@@ -123,9 +123,9 @@ def gram_side(x: jax.Array, coefficients: Table, products: Any = None) -> jax.Ar
     return x
 
 
-def _passes(coefficients: Table) -> list[Table]:
+def _passes(coefficients: Coefficients) -> list[Coefficients]:
     """A table in parts, in each of which an eigenvalue near 0 grows by no more than is allowed."""
-    passes: list[Table] = [()]
+    passes: list[Coefficients] = [()]
     growth = 1.0
     for row in coefficients:
         if growth > _GROWTH:

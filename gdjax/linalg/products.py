@@ -25,10 +25,10 @@ def matmul(a: jax.Array, b: jax.Array, dtype: Any = None) -> jax.Array:
     return jnp.matmul(a.astype(dtype), b.astype(dtype), preferred_element_type=a.dtype)
 
 
-def between(left: jax.Array | None, x: jax.Array, right: jax.Array | None) -> jax.Array:
+def two_sided_product(left: jax.Array | None, x: jax.Array, right: jax.Array | None) -> jax.Array:
     """$AXB$ of matrices `[..., m, n]`; a side that is `None` is no factor.
 
-    >>> print(between(None, jnp.eye(2), jnp.full((2, 2), 3.0)))
+    >>> print(two_sided_product(None, jnp.eye(2), jnp.full((2, 2), 3.0)))
     [[3. 3.]
      [3. 3.]]
     """
@@ -45,22 +45,22 @@ def gram(x: jax.Array) -> jax.Array:
     return matmul(x, x.mT.conj())
 
 
-def lengths(x: jax.Array) -> jax.Array:
+def frobenius_norms(x: jax.Array) -> jax.Array:
     """The Frobenius norm of each matrix `[..., m, n]`, as `[..., 1, 1]`; its derivative at 0 is finite.
 
-    >>> print(lengths(jnp.array([[3.0, 0.0], [0.0, 4.0]])))
+    >>> print(frobenius_norms(jnp.array([[3.0, 0.0], [0.0, 4.0]])))
     [[5.]]
     """
-    return squares.lengths([[x]], [[()]], [(-2, -1)])[0].norm()
+    return squares.scaled_norms([[x]], [[()]], [(-2, -1)])[0].norm()
 
 
-def fitted(x: jax.Array) -> jax.Array:
+def limit_norm(x: jax.Array) -> jax.Array:
     """Scale down each matrix `[..., m, n]` so large that $XX^*$, or a product of it, might overflow.
 
     The bound of its norm is the root of the largest number over 65,536: 2.8e14 in float32. Directions are kept, so
     methods that do not depend on the size of all gradients are unchanged.
 
-    >>> small = fitted(jnp.array([[3e30, 4e30]]))
+    >>> small = limit_norm(jnp.array([[3e30, 4e30]]))
     >>> print(f"{small[0, 0] / small[0, 1]:.4f}", bool(small.max() < 1e15))
     0.7500 True
     """
@@ -70,12 +70,12 @@ def fitted(x: jax.Array) -> jax.Array:
     return x * jnp.where(large, bound / jnp.where(large, size, 1), 1)
 
 
-def length_ratio(x: jax.Array, y: jax.Array) -> jax.Array:
+def norm_ratio(x: jax.Array, y: jax.Array) -> jax.Array:
     r"""Return $\lVert X \rVert / \lVert Y \rVert$ of each pair of matrices, as `[..., 1, 1]`; 0 where $Y$ is 0.
 
-    >>> print(length_ratio(jnp.array([[3.0, 4.0]]), jnp.array([[0.0, 2.0]])))
+    >>> print(norm_ratio(jnp.array([[3.0, 4.0]]), jnp.array([[0.0, 2.0]])))
     [[2.5]]
     """
-    size = lengths(y)
+    size = frobenius_norms(y)
     alive = size > 0
-    return jnp.where(alive, lengths(x) / jnp.where(alive, size, 1), 0)
+    return jnp.where(alive, frobenius_norms(x) / jnp.where(alive, size, 1), 0)

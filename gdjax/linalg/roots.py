@@ -77,7 +77,7 @@ def inverse_root_by_newton(a: jax.Array, exponent: float, eps: Any = 1e-12, step
     [[0.5 0. ]
      [0.  1. ]]
     """
-    p = whole_power("inverse_root_by_newton", exponent)
+    p = root_degree("inverse_root_by_newton", exponent)
     eye = jnp.eye(a.shape[-1], dtype=a.dtype)
     a = jax.lax.stop_gradient(a + jnp.asarray(eps, a.real.dtype) * eye)
     size = jnp.max(jnp.sum(jnp.abs(a), axis=-1), axis=-1)[..., None, None]
@@ -103,7 +103,7 @@ def inverse_root_by_newton(a: jax.Array, exponent: float, eps: Any = 1e-12, step
     return jax.lax.while_loop(unsettled, step, start)[1]
 
 
-def whole_power(who: str, exponent: float) -> int:
+def root_degree(who: str, exponent: float) -> int:
     """$p$ of $1/p$, which must be whole for a root by products."""
     p = round(1 / exponent)
     if abs(p * exponent - 1) > 1e-9:

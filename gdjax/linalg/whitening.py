@@ -16,10 +16,10 @@ class Factors(NamedTuple):
     right: jax.Array
 
 
-def whitened(factors: Factors, x: jax.Array) -> jax.Array:
+def whiten(factors: Factors, x: jax.Array) -> jax.Array:
     r"""$Q_L^* Q_L\, X\, (Q_R^* Q_R)^\top$.
 
-    >>> print(whitened(Factors(jnp.array([0.5, 1.0]), jnp.array([1.0, 2.0])), jnp.ones((2, 2))))
+    >>> print(whiten(Factors(jnp.array([0.5, 1.0]), jnp.array([1.0, 2.0])), jnp.ones((2, 2))))
     [[0.25 1.  ]
      [1.   4.  ]]
     """
@@ -27,13 +27,13 @@ def whitened(factors: Factors, x: jax.Array) -> jax.Array:
     return _both(_times, adjoint, _both(_times, factors, x))
 
 
-def balanced(factors: Factors) -> Factors:
+def balance_factors(factors: Factors) -> Factors:
     """The same product of factors whose largest elements are one size."""
     ratio = jnp.sqrt(jnp.max(jnp.abs(factors.right)) / jnp.max(jnp.abs(factors.left)))
     return Factors(factors.left * ratio, factors.right / ratio)
 
 
-def nearer_to_white(factors: Factors, x: jax.Array, probe: jax.Array, rate: Any) -> Factors:
+def whitening_step(factors: Factors, x: jax.Array, probe: jax.Array, rate: Any) -> Factors:
     r"""Factors one step down $\lVert A \rVert^2 + \lVert B \rVert^2$, which is least where they whiten.
 
     With $A = Q_L X Q_R^\top$ and $B = Q_L^{-*} V \bar Q_R^{-1}$:

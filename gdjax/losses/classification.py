@@ -7,14 +7,14 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 
-from gdjax.concrete import require_at_least_0, require_fraction
-from gdjax.explaining import explained
+from gdjax.concrete import require_fraction, require_nonnegative
+from gdjax.explaining import explain_errors
 from gdjax.losses.arithmetic import Axis, log_softmax, mask_for, masked_sum, product, require_floating
-from gdjax.widening import widened
+from gdjax.upcasting import upcast
 
 
-@explained("softmax_cross_entropy")
-@widened
+@explain_errors("softmax_cross_entropy")
+@upcast
 def softmax_cross_entropy(
     logits: ArrayLike, labels: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None
 ) -> jax.Array:
@@ -42,7 +42,7 @@ def softmax_cross_entropy(
     return -jnp.sum(product(labels, log_p), axis)
 
 
-@explained("safe_softmax_cross_entropy")
+@explain_errors("safe_softmax_cross_entropy")
 def safe_softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
     """Return `softmax_cross_entropy(logits, labels)`, which in gdjax is safe where a logit is -inf.
 
@@ -59,8 +59,8 @@ def safe_softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Arra
     return softmax_cross_entropy(logits, labels)
 
 
-@explained("softmax_cross_entropy_with_integer_labels")
-@widened
+@explain_errors("softmax_cross_entropy_with_integer_labels")
+@upcast
 def softmax_cross_entropy_with_integer_labels(
     logits: ArrayLike, labels: ArrayLike, axis: int | tuple[int, ...] = -1, where: ArrayLike | None = None
 ) -> jax.Array:
@@ -122,7 +122,7 @@ def _classes_last(x: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:
     return moved.reshape(*moved.shape[: x.ndim - len(axis)], -1)
 
 
-@explained("sigmoid_binary_cross_entropy")
+@explain_errors("sigmoid_binary_cross_entropy")
 def sigmoid_binary_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
     """Return `-y log(p) - (1 - y) log(1 - p)` of `p = sigmoid(x)`, element by element.
 
@@ -142,13 +142,13 @@ def sigmoid_binary_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Ar
     return _as_logits(_binary_cross_entropy(logits, labels), logits)
 
 
-@widened
+@upcast
 def _binary_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
     x, y = jnp.asarray(logits), jnp.asarray(labels, jnp.result_type(logits))
     return -product(y, jax.nn.log_sigmoid(x)) - product(1 - y, jax.nn.log_sigmoid(-x))
 
 
-@explained("sigmoid_focal_loss")
+@explain_errors("sigmoid_focal_loss")
 def sigmoid_focal_loss(
     logits: ArrayLike, labels: ArrayLike, *, alpha: ArrayLike | None = None, gamma: ArrayLike = 2.0
 ) -> jax.Array:
@@ -171,11 +171,11 @@ def sigmoid_focal_loss(
     """
     require_floating("sigmoid_focal_loss", logits=logits)
     require_fraction("sigmoid_focal_loss: alpha", alpha)
-    require_at_least_0("sigmoid_focal_loss: gamma", gamma)
+    require_nonnegative("sigmoid_focal_loss: gamma", gamma)
     return _as_logits(_focal(logits, labels, alpha, gamma), logits)
 
 
-@widened
+@upcast
 def _focal(logits: ArrayLike, labels: ArrayLike, alpha: ArrayLike | None, gamma: ArrayLike) -> jax.Array:
     x, y = jnp.asarray(logits), jnp.asarray(labels, jnp.result_type(logits))
     log_p, log_q = (jnp.maximum(jax.nn.log_sigmoid(of), jnp.finfo(x.dtype).min) for of in (x, -x))
@@ -189,8 +189,8 @@ def _as_logits(loss: jax.Array, logits: ArrayLike) -> jax.Array:
     return loss.astype(jnp.result_type(logits))
 
 
-@explained("poly_loss_cross_entropy")
-@widened
+@explain_errors("poly_loss_cross_entropy")
+@upcast
 def poly_loss_cross_entropy(
     logits: ArrayLike,
     labels: ArrayLike,

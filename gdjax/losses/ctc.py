@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import optax.losses
 from jax.typing import ArrayLike
 
-from gdjax.explaining import explained
+from gdjax.explaining import explain_errors
 from gdjax.losses.arithmetic import require_real
 from gdjax.tree import wide
 
 
-@explained("ctc_loss")
+@explain_errors("ctc_loss")
 def ctc_loss(
     logits: ArrayLike,
     logit_paddings: ArrayLike,
@@ -44,7 +44,7 @@ def ctc_loss(
     )[0]
 
 
-@explained("ctc_loss_with_forward_probs")
+@explain_errors("ctc_loss_with_forward_probs")
 def ctc_loss_with_forward_probs(
     logits: ArrayLike,
     logit_paddings: ArrayLike,

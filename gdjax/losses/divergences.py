@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gdjax.explaining import explained
+from gdjax.explaining import explain_errors
 from gdjax.losses.arithmetic import Axis, masked_sum, require_floating
-from gdjax.widening import widened
+from gdjax.upcasting import upcast
 
 
-@explained("kl_divergence")
-@widened
+@explain_errors("kl_divergence")
+@upcast
 def kl_divergence(
     log_predictions: ArrayLike, targets: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None
 ) -> jax.Array:
@@ -43,8 +43,8 @@ def kl_divergence(
     return masked_sum(terms, axis, counts)
 
 
-@explained("kl_divergence_with_log_targets")
-@widened
+@explain_errors("kl_divergence_with_log_targets")
+@upcast
 def kl_divergence_with_log_targets(
     log_predictions: ArrayLike, log_targets: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None
 ) -> jax.Array:
@@ -72,8 +72,8 @@ def kl_divergence_with_log_targets(
     return masked_sum(jnp.exp(q) * (q - jnp.where(counts, p, 0)), axis, counts)
 
 
-@explained("generalized_kl_divergence")
-@widened
+@explain_errors("generalized_kl_divergence")
+@upcast
 def generalized_kl_divergence(
     log_predictions: ArrayLike, targets: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None
 ) -> jax.Array:
@@ -102,7 +102,7 @@ def generalized_kl_divergence(
     return divergence + masked_sum(jnp.exp(p) - q, axis, where)
 
 
-@explained("convex_kl_divergence")
+@explain_errors("convex_kl_divergence")
 def convex_kl_divergence(
     log_predictions: ArrayLike, targets: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None
 ) -> jax.Array:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gdjax.losses.arithmetic import product
-from gdjax.widening import widened
+from gdjax.upcasting import upcast
 
 
 def make_fenchel_young_loss(max_fun: Callable[..., ArrayLike]) -> Callable[..., jax.Array]:
@@ -31,7 +31,7 @@ def make_fenchel_young_loss(max_fun: Callable[..., ArrayLike]) -> Callable[..., 
     """
     largest = jnp.vectorize(max_fun, signature="(n)->()")
 
-    @widened
+    @upcast
     def fenchel_young_loss(scores: ArrayLike, targets: ArrayLike, *args: Any, **kwargs: Any) -> jax.Array:
         scores = jnp.asarray(scores)
         return largest(scores, *args, **kwargs) - jnp.sum(product(targets, scores), axis=-1)

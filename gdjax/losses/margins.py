@@ -4,14 +4,14 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gdjax.explaining import explained
+from gdjax.explaining import explain_errors
 from gdjax.losses.arithmetic import product, require_real, require_same_shape
 from gdjax.projections import projection_simplex
-from gdjax.widening import widened
+from gdjax.upcasting import upcast
 
 
-@explained("hinge_loss")
-@widened
+@explain_errors("hinge_loss")
+@upcast
 def hinge_loss(predictor_outputs: ArrayLike, targets: ArrayLike) -> jax.Array:
     """Return `max(0, 1 - y s)` of scores `s` and targets `y`.
 
@@ -26,8 +26,8 @@ def hinge_loss(predictor_outputs: ArrayLike, targets: ArrayLike) -> jax.Array:
     return jnp.maximum(0, 1 - jnp.asarray(predictor_outputs) * targets)
 
 
-@explained("perceptron_loss")
-@widened
+@explain_errors("perceptron_loss")
+@upcast
 def perceptron_loss(predictor_outputs: ArrayLike, targets: ArrayLike) -> jax.Array:
     """Return `max(0, -y s)` of scores `s` and targets `y`.
 
@@ -46,7 +46,7 @@ def perceptron_loss(predictor_outputs: ArrayLike, targets: ArrayLike) -> jax.Arr
     return jnp.maximum(0, -jnp.asarray(predictor_outputs) * targets)
 
 
-@explained("sparsemax_loss")
+@explain_errors("sparsemax_loss")
 def sparsemax_loss(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
     """Return the binary sparsemax loss: 0 exactly where `jax.nn.sparse_sigmoid(logits)` is the label.
 
@@ -63,7 +63,7 @@ def sparsemax_loss(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
     return _sparse_plus(jnp.where(labels, -jnp.asarray(logits), logits))
 
 
-@widened
+@upcast
 def _sparse_plus(x: ArrayLike) -> jax.Array:
     """Return `(x + 1)^2 / 4` in `[-1, 1]`, 0 below, `x` above; no branch overflows where another is taken."""
     x = jnp.asarray(x)
@@ -71,8 +71,8 @@ def _sparse_plus(x: ArrayLike) -> jax.Array:
     return jnp.where(x >= 1, x, jnp.where(x <= -1, 0, jnp.square(inside + 1) / 4))
 
 
-@explained("multiclass_hinge_loss")
-@widened
+@explain_errors("multiclass_hinge_loss")
+@upcast
 def multiclass_hinge_loss(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
     """Return `max(s + 1 - y) - s[label]` of the scores of the classes, with `y` the one-hot row of the label.
 
@@ -87,8 +87,8 @@ def multiclass_hinge_loss(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
     return jnp.max(scores + (1 - right), axis=-1) - jnp.sum(product(right, scores), axis=-1)
 
 
-@explained("multiclass_perceptron_loss")
-@widened
+@explain_errors("multiclass_perceptron_loss")
+@upcast
 def multiclass_perceptron_loss(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
     """Return `max(s) - s[label]` of the scores of the classes.
 
@@ -111,8 +111,8 @@ def _with_one_hot(who: str, scores: ArrayLike, labels: ArrayLike) -> tuple[jax.A
     return scores, jax.nn.one_hot(labels, scores.shape[-1], dtype=scores.dtype)
 
 
-@explained("multiclass_sparsemax_loss")
-@widened
+@explain_errors("multiclass_sparsemax_loss")
+@upcast
 def multiclass_sparsemax_loss(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
     """Return the sparsemax loss: 0 exactly where the label's score is above all others by 1.
 

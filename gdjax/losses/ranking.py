@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gdjax.explaining import explained
+from gdjax.explaining import explain_errors
 from gdjax.losses.arithmetic import log_softmax, product, require_floating
-from gdjax.widening import widened
+from gdjax.upcasting import upcast
 
 
-@explained("ranking_softmax_loss")
-@widened
+@explain_errors("ranking_softmax_loss")
+@upcast
 def ranking_softmax_loss(
     logits: ArrayLike,
     labels: ArrayLike,

@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gdjax.concrete import require_at_least_0
-from gdjax.explaining import explained
+from gdjax.concrete import require_nonnegative
+from gdjax.explaining import explain_errors
 from gdjax.losses.arithmetic import Axis, require_floating, require_same_shape
-from gdjax.widening import widened
+from gdjax.upcasting import upcast
 
 
-@explained("squared_error")
-@widened
+@explain_errors("squared_error")
+@upcast
 def squared_error(predictions: ArrayLike, targets: ArrayLike | None = None) -> jax.Array:
     """Return `(predictions - targets)^2`, element by element.
 
@@ -32,8 +32,8 @@ def squared_error(predictions: ArrayLike, targets: ArrayLike | None = None) -> j
     return jnp.square(_errors("squared_error", predictions, targets))
 
 
-@explained("l2_loss")
-@widened
+@explain_errors("l2_loss")
+@upcast
 def l2_loss(predictions: ArrayLike, targets: ArrayLike | None = None) -> jax.Array:
     """Return `(predictions - targets)^2 / 2`, element by element.
 
@@ -53,8 +53,8 @@ def l2_loss(predictions: ArrayLike, targets: ArrayLike | None = None) -> jax.Arr
     return (0.5 * errors) * errors
 
 
-@explained("huber_loss")
-@widened
+@explain_errors("huber_loss")
+@upcast
 def huber_loss(predictions: ArrayLike, targets: ArrayLike | None = None, *, delta: ArrayLike = 1.0) -> jax.Array:
     """Return `e^2 / 2` where the error `e` is within `delta`, and `delta (|e| - delta / 2)` beyond.
 
@@ -73,14 +73,14 @@ def huber_loss(predictions: ArrayLike, targets: ArrayLike | None = None, *, delt
     [0.125 2.5  ]
     """
     require_floating("huber_loss", predictions=predictions)
-    require_at_least_0("huber_loss: delta", delta)
+    require_nonnegative("huber_loss: delta", delta)
     size = jnp.abs(_difference(predictions, targets))
     quadratic = jnp.minimum(size, delta)
     return (0.5 * quadratic) * quadratic + delta * (size - quadratic)
 
 
-@explained("log_cosh")
-@widened
+@explain_errors("log_cosh")
+@upcast
 def log_cosh(predictions: ArrayLike, targets: ArrayLike | None = None) -> jax.Array:
     """Return `log(cosh(e))` of the error `e`: about `e^2 / 2` for small ones, `|e| - log(2)` for large ones.
 
@@ -107,8 +107,8 @@ def log_cosh(predictions: ArrayLike, targets: ArrayLike | None = None) -> jax.Ar
     )
 
 
-@explained("cosine_similarity")
-@widened
+@explain_errors("cosine_similarity")
+@upcast
 def cosine_similarity(
     predictions: ArrayLike,
     targets: ArrayLike,
@@ -141,8 +141,8 @@ def cosine_similarity(
     return jnp.sum(a * b, axis, **mask)
 
 
-@explained("cosine_distance")
-@widened
+@explain_errors("cosine_distance")
+@upcast
 def cosine_distance(
     predictions: ArrayLike,
     targets: ArrayLike,

@@ -5,15 +5,15 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from gdjax.explaining import explained
+from gdjax.explaining import explain_errors
 from gdjax.losses.arithmetic import Axis, require_real, require_same_shape
 from gdjax.tree import wide
-from gdjax.widening import widened
+from gdjax.upcasting import upcast
 
 _REDUCTIONS = {"mean": jnp.mean, "sum": jnp.sum, "none": lambda loss, axis: loss}
 
 
-@explained("dice_loss")
+@explain_errors("dice_loss")
 def dice_loss(
     predictions: ArrayLike,
     targets: ArrayLike,
@@ -71,7 +71,7 @@ def dice_loss(
     return _REDUCTIONS[reduction](_foreground(by_class) if ignore_background else by_class, axis=-1)
 
 
-@widened
+@upcast
 def _dice(
     predictions: jax.Array,
     targets: jax.Array,
@@ -116,7 +116,7 @@ def _require_probabilities(who: str, p: jax.Array) -> None:
         raise ValueError(f"{who}: predictions {must}, got sums from {jnp.min(total):.6f} to {jnp.max(total):.6f}.")
 
 
-@explained("multiclass_generalized_dice_loss")
+@explain_errors("multiclass_generalized_dice_loss")
 def multiclass_generalized_dice_loss(
     predictions: ArrayLike,
     targets: ArrayLike,
@@ -151,7 +151,7 @@ def multiclass_generalized_dice_loss(
     return _generalized_dice(predictions, targets, smooth, apply_softmax, ignore_background)
 
 
-@widened
+@upcast
 def _generalized_dice(
     predictions: jax.Array, targets: jax.Array, smooth: ArrayLike, apply_softmax: bool, ignore_background: bool
 ) -> jax.Array:
@@ -161,7 +161,7 @@ def _generalized_dice(
     return jnp.mean(_foreground(by_class) if ignore_background else by_class)
 
 
-@explained("binary_dice_loss")
+@explain_errors("binary_dice_loss")
 def binary_dice_loss(
     predictions: ArrayLike, targets: ArrayLike, *, smooth: ArrayLike = 1.0, apply_sigmoid: bool = True
 ) -> jax.Array:

@@ -5,14 +5,14 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 
-from gdjax.explaining import explained
+from gdjax.explaining import explain_errors
 from gdjax.losses.arithmetic import require_floating
 from gdjax.losses.regression import cosine_similarity
-from gdjax.widening import widened
+from gdjax.upcasting import upcast
 
 
-@explained("ntxent")
-@widened
+@explain_errors("ntxent")
+@upcast
 def ntxent(embeddings: ArrayLike, labels: ArrayLike, temperature: ArrayLike = 0.07) -> jax.Array:
     """Return the normalised, temperature-scaled cross entropy, averaged over the positive pairs.
 
@@ -47,8 +47,8 @@ def ntxent(embeddings: ArrayLike, labels: ArrayLike, temperature: ArrayLike = 0.
     return jnp.sum(losses) / jnp.maximum(jnp.sum(pairs), 1)
 
 
-@explained("triplet_margin_loss")
-@widened
+@explain_errors("triplet_margin_loss")
+@upcast
 def triplet_margin_loss(
     anchors: ArrayLike,
     positives: ArrayLike,

@@ -5,13 +5,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gdjax.concrete import require_fraction
-from gdjax.explaining import explained
+from gdjax.explaining import explain_errors
 from gdjax.losses.arithmetic import Axis, require_floating
-from gdjax.widening import widened
+from gdjax.upcasting import upcast
 
 
-@explained("smooth_labels")
-@widened
+@explain_errors("smooth_labels")
+@upcast
 def smooth_labels(labels: ArrayLike, alpha: ArrayLike, *, axis: Axis = -1, where: ArrayLike | None = None) -> jax.Array:
     """Return `(1 - alpha) y + alpha / n` of labels `y` over `n` classes.
 

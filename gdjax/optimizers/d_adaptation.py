@@ -83,7 +83,9 @@ def prodigy(
         m, v = means(squarable(dg), old.exp_avg, b1), mean_squares(dg, old.exp_avg_sq, b2)
         ratio = weight * (d if safeguard_warmup else rate)
         s = jax.tree.map(lambda g, s: _weighted(g, s, b3, ratio), g, old.grad_sum)
-        inner, size = norms.sums([added(_inner, _summed(raw), way(p, old.params0)), added(jnp.abs, s)], axis_name)
+        inner, size = norms.scalar_sums(
+            [added(_inner, _summed(raw), way(p, old.params0)), added(jnp.abs, s)], axis_name
+        )
         r = _weighted(inner, old.numerator_weighted, b3, weight * rate)
         d = jnp.maximum(d, tree.scalar(estim_lr_coef, r) * r / divisor(size))
         decay, offset = at(weight_decay, state.count), tree.scalar(eps, d) * d
@@ -159,7 +161,7 @@ def dadapt_adamw(
         g = squarable(raw)
         moved = jax.tree.map(lambda g: tree.scalar(rate, g) * g, g)
         m, v, s = means(moved, old.exp_avg, b1), mean_squares(raw, old.exp_avg_sq, b2), means(moved, old.grad_sum, b3)
-        product, size = norms.sums([inner, added(jnp.abs, s)], axis_name)
+        product, size = norms.scalar_sums([inner, added(jnp.abs, s)], axis_name)
         r = mean(rate * product, old.numerator_weighted, b3)
         d = jnp.maximum(d, r / divisor((1.0 - tree.scalar(b3, r)) * size))
         pull = rate * tree.scalar(at(weight_decay, state.count), rate)

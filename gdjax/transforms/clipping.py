@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gdjax import axes, norms, tree
-from gdjax.squares import shrunk
+from gdjax.squares import clip_to_norm
 from gdjax.value import NonNegative, Positive, stateless, transform
 from gdjax.value.diagnose import require_params
 
@@ -60,8 +60,8 @@ def clip_by_global_norm(max_norm: Positive, axis_name: Any = None):
     """
 
     def clipped(updates, params):
-        length = norms.global_length(updates, axis_name)
-        return tree.cast_like(jax.tree.map(lambda g: shrunk(g, length, max_norm), tree.widen(updates)), updates)
+        length = norms.global_scaled_norm(updates, axis_name)
+        return tree.cast_like(jax.tree.map(lambda g: clip_to_norm(g, length, max_norm), tree.widen(updates)), updates)
 
     return stateless(clipped)
 
@@ -84,8 +84,8 @@ def clip_by_block_rms(threshold: Positive, axis_name: Any = None):
 
     def clipped(updates, params):
         u = tree.widen(updates)
-        sizes = norms.leaf_rms_lengths(u, axis_name)
-        return tree.cast_like(jax.tree.map(lambda u, rms: shrunk(u, rms, threshold), u, sizes), updates)
+        sizes = norms.leaf_scaled_rms(u, axis_name)
+        return tree.cast_like(jax.tree.map(lambda u, rms: clip_to_norm(u, rms, threshold), u, sizes), updates)
 
     return stateless(clipped)
 
@@ -130,7 +130,7 @@ def adaptive_grad_clip(
         require_params("adaptive_grad_clip", params)
 
         def bounded(g, weight, length):
-            return shrunk(g, length, clipping * jnp.maximum(weight.norm(), eps))
+            return clip_to_norm(g, length, clipping * jnp.maximum(weight.norm(), eps))
 
         w, g = tree.widen(params), tree.widen(updates)
         lengths = _unit_norms((w, g), axis, axis_name, dim)
@@ -145,7 +145,7 @@ def _unit_norms(trees, axis, axis_name, dim):
     along = [_unit_axes(axes.whole_shape(x, axis_name, dim)) if axis is None else axis for x in xs]
     along = [of if isinstance(of, tuple) else (of,) for of in along]
     over = [axes.across(x, of, axis_name, dim) for x, of in zip(xs, along, strict=True)]
-    return treedef.unflatten(norms.lengths_along(xs, along, over))
+    return treedef.unflatten(norms.scaled_norms_along(xs, along, over))
 
 
 def _unit_axes(shape):

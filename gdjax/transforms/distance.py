@@ -8,7 +8,7 @@ import numpy as np
 from optax.contrib import DoGState, DoWGState
 
 from gdjax import axes, norms, tree
-from gdjax.squares import Length, largest_square, lengths, shrunk
+from gdjax.squares import ScaledNorm, clip_to_norm, largest_squarable, scaled_norms
 from gdjax.transforms.moments import TERMS
 from gdjax.transforms.scaling import scaled
 from gdjax.value import NonNegative, Positive, transform
@@ -62,7 +62,7 @@ def scale_by_dog(
         g, p, r, sum_sq = tree.widen((updates, params, state.max_dist, state.sum_sq_norm_grads))
         gone, met = _gone_and_met(way(state.init_params, p), tree.cast_like(g, p), axis_name)
         r, sum_sq = jnp.maximum(r, gone.norm()), with_square(sum_sq, met.norm())
-        g = jax.tree.map(lambda g: shrunk(g, met, largest(met)), g)
+        g = jax.tree.map(lambda g: clip_to_norm(g, met, largest(met)), g)
         step = r / jnp.sqrt(divisor(sum_sq + tree.scalar(eps, sum_sq)))
         if kind == "learning_rate":
             step = jnp.where(state.is_init_step, tree.scalar(size, step), step)
@@ -121,8 +121,8 @@ def scale_by_dowg(init_estim_sq_dist: Positive | None = None, eps: NonNegative =
         g, p, v, sq_dist = tree.widen((updates, params, state.weighted_sq_norm_grads, state.estim_sq_dist))
         gone, met = _gone_and_met(way(state.init_params, p), tree.cast_like(g, p), axis_name)
         sq_dist = jnp.maximum(sq_dist, jnp.square(gone.norm()))
-        met = Length(jnp.sqrt(sq_dist) * met.root, met.scale)
-        v, g = with_square(v, met.norm()), jax.tree.map(lambda g: shrunk(g, met, largest(met)), g)
+        met = ScaledNorm(jnp.sqrt(sq_dist) * met.root, met.scale)
+        v, g = with_square(v, met.norm()), jax.tree.map(lambda g: clip_to_norm(g, met, largest(met)), g)
         root = jnp.where(v == 0, 0.0, jnp.sqrt(divisor(v)))  # squares may vanish where eps alone counts
         step = sq_dist / divisor(root + tree.scalar(eps, v))
         return tree.cast_like(scaled(g, step), updates), tree.cast_like(DoWGState(state.init_params, v, sq_dist), state)
@@ -149,19 +149,19 @@ def _gone_and_met(gone, met, axis_name):
     """
     groups = jax.tree.leaves(gone), jax.tree.leaves(met)
     over = [[axes.spread(x, axis_name) for x in of] for of in groups]
-    sizes = [norms.root_of_sum(jnp.sum(tree.abs_sq(x))) for x in groups[0]]
-    return lengths([sizes, groups[1]], over)
+    sizes = [norms.safe_sqrt(jnp.sum(tree.abs_sq(x))) for x in groups[0]]
+    return scaled_norms([sizes, groups[1]], over)
 
 
 def with_square(total, size):
     """Add a square to a sum, which has room for 65,536 of the largest and stays finite after them."""
-    bounded = jnp.minimum(size, largest_square(total.dtype, TERMS))
+    bounded = jnp.minimum(size, largest_squarable(total.dtype, TERMS))
     return jnp.minimum(total + jnp.square(bounded), jnp.finfo(total.dtype).max)
 
 
 def largest(length):
     """Return the bound on a norm whose square is added to a sum."""
-    return largest_square(length.root.dtype, TERMS)
+    return largest_squarable(length.root.dtype, TERMS)
 
 
 def added(f, *trees):

@@ -109,7 +109,7 @@ class Factoring(NamedTuple):
         r"""The three trees of means of $|x|^2 + \epsilon$, one step on."""
         leaves, treedef = jax.tree.flatten(xs)
         squares, pairs = [square(x) for x in leaves], [self._two_largest(x) for x in leaves]
-        rows, cols = self._along_each(norms.means, squares, pairs)
+        rows, cols = self._along_each(norms.means_along, squares, pairs)
 
         def moved(i, row, col, whole):
             if pairs[i] is None:
@@ -130,7 +130,7 @@ class Factoring(NamedTuple):
         pairs = {i: pair for i, x in enumerate(leaves) if (pair := self._two_largest(x)) is not None}
         places = [(short - (short > long),) for short, long in pairs.values()]
         over = [axes.across(leaves[i], pair[:1], self.axis_name, self.dim) for i, pair in pairs.items()]
-        of_rows = norms.means([rows[i] for i in pairs], places, over, keepdims=True)
+        of_rows = norms.means_along([rows[i] for i in pairs], places, over, keepdims=True)
         mean_rows = dict(zip(pairs, of_rows, strict=True))
 
         def scaled(i, x):

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from gdjax import tree
-from gdjax.squares import largest_square
+from gdjax.squares import largest_squarable
 
 
 def adam_state(params, mu_dtype=None):
@@ -45,13 +45,13 @@ def squarable(gs, terms: float = 1):
 
     Clipping takes one array: XLA copies it into every kernel that reads it, and writes no tree of temporaries.
     """
-    return jax.tree.map(lambda g: _clipped(g, largest_square(g.dtype, terms)), gs)
+    return jax.tree.map(lambda g: _clipped(g, largest_squarable(g.dtype, terms)), gs)
 
 
 def square(x, terms: float = 1, of=None):
     """Return `|x|^2` after the clip of `squarable`; NaN where `of`, by default `x` itself, is inf or NaN."""
     of = x if of is None else of
-    return tree.abs_sq(_clipped(x, largest_square(x.dtype, terms))) + tree.real_part(of - of)
+    return tree.abs_sq(_clipped(x, largest_squarable(x.dtype, terms))) + tree.real_part(of - of)
 
 
 TERMS = 2**16

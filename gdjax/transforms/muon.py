@@ -11,8 +11,8 @@ from jax.tree_util import Partial
 from jax.typing import DTypeLike
 
 from gdjax import tree
-from gdjax.linalg import JORDAN, length_ratio, orthogonalized
-from gdjax.linalg.newton_schulz import Table
+from gdjax.linalg import JORDAN, norm_ratio, orthogonalize
+from gdjax.linalg.newton_schulz import Coefficients
 from gdjax.matrices import Layout, ScaleOrFunction, jordan_scale
 from gdjax.transforms.moments import corrected, looking_ahead, mean, means
 from gdjax.value import AccumulatorDType, Decay, NonNegative, transform
@@ -79,7 +79,7 @@ def scale_by_muon(
 
     def update(updates, state, params=None):
         count, mu, direction = _direction(updates, state, beta, nesterov)
-        moved = layout.each(lambda x: orthogonalized(x, table, products), direction)
+        moved = layout.each(lambda x: orthogonalize(x, table, products), direction)
         moved = _scaled(moved, layout.shapes(updates), scale)
         return tree.cast_like(moved, updates), optax.contrib.MuonState(count, mu, kept())
 
@@ -158,10 +158,10 @@ def scale_by_normuon(
 
 def _evened(table, products, beta2, eps, piece, nu, x):
     """Orthogonal factors, each output over its usual length, and these lengths squared."""
-    o = orthogonalized(x, table, products)
+    o = orthogonalize(x, table, products)
     nu = mean(jnp.mean(tree.abs_sq(o), axis=piece.inputs), nu, beta2)
     even = o / (tree.root(jnp.expand_dims(nu, piece.inputs)) + eps)
-    return even * length_ratio(o, even), nu
+    return even * norm_ratio(o, even), nu
 
 
 def _direction(updates, state, beta, nesterov):
@@ -178,7 +178,7 @@ def _scaled(moved, shapes, scale):
     return jax.tree.map(lambda u, shape: u * tree.scalar(scale(shape.inputs, shape.outputs), u), moved, shapes)
 
 
-def _table(who: str, coefficients: Any, products: Any) -> Table:
+def _table(who: str, coefficients: Any, products: Any) -> Coefficients:
     """A table of coefficients as floats; the dtype of products must be a floating one."""
     given = _lists(coefficients)
     if not isinstance(given, (tuple, list)):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import axes, norms, tree
-from gdjax.squares import scaled
+from gdjax.squares import multiply_in_turn
 from gdjax.value import Positive, Scalar, stateless, transform
 
 
@@ -28,9 +28,9 @@ def normalize(axis_name: Any = None):
     """
 
     def normalized(updates, params):
-        root, scale = norms.global_length(updates, axis_name)
+        root, scale = norms.global_scaled_norm(updates, axis_name)
         inverse = 1 / jnp.where(root == 0, 1, root)
-        return tree.cast_like(jax.tree.map(lambda g: scaled(g, scale, inverse), tree.widen(updates)), updates)
+        return tree.cast_like(jax.tree.map(lambda g: multiply_in_turn(g, scale, inverse), tree.widen(updates)), updates)
 
     return stateless(normalized)
 
@@ -53,9 +53,9 @@ def normalize_by_update_norm(scale_factor: Scalar = 1.0, eps: Positive = 1e-6, a
     """
 
     def normalized(updates, params):
-        root, scale = norms.global_length(updates, axis_name)
+        root, scale = norms.global_scaled_norm(updates, axis_name)
         ratio = tree.scalar(scale_factor, root) / (root + tree.scalar(eps, root) * scale)
-        return tree.cast_like(jax.tree.map(lambda g: scaled(g, scale, ratio), tree.widen(updates)), updates)
+        return tree.cast_like(jax.tree.map(lambda g: multiply_in_turn(g, scale, ratio), tree.widen(updates)), updates)
 
     return stateless(normalized)
 
@@ -83,7 +83,7 @@ def centralize(axis_name: Any = None, dim: int = 0):
         matrices = [g for g in leaves if g.ndim > 1]
         rows = [tuple(range(1, g.ndim)) for g in matrices]
         over = [axes.across(g, of, axis_name, dim) for g, of in zip(matrices, rows, strict=True)]
-        means = iter(norms.means(matrices, rows, over, keepdims=True))
+        means = iter(norms.means_along(matrices, rows, over, keepdims=True))
         return tree.cast_like(treedef.unflatten(g - next(means) if g.ndim > 1 else g for g in leaves), updates)
 
     return stateless(centred)

@@ -9,10 +9,10 @@ import optax
 from jax.tree_util import Partial
 
 from gdjax import norms, tree
-from gdjax.linalg import fitted
-from gdjax.linalg.whitening import Factors, balanced, nearer_to_white, whitened
+from gdjax.linalg import limit_norm
+from gdjax.linalg.whitening import Factors, balance_factors, whiten, whitening_step
 from gdjax.matrices import Layout
-from gdjax.squares import shrunk
+from gdjax.squares import clip_to_norm
 from gdjax.transforms.moments import corrected, means
 from gdjax.value import AccumulatorDType, Decay, Interval, Positive, Scalar, ScalarOrSchedule, transform
 from gdjax.value.diagnose import require_count
@@ -71,7 +71,7 @@ def scale_by_psgd_kron(
     Source: Li 2015 (https://arxiv.org/abs/1512.04202); Li 2018, of the Fisher type
     (https://arxiv.org/abs/1809.10232); as in Kron (https://github.com/evanatyourservice/kron_torch). Differs from Kron:
     leaves are matrices and no tensors, and the RMS is that of each; a matrix of momentum 0 waits.
-    Matrices whose norm may be beyond 2.8e14 (in float32) are scaled down to it (`gd.linalg.fitted`), so that their
+    Matrices whose norm may be beyond 2.8e14 (in float32) are scaled down to it (`gd.linalg.limit_norm`), so that their
     factors stay finite.
 
     Args:
@@ -145,7 +145,7 @@ def _apart(kept):
 @jax.jit
 def _stepped(due, balances, key, rate, most, piece, kept, x):
     """The update of a stack, and its factors and failures after a refresh, if one is due."""
-    x = fitted(x)
+    x = limit_norm(x)
 
     def refreshed(factors, failures, x):
         one = functools.partial(_refreshed, balances, key, rate)
@@ -159,8 +159,8 @@ def _stepped(due, balances, key, rate, most, piece, kept, x):
 def _refreshed(balances, key, rate, number, factors, failures, x):
     """The factors of a matrix one step on, or the last good ones, and how many steps were not finite."""
     probe = jax.random.normal(jax.random.fold_in(key, number), x.shape, x.dtype)
-    even = jax.tree.map(functools.partial(jnp.where, balances), balanced(factors), factors)
-    new = nearer_to_white(even, x, probe, rate)
+    even = jax.tree.map(functools.partial(jnp.where, balances), balance_factors(factors), factors)
+    new = whitening_step(even, x, probe, rate)
     finite, some = jnp.isfinite(new.left).all() & jnp.isfinite(new.right).all(), jnp.any(x != 0)
     kept = jax.tree.map(functools.partial(jnp.where, finite & some), new, factors)
     return kept, jnp.where(some & ~finite, failures + 1, failures)
@@ -168,5 +168,5 @@ def _refreshed(balances, key, rate, number, factors, failures, x):
 
 def _directed(most, factors, x):
     """The update of a matrix, within a root mean square."""
-    u = whitened(factors, x)
-    return shrunk(u, norms.leaf_rms_lengths(u), most)
+    u = whiten(factors, x)
+    return clip_to_norm(u, norms.leaf_scaled_rms(u), most)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import norms, tree
-from gdjax.squares import largest_square, shrunk
+from gdjax.squares import clip_to_norm, largest_squarable
 from gdjax.transforms.moments import (
     by_root,
     corrected,
@@ -179,9 +179,9 @@ def scale_by_novograd(
         rate = at(weight_decay, state.count)
         b2_now = jnp.where(state.count == 0, 0.0, b2)
         g = tree.widen(updates)
-        sizes = norms.leaf_lengths(g, axis_name)
-        squares = jax.tree.map(lambda g, size: jnp.minimum(size.norm(), largest_square(g.dtype)) ** 2, g, sizes)
-        g = jax.tree.map(lambda g, size: shrunk(g, size, largest_square(g.dtype)), g, sizes)
+        sizes = norms.leaf_scaled_norms(g, axis_name)
+        squares = jax.tree.map(lambda g, size: jnp.minimum(size.norm(), largest_squarable(g.dtype)) ** 2, g, sizes)
+        g = jax.tree.map(lambda g, size: clip_to_norm(g, size, largest_squarable(g.dtype)), g, sizes)
         v = jax.tree.map(lambda g, s, v: mean(s, v, tree.scalar(b2_now, g)), g, squares, state.nu)
         p = tree.widen(params)
         pull = jax.tree.map(lambda g, v, p: by_root(g, v, eps, eps_root) + tree.scalar(rate, p) * p, g, v, p)

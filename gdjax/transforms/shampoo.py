@@ -9,7 +9,15 @@ import optax
 from jax.tree_util import Partial
 
 from gdjax import tree
-from gdjax.linalg import between, fitted, gram, inverse_root, inverse_root_by_newton, length_ratio, whole_power
+from gdjax.linalg import (
+    gram,
+    inverse_root,
+    inverse_root_by_newton,
+    limit_norm,
+    norm_ratio,
+    root_degree,
+    two_sided_product,
+)
 from gdjax.matrices import Layout, blocks, in_turn, joined
 from gdjax.transforms.adam import scale_by_adam
 from gdjax.transforms.moments import corrected, correction, mean, over, rounded
@@ -75,7 +83,7 @@ def scale_by_shampoo(
     their roots in turn. No derivative of gradients is taken through factors.
     On a processor roots are LAPACK's: with few cores,
     `OPENBLAS_NUM_THREADS=1` in the environment may make them many times as fast.
-    Matrices whose norm may be beyond 2.8e14 (in float32) are scaled down to it (`gd.linalg.fitted`), so that their
+    Matrices whose norm may be beyond 2.8e14 (in float32) are scaled down to it (`gd.linalg.limit_norm`), so that their
     factors stay finite.
 
     Args:
@@ -114,7 +122,7 @@ def scale_by_shampoo(
     if rooted_by is None:
         raise ValueError(f"scale_by_shampoo: root must be one of {', '.join(_ROOTS)}, got {root!r}.")
     if root == "newton" and exponent is not None:
-        whole_power("scale_by_shampoo", exponent)
+        root_degree("scale_by_shampoo", exponent)
     layout = Layout.of("scale_by_shampoo", views, axis_name, dim)
 
     def init(params):
@@ -155,7 +163,7 @@ class _Numbers(NamedTuple):
 def _stepped(root, exponent, every, start, block, numbers, piece, stack, g, length):
     """The update of a stack, and what is kept of it; that of the grafted transform until the roots are there."""
     count, b1, b2, eps = numbers
-    g = fitted(g)
+    g = limit_norm(g)
     mu, own = mean(g, stack.mu, b1), jax.lax.stop_gradient(blocks(g, block))
     of_sides = zip((own, own.mT.conj()), stack.factors, strict=True)
     factors = tuple(None if old is None else _summed(gram(x), old, b2) for x, old in of_sides)
@@ -166,9 +174,9 @@ def _stepped(root, exponent, every, start, block, numbers, piece, stack, g, leng
 
     def directed(roots, mu, length):
         left, right = roots
-        whitened = between(left, blocks(corrected(mu, b1, count), block), right)
+        whitened = two_sided_product(left, blocks(corrected(mu, b1, count), block), right)
         length = blocks(length, block)
-        return joined(whitened * length_ratio(length, whitened), mu.shape, block)
+        return joined(whitened * norm_ratio(length, whitened), mu.shape, block)
 
     turns = piece.cut(len(stack.failures) // piece.number)
     roots, failures = in_turn(rooted, factors, stack.roots, stack.failures, count, every, turns)

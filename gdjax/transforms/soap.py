@@ -9,7 +9,7 @@ import optax
 from jax.tree_util import Partial
 
 from gdjax import tree
-from gdjax.linalg import between, eigenbasis, fitted, gram, refreshed
+from gdjax.linalg import eigenbasis, gram, limit_norm, refresh_eigenbasis, two_sided_product
 from gdjax.matrices import Layout, in_turn
 from gdjax.transforms.moments import by_root, corrected, mean
 from gdjax.value import Decay, NonNegative, transform
@@ -58,8 +58,8 @@ def scale_by_soap(
     $M \leftarrow \beta_1 M + (1 - \beta_1) Q_L^* G Q_R$, $V \leftarrow \beta_2 V + (1 - \beta_2) |Q_L^* G Q_R|^2$; the
     update is $Q_L (\hat M / (\sqrt{\hat V} + \epsilon)) Q_R^*$. After it $L \leftarrow \beta L + (1 - \beta) GG^*$,
     $R$ alike of $G^*G$, and every so many steps $Q_L$, $Q_R$ take a step of QR towards the eigenvectors,
-    `gd.linalg.refreshed`, $M$ turning with them, $V$ following their order. The first step sets up $L$, $R$ and their
-    eigenvectors, and moves nothing.
+    `gd.linalg.refresh_eigenbasis`, $M$ turning with them, $V$ following their order. The first step sets up $L$, $R$
+    and their eigenvectors, and moves nothing.
 
     A vector, or a matrix of one row or column, is Adam's. What is a matrix, batches and the division over an axis are
     as in `scale_by_muon`; matrices have their turns to be refreshed one after the other, so that no step but the first
@@ -71,7 +71,7 @@ def scale_by_soap(
     Differs from the code: matrices are refreshed in turn, $\epsilon$ is added to the root of the corrected mean, and
     weights that decay do so at the first step too. No derivative is taken through factors and bases. On a processor
     these are LAPACK's: with few cores, `OPENBLAS_NUM_THREADS=1` in the environment may make them many times as fast.
-    Matrices whose norm may be beyond 2.8e14 (in float32) are scaled down to it (`gd.linalg.fitted`), so that their
+    Matrices whose norm may be beyond 2.8e14 (in float32) are scaled down to it (`gd.linalg.limit_norm`), so that their
     factors stay finite.
 
     Args:
@@ -134,7 +134,7 @@ class _Numbers(NamedTuple):
 def _stepped(every, numbers, piece, stack, g):
     """The update of a stack, and what is kept of it; of the first step, zeros."""
     count, b1, b2, shampoo_beta, eps = numbers
-    g = fitted(g)
+    g = limit_norm(g)
     begun, rotated = count > 0, _into(stack.bases, g)
     mu, nu = mean(rotated, stack.mu, b1), mean(tree.abs_sq(rotated), stack.nu, b2)
     mu, nu = jnp.where(begun, mu, stack.mu), jnp.where(begun, nu, stack.nu)
@@ -149,13 +149,13 @@ def _stepped(every, numbers, piece, stack, g):
 def _into(bases, x):
     """Matrices in the coordinates of bases: $Q_L^* X Q_R$."""
     left, right = bases
-    return between(None if left is None else left.mT.conj(), x, right)
+    return two_sided_product(None if left is None else left.mT.conj(), x, right)
 
 
 def _out_of(bases, x):
     """Matrices given in the coordinates of bases: $Q_L X Q_R^*$."""
     left, right = bases
-    return between(left, x, None if right is None else right.mT.conj())
+    return two_sided_product(left, x, None if right is None else right.mT.conj())
 
 
 def _factors(stack, g, decay):
@@ -176,7 +176,7 @@ def _turned(factors, kept):
     new = []
     for factor, basis, axis in zip(factors, bases, (-2, -1), strict=True):
         if basis is not None:
-            basis, order = refreshed(basis, factor)
+            basis, order = refresh_eigenbasis(basis, factor)
             nu = jnp.take_along_axis(nu, jnp.expand_dims(order, -1 if axis == -2 else -2), axis=axis)
         new.append(basis)
     return tuple(new), _into(new, _out_of(bases, mu)), nu

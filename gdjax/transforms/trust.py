@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gdjax import norms, tree
-from gdjax.squares import scaled
+from gdjax.squares import multiply_in_turn
 from gdjax.value import NonNegative, stateless, transform
 from gdjax.value.diagnose import require_params
 
@@ -48,10 +48,10 @@ def scale_by_trust_ratio(
             alive = (root > 0) & (weight > 0)
             ratio = trust_coefficient * weight / (jnp.where(alive, root, 1.0) + eps * length.scale)
             factors = jnp.where(alive, length.scale, 1.0), jnp.where(alive, ratio, 1.0)
-            return scaled(u, *(tree.scalar(factor, u) for factor in factors))
+            return multiply_in_turn(u, *(tree.scalar(factor, u) for factor in factors))
 
         u, p = tree.widen(updates), tree.widen(params)
-        return tree.cast_like(jax.tree.map(trusted, u, *norms.leaf_lengths((u, p), axis_name)), updates)
+        return tree.cast_like(jax.tree.map(trusted, u, *norms.leaf_scaled_norms((u, p), axis_name)), updates)
 
     return stateless(of_trust)
 

@@ -5,7 +5,7 @@ Sums, products and norms of narrow leaves are float32. A number that scales a tr
 
 import optax
 
-from gdjax.explaining import borrowed
+from gdjax.explaining import reexport
 from gdjax.fallback import stand_in
 from gdjax.tree import cast_like
 from gdjax.tree_utils.arithmetic import tree_add as tree_add
@@ -30,15 +30,15 @@ tree_update_infinity_moment = update_infinity_moment
 tree_update_moment = update_moment
 tree_update_moment_per_elem_norm = update_moment_per_elem_norm
 
-tree_allclose = borrowed("tree.allclose", optax.tree.allclose, __name__)
-tree_conj = borrowed("tree.conj", optax.tree.conj, __name__)
-tree_div = borrowed("tree.div", optax.tree.div, __name__)
-tree_full_like = borrowed("tree.full_like", optax.tree.full_like, __name__)
-tree_mul = borrowed("tree.mul", optax.tree.mul, __name__)
-tree_ones_like = borrowed("tree.ones_like", optax.tree.ones_like, __name__)
-tree_real = borrowed("tree.real", optax.tree.real, __name__)
-tree_sub = borrowed("tree.sub", optax.tree.sub, __name__)
-tree_where = borrowed("tree.where", optax.tree.where, __name__)
-tree_zeros_like = borrowed("tree.zeros_like", optax.tree.zeros_like, __name__)
+tree_allclose = reexport("tree.allclose", optax.tree.allclose, __name__)
+tree_conj = reexport("tree.conj", optax.tree.conj, __name__)
+tree_div = reexport("tree.div", optax.tree.div, __name__)
+tree_full_like = reexport("tree.full_like", optax.tree.full_like, __name__)
+tree_mul = reexport("tree.mul", optax.tree.mul, __name__)
+tree_ones_like = reexport("tree.ones_like", optax.tree.ones_like, __name__)
+tree_real = reexport("tree.real", optax.tree.real, __name__)
+tree_sub = reexport("tree.sub", optax.tree.sub, __name__)
+tree_where = reexport("tree.where", optax.tree.where, __name__)
+tree_zeros_like = reexport("tree.zeros_like", optax.tree.zeros_like, __name__)
 
 __getattr__, __dir__ = stand_in(__name__)

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gdjax.explaining import explained
+from gdjax.explaining import explain_errors
 from gdjax.tree import Tree, as_dtype, path, wide
 
 
-@explained("tree.add")
+@explain_errors("tree.add")
 def tree_add(tree_x: Tree, tree_y: Tree, *other_trees: Tree) -> Tree:
     """Return the sum of two trees or more, each leaf rounded once to the dtype of the leaves that it sums.
 
@@ -29,7 +29,7 @@ def tree_add(tree_x: Tree, tree_y: Tree, *other_trees: Tree) -> Tree:
     return jax.tree.map(add, tree_x, tree_y, *other_trees)
 
 
-@explained("tree.scale")
+@explain_errors("tree.scale")
 def tree_scale(scalar: ArrayLike, tree: Tree) -> Tree:
     """Return `scalar * tree`, each leaf in its dtype; a real leaf times a complex number is complex.
 
@@ -43,7 +43,7 @@ def tree_scale(scalar: ArrayLike, tree: Tree) -> Tree:
     return jax.tree.map(lambda x: _rounded(scalar * _wide(x), jnp.result_type(x)), tree)
 
 
-@explained("tree.add_scale")
+@explain_errors("tree.add_scale")
 def tree_add_scale(tree_x: Tree, scalar: ArrayLike, tree_y: Tree) -> Tree:
     """Return `tree_x + scalar * tree_y`, each leaf in the dtype of the two leaves, whatever that of the scalar.
 
@@ -62,7 +62,7 @@ def tree_add_scale(tree_x: Tree, scalar: ArrayLike, tree_y: Tree) -> Tree:
     return jax.tree.map(add, tree_x, tree_y, is_leaf=lambda x: x is None)
 
 
-@explained("tree.clip")
+@explain_errors("tree.clip")
 def tree_clip(tree: Tree, min_value: ArrayLike | None = None, max_value: ArrayLike | None = None) -> Tree:
     """Return the tree with each number moved into an interval.
 

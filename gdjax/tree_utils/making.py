@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from gdjax.explaining import explained
+from gdjax.explaining import explain_errors
 from gdjax.tree import Tree, path
 
 
-@explained("tree.cast")
+@explain_errors("tree.cast")
 def tree_cast(tree: Tree, dtype: DTypeLike | None) -> Tree:
     """Return the tree with each leaf in a dtype, or the tree itself if that is `None`.
 
@@ -32,7 +32,7 @@ def tree_cast(tree: Tree, dtype: DTypeLike | None) -> Tree:
     return tree if dtype is None else jax.tree.map(cast, tree)
 
 
-@explained("tree.random_like")
+@explain_errors("tree.random_like")
 def tree_random_like(
     rng_key: jax.Array,
     target_tree: Tree,

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gdjax.explaining import explained
+from gdjax.explaining import explain_errors
 from gdjax.tree import Tree, abs_sq, as_dtype, wide
 
 
-@explained("update_moment")
+@explain_errors("update_moment")
 def update_moment(updates: Tree, moments: Tree, decay: ArrayLike, order: float) -> Tree:
     """Return `(1 - decay) g^order + decay m`, each leaf computed in float32 or wider.
 
@@ -27,7 +27,7 @@ def update_moment(updates: Tree, moments: Tree, decay: ArrayLike, order: float) 
     return _averaged(lambda g, m: (1 - decay) * g**order + decay * m, updates, moments)
 
 
-@explained("update_infinity_moment")
+@explain_errors("update_infinity_moment")
 def update_infinity_moment(updates: Tree, moments: Tree, decay: ArrayLike, eps: ArrayLike) -> Tree:
     """Return `max(|g| + eps, decay m)`, each leaf computed in float32 or wider.
 
@@ -43,7 +43,7 @@ def update_infinity_moment(updates: Tree, moments: Tree, decay: ArrayLike, eps: 
     return _averaged(lambda g, m: jnp.maximum(jnp.abs(g) + eps, decay * m), updates, moments, real=True)
 
 
-@explained("update_moment_per_elem_norm")
+@explain_errors("update_moment_per_elem_norm")
 def update_moment_per_elem_norm(updates: Tree, moments: Tree, decay: ArrayLike, order: float) -> Tree:
     """Return `(1 - decay) |g|^order + decay m`, real of complex gradients, each leaf computed in float32 or wider.
 
@@ -66,7 +66,7 @@ def update_moment_per_elem_norm(updates: Tree, moments: Tree, decay: ArrayLike, 
     return _averaged(lambda g, m: (1 - decay) * power(g) + decay * m, updates, moments, real=True)
 
 
-@explained("bias_correction")
+@explain_errors("bias_correction")
 def bias_correction(moment: Tree, decay: ArrayLike, count: ArrayLike) -> Tree:
     """Return `moment / (1 - decay^count)`, each leaf in its dtype.
 

@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gdjax.explaining import explained
+from gdjax.explaining import explain_errors
 from gdjax.norms import global_norm
 from gdjax.tree import Tree, abs_sq, as_dtype, path, wide
 
 
-@explained("tree.sum")
+@explain_errors("tree.sum")
 def tree_sum(tree: Tree, associative_reduction: bool = False) -> Any:
     """Return the sum of all numbers: float32 for narrow leaves, an integer for integers, 0 for no numbers.
 
@@ -30,7 +30,7 @@ def tree_sum(tree: Tree, associative_reduction: bool = False) -> Any:
     return functools.reduce(operator.add, sums) if sums else 0
 
 
-@explained("tree.vdot")
+@explain_errors("tree.vdot")
 def tree_vdot(tree_x: Tree, tree_y: Tree) -> Any:
     """Return the inner product `sum(conj(x) y)` of two trees, that of narrow leaves in float32.
 
@@ -53,7 +53,7 @@ def tree_vdot(tree_x: Tree, tree_y: Tree) -> Any:
     return tree_sum(jax.tree_util.tree_map_with_path(dot, tree_x, tree_y))
 
 
-@explained("tree.norm")
+@explain_errors("tree.norm")
 def tree_norm(tree: Tree, ord: int | str | float | None = None, squared: bool = False) -> jax.Array:
     """Return a norm of all numbers as one vector, in float32 or wider; that of no numbers is 0.
 
@@ -86,7 +86,7 @@ def tree_norm(tree: Tree, ord: int | str | float | None = None, squared: bool = 
     return jnp.square(norm) if squared else norm
 
 
-@explained("tree.max")
+@explain_errors("tree.max")
 def tree_max(tree: Tree) -> Any:
     """Return the greatest of all numbers, in the dtype of the leaves; -inf of none.
 
@@ -99,7 +99,7 @@ def tree_max(tree: Tree) -> Any:
     return _most(jnp.max, jnp.maximum, tree, -jnp.inf)
 
 
-@explained("tree.min")
+@explain_errors("tree.min")
 def tree_min(tree: Tree) -> Any:
     """Return the least of all numbers, in the dtype of the leaves; inf of none.
 

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from gdjax import tree
-from gdjax.explaining import bare
+from gdjax.explaining import signature_text
 from gdjax.in_range import IN_RANGE
 from gdjax.value.arguments import leaves, refusal, static
 from gdjax.value.base import V, Value
@@ -156,7 +156,7 @@ class Factory(Generic[P, V]):
         return frozenset()
 
     def _usage(self) -> str:
-        return f"{self.__name__}{bare(self.signature)}"
+        return f"{self.__name__}{signature_text(self.signature)}"
 
     def __repr__(self) -> str:
         return f"<factory {self._usage()}>"

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from jax.typing import DTypeLike
 
-from gdjax.concrete import known
+from gdjax.concrete import concrete_value
 from gdjax.value.base import Value
 from gdjax.value.printing import brief
 from gdjax.value.schedule import Schedule
@@ -134,7 +134,7 @@ class Slot:
 
     def array(self, value: Any) -> Any:
         """An array as a value keeps it, of numbers in range as far as they are known."""
-        numbers, interval = known(value), self.interval
+        numbers, interval = concrete_value(value), self.interval
         if numbers is not None and interval is not None and not interval.holds_all(numbers):
             got = brief(numbers.tolist() if numbers.size <= 8 else numbers) + self.way(float(numbers.min()))
             raise ValueError(f"{self.name} must lie in {interval.text}, got {got}")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import tree
-from gdjax.concrete import known
+from gdjax.concrete import concrete_value
 from gdjax.value import Factory
 from gdjax.value.arguments import refusal, require_dtype
 from gdjax.value.printing import brief, nearest
@@ -99,7 +99,7 @@ def _checked(who: str, factory: Any, made: Callable[P, T]) -> Callable[P, T]:
             number = slot.scalar and not (argument is None and "none" in slot.takes)
             if number and not (callable(argument) or hasattr(argument, "dtype") or isinstance(argument, _NUMBERS)):
                 raise TypeError(f"{who}: {factory.__name__}: {refusal(argument, slot)}.")
-            if number and known(argument) is not None:
+            if number and concrete_value(argument) is not None:
                 factory.require(name, argument)
         return made(*args, **kwargs)
 

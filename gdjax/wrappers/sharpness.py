@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import norms, tree
-from gdjax.squares import scaled
+from gdjax.squares import multiply_in_turn
 from gdjax.value import NonNegative, transform
 from gdjax.value.diagnose import require_params
 from gdjax.value.traits import refuse_examples, require_reduced
@@ -52,10 +52,10 @@ def sam(inner: optax.GradientTransformation, rho: NonNegative = 0.05, axis_name:
             raise ValueError("sam needs the loss: call update(updates, state, params, value_fn=loss).")
         if any(map(tree.is_masked, jax.tree.leaves(params, is_leaf=tree.is_masked))):
             raise ValueError("sam must go around what chooses parameters, sam(by_path(...)): the loss needs them all.")
-        root, scale = norms.global_length(updates, axis_name)
+        root, scale = norms.global_scaled_norm(updates, axis_name)
         reach = tree.scalar(rho, root) / jnp.where(root > 0, root, 1)
         above = jax.tree.map(
-            lambda p, g: p + scaled(g, scale, reach).astype(p.dtype), tree.widen(params), tree.widen(updates)
+            lambda p, g: p + multiply_in_turn(g, scale, reach).astype(p.dtype), tree.widen(params), tree.widen(updates)
         )
         steepest = jax.tree.map(jnp.conj, jax.grad(value_fn)(tree.cast_like(above, params)))
         extra_args["value_fn"] = value_fn

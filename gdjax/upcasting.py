@@ -13,7 +13,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def widened(function: Callable[P, T]) -> Callable[P, T]:
+def upcast(function: Callable[P, T]) -> Callable[P, T]:
     """Make a function compute in float32 or wider, and return the dtype to which its arguments promote.
 
     Sums of float16 overflow at 65,504 and sums of bfloat16 stop growing at 256 ones; in float32 they do neither. An
