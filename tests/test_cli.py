@@ -17,7 +17,7 @@ import pytest
 import gdjax as gd
 from gdjax.cli import main
 from gdjax.cli.docstrings import page, told
-from gdjax.descent.store import Store
+from gdjax.descent.checkpoints.store import Store
 from tests.processes import environment, hearing
 
 LONG = ["classification", "--batch-size", "8", "--steps", "5000", "--optimizer", "adam(1e-2)", "--save-every", "200"]

@@ -165,7 +165,7 @@ def test_the_same_descent_twice_is_compiled_once(monkeypatch):
 
     first = run(0.125)
     traced = []
-    monkeypatch.setattr(gd.descent.loop.Program, "many", lambda *a: traced.append(a))
+    monkeypatch.setattr(gd.descent.loop.program.Program, "many", lambda *a: traced.append(a))
     np.testing.assert_array_equal(run(0.125).params["w"], first.params["w"])
     assert not traced
 

@@ -8,7 +8,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import gdjax as gd
-from gdjax.descent.placing import Placement
+from gdjax.descent.data.placement import Placement
 from tests.network import given, loss
 
 X, Y, START = given(16)
@@ -90,8 +90,8 @@ def test_a_state_that_is_divided_stays_so(alone):
 
 def test_a_dispatch_is_one_program_however_the_state_lies(monkeypatch):
     traced = []
-    many = gd.descent.loop.Program.many
-    monkeypatch.setattr(gd.descent.loop.Program, "many", lambda *a: traced.append(1) or many(*a))
+    many = gd.descent.loop.program.Program.many
+    monkeypatch.setattr(gd.descent.loop.program.Program, "many", lambda *a: traced.append(1) or many(*a))
     grid = mesh(8)
     fit(zero(grid), gd.adamw(1e-2, b1=0.8), mesh=grid, evaluate=gd.Evaluate(lambda p: p["w2"].sum(), every=3))
     assert len(traced) == 1

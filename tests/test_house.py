@@ -19,7 +19,7 @@ from tests import stubs
 
 PACKAGE = pathlib.Path(gd.__file__).parent
 FLOORS = [
-    ["exports", "hints"],
+    ["exports", "hints", "prng"],
     ["concrete"],
     ["axes", "fallback"],
     ["tree"],

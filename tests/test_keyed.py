@@ -12,8 +12,8 @@ import pytest
 from flax import nnx
 
 import gdjax as gd
-from gdjax.descent.keyed import keyed, unkeyed
-from gdjax.descent.sameness import differing
+from gdjax.descent.checkpoints.optimizer_diff import differing
+from gdjax.descent.checkpoints.state_keys import keyed, unkeyed
 from tests.samples import VARIANTS, names, sample, tree
 
 

@@ -17,9 +17,9 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import gdjax as gd
-from gdjax.descent import whole
-from gdjax.descent.placing import Placement, put
-from gdjax.descent.store import Store
+from gdjax.descent.checkpoints import orbax as whole
+from gdjax.descent.checkpoints.store import Store
+from gdjax.descent.data.placement import Placement, put
 from tests.network import given, loss
 from tests.processes import in_processes, steps_in
 

@@ -12,7 +12,7 @@ import pytest
 
 import gdjax as gd
 from gdjax.cli import main
-from gdjax.descent.store import Store
+from gdjax.descent.checkpoints.store import Store
 from tests.processes import all_ended, environment, free_port, running, said, steps_in
 
 pytestmark = pytest.mark.long

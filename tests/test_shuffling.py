@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gdjax.descent.shuffling import shuffled
+from gdjax.descent.data.shuffling import shuffled
 
 
 def order(number, seed=0):

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from gdjax.descent import whole
-from gdjax.descent.checkpointing import Checkpoints
-from gdjax.descent.faults import CheckpointError
-from gdjax.descent.store import Store
-from gdjax.descent.whole import Saved
+from gdjax.descent.checkpoints import orbax as whole
+from gdjax.descent.checkpoints.options import Checkpoints
+from gdjax.descent.checkpoints.orbax import Saved
+from gdjax.descent.checkpoints.store import Store
+from gdjax.descent.errors import CheckpointError
 
 ROOT = pathlib.Path(__file__).parents[1]
 

@@ -85,7 +85,7 @@ def compare_versions(path: Path) -> None:
 
 def write(path: Path, asked: Mapping[str, Any]) -> None:
     """Write it, whole or not at all."""
-    from gdjax.descent import files
+    from gdjax.descent.checkpoints import disk as files
 
     lines = [f"# gdjax train --config {path} repeats this run."]
     lines += [f"{name} = {_toml(asked[name])}" for name in KINDS if name in asked]

@@ -15,7 +15,7 @@ from gdjax.cli import coordinator, peer_monitor, signals
 from gdjax.cli.coordinator import Coordinator, require_port
 from gdjax.cli.errors import InputError, Status
 from gdjax.cli.processes import Group
-from gdjax.descent.agreement import PeerLostError, is_lost
+from gdjax.descent.peers import PeerLostError, is_lost
 
 HEARTBEAT = 10
 """Seconds without a sign of life after which a process counts as lost, and all end."""

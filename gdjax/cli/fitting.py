@@ -12,9 +12,9 @@ from gdjax.cli.run_folder import Run
 from gdjax.cli.run_spec import Task
 from gdjax.cli.signals import Watch
 from gdjax.descent import Checkpoints, Evaluate, Fit, JsonLines, fit
-from gdjax.descent.agreement import PeerFailedError, Peers
-from gdjax.descent.placing import Placement
-from gdjax.descent.signals import Heard
+from gdjax.descent.data.placement import Placement
+from gdjax.descent.loop.signals import Heard
+from gdjax.descent.peers import PeerFailedError, Peers
 
 
 def descend(

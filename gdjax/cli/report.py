@@ -12,8 +12,9 @@ from gdjax.cli.metric_target import Goal
 from gdjax.cli.run_folder import Run
 from gdjax.cli.run_spec import Task
 from gdjax.cli.tables import show
-from gdjax.descent import Fit, Stopped, files
-from gdjax.descent.faults import cause
+from gdjax.descent import Fit, Stopped
+from gdjax.descent.checkpoints import disk as files
+from gdjax.descent.checkpoints.disk import cause
 
 
 def report(task: Task, run: Run, fit: Fit) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from gdjax.cli.errors import InputError
 
 if TYPE_CHECKING:
-    from gdjax.descent.agreement import Peers
+    from gdjax.descent.peers import Peers
 
 RUNS = Path("runs")
 
@@ -44,7 +44,7 @@ class Run(NamedTuple):
     @property
     def steps(self) -> int:
         """Those that the newest checkpoint has."""
-        from gdjax.descent.naming import steps_in  # loads JAX, which a folder does not need at first
+        from gdjax.descent.checkpoints.paths import steps_in  # loads JAX, which a folder does not need at first
 
         return max(steps_in(self.checkpoints), default=0)
 
@@ -73,7 +73,7 @@ def new(out: Path | None, name: str) -> Iterator[Run]:
 
     A folder made for the run is removed if the run fails before it saves anything.
     """
-    from gdjax.descent.lock import alone
+    from gdjax.descent.checkpoints.lock import alone
 
     folder, made = _numbered(name) if out is None else _given(out)
     try:
@@ -93,7 +93,7 @@ def new(out: Path | None, name: str) -> Iterator[Run]:
 @contextlib.contextmanager
 def old(folder: Path) -> Iterator[Run]:
     """Take the folder of a run to go on with."""
-    from gdjax.descent.lock import alone
+    from gdjax.descent.checkpoints.lock import alone
 
     require_run(folder)
     with alone(folder):

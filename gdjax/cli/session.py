@@ -17,8 +17,8 @@ from gdjax.cli.report import report, status
 from gdjax.cli.request import Base, Request
 from gdjax.cli.run_spec import Task
 from gdjax.cli.signals import Watch
-from gdjax.descent.agreement import Peers, attempted
-from gdjax.descent.signals import REASONS, Heard, heard
+from gdjax.descent.loop.signals import REASONS, Heard, heard
+from gdjax.descent.peers import Peers, attempted
 
 
 def run(request: Request, base: Base | None, group: Group, watch: Watch) -> None:

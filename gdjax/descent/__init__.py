@@ -1,15 +1,15 @@
 """Descent: one step, and the loop that takes many."""
 
 from gdjax.descent import stopping as stop
-from gdjax.descent.agreement import PeerFailedError, PeerLostError
-from gdjax.descent.checkpointing import Checkpoints
-from gdjax.descent.evaluation import Evaluate
-from gdjax.descent.faults import CheckpointError
-from gdjax.descent.fit import fit
+from gdjax.descent.checkpoints.options import Checkpoints
+from gdjax.descent.errors import CheckpointError
+from gdjax.descent.fitting import fit
 from gdjax.descent.history import History, JsonLines
-from gdjax.descent.progress import Callback, Progress
+from gdjax.descent.loop.evaluation import Evaluate
+from gdjax.descent.loop.progress import Callback, Progress
+from gdjax.descent.peers import PeerFailedError, PeerLostError
 from gdjax.descent.result import Fit
-from gdjax.descent.step import State, make_step
+from gdjax.descent.step.step import State, make_step
 from gdjax.descent.stopping import Criterion, Stopped
 
 __all__ = [

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gdjax.descent import files
+from gdjax.descent.checkpoints import disk as files
 from gdjax.value.printing import brief
 
 CHUNK = 4_096

@@ -3,11 +3,21 @@
 import dataclasses
 import html
 import io
+import math
 from typing import Any
 
-from gdjax.descent.history import History
-from gdjax.descent.step import State
+import numpy as np
+
+from gdjax.descent.history import Columns, History
+from gdjax.descent.step.step import State
 from gdjax.descent.stopping import Stopped
+
+POINTS = 2_000
+"""Points of a curve at the most: longer ones are drawn by the mean, and the range, of equal parts."""
+RANGE = 1e-18
+"""Smallest value that a logarithmic axis with zeros tells from 0, as a share of the largest."""
+TICKS = 7
+"""Most decades that such an axis labels."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -47,8 +57,6 @@ class Fit:
         Returns:
           The figure.
         """
-        from gdjax.descent.plotting import curves
-
         return curves(self.history, axes)
 
     def _repr_html_(self) -> str:
@@ -60,3 +68,79 @@ class Fit:
         image = io.StringIO()
         figure.savefig(image, format="svg")
         return words + image.getvalue()[image.getvalue().index("<svg") :]
+
+
+def curves(history: History, axes: Any = None) -> Any:
+    """Draw the loss over the steps, on a logarithmic axis where it can be, and below it what was evaluated."""
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("plot needs matplotlib: pip install 'gdjax[lab]'") from error
+    evaluated = [name for name in history.evaluations if name != "step"]
+    if axes is None:
+        figure = Figure(figsize=(7, 3 + 2 * bool(evaluated)), layout="constrained")
+        axes = figure.subplots(1 + bool(evaluated), sharex=True, squeeze=False)[:, 0]
+    axes = np.atleast_1d(axes)
+    _loss(axes[0], history)
+    if evaluated and len(axes) > 1:
+        _evaluations(axes[1], history.evaluations, evaluated)
+    axes[-1].set_xlabel("steps")
+    return axes[0].figure
+
+
+def _loss(axes: Any, history: History) -> None:
+    if not history.rows:
+        axes.set_ylabel("loss")
+        return
+    steps, loss = history["step"], history["loss"].astype(float)
+    edges = np.linspace(0, len(loss), min(len(loss), POINTS) + 1).astype(int)[:-1]
+    mean, least, most = _parts(np.where(np.isfinite(loss), loss, np.nan), edges)
+    if len(edges) < len(loss):
+        axes.fill_between(steps[edges], least, most, alpha=0.25, linewidth=0)
+    axes.plot(steps[edges], mean, linewidth=1)
+    axes.set_ylabel("loss")
+    _scale(axes, loss, spread=10)
+    axes.grid(alpha=0.3)
+
+
+def _parts(values: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the mean, the least and the greatest finite value of each part; parts begin at the edges."""
+    count = np.add.reduceat(np.isfinite(values).astype(int), edges)
+    total = np.add.reduceat(np.nan_to_num(values), edges)
+    mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return mean, np.fmin.reduceat(values, edges), np.fmax.reduceat(values, edges)
+
+
+def _evaluations(axes: Any, evaluations: Columns, names: list[str]) -> None:
+    for name in names:
+        axes.plot(evaluations["step"], evaluations[name], marker=".", markersize=4, linewidth=1, label=name)
+    _scale(axes, np.concatenate([evaluations[name] for name in names]), spread=100)
+    if len(names) == 1:
+        axes.set_ylabel(names[0])
+    else:
+        axes.set_ylabel("evaluated")
+        axes.legend(loc="best", frameon=False)
+    axes.grid(alpha=0.3)
+
+
+def _scale(axes: Any, values: np.ndarray, spread: float) -> None:
+    """Make an axis logarithmic where its values are positive and spread by more than a factor.
+
+    Zeros stand on a linear stretch below the least positive value, which the axis labels.
+    """
+    finite = values[np.isfinite(values)]
+    positive = finite[finite > 0]
+    if not positive.size or finite.min() < 0 or positive.max() <= spread * positive.min():
+        return
+    if finite.min() > 0:
+        axes.set_yscale("log")
+        return
+    first = math.floor(math.log10(max(positive.min(), positive.max() * RANGE)))
+    decades = math.floor(math.log10(positive.max())) - first
+    least = 10.0**first
+    axes.set_yscale("symlog", linthresh=least, linscale=max(0.5, decades / 7))
+    axes.set_yticks([0.0, *(10.0**power for power in range(first, first + decades + 1, 1 + decades // TICKS))])
+    axes.set_ylim(-least / 6, positive.max() * 2)
+    axes.axhline(least, color="gray", linewidth=0.5, linestyle=":")
+    at: Any = {"xycoords": ("axes fraction", "data"), "xytext": (3, -2), "textcoords": "offset points", "va": "top"}
+    axes.annotate(f"linear below {least:.0e}", (0.0, least), fontsize="x-small", color="gray", **at)

@@ -14,7 +14,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import gdjax as gd
-from gdjax.descent import keyed as gd_keyed
+from gdjax.descent.checkpoints import state_keys as gd_keyed
 
 N = 4
 RNG = np.random.default_rng(0)

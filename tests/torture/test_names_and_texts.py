@@ -25,11 +25,11 @@ from hypothesis import strategies as st
 
 import gdjax as gd
 from gdjax.cli import config, main
-from gdjax.descent import naming
-from gdjax.descent.checkpointing import Checkpoints
-from gdjax.descent.faults import CheckpointError
-from gdjax.descent.store import Store
-from gdjax.descent.whole import Saved
+from gdjax.descent.checkpoints import paths as naming
+from gdjax.descent.checkpoints.options import Checkpoints
+from gdjax.descent.checkpoints.orbax import Saved
+from gdjax.descent.checkpoints.store import Store
+from gdjax.descent.errors import CheckpointError
 from gdjax.value.printing import DTYPES
 from tests.samples import REQUIRED
 

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 import gdjax as gd
-from gdjax.descent.archive import Archive
-from gdjax.descent.plotting import curves
+from gdjax.descent.loop.resuming import Archive
+from gdjax.descent.result import curves
 from tests.commands import commands
 from tests.processes import environment, hearing, running, steps_in
 

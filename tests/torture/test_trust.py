@@ -19,8 +19,8 @@ import pytest
 import gdjax as gd
 from gdjax.cli import coordinator
 from gdjax.cli.errors import InputError
-from gdjax.descent import files
-from gdjax.descent.store import Store
+from gdjax.descent.checkpoints.store import Store
+from gdjax.descent.errors import UnsafePathError
 from tests.commands import commands
 from tests.processes import all_ended, environment, running
 
@@ -241,7 +241,7 @@ def test_a_file_of_several_names_is_not_written_to(here, finished, tmp_path, ent
 def test_the_library_writes_through_no_link_either(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "target")
     history = gd.fit(lambda w, batch: w**2, 1.0, gd.sgd(0.1), steps=2, progress=False).history
-    with pytest.raises(files.UnsafePathError, match="is a symbolic link: remove it"):
+    with pytest.raises(UnsafePathError, match="is a symbolic link: remove it"):
         gd.JsonLines(tmp_path / "link")(type("Progress", (), {"history": history}))
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/.lock").symlink_to(tmp_path / "target")

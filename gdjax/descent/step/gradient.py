@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, NamedSharding
 
 from gdjax import axes, tree
-from gdjax.descent.losses import called
-from gdjax.descent.members import by_members, divided, require_divided
-from gdjax.descent.weighing import Shares, Weight, is_float, mean_or_last, shares_of, weights_of, weights_of_parts
+from gdjax.descent.step.loss import called
+from gdjax.descent.step.per_device import by_members, divided, require_divided
+from gdjax.descent.step.weighting import Shares, Weight, is_float, mean_or_last, shares_of, weights_of, weights_of_parts
 from gdjax.value.diagnose import require_count, require_inexact, unbound
 from gdjax.value.explicit import explicit_mesh, spec_of
 from gdjax.value.printing import brief

@@ -1,64 +1,17 @@
-"""What disks do to checkpoints, in words."""
+"""Call Orbax without the noise that its threads make when a disk fails."""
 
 import contextlib
-import errno
 import gc
-import json
 import logging
-import os
-import re
-import shutil
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-
-class CheckpointError(RuntimeError):
-    """A checkpoint could not be saved or read: the message says which, why, what is whole, and the way out."""
-
-
-def cause(error: BaseException) -> str:
-    """Why something failed, in a few words."""
-    if isinstance(error, OSError) and error.errno:
-        return os.strerror(error.errno).lower()
-    if code := re.search(r"os_error_code='(\d+)'", str(error)):  # TensorStore's
-        return os.strerror(int(code[1])).lower()
-    if isinstance(error, (KeyError, UnicodeDecodeError, json.JSONDecodeError)):
-        return "a file of it is cut short or overwritten"
-    if isinstance(error, FileNotFoundError):
-        return "a file of it is missing"
-    if status := re.match(r"[A-Z]+_[A-Z_]+(?=: )", str(error)):  # TensorStore's too
-        return status[0].lower().replace("_", " ")
-    first = (str(error).splitlines() or [""])[0].rstrip(". ")
-    return (first if len(first) <= 100 else f"{first[:97]}...") or type(error).__name__
-
-
-def require_writable(folder: Path) -> None:
-    """Make a folder where there is none, and refuse one that takes no files."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        must = "must be one in which files can be made"
-        raise CheckpointError(
-            f"Checkpoints: folder {must}, got {str(folder)!r}: {cause(error)}. Give another one."
-        ) from None
-
-
-def require_room(folder: Path, size: int) -> None:
-    """Refuse to begin what would fill a disk to the brim."""
-    total, _, free = shutil.disk_usage(folder)
-    if total and free < size:  # some file systems do not tell
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-class OrbaxError(Exception):
-    """What Orbax could not do, in a few words."""
+from gdjax.descent.checkpoints.disk import cause
+from gdjax.descent.errors import OrbaxError
 
 
 def quietly(folder: Path, call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:

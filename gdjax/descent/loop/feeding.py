@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gdjax.descent.agreement import Peers, attempted
-from gdjax.descent.loop import Carry, Compiled
-from gdjax.descent.placing import Placement
-from gdjax.descent.plans import Plan
-from gdjax.descent.streams import AHEAD, Item, Stream
+from gdjax.descent.data.batching import Plan
+from gdjax.descent.data.iterables import AHEAD, Item, Stream
+from gdjax.descent.data.placement import Placement
+from gdjax.descent.loop.program import Carry, Compiled
+from gdjax.descent.peers import Peers, attempted
 
 
 class Dispatch(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gdjax.descent.history import History
-from gdjax.descent.step import State
+from gdjax.descent.step.step import State
 
 QUIET = 10.0
 """Seconds between lines where there is no screen."""

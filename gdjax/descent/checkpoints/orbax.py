@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdjax.descent.faults import CheckpointError, quietly
-from gdjax.descent.naming import step_of
-from gdjax.descent.placing import put
+from gdjax.descent.checkpoints.paths import step_of
+from gdjax.descent.checkpoints.quiet import quietly
+from gdjax.descent.data.placement import put
+from gdjax.descent.errors import CheckpointError
 
 FORMAT = 1
 """Of what is written: another number is not read."""

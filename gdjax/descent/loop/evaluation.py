@@ -7,8 +7,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gdjax.descent.plans import Plan
-from gdjax.descent.step import State
+from gdjax.descent.data.batching import Plan
+from gdjax.descent.step.step import State
 from gdjax.value.diagnose import require_count
 from gdjax.wrappers import eval_params
 

@@ -10,17 +10,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from gdjax.descent import loop
-from gdjax.descent.agreement import Peers
-from gdjax.descent.archive import Archive
-from gdjax.descent.checkpointing import Checkpoints
-from gdjax.descent.evaluation import Evaluate
-from gdjax.descent.feeding import Arrays, Brought
+from gdjax.descent.checkpoints.options import Checkpoints
 from gdjax.descent.history import History
-from gdjax.descent.nonfinite import first_nonfinite, origin
-from gdjax.descent.progress import Callback, Pace, Progress
+from gdjax.descent.loop import program as loop
+from gdjax.descent.loop.evaluation import Evaluate
+from gdjax.descent.loop.feeding import Arrays, Brought
+from gdjax.descent.loop.nonfinite import first_nonfinite, origin
+from gdjax.descent.loop.progress import Callback, Pace, Progress
+from gdjax.descent.loop.resuming import Archive
+from gdjax.descent.peers import Peers
 from gdjax.descent.result import Fit
-from gdjax.descent.step import State
+from gdjax.descent.step.step import State
 from gdjax.descent.stopping import Ending, Stopped
 from gdjax.value.diagnose import MAX_COUNT
 from gdjax.value.printing import nearest

@@ -12,23 +12,25 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 
 from gdjax import sharding, tree
-from gdjax.descent import loop, stopping, whole
-from gdjax.descent.agreement import Peers
-from gdjax.descent.checkpointing import Checkpoints
-from gdjax.descent.course import Request
-from gdjax.descent.driver import descend
-from gdjax.descent.evaluation import Evaluate
-from gdjax.descent.gradient import require_trainable
-from gdjax.descent.keyed import is_key, plain
-from gdjax.descent.losses import require_loss
-from gdjax.descent.placing import Placement
-from gdjax.descent.plans import Plan, plan
-from gdjax.descent.progress import Callback
+from gdjax.descent import stopping
+from gdjax.descent.checkpoints import orbax as whole
+from gdjax.descent.checkpoints.options import Checkpoints
+from gdjax.descent.data.batching import Plan, plan
+from gdjax.descent.data.iterables import is_stream
+from gdjax.descent.data.placement import Placement
+from gdjax.descent.loop import program as loop
+from gdjax.descent.loop.driver import descend
+from gdjax.descent.loop.evaluation import Evaluate
+from gdjax.descent.loop.progress import Callback
+from gdjax.descent.loop.run import Request
+from gdjax.descent.peers import Peers
 from gdjax.descent.result import Fit
-from gdjax.descent.step import State, as_key, begun, require_no_axis
+from gdjax.descent.step.gradient import require_trainable
+from gdjax.descent.step.loss import require_loss
+from gdjax.descent.step.step import State, as_key, begun, require_no_axis
 from gdjax.descent.stopping import Criterion
-from gdjax.descent.streams import is_stream
 from gdjax.explaining import explain_usage
+from gdjax.prng import is_key, plain
 from gdjax.value.diagnose import MAX_COUNT, require_count, require_optimizer
 from gdjax.value.printing import brief, text
 

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gdjax.descent.agreement import Peers
-from gdjax.descent.progress import Callback
-from gdjax.descent.signals import REASONS
+from gdjax.descent.loop.progress import Callback
+from gdjax.descent.loop.signals import REASONS
+from gdjax.descent.peers import Peers
 from gdjax.descent.stopping import Ending
 
 SENT = (None, *sorted(REASONS, key=lambda number: (number != signal.SIGINT, number)))

@@ -5,13 +5,18 @@ opening a device can do harm by itself.
 """
 
 import contextlib
+import errno
+import json
 import os
+import re
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from gdjax.descent.faults import CheckpointError
+from gdjax.descent.errors import CheckpointError, UnsafePathError
 
 FLAGS = {"r": os.O_RDONLY, "w": os.O_WRONLY | os.O_CREAT, "a": os.O_WRONLY | os.O_CREAT | os.O_APPEND}
 FLAGS |= {"r+": os.O_RDWR | os.O_CREAT}
@@ -19,10 +24,6 @@ GUARDS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(o
 """Flags that Windows lacks: do not follow a link, do not wait for the other end of a FIFO."""
 KINDS = ((stat.S_ISLNK, "a symbolic link"), (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"))
 KINDS += ((stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
-
-
-class UnsafePathError(CheckpointError):
-    """A file of a run is a link, or not a regular file."""
 
 
 def descriptor(path: str | os.PathLike[str], mode: str) -> int:
@@ -58,7 +59,7 @@ def opened(path: str | os.PathLike[str], mode: str = "r") -> IO[Any]:
     ...     opened(path, "w")
     Traceback (most recent call last):
     ...
-    gdjax.descent.files.UnsafePathError: '...link' must be a regular file, and it is a symbolic link: remove it, or ...
+    gdjax.descent.errors.UnsafePathError: '...link' must be a regular file, and it is a symbolic link: remove it, or ...
     """
     file = descriptor(path, mode)
     if mode == "w":
@@ -111,3 +112,39 @@ def _require_regular(path: str | os.PathLike[str], status: os.stat_result, mode:
         raise UnsafePathError(
             f"{str(path)!r} has {status.st_nlink} names (hard links), and writing to it would change all of them: {way}"
         )
+
+
+def cause(error: BaseException) -> str:
+    """Why something failed, in a few words."""
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower()
+    if code := re.search(r"os_error_code='(\d+)'", str(error)):  # TensorStore's
+        return os.strerror(int(code[1])).lower()
+    if isinstance(error, (KeyError, UnicodeDecodeError, json.JSONDecodeError)):
+        return "a file of it is cut short or overwritten"
+    if isinstance(error, FileNotFoundError):
+        return "a file of it is missing"
+    if status := re.match(r"[A-Z]+_[A-Z_]+(?=: )", str(error)):  # TensorStore's too
+        return status[0].lower().replace("_", " ")
+    first = (str(error).splitlines() or [""])[0].rstrip(". ")
+    return (first if len(first) <= 100 else f"{first[:97]}...") or type(error).__name__
+
+
+def require_writable(folder: Path) -> None:
+    """Make a folder where there is none, and refuse one that takes no files."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        must = "must be one in which files can be made"
+        raise CheckpointError(
+            f"Checkpoints: folder {must}, got {str(folder)!r}: {cause(error)}. Give another one."
+        ) from None
+
+
+def require_room(folder: Path, size: int) -> None:
+    """Refuse to begin what would fill a disk to the brim."""
+    total, _, free = shutil.disk_usage(folder)
+    if total and free < size:  # some file systems do not tell
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gdjax import tree
+from gdjax import prng, tree
 from gdjax.compose import WatchState
 from gdjax.wrappers.accumulating import sum_scale
 
@@ -34,7 +34,7 @@ def keyed(state: Any) -> dict[str, Any]:
     >>> list(keyed(gd.watch(gd.adam(0.1)).init({"w": jnp.zeros(2)})))[:2]
     ['ScaleByAdam/count', 'ScaleByAdam/mu/w']
     """
-    return {key: plain(leaf) for key, leaf in zip(_keys(state), jax.tree.leaves(state), strict=True)}
+    return {key: prng.plain(leaf) for key, leaf in zip(_keys(state), jax.tree.leaves(state), strict=True)}
 
 
 def unkeyed(arrays: Mapping[str, Any], like: Any) -> Any:
@@ -53,9 +53,9 @@ def unkeyed(arrays: Mapping[str, Any], like: Any) -> Any:
     arrays = _completed(arrays, dict(zip(keys, leaves, strict=True)))
     kept = [leaf if _seen(key) and key not in arrays else None for key, leaf in zip(keys, leaves, strict=True)]
     wrong = [
-        f"{key!r} must be {tree.short(plain(leaf))}, got {tree.short(arrays.get(key))}"
+        f"{key!r} must be {tree.short(prng.plain(leaf))}, got {tree.short(arrays.get(key))}"
         for key, leaf, own in zip(keys, leaves, kept, strict=True)
-        if own is None and tree.short(arrays.get(key)) != tree.short(plain(leaf))
+        if own is None and tree.short(arrays.get(key)) != tree.short(prng.plain(leaf))
     ]
     wrong += [f"{key!r} has no place in it" for key in arrays if key not in set(keys) and not _seen(key)]
     if wrong:
@@ -65,7 +65,7 @@ def unkeyed(arrays: Mapping[str, Any], like: Any) -> Any:
             "Restore them under the optimizer and the parameters that they were saved of."
         )
     found = [
-        typed(arrays[key], leaf) if own is None else _filled(own)
+        prng.typed(arrays[key], leaf) if own is None else prng.filled(own)
         for key, leaf, own in zip(keys, leaves, kept, strict=True)
     ]
     return treedef.unflatten(found)
@@ -142,26 +142,3 @@ def _leaves(node: Any, way: tuple[str, ...]) -> Iterator[tuple[Any, str]]:
 
 def _seen(key: str) -> bool:
     return any(name.startswith(SEEN) for name in key.split("/"))
-
-
-def is_key(leaf: Any) -> bool:
-    """Whether a leaf is a typed PRNG key."""
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def plain(leaf: Any) -> Any:
-    """A leaf, the data of a typed PRNG key instead of it."""
-    if not is_key(leaf):
-        return leaf
-    return jax.random.key_data(leaf) if isinstance(leaf, jax.Array) else jax.eval_shape(jax.random.key_data, leaf)
-
-
-def typed(array: Any, leaf: Any) -> Any:
-    """An array, as a typed PRNG key where the leaf that it stands for is one."""
-    if not is_key(leaf):
-        return array
-    return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(_filled(leaf)))
-
-
-def _filled(leaf: Any) -> Any:
-    return jnp.zeros(leaf.shape, leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf

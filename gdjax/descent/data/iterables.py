@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from gdjax import tree
-from gdjax.descent.plans import require_numbers
+from gdjax.descent.data.batching import require_numbers
 
 AHEAD = 4
 """Batches of an iterable that lie on the device before they are needed."""

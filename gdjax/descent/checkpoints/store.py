@@ -14,12 +14,14 @@ from typing import Any, Self
 import jax
 import numpy as np
 
-from gdjax.descent import files, whole
-from gdjax.descent.agreement import Peers, is_lost
-from gdjax.descent.checkpointing import Checkpoints
-from gdjax.descent.faults import CheckpointError, OrbaxError, cause, require_room, require_writable
-from gdjax.descent.naming import PlainPath, require_free
-from gdjax.descent.whole import Saved
+from gdjax.descent.checkpoints import disk as files
+from gdjax.descent.checkpoints import orbax as whole
+from gdjax.descent.checkpoints.disk import cause, require_room, require_writable
+from gdjax.descent.checkpoints.options import Checkpoints
+from gdjax.descent.checkpoints.orbax import Saved
+from gdjax.descent.checkpoints.paths import PlainPath, require_free
+from gdjax.descent.errors import CheckpointError, OrbaxError
+from gdjax.descent.peers import Peers, is_lost
 
 
 class Store:

@@ -5,13 +5,13 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from gdjax.descent.agreement import attempted
-from gdjax.descent.archive import Archive
-from gdjax.descent.course import Course, Request
-from gdjax.descent.deciding import Said, answers, decided, numbered, of_signal, signalled
-from gdjax.descent.progress import Callback, shown
+from gdjax.descent.loop.deciding import Said, answers, decided, numbered, of_signal, signalled
+from gdjax.descent.loop.progress import Callback, shown
+from gdjax.descent.loop.resuming import Archive
+from gdjax.descent.loop.run import Course, Request
+from gdjax.descent.loop.signals import REASONS, Heard, heard
+from gdjax.descent.peers import attempted
 from gdjax.descent.result import Fit
-from gdjax.descent.signals import REASONS, Heard, heard
 from gdjax.descent.stopping import Ending, Stopped
 
 

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from gdjax.descent.naming import require_local
+from gdjax.descent.checkpoints.paths import require_local
 
 
 @dataclasses.dataclass(frozen=True)

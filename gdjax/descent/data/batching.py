@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdjax import tree
-from gdjax.descent.shuffling import LARGEST, shuffled
+from gdjax.descent.data.shuffling import LARGEST, shuffled
 from gdjax.value.printing import brief, text
 
 

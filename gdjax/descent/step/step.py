@@ -11,9 +11,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from gdjax import axes, norms, sharding, tree
 from gdjax.compose import descend
-from gdjax.descent.gradient import Gradient, make_gradient, require_trainable
-from gdjax.descent.losses import require_loss
-from gdjax.descent.weighing import Weight
+from gdjax.descent.step.gradient import Gradient, make_gradient, require_trainable
+from gdjax.descent.step.loss import require_loss
+from gdjax.descent.step.weighting import Weight
 from gdjax.explaining import explain_usage
 from gdjax.value.diagnose import require_optimizer
 from gdjax.value.printing import brief, text

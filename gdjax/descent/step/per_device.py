@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
 from gdjax import axes, tree
-from gdjax.descent.weighing import Shares, is_float, mean_or_last, shares_of_all
+from gdjax.descent.step.weighting import Shares, is_float, mean_or_last, shares_of_all
 from gdjax.value.explicit import explicit_mesh, spec_of
 
 

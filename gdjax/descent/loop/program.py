@@ -15,10 +15,10 @@ import optax
 
 from gdjax import norms, tree
 from gdjax.compose import metrics
-from gdjax.descent.gradient import make_gradient
-from gdjax.descent.placing import EVERYWHERE, Placement
-from gdjax.descent.plans import Plan
-from gdjax.descent.step import State, descended
+from gdjax.descent.data.batching import Plan
+from gdjax.descent.data.placement import EVERYWHERE, Placement
+from gdjax.descent.step.gradient import make_gradient
+from gdjax.descent.step.step import State, descended
 from gdjax.descent.stopping import Criterion
 from gdjax.value import GradientTransform
 from gdjax.value.hyperparams import get, hyperparams

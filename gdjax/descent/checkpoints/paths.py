@@ -5,7 +5,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from gdjax.descent.faults import CheckpointError
+from gdjax.descent.errors import CheckpointError
 from gdjax.value.diagnose import MAX_COUNT
 
 LONGEST = 3_000

@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from gdjax.descent.keyed import is_key, plain, typed
+from gdjax.prng import is_key, plain, typed
 
 EVERYWHERE = PartitionSpec()
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from gdjax.descent.faults import OrbaxError
+from gdjax.descent.errors import OrbaxError, PeerFailedError, PeerLostError
 
 Result = TypeVar("Result")
 
@@ -20,19 +20,6 @@ LOST = re.compile(r"gloo|nccl|connection|socket|unavailable|deadline.exceeded|he
 
 ROOM = 64
 """Bytes of a text that is gathered, at least: a text twice as long is another compiled program."""
-
-
-class PeerLostError(RuntimeError):
-    """Another process of the descent is gone: the message says what is saved, and how to go on."""
-
-
-class PeerFailedError(RuntimeError):
-    """Another process of the descent failed, and says why itself; all end together."""
-
-    kind: str = ""
-    """The name of the error of that process."""
-    agreed: bool = False
-    """Whether all processes know, and end together: own errors that they were told of have this too."""
 
 
 def is_lost(error: BaseException) -> bool:

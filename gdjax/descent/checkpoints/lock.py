@@ -5,8 +5,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from gdjax.descent import files
-from gdjax.descent.faults import CheckpointError
+from gdjax.descent.checkpoints import disk as files
+from gdjax.descent.errors import FolderInUseError
 
 try:
     import fcntl
@@ -14,10 +14,6 @@ except ModuleNotFoundError:  # not on Windows
     fcntl = None
 
 NAME = ".lock"
-
-
-class FolderInUseError(CheckpointError):
-    """Another run writes to a folder."""
 
 
 @contextlib.contextmanager

@@ -11,18 +11,20 @@ from typing import Any, NamedTuple, Self
 import jax
 import numpy as np
 
-from gdjax.descent import loop
-from gdjax.descent.agreement import Peers
-from gdjax.descent.checkpointing import Checkpoints
-from gdjax.descent.faults import CheckpointError, require_writable
+from gdjax.descent.checkpoints.disk import require_writable
+from gdjax.descent.checkpoints.lock import alone
+from gdjax.descent.checkpoints.optimizer_diff import differing
+from gdjax.descent.checkpoints.options import Checkpoints
+from gdjax.descent.checkpoints.orbax import Saved
+from gdjax.descent.checkpoints.paths import steps_in
+from gdjax.descent.checkpoints.state_keys import keyed, unkeyed
+from gdjax.descent.checkpoints.store import Store
+from gdjax.descent.errors import CheckpointError
 from gdjax.descent.history import History, under
-from gdjax.descent.keyed import is_key, keyed, plain, typed, unkeyed
-from gdjax.descent.lock import alone
-from gdjax.descent.naming import steps_in
-from gdjax.descent.sameness import differing
-from gdjax.descent.step import State
-from gdjax.descent.store import Store
-from gdjax.descent.whole import Saved
+from gdjax.descent.loop import program as loop
+from gdjax.descent.peers import Peers
+from gdjax.descent.step.step import State
+from gdjax.prng import is_key, plain, typed
 from gdjax.value.printing import text
 
 EAGER = 6

@@ -1,0 +1,1 @@
+"""Checkpoints: written by Orbax, verified when they are read."""

@@ -1,0 +1,1 @@
+"""One step of descent: the gradient of a loss, and the update that it makes."""
