@@ -94,6 +94,7 @@ def whole_shape(x: Any, axis_name: AxisName, dim: int) -> tuple[int, ...]:
 def across(x: Any, dims: Sequence[int], axis_name: AxisName, dim: int) -> tuple[Hashable, ...]:
     """The names over which what is summed along dimensions of an array is summed too: it is divided along one of them.
 
+    >>> import jax.numpy as jnp
     >>> across(jnp.ones((2, 3)), (1,), None, 0)
     ()
     """

@@ -12,18 +12,18 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import tree
+from gdjax.algorithms.hidden import chosen, hidden_matrices
 from gdjax.compose.by_path import by_path, labels
 from gdjax.compose.chain import chain, named_chain
-from gdjax.compose.hidden import chosen, hidden_matrices
 from gdjax.compose.masking import frozen, masked
 from gdjax.compose.partitioning import freeze, partition, selective_transform
 from gdjax.compose.watching import watch
 from gdjax.explaining import require_numeric_leaves
-from gdjax.transforms import identity
+from gdjax.transforms.scaling import identity
 from gdjax.value import GradientTransform
 from gdjax.value.gradient_transform import require_value
 from gdjax.value.printing import text
-from gdjax.wrappers import packed
+from gdjax.wrappers.packing import packed
 
 _SHARED = "(shared)"
 _HEADER = ("path", "shape", "dtype", "state bytes", "transform")
@@ -109,6 +109,7 @@ def describe(tx: GradientTransform, params: Any) -> Description:
       tx: a value.
       params: a tree of arrays, or of their shapes (`jax.ShapeDtypeStruct`); nothing is computed.
 
+    >>> import jax.numpy as jnp
     >>> import gdjax as gd
     >>> gd.describe(gd.by_path({"w": gd.adam(0.1), "b": gd.sgd(0.1)}), {"w": jnp.zeros((2, 3)), "b": jnp.zeros(3)})
     path  shape   dtype    state bytes  transform  learning rate  weight decay  pattern

@@ -10,20 +10,59 @@ MODULES = """
 """The public submodules, separated by spaces, as are the names below."""
 
 NAMES = {
+    "algorithms.adabelief": "adabelief scale_by_belief",
+    "algorithms.adadelta": "adadelta scale_by_adadelta",
+    "algorithms.adafactor": "adafactor scale_by_factored_rms",
+    "algorithms.adagrad": "adagrad scale_by_rss",
+    "algorithms.adam": "adam adamw nadam nadamw scale_by_adam",
+    "algorithms.adam_mini": "scale_by_adam_mini",
+    "algorithms.adamax": "adamax adamaxw scale_by_adamax",
+    "algorithms.adan": "adan scale_by_adan",
+    "algorithms.ademamix": "ademamix scale_by_ademamix",
+    "algorithms.adopt": "adopt scale_by_adopt",
+    "algorithms.amsgrad": "amsgrad scale_by_amsgrad",
+    "algorithms.came": "came scale_by_came",
+    "algorithms.dadapt": "dadapt_adamw",
+    "algorithms.dog": "dog scale_by_distance_over_gradients scale_by_dog",
+    "algorithms.dowg": "dowg scale_by_dowg",
+    "algorithms.hidden": "hidden_matrices",
+    "algorithms.lamb": "lamb",
+    "algorithms.laprop": "laprop scale_by_laprop",
+    "algorithms.lars": "fromage lars",
+    "algorithms.lion": "lion scale_by_lion",
+    "algorithms.muon": "muon scale_by_muon",
+    "algorithms.normuon": "normuon scale_by_normuon",
+    "algorithms.novograd": "novograd scale_by_novograd",
+    "algorithms.optimistic": """
+        optimistic_adam optimistic_adam_v2 optimistic_gradient_descent scale_by_optimistic_gradient
+    """,
+    "algorithms.prodigy": "prodigy",
+    "algorithms.psgd": "psgd_kron scale_by_psgd_kron",
+    "algorithms.radam": "radam scale_by_radam",
+    "algorithms.rmsprop": "rmsprop scale_by_rms scale_by_stddev",
+    "algorithms.rprop": "rprop scale_by_rprop",
+    "algorithms.sgd": "sgd",
+    "algorithms.shampoo": "scale_by_shampoo shampoo",
+    "algorithms.sign_sgd": "scale_by_sign sign_sgd signum",
+    "algorithms.simplified_ademamix": "scale_by_simplified_ademamix simplified_ademamix",
+    "algorithms.sm3": "scale_by_sm3 sm3",
+    "algorithms.soap": "scale_by_soap soap",
+    "algorithms.yogi": "scale_by_yogi yogi",
     "axes": "AxisName",
-    "algorithms": """
-        optimistic_adam optimistic_adam_v2 optimistic_gradient_descent rprop scale_by_distance_over_gradients
-        scale_by_optimistic_gradient scale_by_rprop scale_by_simplified_ademamix scale_by_sm3
-        simplified_ademamix sm3
-    """,
-    "collectives": "LocalStepsState compressed_mean local_steps mean_over replicate shard_update unreplicate",
-    "compose": """
-        WatchState apply_updates by_path chain descend freeze frozen hidden_matrices masked metrics multi_transform
-        named_chain partition selective_transform watch
-    """,
+    "collectives.compressing": "compressed_mean",
+    "collectives.local_steps": "LocalStepsState local_steps",
+    "collectives.mean": "mean_over",
+    "collectives.replicas": "replicate unreplicate",
+    "collectives.shard_update": "shard_update",
+    "compose.by_path": "by_path",
+    "compose.chain": "chain named_chain",
+    "compose.masking": "frozen masked",
+    "compose.partitioning": "freeze multi_transform partition selective_transform",
+    "compose.updating": "apply_updates descend",
+    "compose.watching": "WatchState metrics watch",
     "descent": """
-        Callback CheckpointError Checkpoints Criterion Evaluate Fit History JsonLines PeerFailedError
-        PeerLostError Progress State Stopped fit make_step stop
+        Callback CheckpointError Checkpoints Criterion Evaluate Fit History JsonLines PeerFailedError PeerLostError
+        Progress State Stopped fit make_step stop
     """,
     "describing": "Description describe",
     "lifted": """
@@ -44,12 +83,6 @@ NAMES = {
     "names": "factories parse",
     "norms": "global_norm",
     "numerics": "incremental_update safe_norm safe_root_mean_squares scale_gradient",
-    "optimizers": """
-        adabelief adadelta adafactor adagrad adam adamax adamaxw adamw adan ademamix adopt amsgrad came
-        cautious_adamw dadapt_adamw dog dowg fromage lamb laprop lars lion mars_adamw muon nadam nadamw
-        normuon novograd prodigy psgd_kron radam rmsprop schedule_free_adamw schedule_free_sgd sgd shampoo
-        sign_sgd signum soap yogi
-    """,
     "problems": "Problem problem",
     "schedules": """
         ademamix_alpha ademamix_b3 constant constant_schedule cosine_decay_schedule cosine_onecycle_schedule
@@ -58,25 +91,31 @@ NAMES = {
         warm_restarts warmup_constant_schedule warmup_cosine warmup_cosine_decay_schedule
         warmup_exponential_decay_schedule warmup_stable_decay
     """,
-    "transforms": """
-        adaptive_grad_clip add_cautious_weight_decay add_decayed_weights centralize clip clip_by_block_rms
-        clip_by_global_norm ema identity normalize normalize_by_update_norm reduce_on_plateau scale scale_by_adadelta
-        scale_by_adam scale_by_adam_mini scale_by_adamax scale_by_adan scale_by_ademamix scale_by_adopt
-        scale_by_amsgrad scale_by_belief scale_by_came scale_by_dog scale_by_dowg scale_by_factored_rms
-        scale_by_laprop scale_by_learning_rate scale_by_lion scale_by_muon scale_by_normuon scale_by_novograd
-        scale_by_param_block_norm scale_by_param_block_rms scale_by_psgd_kron scale_by_radam scale_by_rms
-        scale_by_rss scale_by_schedule scale_by_shampoo scale_by_sign scale_by_soap scale_by_stddev
-        scale_by_trust_ratio scale_by_yogi trace zero_nans
-    """,
+    "transforms.clipping": "adaptive_grad_clip clip clip_by_block_rms clip_by_global_norm",
+    "transforms.decay": "add_cautious_weight_decay add_decayed_weights",
+    "transforms.momentum": "ema trace",
+    "transforms.normalizing": "centralize normalize normalize_by_update_norm zero_nans",
+    "transforms.plateau": "reduce_on_plateau",
+    "transforms.scaling": "identity scale scale_by_learning_rate scale_by_schedule",
+    "transforms.trust": "scale_by_param_block_norm scale_by_param_block_rms scale_by_trust_ratio",
     "tree_utils": "bias_correction update_infinity_moment update_moment update_moment_per_elem_norm",
     "value": """
-        AccumulatorDType Decay Factory GradientTransform Interval LearningRate Momentum NonNegative ParseError Positive
-        Rate Scalar ScalarOrSchedule Schedule WeightDecay expand lift schedule stack transform
+        AccumulatorDType Decay Factory GradientTransform Interval LearningRate Momentum NonNegative ParseError
+        Positive Rate Scalar ScalarOrSchedule Schedule WeightDecay expand lift schedule stack transform
     """,
-    "wrappers": """
-        MultiSteps accumulate apply_if_finite cautious eval_params inject_hyperparams inject_stateful_hyperparams
-        lookahead mars maximize monitor packed params_ema sam schedule_free
-    """,
+    "wrappers.accumulating": "accumulate",
+    "wrappers.averaging": "lookahead params_ema",
+    "wrappers.cautious": "cautious cautious_adamw",
+    "wrappers.evaluating": "eval_params",
+    "wrappers.guarding": "apply_if_finite",
+    "wrappers.injecting": "inject_hyperparams inject_stateful_hyperparams",
+    "wrappers.mars": "mars mars_adamw",
+    "wrappers.maximizing": "maximize",
+    "wrappers.monitoring": "monitor",
+    "wrappers.multi_steps": "MultiSteps",
+    "wrappers.packing": "packed",
+    "wrappers.schedule_free": "schedule_free schedule_free_adamw schedule_free_sgd",
+    "wrappers.sharpness": "sam",
 }
 """The names of each submodule that are public names of the package."""
 

@@ -26,7 +26,7 @@ def stand_in(module: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]
 
     def names() -> list[str]:
         theirs = dir(importlib.import_module(f"optax.{short}"))
-        ours = (name for name, home in exports.HOME.items() if home == short)
+        ours = (name for name, home in exports.HOME.items() if home.split(".")[0] == short)
         return sorted({*ours, *(name for name in theirs if not name.startswith("_"))})
 
     return find, names

@@ -1,22 +1,24 @@
-"""Every factory of the package by the name it prints under."""
+"""Factories of the package by name, and the texts that name them."""
 
+import importlib
 from typing import Any
 
-from gdjax import algorithms, collectives, compose, lifted, matrices, optimizers, schedules, transforms, value, wrappers
+from gdjax import exports, value
 from gdjax.value import Factory
+
+ROOMS = {"algorithms", "collectives", "compose", "lifted", "matrices", "schedules", "transforms", "wrappers"}
+"""The folders and files whose exported factories `parse` reads."""
 
 
 def factories() -> dict[str, Factory[..., Any]]:
-    """The factories of the package, those written here before the lifted ones of the same name.
+    """Return the factories of the package by name.
 
     >>> sorted(factories())[:3]
     ['accumulate', 'acprop', 'adabelief']
     """
-    found: dict[str, Factory[..., Any]] = {}
-    for module in (lifted, matrices, schedules, transforms, compose, algorithms, wrappers, collectives, optimizers):
-        made = {name: x for name, x in vars(module).items() if isinstance(x, Factory) and not name.startswith("_")}
-        found |= made
-    return found
+    homes = {name: home for name, home in exports.HOME.items() if home.split(".")[0] in ROOMS}
+    exported = {name: getattr(importlib.import_module(f"gdjax.{home}"), name) for name, home in homes.items()}
+    return {name: x for name, x in sorted(exported.items()) if isinstance(x, Factory)}
 
 
 def parse(text: str, *own: Factory[..., Any]) -> Any:

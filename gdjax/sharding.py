@@ -37,6 +37,8 @@ def of_state(tx: optax.GradientTransformation, params: Any, mesh: Mesh | Abstrac
       ValueError: if no parameter lies on a mesh and none is given, they lie on several, or are divided over an axis
         that the mesh does not have.
 
+    >>> import jax.numpy as jnp
+    >>> import jax
     >>> import gdjax as gd
     >>> from jax.sharding import NamedSharding, PartitionSpec as P
     >>> mesh = jax.sharding.AbstractMesh((4, 2), ("data", "model"))
@@ -67,6 +69,8 @@ def zero(
     Raises:
       ValueError: if the mesh has no such axis, and where `of_state` does.
 
+    >>> import jax.numpy as jnp
+    >>> import jax
     >>> import gdjax as gd
     >>> from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
     >>> n = jax.device_count()
@@ -106,6 +110,8 @@ def init(tx: optax.GradientTransformation, params: Any, shardings: Any = None) -
       params: arrays; at least one on a mesh, if no shardings are given.
       shardings: where the state belongs; by default as `of_state` says.
 
+    >>> import jax.numpy as jnp
+    >>> import jax
     >>> import gdjax as gd
     >>> from jax.sharding import NamedSharding, PartitionSpec as P
     >>> n = jax.device_count()

@@ -22,6 +22,7 @@ Tree = Any
 def path(keys: KeyPath) -> str:
     """Write a key path as `encoder/layers/0/kernel`.
 
+    >>> import jax
     >>> from jax.tree_util import DictKey, SequenceKey
     >>> path((DictKey("layers"), SequenceKey(0), DictKey("kernel")))
     'layers/0/kernel'
@@ -164,6 +165,7 @@ def _dtype(x: Any) -> np.dtype:
 def wide(dtype: np.dtype) -> np.dtype:
     """The dtype in which numbers of a dtype are accumulated: itself, or float32 where that is wider.
 
+    >>> import jax.numpy as jnp
     >>> wide(jnp.dtype("bfloat16"))
     dtype('float32')
     """

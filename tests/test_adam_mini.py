@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import gdjax as gd
-from gdjax.transforms.adam_mini import scale_by_adam_mini
+from gdjax.algorithms.adam_mini import scale_by_adam_mini
 from tests.samples import assert_close
 
 B1, B2, EPS, STEPS = 0.8, 0.95, 1e-3, 3

@@ -33,7 +33,7 @@ FLOORS = [
     ["collectives"],
     ["algorithms"],
     ["wrappers"],
-    ["optimizers", "describing", "sharding"],
+    ["describing", "sharding"],
     ["names"],
     ["problems"],
     ["descent"],

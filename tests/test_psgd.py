@@ -12,8 +12,8 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 import gdjax as gd
-from gdjax.transforms import psgd
-from gdjax.transforms.psgd import scale_by_psgd_kron
+from gdjax.algorithms import psgd
+from gdjax.algorithms.psgd import scale_by_psgd_kron
 from tests.samples import assert_close
 
 B1, LR, SCALE, RMS = 0.8, 0.2, 0.3, 0.9

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 from optax._src.transform import ScaleByOptimisticGradientState  # it has no public name
 
 from gdjax import tree
-from gdjax.compose import chain
-from gdjax.transforms import scale, scale_by_adam, scale_by_learning_rate
+from gdjax.algorithms.adam import scale_by_adam
+from gdjax.compose.chain import chain
+from gdjax.transforms.scaling import scale, scale_by_learning_rate
 from gdjax.value import AccumulatorDType, Decay, LearningRate, NonNegative, Scalar, transform
 
 

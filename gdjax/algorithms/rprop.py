@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import tree
-from gdjax.compose import chain
+from gdjax.compose.chain import chain
 from gdjax.schedules.progress import require_order
-from gdjax.transforms import scale
+from gdjax.transforms.scaling import scale
 from gdjax.value import Interval, NonNegative, Positive, Scalar, transform
 
 Shrinking = Annotated[Scalar, Interval("(0, 1]")]
@@ -120,6 +120,7 @@ def rprop(
     Raises:
       ValueError: if `min_step_size` is greater than `max_step_size`.
 
+    >>> import jax.numpy as jnp
     >>> import gdjax as gd
     >>> tx = gd.rprop(0.1)
     >>> print(tx.update(jnp.array([3.0, -1e-9]), tx.init(jnp.zeros(2)))[0])

@@ -8,9 +8,10 @@ import optax
 from optax.contrib import ScaleBySimplifiedAdEMAMixState
 
 from gdjax import tree
-from gdjax.compose import chain
-from gdjax.transforms import add_decayed_weights, scale_by_learning_rate
+from gdjax.compose.chain import chain
+from gdjax.transforms.decay import add_decayed_weights
 from gdjax.transforms.moments import by_root, corrected, mean_squares, squarable
+from gdjax.transforms.scaling import scale_by_learning_rate
 from gdjax.value import Decay, LearningRate, NonNegative, Rate, WeightDecay, at, transform
 
 
@@ -38,6 +39,7 @@ def scale_by_simplified_ademamix(
       eps: $\epsilon$, added to the root, in [0, inf).
       eps_root: $\epsilon_0$, added under the root, in [0, inf).
 
+    >>> import jax.numpy as jnp
     >>> import gdjax as gd
     >>> tx = gd.scale_by_simplified_ademamix(alpha=1.0)
     >>> print(tx.update(jnp.array([0.3, -5.0]), tx.init(jnp.zeros(2)))[0].round(5))

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import tree
-from gdjax.compose import chain
-from gdjax.transforms import scale_by_learning_rate
+from gdjax.compose.chain import chain
 from gdjax.transforms.moments import TERMS, means, squarable, square, with_room
+from gdjax.transforms.scaling import scale_by_learning_rate
 from gdjax.value import Decay, LearningRate, Momentum, NonNegative, transform
 
 
@@ -34,6 +34,7 @@ def scale_by_sm3(b1: Decay = 0.9, b2: Momentum = 1.0, eps: NonNegative = 1e-8):
       b2: $\beta_2$, in [0, 1]; 1 sums squares.
       eps: $\epsilon$, in [0, inf).
 
+    >>> import jax.numpy as jnp
     >>> import gdjax as gd
     >>> tx = gd.scale_by_sm3(b1=0.0)
     >>> print(tx.update(jnp.array([0.3, -5.0]), tx.init(jnp.zeros(2)))[0].round(5))

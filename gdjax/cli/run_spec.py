@@ -16,7 +16,7 @@ from gdjax.cli.arguments import MAX_COUNT, axis, brief
 from gdjax.cli.errors import InputError
 from gdjax.cli.metric_target import Goal
 from gdjax.cli.user_modules import REFERENCE
-from gdjax.compose import metrics
+from gdjax.compose.watching import metrics
 from gdjax.problems import Problem
 from gdjax.value import GradientTransform, ParseError
 

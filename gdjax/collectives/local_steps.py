@@ -54,6 +54,8 @@ def local_steps(inner: optax.GradientTransformation, outer: optax.GradientTransf
       ValueError: if `every` is no such number, the axis is not bound, the type of a gradient says that it is the same
         on all members, or `update` is called without `params`.
 
+    >>> import jax.numpy as jnp
+    >>> import jax
     >>> import gdjax as gd
     >>> tx = gd.local_steps(gd.sgd(0.5), gd.sgd(1.0), every=2, axis_name="data")
     >>> def descended(target):

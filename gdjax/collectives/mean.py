@@ -31,6 +31,8 @@ def mean_over(axis_name: Any, dtype: Any = None):
         `shard_map(check_vma=True)` that of an invariant parameter is the sum over the axis already. `make_step` with
         its `axis_name` takes care of that.
 
+    >>> import jax.numpy as jnp
+    >>> import jax
     >>> import gdjax as gd
     >>> tx = gd.mean_over("data")
     >>> print(jax.vmap(lambda g: tx.update(g, tx.init(g))[0], axis_name="data")(jnp.array([1.0, 3.0])))

@@ -23,6 +23,8 @@ def replicate(tree: Any, devices: Sequence[Any] | None = None) -> Any:
       tree: arrays and numbers.
       devices: by default all of this process, in the order in which `pmap` takes them.
 
+    >>> import jax.numpy as jnp
+    >>> import jax
     >>> import gdjax as gd
     >>> state = gd.replicate(gd.adam(0.1).init(jnp.zeros(3)))
     >>> state[0].mu.shape == (jax.local_device_count(), 3), gd.unreplicate(state)[0].mu.shape

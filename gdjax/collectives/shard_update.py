@@ -9,7 +9,7 @@ from jax import lax
 
 from gdjax import axes, tree
 from gdjax.collectives.own import require_name, require_own
-from gdjax.compose import apply_updates
+from gdjax.compose.updating import apply_updates
 from gdjax.value import transform
 from gdjax.value.factory import opaque_transform
 from gdjax.value.traits import lacking, masked_for, over, takers
@@ -41,6 +41,8 @@ def shard_update(inner: optax.GradientTransformation, axis_name: Any):
       ValueError: if the inner transform needs whole leaves, with the part of it that does; if the axis is not bound; if
         the type of a gradient says that it is the same on all members.
 
+    >>> import jax.numpy as jnp
+    >>> import jax
     >>> import gdjax as gd
     >>> tx, w = gd.shard_update(gd.adam(0.1), "data"), jnp.zeros(4)
     >>> def step(g):

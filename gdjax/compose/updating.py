@@ -56,6 +56,7 @@ def apply_updates(params: Any, updates: Any) -> Any:
     Raises:
       ValueError: if the trees or the shapes of two leaves differ, with the path.
 
+    >>> import jax.numpy as jnp
     >>> print(apply_updates(jnp.array([5.0]), jnp.array([-0.6])))
     [4.4]
     """

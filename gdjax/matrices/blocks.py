@@ -7,6 +7,7 @@ import jax.numpy as jnp
 def blocks(x: jax.Array, most: int) -> jax.Array:
     """Matrices `[count, m, n]` as blocks `[number, a, b]` of sides no longer than `most`, filled up with zeros.
 
+    >>> import jax.numpy as jnp
     >>> blocks(jnp.ones((1, 3, 4)), 2).shape
     (4, 2, 2)
     """

@@ -20,6 +20,7 @@ def clip(max_delta: Positive):
     Args:
       max_delta: $\delta$, in (0, inf].
 
+    >>> import jax.numpy as jnp
     >>> import gdjax as gd
     >>> tx = gd.clip(1.0)
     >>> print(tx.update(jnp.array([-3.0, 0.5]), tx.init(jnp.zeros(2)))[0])
@@ -53,6 +54,7 @@ def clip_by_global_norm(max_norm: Positive, axis_name: Any = None):
       axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
         members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
 
+    >>> import jax.numpy as jnp
     >>> import gdjax as gd
     >>> tx = gd.clip_by_global_norm(1.0)
     >>> print(tx.update(jnp.array([3.0, 4.0]), tx.init(jnp.zeros(2)))[0])
@@ -77,6 +79,7 @@ def clip_by_block_rms(threshold: Positive, axis_name: Any = None):
       axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
         members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
 
+    >>> import jax.numpy as jnp
     >>> import gdjax as gd
     >>> print(gd.clip_by_block_rms(1.0).update(jnp.array([2.0, -2.0, 2.0]), ())[0])
     [ 1. -1.  1.]
@@ -117,6 +120,7 @@ def adaptive_grad_clip(
       ValueError: if `update` is called without `params`, a leaf has more than 5 axes and `axis` is not given, or a leaf
         that is divided has no dimension `dim`.
 
+    >>> import jax.numpy as jnp
     >>> import gdjax as gd
     >>> w, g = jnp.array([[3.0], [4.0]]), jnp.array([[6.0], [8.0]])
     >>> print(gd.adaptive_grad_clip(0.1).update(g, (), w)[0].T)

@@ -30,6 +30,7 @@ def add_decayed_weights(
     Raises:
       ValueError: if `update` is called without `params`.
 
+    >>> import jax.numpy as jnp
     >>> import gdjax as gd
     >>> tx = gd.add_decayed_weights(0.01)
     >>> print(tx.update(jnp.zeros(2), tx.init(jnp.ones(2)), jnp.ones(2))[0])
@@ -56,6 +57,7 @@ def add_cautious_weight_decay(
     Raises:
       ValueError: if `update` is called without `params`.
 
+    >>> import jax.numpy as jnp
     >>> import gdjax as gd
     >>> tx = gd.add_cautious_weight_decay(0.5)
     >>> print(tx.update(jnp.array([1.0, -1.0]), tx.init(jnp.ones(2)), jnp.ones(2))[0])

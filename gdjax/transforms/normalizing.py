@@ -22,6 +22,7 @@ def normalize(axis_name: Any = None):
       axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
         members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
 
+    >>> import jax.numpy as jnp
     >>> import gdjax as gd
     >>> print(gd.normalize().update(jnp.array([3.0, 4.0]), ())[0])
     [0.6 0.8]
@@ -47,6 +48,7 @@ def normalize_by_update_norm(scale_factor: Scalar = 1.0, eps: Positive = 1e-6, a
       axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
         members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
 
+    >>> import jax.numpy as jnp
     >>> import gdjax as gd
     >>> print(gd.normalize_by_update_norm(eps=1e-9).update(jnp.array([3.0, 4.0]), ())[0])
     [0.6 0.8]
@@ -73,6 +75,7 @@ def centralize(axis_name: Any = None, dim: int = 0):
         members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
       dim: the dimension along which leaves are divided; another for some by `by_path`.
 
+    >>> import jax.numpy as jnp
     >>> import gdjax as gd
     >>> print(gd.centralize().update(jnp.array([[1.0, 3.0]]), ())[0])
     [[-1.  1.]]
@@ -99,6 +102,7 @@ def zero_nans(axis_name: Any = None):
       axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
         members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
 
+    >>> import jax.numpy as jnp
     >>> import gdjax as gd
     >>> tx = gd.zero_nans()
     >>> updates, state = tx.update(jnp.array([jnp.nan, 2.0]), tx.init(jnp.zeros(2)))

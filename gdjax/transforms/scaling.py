@@ -32,6 +32,7 @@ def scale(step_size: Scalar):
     Args:
       step_size: $\alpha$, any number.
 
+    >>> import jax.numpy as jnp
     >>> import gdjax as gd
     >>> print(gd.scale(-0.5).update(jnp.ones(2), ())[0])
     [-0.5 -0.5]
@@ -48,6 +49,7 @@ def scale_by_schedule(step_size_fn: optax.Schedule):
     Args:
       step_size_fn: $\alpha$, a function of the count that returns a scalar.
 
+    >>> import jax.numpy as jnp
     >>> import gdjax as gd
     >>> tx = gd.scale_by_schedule(gd.constant(2.0))
     >>> print(tx.update(jnp.ones(2), tx.init(jnp.ones(2)))[0])
@@ -77,6 +79,7 @@ def scale_by_learning_rate(learning_rate: Rate | None = None, *, flip_sign: bool
       learning_rate: $\eta$, a number or a schedule of it; `None` leaves the updates as they are.
       flip_sign: whether to descend; otherwise the updates climb.
 
+    >>> import jax.numpy as jnp
     >>> import gdjax as gd
     >>> print(gd.scale_by_learning_rate(0.1).update(jnp.ones(2), ())[0])
     [-0.1 -0.1]

@@ -35,6 +35,7 @@ def scale_by_trust_ratio(
     Raises:
       ValueError: if `update` is called without `params`.
 
+    >>> import jax.numpy as jnp
     >>> import gdjax as gd
     >>> print(gd.scale_by_trust_ratio().update(jnp.array([3.0, 4.0]), (), jnp.array([0.0, 10.0]))[0])
     [6. 8.]
@@ -70,6 +71,7 @@ def scale_by_param_block_norm(min_scale: NonNegative = 1e-3, axis_name: Any = No
     Raises:
       ValueError: if `update` is called without `params`.
 
+    >>> import jax.numpy as jnp
     >>> import gdjax as gd
     >>> print(gd.scale_by_param_block_norm().update(jnp.array([1.0, 2.0]), (), jnp.array([3.0, 4.0]))[0])
     [ 5. 10.]
@@ -91,6 +93,7 @@ def scale_by_param_block_rms(min_scale: NonNegative = 1e-3, axis_name: Any = Non
     Raises:
       ValueError: if `update` is called without `params`.
 
+    >>> import jax.numpy as jnp
     >>> import gdjax as gd
     >>> print(gd.scale_by_param_block_rms().update(jnp.array([1.0, 2.0]), (), jnp.array([3.0, 3.0]))[0])
     [3. 6.]

@@ -7,7 +7,18 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import norms, tree
-from gdjax.value import GradientTransform, transform
+from gdjax.algorithms.adam import scale_by_adam
+from gdjax.compose.chain import chain
+from gdjax.transforms.decay import add_decayed_weights
+from gdjax.transforms.scaling import scale_by_learning_rate
+from gdjax.value import (
+    Decay,
+    GradientTransform,
+    LearningRate,
+    NonNegative,
+    WeightDecay,
+    transform,
+)
 from gdjax.value.hyperparams import hyperparams
 from gdjax.value.traits import require_reduced
 
@@ -31,6 +42,7 @@ def cautious(inner: optax.GradientTransformation, axis_name: Any = None):
     Raises:
       ValueError: if the inner transform has a learning rate.
 
+    >>> import jax.numpy as jnp
     >>> import gdjax as gd
     >>> tx = gd.cautious(gd.trace(0.5))
     >>> updates, state = tx.update(jnp.array([2.0, -4.0]), tx.init(jnp.zeros(2)))
@@ -60,3 +72,34 @@ def _agrees(u, g):
 
 def _lengthened(u, agrees, share):
     return jnp.where(agrees | jnp.isnan(u), u / jnp.maximum(share, 1e-3), 0)
+
+
+@transform
+def cautious_adamw(
+    learning_rate: LearningRate,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    weight_decay: WeightDecay = 1e-4,
+    mask: Any = None,
+    axis_name: Any = None,
+):
+    r"""C-AdamW: `adamw` whose step, decay apart, is `cautious`.
+
+    State: 8 bytes a parameter (16 in float64). Source: Liang et al. 2024, algorithm 1 (https://arxiv.org/abs/2411.16085).
+
+    Args:
+      learning_rate: $\eta$, a number or a schedule of it.
+      b1, b2, eps: as in `scale_by_adam`.
+      weight_decay, mask: $\lambda$ and which leaves decay, as in `add_decayed_weights`.
+      axis_name: as in `cautious`.
+
+    >>> import gdjax as gd
+    >>> [part.factory.__name__ for part in gd.expand(gd.cautious_adamw(0.1)).transforms]
+    ['cautious', 'add_decayed_weights', 'scale_by_learning_rate']
+    """
+    return chain(
+        cautious(scale_by_adam(b1, b2, eps), axis_name),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )

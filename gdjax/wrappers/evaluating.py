@@ -8,7 +8,7 @@ import optax
 from optax.contrib import ScheduleFreeState
 
 from gdjax import tree
-from gdjax.collectives import LocalStepsState
+from gdjax.collectives.local_steps import LocalStepsState
 from gdjax.value import misplaced
 from gdjax.value.diagnose import require_optimizer
 from gdjax.wrappers.averaging import ParamsEmaState, SlowState, ema_of

@@ -31,6 +31,7 @@ def apply_if_finite(inner: optax.GradientTransformation, max_consecutive_errors:
     Raises:
       ValueError: if `max_consecutive_errors` is negative.
 
+    >>> import jax.numpy as jnp
     >>> import gdjax as gd
     >>> tx = gd.apply_if_finite(gd.sgd(1.0), max_consecutive_errors=3)
     >>> state = tx.init(0.0)

@@ -21,6 +21,7 @@ def monitor(measures: Any):
     Args:
       measures: by name, functions of the updates, or transforms whose updates are the measure.
 
+    >>> import jax.numpy as jnp
     >>> import gdjax as gd
     >>> tx = gd.monitor({"norm": gd.global_norm})
     >>> updates, state = tx.update(jnp.array([3.0, 4.0]), tx.init(jnp.zeros(2)))

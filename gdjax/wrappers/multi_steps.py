@@ -30,6 +30,7 @@ class MultiSteps(optax.MultiSteps):
     Raises:
       ValueError: if `opt` clips the gradient of every example, or `every_k_schedule` is a number that is no count.
 
+    >>> import jax.numpy as jnp
     >>> import gdjax as gd
     >>> tx = gd.MultiSteps(gd.sgd(1.0), every_k_schedule=2)
     >>> params = jnp.zeros(1)

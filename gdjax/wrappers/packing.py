@@ -35,6 +35,8 @@ def packed(inner: optax.GradientTransformation, below: int = 4096):
     Raises:
       ValueError: if the inner transform needs to tell leaves apart, with the part of it that does.
 
+    >>> import jax.numpy as jnp
+    >>> import jax
     >>> import gdjax as gd
     >>> params = {f"bias{i}": jnp.zeros(3) for i in range(100)}
     >>> len(jax.tree.leaves(gd.adam(0.1).init(params))), len(jax.tree.leaves(gd.packed(gd.adam(0.1)).init(params)))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import prng, tree
-from gdjax.compose import WatchState
+from gdjax.compose.watching import WatchState
 from gdjax.wrappers.accumulating import sum_scale
 
 SEEN = "watch:"

@@ -1,12 +1,23 @@
 """Adan: momentum over gradients and over their differences."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 
 from gdjax import tree
+from gdjax.compose.chain import chain
+from gdjax.transforms.decay import add_decayed_weights
 from gdjax.transforms.moments import after, by_root, corrected, means, squarable, square
-from gdjax.value import Decay, NonNegative, transform
+from gdjax.transforms.scaling import scale_by_learning_rate
+from gdjax.value import (
+    Decay,
+    LearningRate,
+    NonNegative,
+    WeightDecay,
+    transform,
+)
 
 
 @transform(elementwise=True)
@@ -38,6 +49,7 @@ def scale_by_adan(
       eps: $\epsilon$, added to the root, in [0, inf).
       eps_root: $\epsilon_0$, added under the root, in [0, inf).
 
+    >>> import jax.numpy as jnp
     >>> import gdjax as gd
     >>> tx = gd.scale_by_adan()
     >>> print(tx.update(jnp.array([0.3, -5.0]), tx.init(jnp.zeros(2)))[0].round(5))
@@ -62,3 +74,35 @@ def scale_by_adan(
         return tree.cast_like(scaled, updates), optax.ScaleByAdanState(*kept, t=t)
 
     return init, update
+
+
+@transform
+def adan(
+    learning_rate: LearningRate,
+    b1: Decay = 0.98,
+    b2: Decay = 0.92,
+    b3: Decay = 0.99,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 1e-8,
+    weight_decay: WeightDecay = 0.0,
+    mask: Any = None,
+):
+    r"""Adan: $p \leftarrow p - \eta (u + \lambda p)$ with $u$ of `scale_by_adan`.
+
+    State: 16 bytes a parameter (32 in float64). Source: Xie et al. 2022, algorithm 1 (https://arxiv.org/abs/2208.06677).
+    Differs from the paper: the decay is that of AdamW.
+
+    Args:
+      learning_rate: $\eta$, a number or a schedule of it.
+      b1, b2, b3, eps, eps_root: as in `scale_by_adan`.
+      weight_decay, mask: $\lambda$ and which leaves decay, as in `add_decayed_weights`.
+
+    >>> import gdjax as gd
+    >>> [part.factory.__name__ for part in gd.expand(gd.adan(0.1)).transforms]
+    ['scale_by_adan', 'add_decayed_weights', 'scale_by_learning_rate']
+    """
+    return chain(
+        scale_by_adan(b1, b2, b3, eps, eps_root),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )

@@ -9,6 +9,8 @@ import optax
 from jax.tree_util import Partial
 
 from gdjax import tree
+from gdjax.algorithms.adam import scale_by_adam
+from gdjax.algorithms.hidden import _with_adamw
 from gdjax.linalg import (
     gram,
     inverse_root,
@@ -19,9 +21,15 @@ from gdjax.linalg import (
     two_sided_product,
 )
 from gdjax.matrices import Layout, blocks, in_turn, joined
-from gdjax.transforms.adam import scale_by_adam
 from gdjax.transforms.moments import corrected, correction, mean, over, rounded
-from gdjax.value import Decay, Momentum, Positive, transform
+from gdjax.value import (
+    Decay,
+    LearningRate,
+    Momentum,
+    Positive,
+    WeightDecay,
+    transform,
+)
 from gdjax.value.diagnose import require_count
 
 
@@ -104,6 +112,7 @@ def scale_by_shampoo(
       ValueError: if `every`, `start`, `block`, `exponent` or `root` is out of its range, a view does not fit its leaf,
         or the axis is not there.
 
+    >>> import jax.numpy as jnp
     >>> import gdjax as gd
     >>> tx = gd.scale_by_shampoo(gd.identity(), every=1)
     >>> g = jnp.array([[3.0, 0.0], [0.0, 4.0]])
@@ -194,3 +203,41 @@ def _fair(x, decay, count):
     """A mean over the sum of its weights; a sum as it is."""
     weight = correction(decay, count, jnp.finfo(x.dtype).dtype)
     return over(x, jnp.where(weight > 0, weight, 1.0))
+
+
+@transform
+def shampoo(
+    learning_rate: LearningRate,
+    adam_learning_rate: LearningRate | None = None,
+    graft: optax.GradientTransformation = scale_by_adam(0.9, 0.999, 1e-8),  # noqa: B008  (a value)
+    b1: Decay = 0.9,
+    b2: Momentum = 0.999,
+    eps: Positive = 1e-12,
+    weight_decay: WeightDecay = 1e-4,
+    every: int = 10,
+    start: int | None = None,
+    block: int = 1024,
+    one_sided: bool = False,
+    which: str | None = None,
+    views: Any = None,
+    axis_name: Any = None,
+    dim: int | None = None,
+):
+    r"""Shampoo: $p \leftarrow p - \eta (u + \lambda p)$, $u$ of `scale_by_shampoo` for hidden matrices, else AdamW.
+
+    State: of hidden matrices 12 bytes a parameter and $8 (a^2 + b^2)$ a block, of all else 8 (twice that in float64).
+    Source: Gupta et al. 2018, algorithm 1 (https://arxiv.org/abs/1802.09568); Shi et al. 2023, algorithm 2
+    (https://arxiv.org/abs/2309.06497).
+
+    Args:
+      learning_rate, adam_learning_rate, weight_decay, which: as in `muon`.
+      graft, b1, b2, eps, every, start, block, one_sided, views, axis_name, dim: as in `scale_by_shampoo`.
+
+    >>> import gdjax as gd
+    >>> gd.expand(gd.shampoo(1e-3)).inner.transforms[0].factory.__name__
+    'scale_by_shampoo'
+    """
+    options = {"every": every, "start": start, "block": block, "one_sided": one_sided}
+    options |= {"views": views, "axis_name": axis_name, "dim": dim}
+    direction = scale_by_shampoo(graft, b1, b2, eps, **options)
+    return _with_adamw(direction, learning_rate, adam_learning_rate, weight_decay, which)

@@ -1,6 +1,6 @@
 """AdEMAMix: a slow mean of gradients beside a fast one."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +8,21 @@ import optax
 from optax.contrib import ScaleByAdemamixState
 
 from gdjax import tree
+from gdjax.compose.chain import chain
+from gdjax.transforms.decay import add_decayed_weights
 from gdjax.transforms.moments import by_root, corrected, mean_squares, means, squarable
-from gdjax.value import AccumulatorDType, Decay, Interval, NonNegative, ScalarOrSchedule, at, transform
+from gdjax.transforms.scaling import scale_by_learning_rate
+from gdjax.value import (
+    AccumulatorDType,
+    Decay,
+    Interval,
+    LearningRate,
+    NonNegative,
+    ScalarOrSchedule,
+    WeightDecay,
+    at,
+    transform,
+)
 
 
 @transform(elementwise=True)
@@ -42,6 +55,7 @@ def scale_by_ademamix(
       eps_root: $\epsilon_0$, added under the root, in [0, inf).
       mu_dtype: the dtype in which the means are kept; by default that of the parameters, float32 at least.
 
+    >>> import jax.numpy as jnp
     >>> import gdjax as gd
     >>> tx = gd.scale_by_ademamix(b3=0.5)
     >>> print(tx.update(jnp.array([0.3, -5.0]), tx.init(jnp.zeros(2)))[0].round(4))
@@ -65,3 +79,36 @@ def scale_by_ademamix(
         return tree.cast_like(scaled, updates), ScaleByAdemamixState(count, count_m2, *kept)
 
     return init, update
+
+
+@transform
+def ademamix(
+    learning_rate: LearningRate,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    b3: Annotated[ScalarOrSchedule, Interval("[0, 1)")] = 0.9999,
+    alpha: Annotated[ScalarOrSchedule, Interval("[0, inf)")] = 5.0,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    mu_dtype: AccumulatorDType = None,
+    weight_decay: WeightDecay = 0.0,
+    mask: Any = None,
+):
+    r"""AdEMAMix: $p \leftarrow p - \eta (u + \lambda p)$ with $u$ of `scale_by_ademamix`.
+
+    State: 12 bytes a parameter (24 in float64). Source: Pagliardini et al. 2024, algorithm 1 (https://arxiv.org/abs/2409.03137).
+
+    Args:
+      learning_rate: $\eta$, a number or a schedule of it.
+      b1, b2, b3, alpha, eps, eps_root, mu_dtype: as in `scale_by_ademamix`.
+      weight_decay, mask: $\lambda$ and which leaves decay, as in `add_decayed_weights`.
+
+    >>> import gdjax as gd
+    >>> [part.factory.__name__ for part in gd.expand(gd.ademamix(0.1)).transforms]
+    ['scale_by_ademamix', 'add_decayed_weights', 'scale_by_learning_rate']
+    """
+    return chain(
+        scale_by_ademamix(b1, b2, b3, alpha, eps, eps_root, mu_dtype),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )

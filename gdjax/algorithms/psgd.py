@@ -9,12 +9,23 @@ import optax
 from jax.tree_util import Partial
 
 from gdjax import norms, tree
+from gdjax.algorithms.hidden import _with_adamw
 from gdjax.linalg import limit_norm
 from gdjax.linalg.whitening import Factors, balance_factors, whiten, whitening_step
 from gdjax.matrices import Layout
 from gdjax.squares import clip_to_norm
 from gdjax.transforms.moments import corrected, means
-from gdjax.value import AccumulatorDType, Decay, Interval, Positive, Scalar, ScalarOrSchedule, transform
+from gdjax.value import (
+    AccumulatorDType,
+    Decay,
+    Interval,
+    LearningRate,
+    Positive,
+    Scalar,
+    ScalarOrSchedule,
+    WeightDecay,
+    transform,
+)
 from gdjax.value.diagnose import require_count
 from gdjax.value.schedule import at
 
@@ -90,6 +101,7 @@ def scale_by_psgd_kron(
     Raises:
       ValueError: if a size or the seed is no such integer, a view does not fit its leaf, or the axis is not there.
 
+    >>> import jax.numpy as jnp
     >>> import gdjax as gd
     >>> tx = gd.scale_by_psgd_kron(max_skew_triangular=1)
     >>> factors = tx.init(jnp.zeros((64, 16))).factors[0]
@@ -170,3 +182,43 @@ def _directed(most, factors, x):
     """The update of a matrix, within a root mean square."""
     u = whiten(factors, x)
     return clip_to_norm(u, norms.leaf_scaled_rms(u), most)
+
+
+@transform
+def psgd_kron(
+    learning_rate: LearningRate,
+    adam_learning_rate: LearningRate | None = None,
+    b1: Decay = 0.9,
+    preconditioner_update_probability: Annotated[ScalarOrSchedule, Interval("[0, 1]")] | None = None,
+    precond_lr: Annotated[Scalar, Interval("(0, 1)")] = 0.1,
+    precond_init_scale: Positive = 1.0,
+    max_rms: Positive = 1.1,
+    weight_decay: WeightDecay = 0.0,
+    mu_dtype: AccumulatorDType = None,
+    max_size_triangular: int = 8192,
+    max_skew_triangular: int | None = None,
+    seed: int = 0,
+    which: str | None = None,
+    views: Any = None,
+    axis_name: Any = None,
+    dim: int | None = None,
+):
+    r"""PSGD Kron: $p \leftarrow p - \eta (u + \lambda p)$, $u$ of `scale_by_psgd_kron` for hidden matrices, else AdamW.
+
+    State: of hidden matrices 4 bytes a parameter and $4 (m^2 + n^2)$ a matrix, of all else 8 (twice that in float64).
+    Source: Li 2018 (https://arxiv.org/abs/1809.10232), as in Kron (https://github.com/evanatyourservice/kron_torch).
+
+    Args:
+      learning_rate, adam_learning_rate, weight_decay, which: as in `muon`.
+      b1, preconditioner_update_probability, precond_lr, precond_init_scale, max_rms: as in `scale_by_psgd_kron`.
+      mu_dtype, max_size_triangular, max_skew_triangular, seed, views, axis_name, dim: as in `scale_by_psgd_kron`.
+
+    >>> import gdjax as gd
+    >>> gd.expand(gd.psgd_kron(1e-3)).inner.transforms[0].precond_lr
+    0.1
+    """
+    options = {"max_size_triangular": max_size_triangular, "max_skew_triangular": max_skew_triangular, "seed": seed}
+    options |= {"views": views, "axis_name": axis_name, "dim": dim}
+    learning = (preconditioner_update_probability, precond_lr, precond_init_scale, max_rms)
+    direction = scale_by_psgd_kron(b1, *learning, mu_dtype, **options)
+    return _with_adamw(direction, learning_rate, adam_learning_rate, weight_decay, which)

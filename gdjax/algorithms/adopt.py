@@ -1,4 +1,4 @@
-"""Divide by the root of past squares first and average afterwards: LaProp, ADOPT."""
+"""ADOPT: divide by the root of earlier squares alone, then average."""
 
 from collections.abc import Callable
 
@@ -7,50 +7,16 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import tree
-from gdjax.transforms.moments import adam_state, after, by_root, corrected, mean, mean_squares, means, squarable
-from gdjax.value import AccumulatorDType, Decay, NonNegative, transform
-
-
-@transform(elementwise=True)
-def scale_by_laprop(
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: NonNegative = 1e-8,
-    eps_root: NonNegative = 0.0,
-    mu_dtype: AccumulatorDType = None,
-):
-    r"""Average gradients that were each divided by the root of the mean of squares up to them.
-
-    $v$ of `scale_by_adam`, $m \leftarrow \beta_1 m + (1 - \beta_1) g / (\sqrt{\hat v + \epsilon_0} + \epsilon)$; the
-    update is $m / (1 - \beta_1^t)$.
-
-    State: `ScaleByAdamState(count, mu, nu)`, 8 bytes a parameter (16 in float64).
-    Source: Ziyin et al. 2020, algorithm 1 (https://arxiv.org/abs/2002.04839).
-    Gradients beyond 1.8e19 are clipped to that, as in `scale_by_adam`.
-
-    Args:
-      b1: $\beta_1$, in [0, 1).
-      b2: $\beta_2$, in [0, 1).
-      eps: $\epsilon$, added to the root, in [0, inf).
-      eps_root: $\epsilon_0$, added under the root, in [0, inf).
-      mu_dtype: the dtype in which `mu` is kept; by default that of the parameters, float32 at least.
-
-    >>> import gdjax as gd
-    >>> tx = gd.scale_by_laprop()
-    >>> print(tx.update(jnp.array([0.3, -5.0]), tx.init(jnp.zeros(2)))[0].round(5))
-    [ 1. -1.]
-    """
-
-    def update(updates, state, params=None):
-        count = optax.safe_increment(state.count)
-        g = tree.widen(updates)
-        v = mean_squares(g, state.nu, b2)
-        normalized = jax.tree.map(lambda g, v: by_root(g, v, eps, eps_root), squarable(g), corrected(v, b2, count))
-        m = means(normalized, state.mu, b1)
-        mu, nu = tree.cast_like(m, state.mu), tree.cast_like(v, state.nu)
-        return tree.cast_like(corrected(m, b1, count), updates), optax.ScaleByAdamState(count, mu, nu)
-
-    return lambda params: adam_state(params, mu_dtype), update
+from gdjax.compose.chain import chain
+from gdjax.transforms.moments import adam_state, after, mean, mean_squares, means, squarable
+from gdjax.transforms.scaling import scale_by_learning_rate
+from gdjax.value import (
+    AccumulatorDType,
+    Decay,
+    LearningRate,
+    NonNegative,
+    transform,
+)
 
 
 def fourth_root(count: jax.Array) -> jax.Array:
@@ -89,6 +55,7 @@ def scale_by_adopt(
       use_clipping: whether $u$ is clipped.
       clip_value_fn: $c_t$, a function of the count.
 
+    >>> import jax.numpy as jnp
     >>> import gdjax as gd
     >>> tx = gd.scale_by_adopt(b1=0.0)
     >>> g = jnp.array([0.3, -5.0])
@@ -123,3 +90,35 @@ def _within(u, bound):
         size = jnp.abs(u)
         return u * jnp.where(size > bound, bound / jnp.maximum(size, bound), 1.0)
     return jnp.clip(u, -bound, bound)
+
+
+@transform
+def adopt(
+    learning_rate: LearningRate,
+    b1: Decay = 0.9,
+    b2: Decay = 0.9999,
+    eps: NonNegative = 1e-6,
+    mu_dtype: AccumulatorDType = None,
+    *,
+    nesterov: bool = False,
+    use_clipping: bool = True,
+    clip_value_fn: Callable[[jax.Array], jax.Array] = fourth_root,
+):
+    r"""ADOPT: $p \leftarrow p - \eta\, u$ with $u$ of `scale_by_adopt`.
+
+    State: 8 bytes a parameter (16 in float64). Source: Taniguchi et al. 2024, algorithm 2 (https://arxiv.org/abs/2411.02853).
+
+    Args:
+      learning_rate: $\eta$, a number or a schedule of it.
+      b1, b2, eps, mu_dtype, nesterov, use_clipping, clip_value_fn: as in `scale_by_adopt`.
+
+    >>> import gdjax as gd
+    >>> [part.factory.__name__ for part in gd.expand(gd.adopt(0.1)).transforms]
+    ['scale_by_adopt', 'scale_by_learning_rate']
+    """
+    return chain(
+        scale_by_adopt(
+            b1, b2, eps, mu_dtype, nesterov=nesterov, use_clipping=use_clipping, clip_value_fn=clip_value_fn
+        ),
+        scale_by_learning_rate(learning_rate),
+    )

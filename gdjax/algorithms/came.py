@@ -6,9 +6,18 @@ import jax
 import jax.numpy as jnp
 
 from gdjax import norms, tree
-from gdjax.transforms.factored import Factoring
+from gdjax.compose.chain import chain
+from gdjax.transforms.decay import add_decayed_weights
+from gdjax.transforms.factoring import Factoring
 from gdjax.transforms.moments import means, squarable
-from gdjax.value import Decay, Positive, transform
+from gdjax.transforms.scaling import scale_by_learning_rate
+from gdjax.value import (
+    Decay,
+    LearningRate,
+    Positive,
+    WeightDecay,
+    transform,
+)
 
 
 class ScaleByCameState(NamedTuple):
@@ -64,6 +73,7 @@ def scale_by_came(
     Raises:
       ValueError: if the axis is not there, at `init` as well, or a leaf that is divided has no dimension `dim`.
 
+    >>> import jax.numpy as jnp
     >>> import gdjax as gd
     >>> tx = gd.scale_by_came(b1=0.5, b3=0.0)
     >>> g = jnp.array([[1.0, 2.0], [2.0, 4.0]])
@@ -91,3 +101,38 @@ def scale_by_came(
         return tree.cast_like(scaled, updates), ScaleByCameState(*kept)
 
     return init, update
+
+
+@transform
+def came(
+    learning_rate: LearningRate,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    b3: Decay = 0.9999,
+    eps: Positive = 1e-30,
+    eps_res: Positive = 1e-16,
+    clipping_threshold: Positive = 1.0,
+    weight_decay: WeightDecay = 0.0,
+    mask: Any = None,
+    axis_name: Any = None,
+    dim: int = 0,
+):
+    r"""CAME: $p \leftarrow p - \eta (u + \lambda p)$ with $u$ of `scale_by_came`.
+
+    State: 4 bytes a parameter of a matrix, 8 of a vector (8 and 16 in float64).
+    Source: Luo et al. 2023, algorithm 2 (https://arxiv.org/abs/2307.02047).
+
+    Args:
+      learning_rate: $\eta$, a number or a schedule of it.
+      b1, b2, b3, eps, eps_res, clipping_threshold, axis_name, dim: as in `scale_by_came`.
+      weight_decay, mask: $\lambda$ and which leaves decay, as in `add_decayed_weights`.
+
+    >>> import gdjax as gd
+    >>> [part.factory.__name__ for part in gd.expand(gd.came(0.1)).transforms]
+    ['scale_by_came', 'add_decayed_weights', 'scale_by_learning_rate']
+    """
+    return chain(
+        scale_by_came(b1, b2, b3, eps, eps_res, clipping_threshold, axis_name=axis_name, dim=dim),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )

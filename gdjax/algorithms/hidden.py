@@ -1,4 +1,4 @@
-"""One transform for the hidden matrices of a model, another for all else."""
+"""A matrix method for the hidden matrices of a model, AdamW for the rest."""
 
 import re
 from collections.abc import Callable
@@ -9,11 +9,19 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import tree
-from gdjax.value import transform
+from gdjax.algorithms.adam import adamw
+from gdjax.compose.chain import chain
+from gdjax.transforms.decay import add_decayed_weights
+from gdjax.transforms.scaling import scale_by_learning_rate
+from gdjax.value import (
+    transform,
+)
 from gdjax.value.traits import handing
 
 _ENDS = r"\w*embed\w*|wte|wpe|tok(en)?s?|pos(ition(s|al)?)?|symbols?|vocab(ulary)?|((lm|output)_)?head|logits?"
+
 _VECTORS = r"b|bias|scale|gamma|beta|offset|\w*norm\w*|ln\w*"
+
 NOT_HIDDEN = rf"(?i)(.*/)?({_ENDS})(/.*)?|out(put)?(/.*)?|(.*/)?({_VECTORS})|(.*/)?(\w*norm\w*|ln\w*)/.*"
 """Paths of what is no hidden matrix whatever its shape: embeddings and heads, by a name on the way, an `output` at the
 root, and the vectors of layers, which are matrices where layers are stacked."""
@@ -41,6 +49,7 @@ def hidden_matrices(
     Raises:
       ValueError: if the pattern is no regular expression, or no path matches it.
 
+    >>> import jax.numpy as jnp
     >>> import gdjax as gd
     >>> params = {"embed": jnp.ones((9, 4)), "layer": {"kernel": jnp.ones((4, 4)), "bias": jnp.ones(4)}}
     >>> gd.describe(gd.hidden_matrices(gd.scale_by_muon(), gd.adam(0.1)), params)
@@ -67,3 +76,10 @@ def _are_hidden(params: Any) -> Any:
     """Of every leaf whether it is a hidden matrix, as far as its shape and its path tell."""
     named = tree.map_paths(lambda path: re.fullmatch(NOT_HIDDEN, path) is None, params)
     return jax.tree.map(lambda own, p: own and jnp.ndim(p) > 1, named, params)
+
+
+def _with_adamw(direction, learning_rate, adam_learning_rate, weight_decay, which):
+    """Hidden matrices go in a direction, all else as AdamW does."""
+    rate = learning_rate if adam_learning_rate is None else adam_learning_rate
+    inner = chain(direction, add_decayed_weights(weight_decay), scale_by_learning_rate(learning_rate))
+    return hidden_matrices(inner, adamw(rate, weight_decay=weight_decay), which)

@@ -9,10 +9,17 @@ import optax
 from jax.tree_util import Partial
 
 from gdjax import tree
+from gdjax.algorithms.hidden import _with_adamw
 from gdjax.linalg import eigenbasis, gram, limit_norm, refresh_eigenbasis, two_sided_product
 from gdjax.matrices import Layout, in_turn
 from gdjax.transforms.moments import by_root, corrected, mean
-from gdjax.value import Decay, NonNegative, transform
+from gdjax.value import (
+    Decay,
+    LearningRate,
+    NonNegative,
+    WeightDecay,
+    transform,
+)
 from gdjax.value.diagnose import require_count
 
 
@@ -88,6 +95,7 @@ def scale_by_soap(
       ValueError: if `every` or `max_dim` is no integer of at least 1, a view does not fit its leaf, or the axis is not
         there.
 
+    >>> import jax.numpy as jnp
     >>> import gdjax as gd
     >>> tx = gd.scale_by_soap()
     >>> g = jnp.array([[3.0, 0.0], [0.0, 4.0]])
@@ -180,3 +188,39 @@ def _turned(factors, kept):
             nu = jnp.take_along_axis(nu, jnp.expand_dims(order, -1 if axis == -2 else -2), axis=axis)
         new.append(basis)
     return tuple(new), _into(new, _out_of(bases, mu)), nu
+
+
+@transform
+def soap(
+    learning_rate: LearningRate = 3e-3,
+    adam_learning_rate: LearningRate | None = None,
+    b1: Decay = 0.95,
+    b2: Decay = 0.95,
+    shampoo_beta: Decay = 0.95,
+    eps: NonNegative = 1e-8,
+    weight_decay: WeightDecay = 0.01,
+    every: int = 10,
+    max_dim: int = 10_000,
+    one_sided: bool = False,
+    which: str | None = None,
+    views: Any = None,
+    axis_name: Any = None,
+    dim: int | None = None,
+):
+    r"""SOAP: $p \leftarrow p - \eta (u + \lambda p)$ with $u$ of `scale_by_soap` for hidden matrices, else AdamW.
+
+    State: of hidden matrices 8 bytes a parameter and $8 (m^2 + n^2)$ a matrix, of all else 8 (twice that in float64).
+    Source: Vyas et al. 2024, algorithm 3 (https://arxiv.org/abs/2409.11321).
+
+    Args:
+      learning_rate, adam_learning_rate, weight_decay, which: as in `muon`.
+      b1, b2, shampoo_beta, eps, every, max_dim, one_sided, views, axis_name, dim: as in `scale_by_soap`.
+
+    >>> import gdjax as gd
+    >>> gd.expand(gd.soap()).inner.transforms[0].every
+    10
+    """
+    options = {"every": every, "max_dim": max_dim, "one_sided": one_sided}
+    options |= {"views": views, "axis_name": axis_name, "dim": dim}
+    direction = scale_by_soap(b1, b2, shampoo_beta, eps, **options)
+    return _with_adamw(direction, learning_rate, adam_learning_rate, weight_decay, which)

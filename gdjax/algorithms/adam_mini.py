@@ -63,6 +63,7 @@ def scale_by_adam_mini(
     Raises:
       ValueError: if a view does not fit its leaf.
 
+    >>> import jax.numpy as jnp
     >>> import gdjax as gd
     >>> tx = gd.scale_by_adam_mini()
     >>> g = jnp.array([[0.5, 3.0], [0.0, 3.0], [0.0, -3.0], [0.0, 3.0]])

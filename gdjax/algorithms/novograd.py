@@ -1,0 +1,117 @@
+"""NovoGrad: one second moment for each leaf."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gdjax import norms, tree
+from gdjax.compose.chain import chain
+from gdjax.squares import clip_to_norm, largest_squarable
+from gdjax.transforms.moments import (
+    by_root,
+    mean,
+)
+from gdjax.transforms.scaling import scale_by_learning_rate
+from gdjax.value import (
+    AccumulatorDType,
+    Decay,
+    LearningRate,
+    NonNegative,
+    WeightDecay,
+    at,
+    transform,
+)
+from gdjax.value.diagnose import require_params
+
+
+@transform(parts=True)
+def scale_by_novograd(
+    b1: Decay = 0.9,
+    b2: Decay = 0.25,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    weight_decay: WeightDecay = 0.0,
+    mu_dtype: AccumulatorDType = None,
+    axis_name: Any = None,
+):
+    r"""Momentum over gradients each divided by the running norm of its leaf.
+
+    $v \leftarrow \beta_2 v + (1 - \beta_2) \lVert g \rVert^2$ for a leaf, at first $\lVert g \rVert^2$;
+    $m \leftarrow \beta_1 m + g / (\sqrt{v + \epsilon_0} + \epsilon) + \lambda p$; the update is $m$.
+
+    State: `ScaleByNovogradState(count, mu, nu)`, 4 bytes a parameter and 4 a leaf (8 in float64).
+    Source: Ginsburg et al. 2019, algorithm 1 (https://arxiv.org/abs/1905.11286).
+    A leaf whose gradient has a norm beyond 1.8e19 (in float32) is scaled down to it, so that $v$ stays finite.
+
+    Args:
+      b1: $\beta_1$, in [0, 1).
+      b2: $\beta_2$, in [0, 1).
+      eps: $\epsilon$, added to the norm, in [0, inf).
+      eps_root: $\epsilon_0$, added under the root, in [0, inf).
+      weight_decay: $\lambda$, in [0, inf), or a schedule of it.
+      mu_dtype: the dtype in which `mu` is kept; by default that of the parameters, float32 at least.
+      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
+        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
+
+    Raises:
+      ValueError: if `update` is called without `params`.
+
+    >>> import jax.numpy as jnp
+    >>> import gdjax as gd
+    >>> tx = gd.scale_by_novograd()
+    >>> print(tx.update(jnp.array([3.0, -4.0]), tx.init(jnp.zeros(2)), jnp.zeros(2))[0])
+    [ 0.6 -0.8]
+    """
+
+    def init(params):
+        nu = jax.tree.map(lambda p: jnp.zeros((), tree.wide(jnp.result_type(p))), params)
+        mu = tree.accumulators(params, 0, mu_dtype)
+        return optax.ScaleByNovogradState(count=jnp.zeros((), jnp.int32), mu=mu, nu=nu)
+
+    def update(updates, state, params=None):
+        require_params("scale_by_novograd", params)
+        count = optax.safe_increment(state.count)
+        rate = at(weight_decay, state.count)
+        b2_now = jnp.where(state.count == 0, 0.0, b2)
+        g = tree.widen(updates)
+        sizes = norms.leaf_scaled_norms(g, axis_name)
+        squares = jax.tree.map(lambda g, size: jnp.minimum(size.norm(), largest_squarable(g.dtype)) ** 2, g, sizes)
+        g = jax.tree.map(lambda g, size: clip_to_norm(g, size, largest_squarable(g.dtype)), g, sizes)
+        v = jax.tree.map(lambda g, s, v: mean(s, v, tree.scalar(b2_now, g)), g, squares, state.nu)
+        p = tree.widen(params)
+        pull = jax.tree.map(lambda g, v, p: by_root(g, v, eps, eps_root) + tree.scalar(rate, p) * p, g, v, p)
+        m = jax.tree.map(lambda m, pull: b1 * m + pull, tree.widen(state.mu), pull)
+        mu, nu = tree.cast_like(m, state.mu), tree.cast_like(v, state.nu)
+        return tree.cast_like(m, updates), optax.ScaleByNovogradState(count=count, mu=mu, nu=nu)
+
+    return init, update
+
+
+@transform
+def novograd(
+    learning_rate: LearningRate,
+    b1: Decay = 0.9,
+    b2: Decay = 0.25,
+    eps: NonNegative = 1e-6,
+    eps_root: NonNegative = 0.0,
+    weight_decay: WeightDecay = 0.0,
+    axis_name: Any = None,
+):
+    r"""NovoGrad: $p \leftarrow p - \eta\, m$ with $m$ of `scale_by_novograd`.
+
+    State: 4 bytes a parameter (8 in float64) and 4 a leaf. Source: Ginsburg et al. 2019, algorithm 1 (https://arxiv.org/abs/1905.11286).
+
+    Args:
+      learning_rate: $\eta$, a number or a schedule of it.
+      b1, b2, eps, eps_root, weight_decay, axis_name: as in `scale_by_novograd`.
+
+    >>> import gdjax as gd
+    >>> [part.factory.__name__ for part in gd.expand(gd.novograd(0.1)).transforms]
+    ['scale_by_novograd', 'scale_by_learning_rate']
+    """
+    return chain(
+        scale_by_novograd(b1, b2, eps, eps_root, weight_decay, axis_name=axis_name),
+        scale_by_learning_rate(learning_rate),
+    )
