@@ -137,7 +137,9 @@ def names(kind):
     """The factories written here, of transforms or of schedules; those that need an axis have tests of their own."""
     found = gd.factories().items()
     own = {n: f for n, f in found if f.kind is kind and f.function.__module__.startswith("gdjax")}
-    return sorted(n for n, f in own.items() if not f.traits.reduces and n not in {*AS_MUON, "multi_transform"})
+    return sorted(
+        n for n, f in own.items() if not f.traits.takes_local_grads and n not in {*AS_MUON, "multi_transform"}
+    )
 
 
 def tree(dtype=jnp.float32, seed=0):

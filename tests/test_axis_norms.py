@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec
 
 import gdjax as gd
 from gdjax import axes, norms
-from gdjax.value.traits import lacking, over
+from gdjax.value.traits import find_lacking, over
 from tests.compiling import optimized
 from tests.samples import loss, names, sample, signature_of, update
 
@@ -279,7 +279,8 @@ def test_several_names_are_one_axis_and_each_leaf_is_summed_over_those_it_differ
 FILLED = [
     name
     for name in names(gd.GradientTransform)
-    if not gd.factories()[name].traits.reduces and lacking(sample(name), lambda tx: tx.factory.traits.parts) is None
+    if not gd.factories()[name].traits.takes_local_grads
+    and find_lacking(sample(name), lambda tx: tx.factory.traits.shardable) is None
 ]
 
 

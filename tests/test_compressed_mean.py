@@ -592,5 +592,5 @@ def test_outside_its_axis_it_says_where_it_belongs(how):
 def test_it_prints_what_it_is_and_reduces(how):
     tx = gd.compressed_mean("data", **how)
     assert gd.parse(repr(tx)) == tx
-    assert tx.factory.traits.reduces
+    assert tx.factory.traits.takes_local_grads
     assert not jax.tree.leaves(tx)

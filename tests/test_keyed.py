@@ -48,7 +48,7 @@ def lifted():
     for name, factory in factories.items():
         if name in ("dpsgd", "optimistic_adam", "selective_transform"):  # they warn; above
             continue
-        if factory.traits.reduces:  # they need an axis
+        if factory.traits.takes_local_grads:  # they need an axis
             continue
         if factory.kind is gd.GradientTransform and name not in names(gd.GradientTransform):
             yield name, factory(*own[name]) if name in own else sample(name)

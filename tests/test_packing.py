@@ -14,7 +14,7 @@ from tests.samples import assert_close, sample, update
 FLAT = sorted(
     name
     for name, factory in gd.factories().items()
-    if (factory.traits.flat and not factory.traits.reduces)
+    if (factory.traits.packable and not factory.traits.takes_local_grads)
     or factory.__name__ in ("adam", "adamw", "lion", "sgd", "adan", "rmsprop")
 )
 

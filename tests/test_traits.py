@@ -6,12 +6,12 @@ import optax
 import pytest
 
 import gdjax as gd
-from gdjax.value.traits import lacking, over
+from gdjax.value.traits import find_lacking, over
 from tests.samples import names, sample
 
 
 def takes_parts(tx):
-    return tx.factory.traits.parts
+    return tx.factory.traits.shardable
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_axis_name_and_dim_come_last_and_are_no_leaves(name):
     ],
 )
 def test_parts_will_do(text):
-    assert lacking(gd.parse(text), takes_parts) is None
+    assert find_lacking(gd.parse(text), takes_parts) is None
 
 
 @pytest.mark.parametrize(
@@ -83,10 +83,10 @@ def test_parts_will_do(text):
     ],
 )
 def test_parts_will_not_do_for_what_takes_means_or_whole_leaves(text, part):
-    assert lacking(gd.parse(text), takes_parts).factory.__name__ == part
+    assert find_lacking(gd.parse(text), takes_parts).factory.__name__ == part
 
 
 def test_a_plain_optax_transformation_declares_nothing():
     tx = gd.chain(gd.adam(0.1), optax.scale_by_adam())
-    assert lacking(tx, takes_parts) == tx.transforms[1]
+    assert find_lacking(tx, takes_parts) == tx.transforms[1]
     assert over(tx, "data") == tx

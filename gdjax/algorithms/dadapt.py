@@ -22,7 +22,7 @@ from gdjax.value import Decay, LearningRate, NonNegative, Positive, WeightDecay,
 from gdjax.value.diagnose import require_params
 
 
-@transform(flat=True, parts=True)
+@transform(packable=True, shardable=True)
 def dadapt_adamw(
     learning_rate: LearningRate = 1.0,
     betas: tuple[Decay, Decay] = (0.9, 0.999),

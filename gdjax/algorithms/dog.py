@@ -17,7 +17,7 @@ from gdjax.value import AccumulatorDType, LearningRate, NonNegative, Positive, S
 from gdjax.value.diagnose import require_params
 
 
-@transform(flat=True, parts=True)
+@transform(packable=True, shardable=True)
 def scale_by_dog(
     init_step: tuple[Literal["distance", "learning_rate", "heuristic"], Positive],
     eps: NonNegative = 1e-8,

@@ -16,7 +16,7 @@ from gdjax.value import LearningRate, NonNegative, Positive, WeightDecay, transf
 from gdjax.value.diagnose import require_params
 
 
-@transform(flat=True, parts=True)
+@transform(packable=True, shardable=True)
 def scale_by_dowg(init_estim_sq_dist: Positive | None = None, eps: NonNegative = 1e-4, axis_name: Any = None):
     r"""Scale by the square of the largest distance gone over the root of the sum of squares weighted by it: DoWG.
 

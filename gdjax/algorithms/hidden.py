@@ -16,7 +16,7 @@ from gdjax.transforms.scaling import scale_by_learning_rate
 from gdjax.value import (
     transform,
 )
-from gdjax.value.traits import handing
+from gdjax.value.traits import with_routed_weight
 
 _ENDS = r"\w*embed\w*|wte|wpe|tok(en)?s?|pos(ition(s|al)?)?|symbols?|vocab(ulary)?|((lm|output)_)?head|logits?"
 
@@ -27,7 +27,7 @@ NOT_HIDDEN = rf"(?i)(.*/)?({_ENDS})(/.*)?|out(put)?(/.*)?|(.*/)?({_VECTORS})|(.*
 root, and the vectors of layers, which are matrices where layers are stacked."""
 
 
-@transform(parts=True)
+@transform(shardable=True)
 def hidden_matrices(
     inner: optax.GradientTransformation, others: optax.GradientTransformation, which: str | None = None
 ):
@@ -64,7 +64,7 @@ def hidden_matrices(
     def labels(params: Any) -> Any:
         return jax.tree.map(lambda own: "inner" if own else "others", are_hidden(params))
 
-    return optax.partition({"inner": handing(inner), "others": handing(others)}, labels)
+    return optax.partition({"inner": with_routed_weight(inner), "others": with_routed_weight(others)}, labels)
 
 
 def chosen(which: str | None) -> Callable[[Any], Any]:

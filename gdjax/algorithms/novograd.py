@@ -26,7 +26,7 @@ from gdjax.value import (
 from gdjax.value.diagnose import require_params
 
 
-@transform(parts=True)
+@transform(shardable=True)
 def scale_by_novograd(
     b1: Decay = 0.9,
     b2: Decay = 0.25,

@@ -22,7 +22,7 @@ from gdjax.value import (
 )
 
 
-@transform(flat=True)  # zeros filled up would not stay zeros
+@transform(packable=True)  # zeros filled up would not stay zeros
 def scale_by_yogi(
     b1: Decay = 0.9,
     b2: Decay = 0.999,

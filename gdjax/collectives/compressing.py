@@ -11,7 +11,7 @@ from gdjax.value import transform
 from gdjax.value.diagnose import require_count
 
 
-@transform(reduces=True)
+@transform(takes_local_grads=True)
 def compressed_mean(axis_name: Any, *, bits: int | None = None, rank: int | None = None, seed: int = 0):
     r"""Take the mean of gradients over a named axis in a few bytes, and make up for what was lost at the next step.
 

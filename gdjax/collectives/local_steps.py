@@ -10,7 +10,7 @@ from gdjax import axes, tree
 from gdjax.collectives.own import require_name, require_own
 from gdjax.value import transform
 from gdjax.value.diagnose import require_count, require_params
-from gdjax.value.traits import reduced_over, refuse_examples
+from gdjax.value.traits import local_grad_axes, refuse_example_grads
 
 
 class LocalStepsState(NamedTuple):
@@ -26,7 +26,7 @@ class LocalStepsState(NamedTuple):
     """The same on all members."""
 
 
-@transform(any_dtype=False, reduces=True, apart=True)
+@transform(any_dtype=False, takes_local_grads=True, local_params=True)
 def local_steps(inner: optax.GradientTransformation, outer: optax.GradientTransformation, every: int, axis_name: Any):
     r"""Descend apart on each member of an axis, and come together once every $H$ steps: local SGD, DiLoCo.
 
@@ -69,8 +69,8 @@ def local_steps(inner: optax.GradientTransformation, outer: optax.GradientTransf
     """
     require_count("local_steps", "every", every)
     axis_name = require_name("local_steps", axis_name)
-    refuse_examples("local_steps", outer, "outer")
-    if taken := {*reduced_over(inner)} & {*axes.names(axis_name)}:
+    refuse_example_grads("local_steps", outer, "outer")
+    if taken := {*local_grad_axes(inner)} & {*axes.names(axis_name)}:
         raise ValueError(
             f"local_steps: inner must leave gradients each member's own over {axis_name!r}, and it takes their mean "
             f"over {', '.join(map(repr, taken))} at every step: leave that out."

@@ -11,7 +11,7 @@ from gdjax.collectives.own import require_name, require_own
 from gdjax.value import transform
 
 
-@transform(flat=True, reduces=True)
+@transform(packable=True, takes_local_grads=True)
 def mean_over(axis_name: Any, dtype: Any = None):
     r"""Take the mean of the gradients over a named axis: $\frac{1}{N} \sum_i g_i$.
 

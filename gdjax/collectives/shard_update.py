@@ -12,10 +12,10 @@ from gdjax.collectives.own import require_name, require_own
 from gdjax.compose.updating import apply_updates
 from gdjax.value import transform
 from gdjax.value.factory import opaque_transform
-from gdjax.value.traits import lacking, masked_for, over, takers
+from gdjax.value.traits import find_lacking, masked_for, over, transforms_taking
 
 
-@transform(reduces=True)
+@transform(takes_local_grads=True)
 def shard_update(inner: optax.GradientTransformation, axis_name: Any):
     r"""Divide the update over a named axis: each of its $N$ members keeps and updates $1/N$ of the state.
 
@@ -33,7 +33,7 @@ def shard_update(inner: optax.GradientTransformation, axis_name: Any):
 
     Args:
       inner: a transform for which parts of leaves will do: of each number for itself, or with sums over leaves, which
-        become sums over the axis. Its factory declares it, `transform(elementwise=True)` or `transform(parts=True)`.
+        become sums over the axis. Its factory declares it: `transform(elementwise=True)`, or `shardable=True`.
       axis_name: the axis (of `vmap`, `pmap` or `shard_map`) whose members hold the same parameters, and each gradients
         of its own. A tuple of several is one axis, but under nested `vmap`, where JAX gathers over single ones.
 
@@ -52,12 +52,12 @@ def shard_update(inner: optax.GradientTransformation, axis_name: Any):
     [-0.1 -0.1 -0.1 -0.1] (2, 2)
     """
     axis_name = require_name("shard_update", axis_name)
-    if (part := lacking(inner, lambda tx: tx.factory.traits.parts)) is not None:
+    if (part := find_lacking(inner, lambda tx: tx.factory.traits.shardable)) is not None:
         name = "a plain Optax transformation" if part.factory is opaque_transform else part.factory.__name__
         raise ValueError(
             f"shard_update: for inner, parts of leaves must do, and {name} needs whole ones. Under jit, "
             "gd.sharding.zero divides the state of any transform; one of your own says that parts will do by "
-            "transform(elementwise=True), or parts=True."
+            "transform(elementwise=True), or shardable=True."
         )
     sharded = over(inner, axis_name)
 
@@ -78,7 +78,7 @@ def shard_update(inner: optax.GradientTransformation, axis_name: Any):
         require_own("shard_update", updates, axis_name)
         own = updates if weight is None else axes.weighed(updates, weight, axis_name)
         means = jax.tree.map(lambda g, like: as_given(mean_of_part(g), like), own, updates)
-        if weight is not None and takers(inner, "weight"):
+        if weight is not None and transforms_taking(inner, "weight"):
             extra_args["weight"] = axes.total_weight(weight, axis_name)
         return masked_for(sharded, updates).update(means, state, held, **extra_args)
 

@@ -9,10 +9,10 @@ import optax
 
 from gdjax import tree
 from gdjax.value import transform
-from gdjax.value.traits import handing
+from gdjax.value.traits import with_routed_weight
 
 
-@transform(parts=True)
+@transform(shardable=True)
 def by_path(transforms: Mapping[str, optax.GradientTransformation]):
     """Give every leaf the transform of the first pattern that matches its path.
 
@@ -42,7 +42,7 @@ def by_path(transforms: Mapping[str, optax.GradientTransformation]):
         except (re.error, TypeError) as error:
             raise ValueError(f"by_path: {pattern!r} is no regular expression: {error}.") from error
     patterns = list(transforms)
-    each: dict[Any, Any] = {pattern: handing(tx) for pattern, tx in transforms.items()}
+    each: dict[Any, Any] = {pattern: with_routed_weight(tx) for pattern, tx in transforms.items()}
     init, _ = optax.partition(each, lambda params: labels(patterns, params))
     _, update = optax.partition(each, lambda updates: labels(patterns, updates, idle=True))
     return init, update

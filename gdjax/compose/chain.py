@@ -9,10 +9,10 @@ from gdjax.compose.updating import apply_updates, descend
 from gdjax.value import GradientTransform, transform
 from gdjax.value.diagnose import MismatchError
 from gdjax.value.printing import brief
-from gdjax.value.traits import bearer, handed
+from gdjax.value.traits import find_trait, route_weight
 
 
-@transform(flat=True, parts=True)
+@transform(packable=True, shardable=True)
 def chain(*transforms: optax.GradientTransformation):
     """Apply transforms in order, the first to the gradients.
 
@@ -30,7 +30,7 @@ def chain(*transforms: optax.GradientTransformation):
     """
     for tx, after in itertools.pairwise(transforms):
         factory = tx.factory  # pyright: ignore[reportAttributeAccessIssue]
-        if factory.traits.reduces and (part := bearer(after, "examples")) is not None:
+        if factory.traits.takes_local_grads and (part := find_trait(after, "examples")) is not None:
             raise ValueError(
                 f"chain: {factory.__name__} takes the mean of gradients, and {part.factory.__name__} after it clips "
                 f"the gradient of every example: put {part.factory.__name__} first."
@@ -40,7 +40,7 @@ def chain(*transforms: optax.GradientTransformation):
         return tuple(tx.init(params) for tx in transforms)
 
     def update(updates, state, params=None, **extra_args):
-        return through(updates, state, params, handed(transforms, extra_args))
+        return through(updates, state, params, route_weight(transforms, extra_args))
 
     def through(updates, state, params, extras):
         if not isinstance(state, tuple) or len(state) != len(transforms):
@@ -54,7 +54,7 @@ def chain(*transforms: optax.GradientTransformation):
     def step(updates, state, params, **extra_args):
         if not transforms:
             return apply_updates(params, updates), state
-        *extras, extra = handed(transforms, extra_args)
+        *extras, extra = route_weight(transforms, extra_args)
         updates, before = through(updates, state, params, extras)
         params, last = descend(transforms[-1], updates, state[-1], params, **extra)
         return params, (*before, last)
@@ -67,7 +67,7 @@ def chain(*transforms: optax.GradientTransformation):
     return init, update, again, step
 
 
-@transform(flat=True, parts=True)
+@transform(packable=True, shardable=True)
 def named_chain(*transforms: tuple[str, optax.GradientTransformation]):
     """Apply transforms in order, each under a name that finds its state.
 

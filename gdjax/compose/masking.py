@@ -10,7 +10,7 @@ from gdjax import tree
 from gdjax.value import stateless, transform
 
 
-@transform(parts=True)
+@transform(shardable=True)
 def masked(inner: optax.GradientTransformation, mask: Any, *, mask_compatible_extra_args: bool = False):
     """Transform the leaves where a mask is true, and let the others pass.
 

@@ -10,7 +10,7 @@ from gdjax import tree
 from gdjax.explaining import explain_usage
 from gdjax.value import GradientTransform, misplaced
 from gdjax.value.diagnose import require_optimizer
-from gdjax.value.traits import require_effect
+from gdjax.value.traits import require_weight_effect
 
 
 @explain_usage("descend")
@@ -38,7 +38,7 @@ def descend(
     require_optimizer("descend", tx)
     if isinstance(tx, GradientTransform) and tx.descends:
         return tx.descend(grads, state, params, **extra_args)
-    require_effect("descend", tx, extra_args)
+    require_weight_effect("descend", tx, extra_args)
     updates, state = optax.with_extra_args_support(tx).update(grads, state, params, **extra_args)
     return apply_updates(params, updates), state
 

@@ -9,7 +9,7 @@ import optax
 from gdjax import axes, norms
 from gdjax.value import transform
 from gdjax.value.diagnose import require_params
-from gdjax.value.traits import anywhere, reduced_over
+from gdjax.value.traits import has_trait, local_grad_axes
 
 
 class WatchState(NamedTuple):
@@ -20,7 +20,7 @@ class WatchState(NamedTuple):
     """Norms by name, each a float of shape ()."""
 
 
-@transform(parts=True)
+@transform(shardable=True)
 def watch(inner: optax.GradientTransformation, name: str = "", axis_name: Any = None):
     r"""Record the norms of what goes into a transform, of what comes out of it, and of the parameters.
 
@@ -51,7 +51,7 @@ def watch(inner: optax.GradientTransformation, name: str = "", axis_name: Any = 
     prefix = f"{name}/" if name else ""
     watched = [f"{prefix}{of}_norm" for of in ("grad", "param", "update")]
 
-    over, apart = reduced_over(inner), anywhere(inner, "apart")
+    over, apart = local_grad_axes(inner), has_trait(inner, "local_params")
 
     def init(params):
         seen = {norm: jnp.zeros((), float) for norm in watched}

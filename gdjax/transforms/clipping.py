@@ -39,7 +39,7 @@ def _clipped(g, bound):
     return jnp.clip(g, -bound, bound)
 
 
-@transform(flat=True, parts=True)
+@transform(packable=True, shardable=True)
 def clip_by_global_norm(max_norm: Positive, axis_name: Any = None):
     r"""Scale the gradient down where its norm is larger than a bound: $g \min(1, c / \lVert g \rVert)$.
 

@@ -11,7 +11,7 @@ from gdjax.squares import multiply_in_turn
 from gdjax.value import Positive, Scalar, stateless, transform
 
 
-@transform(flat=True, parts=True)
+@transform(packable=True, shardable=True)
 def normalize(axis_name: Any = None):
     r"""Divide the gradient by its norm, that of all leaves as one vector: $g / \lVert g \rVert$, and 0 at 0.
 
@@ -36,7 +36,7 @@ def normalize(axis_name: Any = None):
     return stateless(normalized)
 
 
-@transform(flat=True, parts=True)
+@transform(packable=True, shardable=True)
 def normalize_by_update_norm(scale_factor: Scalar = 1.0, eps: Positive = 1e-6, axis_name: Any = None):
     r"""Give the gradient one norm: $c\, g / (\lVert g \rVert + \epsilon)$, the norm that of all leaves as one vector.
 
@@ -92,7 +92,7 @@ def centralize(axis_name: Any = None, dim: int = 0):
     return stateless(centred)
 
 
-@transform(parts=True)
+@transform(shardable=True)
 def zero_nans(axis_name: Any = None):
     """Replace NaN by zero, and say in which leaves there was one.
 

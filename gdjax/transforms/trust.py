@@ -11,7 +11,7 @@ from gdjax.value import NonNegative, stateless, transform
 from gdjax.value.diagnose import require_params
 
 
-@transform(parts=True)
+@transform(shardable=True)
 def scale_by_trust_ratio(
     min_norm: NonNegative = 0.0,
     trust_coefficient: NonNegative = 1.0,
@@ -57,7 +57,7 @@ def scale_by_trust_ratio(
     return stateless(of_trust)
 
 
-@transform(parts=True)
+@transform(shardable=True)
 def scale_by_param_block_norm(min_scale: NonNegative = 1e-3, axis_name: Any = None):
     r"""Scale the update of every leaf by the norm of its weights: $u \max(\lVert p \rVert, c)$.
 

@@ -178,32 +178,32 @@ def transform(
 def transform(function: Any = None, /, *, any_dtype: bool | None = None, **declares: Unpack[Declared]) -> Any:
     """Turn a function that returns `(init, update)`, or another transform, into a factory of values.
 
-    The parameters annotated as numbers (`float`, `gd.Scalar`, `gd.ScalarOrSchedule`), as transforms or as containers
-    of these become the leaves of a pytree; all others are static. A range in the annotation is checked when a value
-    is made. The functions may leave out `**extra_args`: they get those that they name.
+    A parameter annotated as a number (`float`, `gd.Scalar`, `gd.ScalarOrSchedule`), as a transform, or as a container
+    of these is a leaf of the pytree. Every other parameter is static. A range in the annotation is checked when a
+    value is made. The functions may leave out `**extra_args`: they receive the extra arguments that they name.
 
-    Extra arguments follow Optax: what no part of an optimizer names is ignored, so `value`, `grad` and `value_fn`
-    (`make_step` always gives them) may be given to any. The exception is `weight`, which says how much a gradient
-    counts in a mean: if no part takes it, it is an error. An update function takes it by naming `weight` in its
+    Extra arguments follow Optax: an argument that no part of an optimizer names is ignored. So `value`, `grad` and
+    `value_fn`, which `make_step` always passes, may be given to any optimizer. `weight`, the weight of a gradient in a
+    mean, is the exception: it is an error if no part takes it. An update function takes it by naming `weight` in its
     signature. A `weight` of None counts as not given.
 
-    A factory may return a third function, `again(updates, state, params)`: the updates, told from the state after them,
-    or `None`. What needs the updates twice asks it for them, where XLA would write them down. And a fourth,
-    `descend(updates, state, params)`, that returns new parameters in the place of updates: `gd.descend` takes its word.
+    A factory may return up to two more functions. `again(updates, state, params)` recomputes the updates from the state
+    after them, or is `None`; a caller that reads the updates twice calls it where XLA would write them to memory.
+    `descend(updates, state, params)` returns new parameters instead of updates; `gd.descend` calls it.
 
     Args:
       function: a function of hyperparameters.
-      any_dtype: whether it also takes parameters that have no gradient (integers, say); by default one that is made
-        of other transforms does, and leaves it to these.
-      **declares: what it can be given, each true or false:
-      elementwise: whether it takes each number for itself, and zero for zero: it is then flat, and takes parts.
-      flat: whether it takes all leaves for one vector, each number for itself or by norms of the whole, so that leaves
-        may lie side by side in one array (`packed`).
-      parts: whether a part of every leaf will do, filled up with zeros (`shard_update`): what it sums over a leaf, it
-        sums over the axis that its parameter `axis_name` says, too.
-      reduces: whether it takes from every member of the axis `axis_name` a gradient of its own (`mean_over`).
-      apart: whether these have parameters of their own, too (`local_steps`).
-      examples: whether it takes a gradient of every example, along a new first axis (`dpsgd`).
+      any_dtype: whether it also takes parameters without a gradient, such as integers. By default a transform made of
+        other transforms takes them, and leaves them to its parts.
+      **declares: the traits of its transforms, each true or false:
+      elementwise: each number is transformed alone, and zero stays zero. Implies `packable` and `shardable`.
+      packable: leaves may lie side by side in one array (`packed`): it works on single numbers, or on norms of the
+        whole tree.
+      shardable: it may see a shard of every leaf, padded with zeros (`shard_update`). What it sums over a leaf, it also
+        sums over its parameter `axis_name`.
+      takes_local_grads: it takes per-device gradients over the axis `axis_name` (`mean_over`).
+      local_params: the parameters are per-device as well (`local_steps`).
+      examples: it takes a gradient for every example, along a new first axis (`dpsgd`).
 
     >>> import jax, gdjax as gd
     >>> @gd.transform
@@ -251,12 +251,12 @@ def declared(
         who = {GradientTransform: "transform", Schedule: "schedule"}.get(kind, kind.__name__.lower())
         raise TypeError(f"{who}: decorate a function of hyperparameters, got {brief(function)}.")
     factory = Factory(function, kind, any_dtype=any_dtype, traits=traits)
-    if traits.reduces and "axis_name" not in factory.slots:
+    if traits.takes_local_grads and "axis_name" not in factory.slots:
         raise TypeError(
             f"{factory.__name__}: what takes gradients from an axis has a parameter axis_name that names it."
         )
-    if traits.apart and not traits.reduces:
-        raise TypeError(f"{factory.__name__}: apart has no effect without reduces=True: declare both.")
+    if traits.local_params and not traits.takes_local_grads:
+        raise TypeError(f"{factory.__name__}: local_params has no effect without takes_local_grads=True: declare both.")
     for name, slot in factory.slots.items():
         if not slot.leaf and isinstance(factory.signature.parameters[name].default, float):
             raise TypeError(f"{factory.__name__}: annotate {name}, float for a leaf or Any for what is static.")

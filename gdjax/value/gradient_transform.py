@@ -11,7 +11,7 @@ import optax
 from gdjax.value import absent, diagnose, misplaced
 from gdjax.value.base import Value, register
 from gdjax.value.printing import brief, text, uncalled
-from gdjax.value.traits import require_effect
+from gdjax.value.traits import require_weight_effect
 
 
 class Functions(NamedTuple):
@@ -192,7 +192,7 @@ def _init(tx: GradientTransform, params: Any) -> Any:
 
 
 def _called(tx: GradientTransform, name: str, updates: Any, state: Any, params: Any, extra_args: dict[str, Any]) -> Any:
-    require_effect(tx.factory.__name__, tx, extra_args)
+    require_weight_effect(tx.factory.__name__, tx, extra_args)
     if updates is None and params is not None and name == "update":  # no leaf has an update
         return None, state
     chosen, given, part = absent.chosen(params, updates), updates, state

@@ -16,13 +16,13 @@ from gdjax.value.base import Value
 class Traits:
     """The kinds of gradients and parameters that a transform takes."""
 
-    flat: bool = False
+    packable: bool = False
     """All leaves as one vector."""
-    parts: bool = False
+    shardable: bool = False
     """A part of every leaf, filled up with zeros."""
-    reduces: bool = False
+    takes_local_grads: bool = False
     """Gradients that the members of an axis have each for itself."""
-    apart: bool = False
+    local_params: bool = False
     """Parameters that they have each for itself, too."""
     examples: bool = False
     """A gradient of every example, and nothing that has been summed over them."""
@@ -35,14 +35,14 @@ class Traits:
     def of(
         cls,
         elementwise: bool = False,
-        flat: bool = False,
-        parts: bool = False,
-        reduces: bool = False,
-        apart: bool = False,
+        packable: bool = False,
+        shardable: bool = False,
+        takes_local_grads: bool = False,
+        local_params: bool = False,
         examples: bool = False,
     ) -> "Traits":
         """Return the traits declared; an elementwise transform may be given one vector, or parts of leaves."""
-        return cls(flat or elementwise, parts or elementwise, reduces, apart, examples)
+        return cls(packable or elementwise, shardable or elementwise, takes_local_grads, local_params, examples)
 
 
 NONE = Traits()
@@ -52,14 +52,14 @@ class Declared(TypedDict, total=False):
     """The traits that a factory may declare."""
 
     elementwise: bool
-    flat: bool
-    parts: bool
-    reduces: bool
-    apart: bool
+    packable: bool
+    shardable: bool
+    takes_local_grads: bool
+    local_params: bool
     examples: bool
 
 
-def lacking(tx: Any, has: Callable[[Value], bool]) -> Any:
+def find_lacking(tx: Any, has: Callable[[Value], bool]) -> Any:
     """Return the first part of a transform for which `has` is false; `None` if there is none.
 
     A named optimizer has what the chain that it stands for has.
@@ -67,12 +67,14 @@ def lacking(tx: Any, has: Callable[[Value], bool]) -> Any:
     if not isinstance(tx, Value):
         return tx
     if has(tx):
-        return next((missing for part in within(tx) if (missing := lacking(part, has)) is not None), None)
+        return next(
+            (missing for part in inner_transforms(tx) if (missing := find_lacking(part, has)) is not None), None
+        )
     body = tx.body()
-    return lacking(body, has) if isinstance(body, Value) and not tx.factory.composes else tx
+    return find_lacking(body, has) if isinstance(body, Value) and not tx.factory.composes else tx
 
 
-def within(tx: Value) -> Iterator[Value]:
+def inner_transforms(tx: Value) -> Iterator[Value]:
     """The transforms that one is made of, as its arguments."""
     for name in _transforms(tx):
         yield from (part for part in jax.tree.leaves(tx.arguments[name], is_leaf=_is_value) if _is_value(part))
@@ -85,39 +87,39 @@ def _transforms(tx: Value) -> list[str]:
 
 def _parts(tx: Value) -> Iterator[Value]:
     """The transforms that one is made of, as its arguments or in its body."""
-    yield from within(tx)
+    yield from inner_transforms(tx)
     if isinstance(body := tx.body(), Value):
         yield body
 
 
-def all_within(tx: Any) -> Iterator[Value]:
+def walk(tx: Any) -> Iterator[Value]:
     """Yield a transform, and all those that it is made of at any depth."""
     if isinstance(tx, Value):
         yield tx
         for part in _parts(tx):
-            yield from all_within(part)
+            yield from walk(part)
 
 
-def anywhere(tx: Any, trait: str) -> bool:
+def has_trait(tx: Any, trait: str) -> bool:
     """Return whether a transform, or any part of it, has a trait."""
     if not isinstance(tx, Value):
         return False
-    return _once(tx, trait, lambda: getattr(tx.factory.traits, trait) or any(anywhere(p, trait) for p in _parts(tx)))
+    return _once(tx, trait, lambda: getattr(tx.factory.traits, trait) or any(has_trait(p, trait) for p in _parts(tx)))
 
 
-def reduced_over(tx: Any) -> tuple[Any, ...]:
+def local_grad_axes(tx: Any) -> tuple[Any, ...]:
     """The names of axes over whose members a transform takes gradients each for itself."""
     if not isinstance(tx, Value):
         return ()
 
     def found() -> tuple[Any, ...]:
-        own = axes.names(tx.arguments["axis_name"]) if tx.factory.traits.reduces else ()
-        return tuple(dict.fromkeys([*own, *(name for part in _parts(tx) for name in reduced_over(part))]))
+        own = axes.names(tx.arguments["axis_name"]) if tx.factory.traits.takes_local_grads else ()
+        return tuple(dict.fromkeys([*own, *(name for part in _parts(tx) for name in local_grad_axes(part))]))
 
     return _once(tx, "over", found)
 
 
-def takers(tx: Any, name: str) -> list[Any]:
+def transforms_taking(tx: Any, name: str) -> list[Any]:
     """Return the transforms within one whose update functions name an extra argument.
 
     A plain Optax transformation that takes any extra argument is included: its use of them is unknown.
@@ -126,7 +128,7 @@ def takers(tx: Any, name: str) -> list[Any]:
         return [tx] if _names_extra(tx.update, name) is not False else []
 
     def found() -> list[Any]:
-        parts = [taker for part in _parts(tx) for taker in takers(part, name)]
+        parts = [taker for part in _parts(tx) for taker in transforms_taking(part, name)]
         if isinstance(body := tx.body(), Value):
             return parts
         named = _names_extra(body[1], name)
@@ -151,22 +153,22 @@ def _is_of_optax(tx: Value, update: Any) -> bool:
     return not opaque and str(getattr(update, "__module__", "")).partition(".")[0] == "optax"
 
 
-def require_effect(who: str, tx: Any, extra_args: Mapping[str, Any]) -> None:
+def require_weight_effect(who: str, tx: Any, extra_args: Mapping[str, Any]) -> None:
     """Refuse a weight that no part of a transform takes."""
-    if extra_args.get("weight") is not None and not takers(tx, "weight"):
+    if extra_args.get("weight") is not None and not transforms_taking(tx, "weight"):
         raise TypeError(
             f"{who}: weight has no effect: no part of it takes one, as mean_over, compressed_mean, shard_update and "
             "accumulate do. Leave it out; or make the chain with gd.chain, which hands it to those that take it."
         )
 
 
-def keeps_weights(tx: Any) -> bool:
+def accumulates_weights(tx: Any) -> bool:
     """Return whether a gdjax transform within one weighs steps against each other, and not only members."""
-    found = [part for part in takers(tx, "weight") if isinstance(part, Value)]
-    return any(not part.factory.traits.reduces and _names_extra(part.body()[1], "weight") for part in found)
+    found = [part for part in transforms_taking(tx, "weight") if isinstance(part, Value)]
+    return any(not part.factory.traits.takes_local_grads and _names_extra(part.body()[1], "weight") for part in found)
 
 
-def handed(transforms: Sequence[Any], extra_args: Mapping[str, Any]) -> list[dict[str, Any]]:
+def route_weight(transforms: Sequence[Any], extra_args: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the extra arguments for each of several transforms, in the order in which they are applied.
 
     A `weight` goes to those that take it. After a transform that reduces over an axis, it is the sum over that axis:
@@ -178,18 +180,18 @@ def handed(transforms: Sequence[Any], extra_args: Mapping[str, Any]) -> list[dic
     found = []
     for i, tx in enumerate(transforms):
         rest = {name: extra for name, extra in extra_args.items() if name != "weight"}
-        found.append(rest | ({"weight": weight} if takers(tx, "weight") else {}))
-        later = any(takers(other, "weight") for other in transforms[i + 1 :])
-        if later and (over := reduced_over(tx)) and not anywhere(tx, "apart"):
+        found.append(rest | ({"weight": weight} if transforms_taking(tx, "weight") else {}))
+        later = any(transforms_taking(other, "weight") for other in transforms[i + 1 :])
+        if later and (over := local_grad_axes(tx)) and not has_trait(tx, "local_params"):
             weight = axes.total_weight(weight, over)
     return found
 
 
-def handing(tx: Any) -> optax.GradientTransformationExtraArgs:
+def with_routed_weight(tx: Any) -> optax.GradientTransformationExtraArgs:
     """Return a transform as one of several side by side: it gets a `weight` only if it takes one."""
 
     def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> Any:
-        return optax.with_extra_args_support(tx).update(updates, state, params, **handed([tx], extra_args)[0])
+        return optax.with_extra_args_support(tx).update(updates, state, params, **route_weight([tx], extra_args)[0])
 
     return optax.GradientTransformationExtraArgs(tx.init, update)
 
@@ -202,29 +204,29 @@ def _once(tx: Value, what: str, make: Callable[[], Any]) -> Any:
     return tx.__dict__[key]
 
 
-def require_reduced(who: str, inner: Any) -> None:
+def refuse_local_grads(who: str, inner: Any) -> None:
     """Refuse a transform that takes the mean over an axis where what is around it needs that mean itself."""
-    if over := reduced_over(inner):
+    if over := local_grad_axes(inner):
         raise ValueError(
             f"{who}: inner must be given the mean of gradients, and it takes that over {over} itself: put mean_over, "
             f"or what else takes it, before {who} in a chain."
         )
 
 
-def refuse_examples(who: str, inner: Any, name: str = "inner") -> None:
+def refuse_example_grads(who: str, inner: Any, name: str = "inner") -> None:
     """Refuse a transform that takes a gradient of every example where it would get a mean of these."""
-    if (part := bearer(inner, "examples")) is not None:
+    if (part := find_trait(inner, "examples")) is not None:
         raise ValueError(
             f"{who}: {name} must take the mean of gradients, and {part.factory.__name__} clips the gradient of every "
             f"example before it takes the mean. Give it all examples of a step at once, without {who}."
         )
 
 
-def bearer(tx: Any, trait: str) -> Value | None:
+def find_trait(tx: Any, trait: str) -> Value | None:
     """Return the first transform within one that has a trait itself."""
     if not isinstance(tx, Value) or getattr(tx.factory.traits, trait):
         return tx if isinstance(tx, Value) else None
-    return next((found for part in _parts(tx) if (found := bearer(part, trait)) is not None), None)
+    return next((found for part in _parts(tx) if (found := find_trait(part, trait)) is not None), None)
 
 
 def over(tx: Any, axis_name: Any) -> Any:
@@ -233,7 +235,11 @@ def over(tx: Any, axis_name: Any) -> Any:
     A named optimizer without that parameter, and with norms, becomes the chain that it stands for.
     """
     traits = tx.factory.traits
-    if "axis_name" not in tx.arguments and not (traits.parts or tx.factory.composes) and _is_value(body := tx.body()):
+    if (
+        "axis_name" not in tx.arguments
+        and not (traits.shardable or tx.factory.composes)
+        and _is_value(body := tx.body())
+    ):
         chained = over(body, axis_name)
         return chained if jax.tree.structure(chained) != jax.tree.structure(body) else tx
     given = _with_parts(tx, lambda part: over(part, axis_name))

@@ -8,7 +8,7 @@ import optax
 
 from gdjax import axes, tree
 from gdjax.value import AccumulatorDType, Interval, ScalarOrSchedule, at, transform
-from gdjax.value.traits import reduced_over, refuse_examples, takers
+from gdjax.value.traits import local_grad_axes, refuse_example_grads, transforms_taking
 
 
 class AccumulateState(NamedTuple):
@@ -26,7 +26,7 @@ class AccumulateState(NamedTuple):
     """The sum of their weights, a float of shape (); a gradient without one counts as 1."""
 
 
-@transform(any_dtype=False, parts=True)
+@transform(any_dtype=False, shardable=True)
 def accumulate(
     inner: optax.GradientTransformation,
     every: Annotated[ScalarOrSchedule, Interval("[1, inf)")],
@@ -67,9 +67,9 @@ def accumulate(
     """
     if isinstance(every, float) and every % 1:
         raise ValueError(f"accumulate: every must be a whole number of gradients, got {every}.")
-    refuse_examples("accumulate", inner)
+    refuse_example_grads("accumulate", inner)
 
-    over = reduced_over(inner)
+    over = local_grad_axes(inner)
 
     def init(params):
         scaled_grads = axes.vary(tree.accumulators(params, 0, accumulator_dtype), over)
@@ -103,7 +103,7 @@ def accumulate(
 
         def step(updates, state):
             mean = jax.tree.map(mean_of, total(updates, state))
-            takes = weight is not None and takers(inner, "weight")
+            takes = weight is not None and transforms_taking(inner, "weight")
             told = {**extra_args, "weight": weights} if takes else extra_args
             stepped, kept = inner.update(mean, state.inner_state, params, **told)
             return tree.cast_like(stepped, updates), AccumulateState(

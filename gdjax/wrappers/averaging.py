@@ -24,7 +24,7 @@ class ParamsEmaState(NamedTuple):
     """Shaped like the parameters, 0 before the second step."""
 
 
-@transform(any_dtype=False, parts=True)
+@transform(any_dtype=False, shardable=True)
 def params_ema(inner: optax.GradientTransformation, decay: Decay = 0.999, accumulator_dtype: AccumulatorDType = None):
     r"""Average the parameters along the way: $e \leftarrow d e + (1 - d) p$; `eval_params` reads $e / (1 - d^t)$.
 
@@ -88,7 +88,7 @@ class SlowState(NamedTuple):
     """The slow parameters, float32 at least."""
 
 
-@transform(any_dtype=False, parts=True)
+@transform(any_dtype=False, shardable=True)
 def lookahead(
     fast_optimizer: optax.GradientTransformation,
     sync_period: Annotated[Scalar, Interval("[1, inf)")],

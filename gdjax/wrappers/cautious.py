@@ -20,7 +20,7 @@ from gdjax.value import (
     transform,
 )
 from gdjax.value.hyperparams import hyperparams
-from gdjax.value.traits import require_reduced
+from gdjax.value.traits import refuse_local_grads
 
 
 @transform(any_dtype=False)
@@ -49,7 +49,7 @@ def cautious(inner: optax.GradientTransformation, axis_name: Any = None):
     >>> print(tx.update(jnp.array([2.0, 1.0]), state)[0])
     [6. 0.]
     """
-    require_reduced("cautious", inner)
+    refuse_local_grads("cautious", inner)
     if isinstance(inner, GradientTransform) and any(way[-1] == "learning_rate" for way in hyperparams(inner)):
         raise ValueError(
             f"cautious: inner must be a direction, and {inner.factory.__name__} has a learning rate, which turns it "

@@ -8,10 +8,10 @@ import optax
 
 from gdjax import axes, tree
 from gdjax.value import transform
-from gdjax.value.traits import reduced_over
+from gdjax.value.traits import local_grad_axes
 
 
-@transform(parts=True)
+@transform(shardable=True)
 def apply_if_finite(inner: optax.GradientTransformation, max_consecutive_errors: int, axis_name: Any = None):
     """Skip the steps whose gradient is not finite: the updates are zero, and the inner state stays as it is.
 
@@ -47,7 +47,7 @@ def apply_if_finite(inner: optax.GradientTransformation, max_consecutive_errors:
     if max_consecutive_errors < 0:
         raise ValueError(f"apply_if_finite: max_consecutive_errors must be at least 0, got {max_consecutive_errors}.")
 
-    over = tuple(dict.fromkeys([*axes.names(axis_name), *reduced_over(inner)]))
+    over = tuple(dict.fromkeys([*axes.names(axis_name), *local_grad_axes(inner)]))
 
     def init(params):
         def zero():

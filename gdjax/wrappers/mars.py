@@ -21,7 +21,7 @@ from gdjax.value import (
     WeightDecay,
     transform,
 )
-from gdjax.value.traits import refuse_examples, require_reduced
+from gdjax.value.traits import refuse_example_grads, refuse_local_grads
 
 
 class MarsState(NamedTuple):
@@ -38,7 +38,7 @@ SMALL = 2.0**-8
 """Factor by which $c$ is scaled while it is computed and clipped: finite gradients keep it finite, without rounding."""
 
 
-@transform(any_dtype=False, parts=True)
+@transform(any_dtype=False, shardable=True)
 def mars(
     inner: optax.GradientTransformation,
     b1: Decay = 0.95,
@@ -69,8 +69,8 @@ def mars(
     >>> print(tx.update(3.0, state)[0])
     4.0
     """
-    require_reduced("mars", inner)
-    refuse_examples("mars", inner)
+    refuse_local_grads("mars", inner)
+    refuse_example_grads("mars", inner)
     clip = clip_by_global_norm(max_norm * SMALL, axis_name)
 
     def init(params):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from gdjax.value import transform
-from gdjax.value.traits import all_within
+from gdjax.value.traits import walk
 
 _NUMBERS = ("value", "grad")
 """Extra arguments that are a loss or its gradient."""
@@ -25,7 +25,7 @@ _BOUNDS = {
 """Parameters that are a lower bound of the loss, by the factory that has one."""
 
 
-@transform(flat=True, parts=True)
+@transform(packable=True, shardable=True)
 def maximize(inner: optax.GradientTransformation):
     r"""Maximize a function $f$: give the optimizer $-g$ for every gradient $g$, so that it descends on $-f$.
 
@@ -67,7 +67,7 @@ def maximize(inner: optax.GradientTransformation):
 
 def _require_bounds(inner: Any) -> None:
     """Refuse a bound of 0: it is the default, and hardly ever that of $-f$."""
-    for part in all_within(inner):
+    for part in walk(inner):
         who = part.factory.__name__
         name = _BOUNDS.get(who, "")
         bound = part.arguments.get(name)

@@ -10,7 +10,7 @@ from gdjax.value import misplaced
 from gdjax.value.arguments import require_dtype
 from gdjax.value.diagnose import MismatchError, require_count, require_optimizer
 from gdjax.value.printing import brief
-from gdjax.value.traits import refuse_examples
+from gdjax.value.traits import refuse_example_grads
 
 
 class MultiSteps(optax.MultiSteps):
@@ -53,7 +53,7 @@ class MultiSteps(optax.MultiSteps):
         require_optimizer("MultiSteps", opt, "opt")
         _require_function_or_none("should_skip_update_fn", should_skip_update_fn)
         require_dtype("MultiSteps", "accumulator_dtype", accumulator_dtype)
-        refuse_examples("MultiSteps", opt, "opt")
+        refuse_example_grads("MultiSteps", opt, "opt")
         every: Any = every_k_schedule
         if not callable(every):
             require_count("MultiSteps", "every_k_schedule", every)

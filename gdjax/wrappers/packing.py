@@ -13,10 +13,10 @@ from jax import lax
 from gdjax import axes, tree
 from gdjax.value import transform
 from gdjax.value.gradient_transform import require_value
-from gdjax.value.traits import lacking
+from gdjax.value.traits import find_lacking
 
 
-@transform(any_dtype=False, parts=True)
+@transform(any_dtype=False, shardable=True)
 def packed(inner: optax.GradientTransformation, below: int = 4096):
     """Keep the state of small leaves side by side, in one buffer for every dtype of accumulation.
 
@@ -29,7 +29,7 @@ def packed(inner: optax.GradientTransformation, below: int = 4096):
 
     Args:
       inner: a transform that takes all leaves for one vector: each number for itself, or by norms of the whole. Its
-        factory declares it, `transform(flat=True)`, and a mask by leaves takes it back.
+        factory declares it, `transform(packable=True)`, and a mask by leaves takes it back.
       below: the size from which on a leaf stays apart, at least 1.
 
     Raises:
@@ -67,16 +67,16 @@ def packed(inner: optax.GradientTransformation, below: int = 4096):
 def _require_flat(tx: Any) -> None:
     """Refuse a transform that tells leaves apart, by the name of the part that does."""
     require_value("packed", tx)
-    if (part := lacking(tx, _is_flat)) is not None:
+    if (part := find_lacking(tx, _is_flat)) is not None:
         raise ValueError(
             f"packed: inner must take all leaves for one vector, and {part.factory.__name__} tells them apart"
             f"{' by its mask' if _is_masked(part) else ''}. Pack what stands within it, or beside it in a chain; a "
-            "transform of your own says that it takes them so by transform(flat=True)."
+            "transform of your own says that it takes them so by transform(packable=True)."
         )
 
 
 def _is_flat(tx):
-    return tx.factory.traits.flat and not _is_masked(tx)
+    return tx.factory.traits.packable and not _is_masked(tx)
 
 
 def _is_masked(tx):

@@ -28,7 +28,7 @@ from gdjax.value import (
 from gdjax.value.diagnose import require_params
 
 
-@transform(any_dtype=False, parts=True)
+@transform(any_dtype=False, shardable=True)
 def schedule_free(
     base_optimizer: optax.GradientTransformation,
     learning_rate: LearningRate,

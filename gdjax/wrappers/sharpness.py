@@ -11,7 +11,7 @@ from gdjax import norms, tree
 from gdjax.squares import multiply_in_turn
 from gdjax.value import NonNegative, transform
 from gdjax.value.diagnose import require_params
-from gdjax.value.traits import refuse_examples, require_reduced
+from gdjax.value.traits import refuse_example_grads, refuse_local_grads
 
 
 @transform(any_dtype=False)
@@ -43,8 +43,8 @@ def sam(inner: optax.GradientTransformation, rho: NonNegative = 0.05, axis_name:
     >>> print(updates)
     -5.0
     """
-    require_reduced("sam", inner)
-    refuse_examples("sam", inner)
+    refuse_local_grads("sam", inner)
+    refuse_example_grads("sam", inner)
 
     def update(updates, state, params=None, *, value_fn: Callable[[Any], jax.Array] | None = None, **extra_args):
         require_params("sam", params)

@@ -17,7 +17,7 @@ from gdjax.descent.step.weighting import Weight
 from gdjax.explaining import explain_usage
 from gdjax.value.diagnose import require_optimizer
 from gdjax.value.printing import brief, text
-from gdjax.value.traits import anywhere, keeps_weights, reduced_over, refuse_examples
+from gdjax.value.traits import accumulates_weights, has_trait, local_grad_axes, refuse_example_grads
 
 
 class State(NamedTuple):
@@ -133,10 +133,10 @@ def make_step(
     """
     require_loss("make_step", loss, tx)
     require_optimizer("make_step", tx)
-    refuse_examples("make_step", tx, "tx")
+    refuse_example_grads("make_step", tx, "tx")
     _require_axis(axis_name, tx)
     _require_effect(accumulate, axis_name, weight, batch_sharding, tx)
-    own, apart = (anywhere(tx, trait) for trait in ("reduces", "apart"))
+    own, apart = (has_trait(tx, trait) for trait in ("takes_local_grads", "local_params"))
     mine = own and not apart
     gradient = make_gradient(
         loss,
@@ -175,7 +175,7 @@ def descended(
 ) -> State:
     """The state after an update by gradients: those of the batch, or each member's own."""
     told = {"value": at.value, "grad": at.grads, "value_fn": value_fn}
-    if at.weight is not None and keeps_weights(tx):
+    if at.weight is not None and accumulates_weights(tx):
         told["weight"] = at.weight
     params, opt_state = descend(tx, grads, state.opt_state, state.params, **told)
     count = jnp.asarray(optax.safe_increment(state.count))
@@ -184,7 +184,7 @@ def descended(
 
 def _require_axis(axis_name: Any, tx: Any) -> None:
     """Refuse an axis that is not that of the optimizer."""
-    if (over := reduced_over(tx)) and {*over} != {*axes.names(axis_name)}:
+    if (over := local_grad_axes(tx)) and {*over} != {*axes.names(axis_name)}:
         wanted = " and ".join(map(repr, over))
         raise ValueError(
             f"make_step: axis_name must be {wanted}, over which the optimizer takes gradients from members, got "
@@ -198,7 +198,7 @@ def _require_effect(accumulate: Any, axis_name: Any, weight: Any, batch_sharding
         raise TypeError(f"make_step: weight must be a function of the batch, got {text(weight)}.")
     if accumulate != 1:
         return
-    weighs = weight is not None and not keeps_weights(tx)
+    weighs = weight is not None and not accumulates_weights(tx)
     if batch_sharding is not None and axis_name is None:
         raise ValueError(
             "make_step: batch_sharding has no effect without accumulate: jit divides a whole batch by itself. Leave it "
@@ -209,7 +209,7 @@ def _require_effect(accumulate: Any, axis_name: Any, weight: Any, batch_sharding
             "make_step: weight has no effect on a single batch: it weighs members of an axis, or micro-batches, "
             "against each other. Give axis_name, or accumulate=2 or more, or leave it out."
         )
-    if weighs and anywhere(tx, "apart"):
+    if weighs and has_trait(tx, "local_params"):
         raise ValueError(
             "make_step: weight has no effect under local_steps, where each member descends by itself. Leave it out, or "
             "give accumulate=2 or more: it then weighs micro-batches."
@@ -218,7 +218,7 @@ def _require_effect(accumulate: Any, axis_name: Any, weight: Any, batch_sharding
 
 def require_no_axis(who: str, tx: Any) -> None:
     """Refuse an optimizer over a named axis where there is none."""
-    if over := reduced_over(tx):
+    if over := local_grad_axes(tx):
         raise ValueError(
             f"{who}: tx must take the gradient of the whole batch, which mesh= divides, and it takes those of members "
             f"of {', '.join(map(repr, over))}: leave it out (gd.sharding.zero divides the state as shard_update does), "
