@@ -13,6 +13,7 @@ import optax
 
 from gdjax import tree
 from gdjax.algorithms.hidden import chosen, hidden_matrices
+from gdjax.calls import Call
 from gdjax.compose.by_path import by_path, labels
 from gdjax.compose.chain import chain, named_chain
 from gdjax.compose.masking import frozen, masked
@@ -232,7 +233,7 @@ def _written(number: Any) -> str:
     if number is None:
         return ""
     shown = text(number)
-    return shown if len(shown) <= 60 or not hasattr(number, "factory") else f"{number.factory.__name__}(...)"
+    return shown if len(shown) <= 60 or not isinstance(number, Call) else f"{number.factory.__name__}(...)"
 
 
 def _together(parts: list[Assigned]) -> Assigned:

@@ -11,8 +11,8 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 
 from gdjax import axes, tree
 from gdjax.explaining import require_numeric_leaves
+from gdjax.specs import SpecsByPath, split_arrays
 from gdjax.value.diagnose import require_optimizer
-from gdjax.value.explicit import Near, apart
 from gdjax.value.printing import brief
 
 
@@ -151,7 +151,7 @@ def _of_state(
         like = _shapes(tx, params, None)
     if told is None or jax.tree.map(jnp.shape, told) != jax.tree.map(jnp.shape, like):
         told = like  # shapes and paths must do
-    near = Near(params, spec=_spec)
+    near = SpecsByPath(params, spec=_spec)
 
     def at(path: str, leaf: Any) -> NamedSharding:
         spec = _spec(leaf)
@@ -163,7 +163,7 @@ def _of_state(
 
 def _shapes(tx: Any, params: Any, mesh: AbstractMesh | None) -> Any:
     """The state as shapes, with what types tell over a mesh; `None` where `tx` cannot be told over it."""
-    arrays, made_of = apart(tx)
+    arrays, made_of = split_arrays(tx)
     numbers = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in arrays]
 
     def like(x: Any) -> jax.ShapeDtypeStruct:

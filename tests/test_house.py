@@ -19,11 +19,11 @@ from tests import stubs
 
 PACKAGE = pathlib.Path(gd.__file__).parent
 FLOORS = [
-    ["exports", "hints", "prng"],
+    ["calls", "exports", "hints", "prng"],
     ["concrete"],
     ["axes", "fallback"],
     ["tree"],
-    ["squares", "explaining"],
+    ["specs", "squares", "explaining"],
     ["norms", "linalg", "upcasting"],
     ["assignment", "numerics", "perturbations", "projections", "second_order", "tree_utils"],
     ["losses", "in_range"],

@@ -8,9 +8,9 @@ import optax
 
 from gdjax import tree
 from gdjax.matrices import Layout
+from gdjax.specs import with_auto_axes
 from gdjax.transforms.moments import by_root, corrected, mean, means, squarable, square
 from gdjax.value import AccumulatorDType, Decay, NonNegative, transform
-from gdjax.value.explicit import automatic
 
 
 class AdamMiniState(NamedTuple):
@@ -76,7 +76,7 @@ def scale_by_adam_mini(
     layout = Layout.of("scale_by_adam_mini", views)
 
     def functions(given):
-        """`(init, update)`, written for automatic axes: a view may cut what Explicit ones divide."""
+        """`(init, update)`, written for with_auto_axes axes: a view may cut what Explicit ones divide."""
 
         def init(params):
             layout.require_matches([path for path, _ in tree.leaves_with_paths(params)])
@@ -104,7 +104,7 @@ def scale_by_adam_mini(
         found = [layout.view(path, x.shape) for path, x in zip(paths, leaves, strict=True)]
         return treedef.unflatten(map(f, found, leaves, *map(treedef.flatten_up_to, others)))
 
-    return automatic(functions, {"b1": b1, "b2": b2, "eps": eps})
+    return with_auto_axes(functions, {"b1": b1, "b2": b2, "eps": eps})
 
 
 def _mean_squares(view, x):

@@ -17,7 +17,7 @@ from gdjax.matrices.exchange import given, returned
 from gdjax.matrices.shares import Piece, has, pieces, shares
 from gdjax.matrices.stacks import Matrices, groups, stacked, taken_apart
 from gdjax.matrices.view import View, sides, view
-from gdjax.value.explicit import apart
+from gdjax.specs import split_arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,7 +213,7 @@ class Layout(NamedTuple):
         specs = [self._spec(x, mesh) for x in all_leaves[0]]
         placed = [[_placed(x, spec) for x, spec in zip(of, specs, strict=True)] for of in all_leaves]
         parts = PartitionSpec(self.axis_name)
-        arrays, bound = apart(f)
+        arrays, bound = split_arrays(f)
         return jax.shard_map(
             lambda arrays, *given: run(bound(arrays), *given),
             mesh=mesh,

@@ -13,16 +13,14 @@ import numpy as np
 from jax.core import Tracer
 from jax.tree_util import GetAttrKey
 
+from gdjax.calls import Call
 from gdjax.value import hyperparams
 from gdjax.value.fingerprint import fingerprint
 from gdjax.value.printing import text
 
 
-class Value:
-    """A factory and the arguments it was called with."""
-
-    factory: Any
-    arguments: Mapping[str, Any]
+class Value(Call):
+    """A call of a factory, kept as a pytree."""
 
     def __init__(self, factory: Any, arguments: Mapping[str, Any]):
         self.__dict__.update(factory=factory, arguments=MappingProxyType(arguments))

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from gdjax import axes, tree
+from gdjax.calls import Call
 from gdjax.value import absent, misplaced
 from gdjax.value.printing import brief, text, uncalled
 
@@ -202,7 +203,7 @@ class InexactError(TypeError):
 def _stands_for(tx: Any) -> str | None:
     """Return the name of the transform that a named optimizer stands for."""
     body = tx.body()
-    return body.factory.__name__ if hasattr(body, "factory") else None
+    return body.factory.__name__ if isinstance(body, Call) else None
 
 
 def is_raised_by_user(error: BaseException) -> bool:

@@ -14,12 +14,13 @@ import numpy as np
 import optax
 
 from gdjax import tree
+from gdjax.calls import Callee
 from gdjax.explaining import signature_text
 from gdjax.in_range import IN_RANGE
+from gdjax.specs import with_auto_axes
 from gdjax.value.arguments import leaves, refusal, static
 from gdjax.value.base import V, Value
 from gdjax.value.diagnose import is_raised_by_user
-from gdjax.value.explicit import automatic
 from gdjax.value.gradient_transform import GradientTransform
 from gdjax.value.printing import brief
 from gdjax.value.schedule import Schedule
@@ -32,7 +33,7 @@ from gdjax.value.widening import real_only, settled, widened
 P = ParamSpec("P")
 
 
-class Factory(Generic[P, V]):
+class Factory(Callee, Generic[P, V]):
     """A function of hyperparameters that returns values.
 
     The signature is the whole declaration: a parameter annotated as a number, a schedule, a transform, or a
@@ -372,7 +373,7 @@ class Lifted(Factory[P, GradientTransform]):
             if self._of_optax or isinstance(mask, str)
         }
         try:
-            return automatic(self._body, {**arguments, **of_paths})
+            return with_auto_axes(self._body, {**arguments, **of_paths})
         except (TypeError, ValueError) as error:  # in Optax's words, which do not say whose argument it is
             who = self.__name__
             if type(error) not in (TypeError, ValueError) or is_raised_by_user(error) or str(error).startswith(who):

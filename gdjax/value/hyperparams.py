@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from gdjax.calls import Call
 from gdjax.value.printing import brief, nearest
 from gdjax.value.synonyms import meant
 
@@ -54,8 +55,8 @@ def _expression(node: Any, way: Keys) -> str:
     """Write the expression of one hyperparameter: `tx.transforms[0].learning_rate`."""
     written = "tx"
     for key in way:
-        is_sequence = isinstance(node, (list, tuple)) and not hasattr(node, "arguments")
-        written += f"[{key}]" if is_sequence else f".{key}" if hasattr(node, "arguments") else f"[{key!r}]"
+        is_sequence = isinstance(node, (list, tuple)) and not isinstance(node, Call)
+        written += f"[{key}]" if is_sequence else f".{key}" if isinstance(node, Call) else f"[{key!r}]"
         node = dict(children(node))[key]
     return written
 
@@ -63,7 +64,7 @@ def _expression(node: Any, way: Keys) -> str:
 def hyperparams(node: Any, way: Keys = ()) -> Iterator[Keys]:
     """Yield the way to every argument of every value within."""
     for key, child in children(node):
-        if hasattr(node, "arguments"):
+        if isinstance(node, Call):
             yield (*way, key)
         yield from hyperparams(child, (*way, key))
 
@@ -80,14 +81,14 @@ def put(node: Any, way: Keys, argument: Any) -> Any:
     if not way:
         return argument
     changed = {**dict(children(node)), way[0]: put(get(node, way[:1]), way[1:], argument)}
-    if hasattr(node, "arguments"):
+    if isinstance(node, Call):
         return node.factory.make(changed)
     return OrderedDict(changed) if isinstance(node, OrderedDict) else type(node)(changed.values())
 
 
 def children(node: Any) -> Iterator[tuple[str, Any]]:
     """Yield what stands directly within a value, or a container of them, by key."""
-    if hasattr(node, "arguments"):
+    if isinstance(node, Call):
         yield from node.arguments.items()
     elif isinstance(node, OrderedDict):
         yield from node.items()

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
+from gdjax.calls import Call, Callee
 from gdjax.hints import nearest as nearest
 
 _NAMES = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64"
@@ -61,9 +62,9 @@ def text(x: Any, ordered: bool = True) -> str:
             return repr(x)
         case bytes() | bytearray():
             return f"<{len(x):,} bytes>"
-        case optax.GradientTransformation() if not hasattr(x, "factory"):
+        case optax.GradientTransformation() if not isinstance(x, Call):
             return f"<{type(x).__name__}>"
-    if hasattr(x, "factory"):
+    if isinstance(x, Call):
         return repr(x)
     if callable(x):
         return f"<{getattr(x, '__qualname__', type(x).__qualname__)}>"
@@ -128,7 +129,7 @@ def _signed(number: str) -> str:
 def brief(x: Any) -> str:
     """Write a value for an error: as `text` does, and a large array or tree by its kind and size alone."""
     leaves = jax.tree.leaves(x)
-    if hasattr(x, "factory") or sum(getattr(leaf, "size", 1) for leaf in leaves) <= 8:
+    if isinstance(x, Call) or sum(getattr(leaf, "size", 1) for leaf in leaves) <= 8:
         shown = text(x)
         return shown if len(shown) <= 200 else f"{shown[:197]}..."
     if hasattr(x, "dtype"):
@@ -138,4 +139,4 @@ def brief(x: Any) -> str:
 
 def uncalled(x: Any) -> str:
     """What to say where a factory stands for a value that it makes."""
-    return f"; call it: {x.__name__}(...)" if callable(x) and hasattr(x, "slots") else ""
+    return f"; call it: {x.__name__}(...)" if isinstance(x, Callee) else ""

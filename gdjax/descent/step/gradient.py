@@ -11,8 +11,8 @@ from gdjax import axes, tree
 from gdjax.descent.step.loss import called
 from gdjax.descent.step.per_device import by_members, divided, require_divided
 from gdjax.descent.step.weighting import Shares, Weight, is_float, mean_or_last, shares_of, weights_of, weights_of_parts
+from gdjax.specs import explicit_mesh, spec_of
 from gdjax.value.diagnose import require_count, require_inexact, unbound
-from gdjax.value.explicit import explicit_mesh, spec_of
 from gdjax.value.printing import brief
 
 WAY = "Close over such leaves, or put them in the `extra` of a State."

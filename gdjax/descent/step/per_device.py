@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from gdjax import axes, tree
 from gdjax.descent.step.weighting import Shares, is_float, mean_or_last, shares_of_all
-from gdjax.value.explicit import explicit_mesh, spec_of
+from gdjax.specs import explicit_mesh, spec_of
 
 
 def require_divided(who: str, sharding: Any, axis_name: Any) -> None:
