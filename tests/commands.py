@@ -1,4 +1,4 @@
-"""Commands run in the process of a test: as `gdjax` runs them, but for the seconds of a start."""
+"""Run commands in the process of a test, which saves the seconds of a start."""
 
 import contextlib
 import subprocess
@@ -15,10 +15,10 @@ def commands(folder, capture):
     """Yield a function that runs a command in a folder and returns its status and output.
 
     Args:
-      folder: where.
+      folder: the current directory of the command.
       capture: pytest's `capfd`.
     """
-    kept = {*sys.modules}
+    before = {*sys.modules}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(sys, "path", [*sys.path])
@@ -32,6 +32,6 @@ def commands(folder, capture):
             return subprocess.CompletedProcess(sys.argv, ended.value.code, *capture.readouterr())
 
         yield run
-    for name in {*sys.modules} - kept:  # modules of the user's own
+    for name in {*sys.modules} - before:  # user modules that the command imported
         if str(folder) in (getattr(sys.modules[name], "__file__", None) or ""):
             del sys.modules[name]

@@ -1,4 +1,4 @@
-"""`gdjax train` in several processes: one run, one end, one voice; and what is left of it when one is lost."""
+"""Test `gdjax train` in several processes: they share one run, print once and end together, also if one is lost."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def env(tmp_path_factory):
 
 
 def commands(number, *arguments):
-    """Of so many processes of one run."""
+    """Return the commands of the processes of one run."""
     joined = ["--coordinator", f"127.0.0.1:{free_port()}", "--num-processes", number]
     train = [sys.executable, "-m", "gdjax", "train", *arguments]
     return [[*train, *joined, "--process-id", i] for i in range(number)]
@@ -34,7 +34,7 @@ def commands(number, *arguments):
 
 @pytest.fixture
 def train(env, tmp_path):
-    """Run a command in so many processes until they end, and return what the first one said."""
+    """Return a function that runs a command in several processes, and returns the output of the first."""
 
     def run(number, *arguments):
         many = commands(number, *arguments) if number > 1 else [[sys.executable, "-m", "gdjax", "train", *arguments]]
@@ -50,28 +50,28 @@ def train(env, tmp_path):
 
 @pytest.fixture(scope="module")
 def alone(env, tmp_path_factory):
-    """The losses of one process on one device."""
+    """Return the losses of a run in one process on one device."""
     folder = tmp_path_factory.mktemp("alone")
     command = [sys.executable, "-m", "gdjax", "train", *BATCH, "--steps", 200, "--out", "run"]
     with running(command, cwd=folder, env=env) as processes:
         [(status, _, err)] = all_ended(processes, 60)
     assert status == 0, err
-    return told(folder / "run")[1]
+    return losses(folder / "run")[1]
 
 
-def told(run):
-    """The losses in the file of a run, and the steps that they are of."""
+def losses(run):
+    """Return the steps and losses in the metrics file of a run."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [row["step"] for row in rows if "loss" in row], [row["loss"] for row in rows if "loss" in row]
 
 
-def test_one_two_and_four_processes_go_on_with_each_others_runs(train, alone, tmp_path):
+def test_one_two_and_four_processes_resume_each_others_runs(train, alone, tmp_path):
     train(2, *BATCH, "--steps", 40, "--out", "run", "--mesh", "data=4")
     train(1, "--resume", "--out", "run", "--steps", 80)
     _, out, _ = train(4, "--resume", "--out", "run", "--steps", 120)
     assert out.startswith("classification(l2=0.001): loading JAX\nclassification(l2=0.001) in run\n")
     assert "Gloo" not in out
-    steps, found = told(tmp_path / "run")
+    steps, found = losses(tmp_path / "run")
     assert steps == [*range(120)]
     np.testing.assert_allclose(found, alone[:120], rtol=1e-5)
     assert 'mesh = "data=4"' in (tmp_path / "run" / "config.toml").read_text()
@@ -84,26 +84,26 @@ def test_open_mpi_starts_a_run(env, tmp_path):
         [(status, out, err)] = all_ended(processes, 120)
     assert status == 0, err
     assert "classification(l2=0.001) in runs/classification-1" in out
-    assert told(tmp_path / "runs/classification-1")[0] == [*range(20)]
+    assert losses(tmp_path / "runs/classification-1")[0] == [*range(20)]
     assert 'mesh = "data=2"' in (tmp_path / "runs/classification-1" / "config.toml").read_text()
 
 
 def test_slurm_starts_a_run(env, tmp_path):
-    """Two processes with what SLURM tells those that `srun` starts."""
+    """Start two processes with the variables that `srun` sets."""
     slurm = {"SLURM_JOB_ID": os.getpid(), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": 2}
     command = [sys.executable, "-m", "gdjax", "train", *BATCH, "--steps", 20, "--mesh", "data=2"]
-    told_each = [slurm | {"SLURM_PROCID": i, "SLURM_LOCALID": i} for i in range(2)]
-    many = [["env", *(f"{name}={value}" for name, value in of.items()), *command] for of in told_each]
+    environments = [slurm | {"SLURM_PROCID": i, "SLURM_LOCALID": i} for i in range(2)]
+    many = [["env", *(f"{name}={value}" for name, value in of.items()), *command] for of in environments]
     with running(*many, cwd=tmp_path, env=env) as processes:
         (first, out, err), second = all_ended(processes, 120)
     assert (first, second) == (0, (0, "", "")), err
     assert "classification(l2=0.001) in runs/classification-1" in out
-    assert told(tmp_path / "runs/classification-1")[0] == [*range(20)]
+    assert losses(tmp_path / "runs/classification-1")[0] == [*range(20)]
 
 
 @pytest.fixture
 def endless(env, tmp_path):
-    """Two processes of an endless run, of which something is saved."""
+    """Yield two processes of an endless run after a checkpoint is saved."""
     many = commands(2, *BATCH, "--steps", 10**6, "--save-every", 20, "--out", "run", "--mesh", "data=4")
     with running(*many, cwd=tmp_path, env=env) as processes:
         until = time.monotonic() + 120
@@ -114,34 +114,36 @@ def endless(env, tmp_path):
         yield processes
 
 
-def test_sigterm_to_one_ends_all_at_one_step_and_they_are_resumed(endless, train, alone, tmp_path):
+def test_sigterm_to_one_process_ends_all_at_one_step_and_the_run_resumes(endless, train, alone, tmp_path):
     os.kill(endless[1].pid, signal.SIGTERM)
     (status, _, err), (other, other_out, other_err) = all_ended(endless, 60)
     assert (status, other) == (143, 143), err + other_err
     [*_, step] = steps_in(tmp_path / "run/checkpoints")
     assert err.startswith(f"gdjax: SIGTERM after step {step:,}; saved in ")
-    assert err.endswith("\ngdjax: gdjax train --resume --out run goes on.\n")
+    assert err.endswith("\ngdjax: to resume: gdjax train --resume --out run\n")
     assert (other_out, other_err) == ("", "")
     train(2, "--resume", "--out", "run", "--steps", step + 10)
-    steps, found = told(tmp_path / "run")
+    steps, found = losses(tmp_path / "run")
     assert steps == [*range(step + 10)]
     np.testing.assert_allclose(found[: len(alone)], alone[: len(found)], rtol=1e-5)
 
 
 @pytest.mark.parametrize(("which", "how"), [(0, signal.SIGKILL), (1, signal.SIGSTOP)], ids=lambda x: str(x))
-def test_where_a_process_is_lost_the_other_says_so_and_ends_in_time(endless, tmp_path, which, how):
+def test_after_a_process_is_lost_the_other_reports_it_and_ends_in_time(endless, tmp_path, which, how):
     os.kill(endless[which].pid, how)
     [(status, _, _)] = all_ended([endless[1 - which]], 15)
     assert status != 0
     until, err = time.monotonic() + 5, ""
-    while not err.endswith("goes on.\n") and time.monotonic() < until:  # the watcher outlives what it watches
+    while (
+        not err.endswith("--out run\n") and time.monotonic() < until
+    ):  # the monitor outlives the process that it monitors
         time.sleep(0.02)
         [(_, _, err)] = all_ended([endless[1 - which]], 1)
     with Store(gd.Checkpoints(tmp_path / "run/checkpoints")) as store:
         step, _ = store.newest()
     assert err.endswith(
-        f"gdjax: a process of this run was lost; its last checkpoint is of step {step:,}: gdjax train --resume "
-        "--out run, in all processes, goes on.\n"
+        f"gdjax: a process of this run was lost; the last checkpoint is at step {step:,}. To resume, in all "
+        "processes: gdjax train --resume --out run\n"
     )
 
 
@@ -152,12 +154,12 @@ def test_where_a_process_is_lost_the_other_says_so_and_ends_in_time(endless, tmp
         (["--num-processes", "2", "--process-id", "0"], "go together: give --coordinator too."),
         (["--coordinator", "host", "--num-processes", "2", "--process-id", "0"], "--coordinator must be HOST:PORT"),
         (["--coordinator", "a:1", "--num-processes", "2", "--process-id", "2"], "less than --num-processes 2"),
-        (["--mesh", "8"], "--mesh must be an axis and a number of devices of 1 at least, as in data=8, got '8'"),
+        (["--mesh", "8"], "--mesh must be AXIS=N with at least one device, as in data=8, got '8'"),
         (["--mesh", "data=0"], "as in data=8, got 'data=0'"),
         (["--mesh", "data=4,model=2"], "--mesh must have one axis, got 'data=4,model=2'"),
     ],
 )
-def test_wrong_flags_are_refused_in_words(monkeypatch, capfd, tmp_path, arguments, message):
+def test_wrong_flags_are_refused(monkeypatch, capfd, tmp_path, arguments, message):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["gdjax", "train", "--no-cache", *arguments])
     with pytest.raises(SystemExit) as ended:
@@ -167,7 +169,7 @@ def test_wrong_flags_are_refused_in_words(monkeypatch, capfd, tmp_path, argument
     assert not list(tmp_path.iterdir())
 
 
-def test_open_mpi_says_which_process_it_is_where_the_coordinator_is_given(monkeypatch, capfd, tmp_path):
+def test_open_mpi_needs_only_the_coordinator(monkeypatch, capfd, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["gdjax", "train", "--no-cache", "--coordinator", "host"])
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
@@ -177,7 +179,7 @@ def test_open_mpi_says_which_process_it_is_where_the_coordinator_is_given(monkey
     assert "--coordinator must be HOST:PORT of process 0, got 'host'" in capfd.readouterr().err
 
 
-def test_what_all_processes_find_wrong_is_said_once(env, tmp_path):
+def test_an_error_that_all_processes_find_is_printed_once(env, tmp_path):
     wrong = commands(2, *BATCH, "--mesh", "data=3")
     with running(*wrong, cwd=tmp_path, env=env) as processes:
         first, second = all_ended(processes, 60)
@@ -192,7 +194,7 @@ def test_what_all_processes_find_wrong_is_said_once(env, tmp_path):
     assert not list(tmp_path.glob("runs/*"))
 
 
-def test_what_the_processes_are_asked_for_unlike_ends_all_in_a_sentence(env, tmp_path):
+def test_processes_with_different_arguments_end_with_one_message(env, tmp_path):
     one, two = (commands(2, *BATCH, "--steps", steps) for steps in (5, 6))
     port = one[0].index("--coordinator") + 1
     two[1][port] = one[0][port]

@@ -1,4 +1,4 @@
-"""The command line: `gdjax train`, and commands that list problems and optimizers."""
+"""Command line of gdjax: `gdjax train`, and commands that list problems and optimizers."""
 
 import atexit
 import importlib.util
@@ -11,14 +11,14 @@ if not all(importlib.util.find_spec(name) for name in ("rich", "typer")):
 def main() -> None:
     """Run the command that the arguments name.
 
-    Signals are watched before anything else is loaded, and each command loads what it needs: `gdjax --help` needs no
-    JAX.
+    Signals are handled before anything else is loaded. Each command loads only what it needs: `gdjax --help` does not
+    load JAX.
     """
-    from gdjax.cli.signals import ignored, watched
+    from gdjax.cli.signals import handle_signals, ignore_signals
 
-    with watched() as watch:
+    with handle_signals() as signal_handler:
         from gdjax.cli.app import run
 
-        status = run(watch)
-    atexit.register(ignored)
+        status = run(signal_handler)
+    atexit.register(ignore_signals)
     sys.exit(status)

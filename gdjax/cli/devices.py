@@ -1,115 +1,73 @@
-"""What JAX is told before it starts: where compiled programs are kept, and over how many devices to go."""
-
-import os
-import stat
-import warnings
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+"""Choose the devices of a run: the mesh of `--mesh`, over one process or several."""
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from gdjax.cli.arguments import VIRTUAL, axis
-from gdjax.cli.errors import InputError, say
-
-BROKEN = "Error reading persistent compilation cache entry"
+from gdjax.cli.arguments import MAX_VIRTUAL_DEVICES, parse_mesh
+from gdjax.cli.errors import InputError
 
 
-def keep_programs() -> None:
-    """Keep compiled programs in the user's cache folder, so that the next run starts at once.
-
-    A folder that JAX was already given stays. A folder that cannot be written to is not used, nor is one that others
-    can write to: JAX runs the programs that it reads there.
-    """
-    if jax.config.values["jax_compilation_cache_dir"]:
-        return
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gdjax"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = folder.lstat()
-    except OSError:
-        return
-    if fault := _fault(status):
-        say(f"compiled programs are not kept: {str(folder)!r} {fault}.")
-        return
-    if not os.access(folder, os.W_OK | os.X_OK):
-        return
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    warnings.showwarning = _clearing(folder, warnings.showwarning)
-
-
-def _fault(status: os.stat_result) -> str | None:
-    """Return why programs from a folder are not to be run, in words."""
-    if stat.S_ISLNK(status.st_mode):
-        return "is a symbolic link (JAX_COMPILATION_CACHE_DIR names another folder)"
-    if hasattr(os, "geteuid") and status.st_uid not in (os.geteuid(), 0):
-        return "belongs to another user"
-    if os.name == "posix" and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return "can be written to by others (chmod go-w)"
-    return None
-
-
-def _clearing(folder: Path, show: Callable[..., Any]) -> Callable[..., Any]:
-    """Empty the cache where a program in it cannot be read: a run was killed while it wrote it, and no other will."""
-
-    def shown(message: Any, *where: Any, **kwargs: Any) -> None:
-        if not str(message).startswith(BROKEN):
-            return show(message, *where, **kwargs)
-        for file in folder.glob("*-cache"):
-            file.unlink(missing_ok=True)
-        return None
-
-    return shown
-
-
-def prepare(text: str | None, processes: int | None) -> None:
-    """Have as many virtual devices on the processor as each process needs for a mesh, before JAX starts.
+def configure_cpu_devices(text: str | None, process_count: int | None) -> None:
+    """Configure the virtual CPU devices that a mesh needs. Call it before JAX starts.
 
     Args:
-      text: as in `data=8`.
-      processes: how many there are, where it is known.
+      text: the mesh, as in `data=8`.
+      process_count: the number of processes, if it is known.
     """
-    number = text and axis(text)[1]
-    if number and processes and (number, processes) != (1, 1) and (each := _each(text, number, processes)) <= VIRTUAL:
-        jax.config.update("jax_num_cpu_devices", each)
+    if not text or not process_count:
+        return
+    device_count = parse_mesh(text)[1]
+    if (device_count, process_count) == (1, 1):
+        return
+    if (per_process := _devices_per_process(text, process_count)) <= MAX_VIRTUAL_DEVICES:
+        jax.config.update("jax_num_cpu_devices", per_process)
 
 
-def mesh(text: str | None) -> Mesh | None:
-    """The devices of a mesh: of every process as many; `None` for one device.
+def make_mesh(text: str | None) -> Mesh | None:
+    """Return the mesh, with equally many devices of every process; `None` for one device.
 
     Args:
-      text: as in `data=8`; by default what devices the processes have, and one of a process alone.
+      text: the mesh, as in `data=8`. By default one device for a single process, and all devices for several.
     """
-    name, number = ("data", None) if text is None else axis(text)
-    processes = jax.process_count()
-    if processes == 1 and number in (None, 1):
+    name, device_count = ("data", None) if text is None else parse_mesh(text)
+    process_count = jax.process_count()
+    if process_count == 1 and device_count in (None, 1):
         return None
-    found = [[device for device in jax.devices() if device.process_index == i] for i in range(processes)]
-    most = min(map(len, found))
-    each = _each(text, number, processes) if number else most
-    if each > most:
-        virtual = found[0][0].platform == "cpu"
-        most = max(most, VIRTUAL) if virtual else most
-        whose = "virtual ones of the processor" if virtual else f"those of the {found[0][0].platform}"
-        of_each = "" if processes == 1 else f", {most} of each of {processes} processes"
-        way = "give fewer" if virtual else "give fewer, or JAX_PLATFORMS=cpu for virtual ones"
-        raise InputError(f"--mesh must have at most {most * processes} devices{of_each}, {whose}, got {number}: {way}.")
-    return Mesh(np.array([device for of in found for device in of[:each]]), (name,))
+    devices = [[device for device in jax.devices() if device.process_index == i] for i in range(process_count)]
+    available = min(map(len, devices))
+    per_process = available if text is None else _devices_per_process(text, process_count)
+    if per_process > available:
+        raise InputError(_too_many_devices(str(text), devices[0][0].platform, available, process_count))
+    return Mesh(np.array([device for local in devices for device in local[:per_process]]), (name,))
 
 
-def one_of_each() -> Mesh | None:
-    """One device of every process, for what they tell each other before there is a mesh; `None` if there is but one."""
-    firsts = {device.process_index: device for device in reversed(jax.devices())}
-    return None if len(firsts) == 1 else Mesh(np.array([firsts[process] for process in sorted(firsts)]), ("process",))
+def one_device_per_process() -> Mesh | None:
+    """Return a mesh of one device of every process, to communicate before the run has its mesh.
+
+    `None` for one process.
+    """
+    first = {device.process_index: device for device in reversed(jax.devices())}
+    return None if len(first) == 1 else Mesh(np.array([first[process] for process in sorted(first)]), ("process",))
 
 
-def _each(text: str | None, number: int, processes: int) -> int:
-    if number % processes:
-        name, enough = str(text).partition("=")[0].strip(), -(-number // processes) * processes
-        must = f"--mesh must have as many devices for each of {processes} processes"
-        raise InputError(f"{must}, got {text!r}: give --mesh {name}={enough}.")
-    return number // processes
+def _devices_per_process(text: str, process_count: int) -> int:
+    name, device_count = parse_mesh(text)
+    if device_count % process_count:
+        multiple = -(-device_count // process_count) * process_count
+        raise InputError(
+            f"--mesh must have as many devices for each of {process_count} processes, got {text!r}: give --mesh "
+            f"{name}={multiple}."
+        )
+    return device_count // process_count
+
+
+def _too_many_devices(text: str, platform: str, available: int, process_count: int) -> str:
+    """Return the error message for a mesh with more devices than there are."""
+    if platform == "cpu":
+        available = max(available, MAX_VIRTUAL_DEVICES)
+    kind = "virtual CPU devices" if platform == "cpu" else f"{platform} devices"
+    per_process = "" if process_count == 1 else f" ({available} for each of {process_count} processes)"
+    fix = "give fewer" if platform == "cpu" else "give fewer, or set JAX_PLATFORMS=cpu for virtual devices"
+    most, given = available * process_count, parse_mesh(text)[1]
+    return f"--mesh must have at most {most} {kind}{per_process}, got {given}: {fix}."

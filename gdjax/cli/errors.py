@@ -1,4 +1,4 @@
-"""End a command with a status, and with a sentence where the status is not 0."""
+"""Exit statuses of a command, and errors as one message instead of a traceback."""
 
 import contextlib
 import enum
@@ -12,13 +12,13 @@ from typing import NoReturn
 import typer
 
 
-class Status(enum.IntEnum):
-    """The exit status of a process."""
+class ExitStatus(enum.IntEnum):
+    """Exit status of a command."""
 
     DONE = 0
     FAILED = 1
-    WRONG = 2
-    MISSED = 3
+    BAD_INPUT = 2
+    TARGET_MISSED = 3
     HUNG_UP = 129
     INTERRUPTED = 130
     PIPE_CLOSED = 141
@@ -26,84 +26,87 @@ class Status(enum.IntEnum):
 
 
 class InputError(Exception):
-    """A mistake in the request: the message says what it is, and the fix."""
+    """Error in the request. The message names it and gives the fix."""
 
 
-WRONG = {"InputError", "ParseError", "FolderInUseError", "UnsafePathError"}
-"""Names of errors found before anything is done; by name, because their modules load JAX."""
-IN_WORDS = {*WRONG, "CheckpointError", "ImportError"}
-"""Names of errors whose message is a whole sentence."""
+INPUT_ERRORS = {"InputError", "ParseError", "FolderInUseError", "UnsafePathError"}
+"""Names of errors found before the run starts. They are names, because the modules of these classes load JAX."""
+READABLE_ERRORS = {*INPUT_ERRORS, "CheckpointError", "ImportError"}
+"""Names of errors whose message is printed as it is."""
 
 
-def say(sentence: str) -> None:
-    """Print a sentence that is not a result; a terminal that is gone is no error."""
+def print_message(text: str) -> None:
+    """Print a message to the standard error; do nothing if the terminal is gone."""
     with contextlib.suppress(OSError):
-        print(f"gdjax: {printable(sentence)}", file=sys.stderr, flush=True)
+        print(f"gdjax: {escape_control_characters(text)}", file=sys.stderr, flush=True)
 
 
-def printable(text: str) -> str:
-    r"""Escape control characters, with which an untrusted file could write anywhere on a terminal.
+def escape_control_characters(text: str) -> str:
+    r"""Escape the control characters with which text from a file could rewrite a terminal.
 
-    >>> printable("\x1b[2Jone\ntwo")
+    >>> escape_control_characters("\x1b[2Jone\ntwo")
     '\\x1b[2Jone\ntwo'
     """
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 @contextlib.contextmanager
-def in_a_sentence(debug: bool) -> Iterator[None]:
-    """End the command in one sentence where something goes wrong; with `debug` its traceback stands before.
+def report_errors(debug: bool) -> Iterator[None]:
+    """Turn an error into one message and an exit status.
 
-    Where several processes end together, the first of those that failed says why. Where only this one knows, it ends at
-    once: a shutdown would wait for the others, and so they notice that it is gone.
+    If all processes of a run fail together, the first one that failed prints the message. If only this process knows of
+    the failure, it exits at once: a shutdown would wait for the others, which then notice that this process is gone.
+
+    Args:
+      debug: print the traceback first.
     """
-    warnings.showwarning = lambda message, *_: say(str(message))
+    warnings.showwarning = lambda message, *_: print_message(str(message))
     try:
         yield
     except typer.Exit:
         raise
     except BrokenPipeError:
-        raise typer.Exit(Status.PIPE_CLOSED) from None
+        raise typer.Exit(ExitStatus.PIPE_CLOSED) from None
     except KeyboardInterrupt:
-        say("interrupted before it could be saved; what was saved earlier stays.")
-        _leave(Status.INTERRUPTED)
+        print_message("interrupted before the run could be saved; earlier checkpoints are kept.")
+        _exit(ExitStatus.INTERRUPTED)
     except Exception as error:
-        if _is_told_by_a_peer(error):
-            raise typer.Exit(_status(error)) from None
+        if _is_reported_by_peer(error):
+            raise typer.Exit(_exit_status(error)) from None
         if debug:
             traceback.print_exception(error)
-        say(_sentence(error))
-        if (status := _status(error)) is Status.FAILED and not getattr(error, "agreed", False):
-            _leave(status)
+        print_message(_error_message(error))
+        if (status := _exit_status(error)) is ExitStatus.FAILED and not getattr(error, "agreed", False):
+            _exit(status)
         raise typer.Exit(status) from None
 
 
-def _is_told_by_a_peer(error: BaseException) -> bool:
-    return "PeerFailedError" in _kinds(error)
+def _is_reported_by_peer(error: BaseException) -> bool:
+    return "PeerFailedError" in _class_names(error)
 
 
-def _kinds(error: BaseException) -> set[str]:
-    """Return the names of the classes of an error."""
+def _class_names(error: BaseException) -> set[str]:
     return {kind.__name__ for kind in type(error).__mro__}
 
 
-def _status(error: BaseException) -> Status:
-    kinds = {getattr(error, "kind", "")} if _is_told_by_a_peer(error) else _kinds(error)
-    return Status.WRONG if kinds & WRONG else Status.FAILED
+def _exit_status(error: BaseException) -> ExitStatus:
+    names = {getattr(error, "kind", "")} if _is_reported_by_peer(error) else _class_names(error)
+    return ExitStatus.BAD_INPUT if names & INPUT_ERRORS else ExitStatus.FAILED
 
 
-def _leave(status: Status) -> NoReturn:
+def _exit(status: ExitStatus) -> NoReturn:
+    """Exit; with `os._exit` if JAX is distributed, whose shutdown would wait for the other processes."""
     if (jax := sys.modules.get("jax")) and jax.distributed.is_initialized():
         sys.stdout.flush()
         os._exit(status)
     raise typer.Exit(status) from None
 
 
-def _sentence(error: Exception) -> str:
-    if _kinds(error) & IN_WORDS:
+def _error_message(error: Exception) -> str:
+    if _class_names(error) & READABLE_ERRORS:
         return str(error).rstrip()
     if isinstance(error, OSError) and error.strerror:
-        where = f" {error.filename!r}" if error.filename else ""
-        return f"{error.strerror.lower()}{where}: make room there, or give another --out."
-    first = (str(error).strip().splitlines() or [""])[0].rstrip(".")
-    return f"{type(error).__name__}{': ' * bool(first)}{first}; --debug shows where."
+        path = f" {error.filename!r}" if error.filename else ""
+        return f"{error.strerror.lower()}{path}: free space there, or give another --out."
+    first_line = (str(error).strip().splitlines() or [""])[0].rstrip(".")
+    return f"{type(error).__name__}{': ' * bool(first_line)}{first_line}; --debug shows the traceback."

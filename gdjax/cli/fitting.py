@@ -1,80 +1,92 @@
-"""The run itself: `fit`, on what the command line asked for."""
+"""Run `fit` on a run's specification, with its files."""
 
 import signal
 from collections.abc import Callable
-from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
 from gdjax.cli.errors import InputError
-from gdjax.cli.run_folder import Run
-from gdjax.cli.run_spec import Task
-from gdjax.cli.signals import Watch
-from gdjax.descent import Checkpoints, Evaluate, Fit, JsonLines, fit
+from gdjax.cli.run_folder import RunFolder
+from gdjax.cli.run_spec import RunSpec
+from gdjax.cli.signals import SignalHandler
+from gdjax.descent import Checkpoints, Evaluate, Fit, JsonLines, Progress, fit
 from gdjax.descent.data.placement import Placement
 from gdjax.descent.loop.signals import Heard
 from gdjax.descent.peers import PeerFailedError, Peers
 
 
-def descend(
-    task: Task, run: Run, mesh: Mesh | None, peers: Peers, early: Heard, watch: Watch, *, resume: bool,
-    save_every: int | None,
+def fit_run(
+    spec: RunSpec, folder: RunFolder, mesh: Mesh | None, peers: Peers, early_signal: Heard,
+    signal_handler: SignalHandler, *, resume: bool, save_every: int | None,
 ) -> Fit:  # fmt: skip
-    """Descend, and record the run in its folder; a signal that came early takes effect when the descent begins."""
-    go_on = f"gdjax train --resume --out {run.folder} goes on"
-    asked, problem = task.asked, task.problem
-    of_params, of_rest = jax.random.split(jax.random.key(asked["seed"]))
-    begun = False
+    """Descend, and write metrics and checkpoints to the folder of the run.
 
-    def note(_: Any) -> None:
-        nonlocal begun
-        if not begun and early.number is not None:
-            signal.raise_signal(early.number)
-        if not begun:  # from now on a signal saves first; before the first step there is nothing to save
-            watch.saves, watch.outcome = True, f"unsaved since the last checkpoint: {go_on}"
-        begun = True
+    Args:
+      spec: the specification of the run.
+      folder: its folder.
+      mesh: its devices; `None` for one.
+      peers: its processes.
+      early_signal: a signal that came before the first step, if one did; it takes effect at the first step.
+      signal_handler: lets the descent save from the first step on.
+      resume: continue from the newest checkpoint.
+      save_every: steps between checkpoints; by default the time decides.
+    """
+    settings, problem = spec.settings, spec.problem
+    params_key, fit_key = jax.random.split(jax.random.key(settings["seed"]))
+    has_started = False
+
+    def at_first_step(_: Progress) -> None:
+        nonlocal has_started
+        if has_started:
+            return
+        if early_signal.number is not None:
+            signal.raise_signal(early_signal.number)
+        signal_handler.descent_saves = True  # before the first step there is nothing to save
+        signal_handler.outcome = f"steps since the last checkpoint are lost. To resume: {folder.resume_command}"
+        has_started = True
 
     try:
         return fit(
             problem.loss,
-            problem.init(of_params),
-            task.tx,
+            problem.init(params_key),
+            spec.tx,
             problem.train,
-            batch_size=asked["batch_size"],
-            epochs=asked.get("epochs"),
-            steps=asked.get("steps"),
-            stop=task.until and task.until.criterion(),
-            evaluate=_evaluate(task, mesh),
-            checkpoint=_checkpoints(task, run, save_every),
+            batch_size=settings["batch_size"],
+            epochs=settings.get("epochs"),
+            steps=settings.get("steps"),
+            stop=spec.until and spec.until.criterion(),
+            evaluate=_evaluate(spec, mesh),
+            checkpoint=_checkpoints(spec, folder, save_every),
             resume=resume,
-            key=of_rest,
+            key=fit_key,
             mesh=mesh,
-            callbacks=[note, *([JsonLines(run.metrics)] if peers.first else [])],
+            callbacks=[at_first_step, *([JsonLines(folder.metrics)] if peers.first else [])],
         )
     except (TypeError, ValueError) as error:
-        if begun:
+        if has_started:
             raise
-        hint = "" if str(error).startswith("fit: ") else f" ({type(error).__name__} in the loss; --debug shows where)"
+        is_from_fit = str(error).startswith("fit: ")
+        hint = "" if is_from_fit else f" ({type(error).__name__} in the loss; --debug shows the traceback)"
         raise InputError(f"{error}{hint}") from error
     except PeerFailedError as error:
-        if not begun and error.kind in (TypeError.__name__, ValueError.__name__):
+        if not has_started and error.kind in (TypeError.__name__, ValueError.__name__):
             error.kind = InputError.__name__
         raise
 
 
-def _evaluate(task: Task, mesh: Mesh | None) -> Evaluate | None:
-    """All metrics in one compiled program."""
-    if not task.metrics:
+def _evaluate(spec: RunSpec, mesh: Mesh | None) -> Evaluate | None:
+    """Return the evaluation of all metrics in one compiled program; `None` without metrics."""
+    if not spec.metrics:
         return None
-    held_out = Placement.of(mesh).placed(task.problem.held_out)
-    measured: Callable[..., dict[str, jax.Array]] = jax.jit(
-        lambda params, batch: {name: metric(params, batch) for name, metric in task.metrics.items()}
+    held_out = Placement.of(mesh).placed(spec.problem.held_out)
+    compiled: Callable[..., dict[str, jax.Array]] = jax.jit(
+        lambda params, batch: {name: metric(params, batch) for name, metric in spec.metrics.items()}
     )
-    return Evaluate(lambda params: measured(params, held_out))
+    return Evaluate(lambda params: compiled(params, held_out))
 
 
-def _checkpoints(task: Task, run: Run, save_every: int | None) -> Checkpoints:
-    goal = task.until or task.target
-    best: Any = (goal.metric, goal.mode) if goal else "loss"
-    return Checkpoints(run.checkpoints, every=save_every, best=best)
+def _checkpoints(spec: RunSpec, folder: RunFolder, save_every: int | None) -> Checkpoints:
+    target = spec.until or spec.target
+    best = (target.metric, target.mode) if target else "loss"
+    return Checkpoints(folder.checkpoints, every=save_every, best=best)

@@ -1,4 +1,4 @@
-r"""Formulas as text: `$\hat m \leftarrow m / (1 - \beta_1^t)$` as m̂ ← m / (1 - β₁ᵗ)."""
+r"""Convert LaTeX formulas to Unicode text: `$\hat m \leftarrow m / (1 - \beta_1^t)$` to m̂ ← m / (1 - β₁ᵗ)."""
 
 import re
 from collections.abc import Mapping
@@ -15,72 +15,75 @@ SYMBOLS: Mapping[str, str] = {
     **{"sum": "Σ", "prod": "Π", "dots": "…", "ldots": "…", "lVert": "‖", "rVert": "‖", "langle": "⟨", "rangle": "⟩"},
     **{"quad": "  ", "left": "", "right": "", "lfloor": "⌊", "rfloor": "⌋", "lceil": "⌈", "rceil": "⌉"},
 }
-"""Commands of LaTeX by what stands for them; every other one (max, log, ...) is its own name."""
+"""Text for each LaTeX command; every other command (max, log, ...) is written as its name."""
 ACCENTS = {"hat": "\u0302", "bar": "\u0304", "tilde": "\u0303"}
-LOWERED = dict(zip("0123456789+-=()aehijklmnoprstuvxβφχ", "₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₐₑₕᵢⱼₖₗₘₙₒₚᵣₛₜᵤᵥₓᵦᵩᵪ", strict=True))
-RAISED = dict(
+SUBSCRIPTS = dict(zip("0123456789+-=()aehijklmnoprstuvxβφχ", "₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₐₑₕᵢⱼₖₗₘₙₒₚᵣₛₜᵤᵥₓᵦᵩᵪ", strict=True))
+SUPERSCRIPTS = dict(
     zip("0123456789+-=()abcdefghijklmnoprstuvwxyzᵀβδ", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻᵀᵝᵟ", strict=True)
 )
-NAMING = ("mathrm", "mathbf", "text", "texttt", "operatorname")
-TAKING = (*NAMING, "frac", "dfrac", "sqrt")
-"""Commands that wait for the group behind them to be read."""
-HELD = str.maketrans({"\ue000": "{", "\ue001": "}", "\ue002": "_", "\ue003": "^"})
-"""What stands for signs that are to stay, while their like is looked for."""
+FONT_COMMANDS = ("mathrm", "mathbf", "text", "texttt", "operatorname")
+COMMANDS_WITH_GROUPS = (*FONT_COMMANDS, "frac", "dfrac", "sqrt")
+"""Commands that are converted together with the groups after them."""
+PLACEHOLDERS = str.maketrans({"\ue000": "{", "\ue001": "}", "\ue002": "_", "\ue003": "^"})
+"""Private characters for literal braces, `_` and `^`, which the conversion must not touch."""
 GROUP = r"\{([^{}]*)\}"
-ONE = rf"(?:{GROUP}|(\\[A-Za-z]+|[^\s\\{{}}]))"
-"""What a command takes: a group, or the next character or command."""
+ARGUMENT = rf"(?:{GROUP}|(\\[A-Za-z]+|[^\s\\{{}}]))"
+"""Argument of a command: a group, or the next character or command."""
 
 
-def plain(text: str) -> str:
-    r"""A docstring with its formulas as text.
+def docstring_to_text(docstring: str) -> str:
+    r"""Convert the formulas and cross-references of a docstring to text.
 
-    >>> plain(r"$\hat m_t = \frac{m_t}{1 - \beta_1^t}$ and $x^{-1/2}$")
+    >>> docstring_to_text(r"$\hat m_t = \frac{m_t}{1 - \beta_1^t}$ and $x^{-1/2}$")
     'm̂ₜ = mₜ / (1 - β₁ᵗ) and x^(-1/2)'
     """
-    text = re.sub(r"\$([^$]+)\$", lambda found: formula(found[1]), text)
-    text = re.sub(r":math:(?:`([^`]+)`|([^\s`,]+))", lambda found: formula(found[1] or found[2]), text)
-    text = re.sub(r"\.\. (\w+)::", lambda found: f"{found[1].capitalize()}:", re.sub(r"\.\. version\w+::.*", "", text))
+    text = re.sub(r"\$([^$]+)\$", lambda match: formula_to_text(match[1]), docstring)
+    text = re.sub(r":math:(?:`([^`]+)`|([^\s`,]+))", lambda match: formula_to_text(match[1] or match[2]), text)
+    text = re.sub(r"\.\. version\w+::.*", "", text)
+    text = re.sub(r"\.\. (\w+)::", lambda match: f"{match[1].capitalize()}:", text)
     text = re.sub(r":(?:\w+:)?\w+:`~?([^`]+)`", r"`\1`", text)
     return text.replace("``", "`")
 
 
-def formula(text: str) -> str:
-    """One formula as text."""
-    text = re.sub(r"\\(?:begin|end)\{[^{}]*\}(?:\{[^{}]*\})?|&", "", text)
+def formula_to_text(formula: str) -> str:
+    """Convert one formula to text."""
+    text = re.sub(r"\\(?:begin|end)\{[^{}]*\}(?:\{[^{}]*\})?|&", "", formula)
     text = re.sub(r"\\[,;: ]|~", " ", text).replace("\\!", "").replace("\\|", "‖").replace("\\\\", "\n")
-    text = re.sub(r"\\([{}])", lambda brace: {"{": "\ue000", "}": "\ue001"}[brace[1]], text)
+    text = re.sub(r"\\([{}])", lambda match: {"{": "\ue000", "}": "\ue001"}[match[1]], text)
     text = re.sub(r"\\([#%&])", r"\1", text.replace("\\_", "\ue002"))
     before = None
-    while text != before:  # from the innermost group outwards
+    while text != before:  # each pass converts the innermost groups
         before = text
-        text = re.sub(rf"\\(?:{'|'.join(NAMING)})\s*" + GROUP, r"\1", text)
+        text = re.sub(rf"\\(?:{'|'.join(FONT_COMMANDS)})\s*" + GROUP, r"\1", text)
         text = re.sub(r"\\d?frac\s*" + GROUP + r"\s*" + GROUP + r"(?=\s*([\w(\\‖√])?)", _fraction, text)
-        text = re.sub(r"\\(hat|bar|tilde)\s*" + ONE, lambda of: _accented(of[1], of[2] or of[3]), text)
-        text = re.sub(r"\\sqrt\s*" + ONE, lambda of: f"√{_part(of[1] or of[2])}", text)
+        text = re.sub(r"\\(hat|bar|tilde)\s*" + ARGUMENT, lambda match: _accented(match[1], match[2] or match[3]), text)
+        text = re.sub(r"\\sqrt\s*" + ARGUMENT, lambda match: f"√{_in_brackets(match[1] or match[2])}", text)
         text = re.sub(r"\\([A-Za-z]+)(?![A-Za-z])", _symbol, text)
-        text = re.sub(r"_" + ONE, lambda of: _set(of[1] or of[2], LOWERED, "\ue002"), text)
-        text = re.sub(r"\^" + ONE, lambda of: _set(of[1] or of[2], RAISED, "\ue003"), text)
-    text = text.replace("{", "").replace("}", "").translate(HELD)
+        text = re.sub(r"_" + ARGUMENT, lambda match: _script(match[1] or match[2], SUBSCRIPTS, "\ue002"), text)
+        text = re.sub(r"\^" + ARGUMENT, lambda match: _script(match[1] or match[2], SUPERSCRIPTS, "\ue003"), text)
+    text = text.replace("{", "").replace("}", "").translate(PLACEHOLDERS)
     text = re.sub(r"‖\s*([^‖]+?)\s*‖", r"‖\1‖", text)
     return re.sub(r"  +", " ", text).strip() if "\n" not in text else text
 
 
-def _symbol(found: re.Match[str]) -> str:
-    name = found[1]
-    return found[0] if name in (*TAKING, *ACCENTS) else SYMBOLS.get(name, name)
+def _symbol(match: re.Match[str]) -> str:
+    """Return the text of a command; commands whose groups are not converted yet stay."""
+    name = match[1]
+    return match[0] if name in (*COMMANDS_WITH_GROUPS, *ACCENTS) else SYMBOLS.get(name, name)
 
 
-def _fraction(found: re.Match[str]) -> str:
-    """A fraction on one line, in brackets where something follows it."""
-    line = f"{_part(found[1])} / {_part(found[2])}"
-    return f"({line})" if found[3] else line
+def _fraction(match: re.Match[str]) -> str:
+    """Return a fraction on one line, in brackets if a factor follows."""
+    line = f"{_in_brackets(match[1])} / {_in_brackets(match[2])}"
+    return f"({line})" if match[3] else line
 
 
-def _part(text: str) -> str:
-    """What is divided, or under a root: in brackets unless it is one thing."""
+def _in_brackets(text: str) -> str:
+    """Return a numerator, denominator or radicand in brackets, unless it is a single term."""
     text = text.strip()
-    one = re.fullmatch(r"\\?[\w\u0300-\u036f₀-₉ᵢⱼₖₜ²ᵗ']+", text) or re.fullmatch(r"[√\w₀-ₜ]*\([^()]*\)|‖[^‖]*‖²?", text)
-    return text if one else f"({text})"
+    is_name = re.fullmatch(r"\\?[\w\u0300-\u036f₀-₉ᵢⱼₖₜ²ᵗ']+", text)
+    is_enclosed = re.fullmatch(r"[√\w₀-ₜ]*\([^()]*\)|‖[^‖]*‖²?", text)
+    return text if is_name or is_enclosed else f"({text})"
 
 
 def _accented(accent: str, text: str) -> str:
@@ -88,11 +91,11 @@ def _accented(accent: str, text: str) -> str:
     return text[:1] + ACCENTS[accent] + text[1:]
 
 
-def _set(text: str, letters: Mapping[str, str], sign: str) -> str:
-    """A subscript or superscript in letters of its own, if there are such for all of it."""
+def _script(text: str, letters: Mapping[str, str], sign: str) -> str:
+    """Return a subscript or superscript in Unicode letters if all of its characters have one, else after its sign."""
     text = SYMBOLS.get(text.removeprefix("\\"), text.removeprefix("\\")) if text.startswith("\\") else text
     bare = text.replace(" ", "")
-    word = len(bare) > 2 and bare.isalpha()
-    if bare and not word and all(letter in letters for letter in bare):
+    is_word = len(bare) > 2 and bare.isalpha()
+    if bare and not is_word and all(letter in letters for letter in bare):
         return "".join(letters[letter] for letter in bare)
-    return f"{sign}{text}" if word or len(text) == 1 else f"{sign}({text})"
+    return f"{sign}{text}" if is_word or len(text) == 1 else f"{sign}({text})"

@@ -1,4 +1,4 @@
-"""Lists: `gdjax problems`, `gdjax optimizers`, `gdjax describe`."""
+"""Print lists: `gdjax problems`, `gdjax optimizers`, `gdjax describe`."""
 
 import textwrap
 from collections.abc import Mapping
@@ -7,11 +7,11 @@ from typing import Any
 import jax
 
 from gdjax import describing, names
-from gdjax import problems as package
-from gdjax.cli.docstrings import page, summary, told
+from gdjax import problems as registry
+from gdjax.cli.docstrings import format_page, read_page, summary
 from gdjax.cli.errors import InputError
-from gdjax.cli.run_spec import Task
-from gdjax.cli.tables import show, width
+from gdjax.cli.run_spec import RunSpec
+from gdjax.cli.tables import line_width, print_table
 from gdjax.value import Factory, GradientTransform, Schedule
 from gdjax.value.printing import nearest
 
@@ -21,56 +21,58 @@ Factories = Mapping[str, Factory[..., Any]]
 def problems() -> None:
     """List the problems, with their optimizers, data and targets."""
     rows = []
-    for name, factory in package.factories().items():
+    for name, factory in registry.factories().items():
         problem = factory()
         leaves = jax.tree.leaves(problem.train)
         size = f"{len(leaves[0]):,} rows" if leaves else "no data"
         rows.append((name, f"{summary(factory)}\n{problem.optimizer}", size, problem.target or ""))
-    show(rows, ("problem", "what it is, and its optimizer", "data", "target"))
+    print_table(rows, ("problem", "description and optimizer", "data", "target"))
     print("Each takes arguments: gdjax train 'quadratic(condition=1e4)'.")
 
 
 def optimizers(name: str | None) -> None:
-    """List the optimizers, or print the page of one."""
+    """List the optimizers, or print the documentation of one."""
     found = names.factories()
     if name is None:
-        _list(found)
+        _list_optimizers(found)
     elif name in found:
-        print(told(page(name, found[name]), width()))
+        print(format_page(read_page(name, found[name]), line_width()))
     else:
         raise InputError(f"unknown name {name!r}{nearest(name, found)}; gdjax optimizers lists all.")
 
 
 def describe(expression: str, problem: str) -> None:
     """Print what an optimizer does to each parameter of a problem."""
-    task = Task.of({"problem": problem, "optimizer": expression}, {"problem": "--problem", "optimizer": "EXPR"})
+    labels = {"problem": "--problem", "optimizer": "EXPR"}
+    spec = RunSpec.resolve({"problem": problem, "optimizer": expression}, labels)
     key = jax.eval_shape(lambda: jax.random.key(0))
     try:
-        found = describing.describe(task.tx, jax.eval_shape(task.problem.init, key))
+        description = describing.describe(spec.tx, jax.eval_shape(spec.problem.init, key))
     except (TypeError, ValueError) as error:
-        raise InputError(f"{task.tx} does not suit {task.problem}: {error}") from error
-    header, *rows = found.table
-    show(rows, header)
-    print(found.totals)
+        raise InputError(f"{spec.tx} does not suit {spec.problem}: {error}") from error
+    header, *rows = description.table
+    print_table(rows, header)
+    print(description.totals)
 
 
-def _list(found: Factories) -> None:
-    """The optimizers with what they do; of the others the names."""
+def _list_optimizers(found: Factories) -> None:
+    """Print a table of the optimizers, and the names of all other factories by group."""
     groups = {name: _group(name, factory) for name, factory in sorted(found.items())}
-    show([(name, summary(found[name])) for name in groups if groups[name] == "optimizers"], ("optimizer", "what it is"))
-    for group in ("transforms", "wrappers", "schedules", "scales of matrices"):
-        print(f"\n{group.capitalize()}:")
-        names = ", ".join(name for name in groups if groups[name] == group)
-        print(textwrap.fill(names, width(), initial_indent="  ", subsequent_indent="  "))
-    print("\ngdjax optimizers NAME tells all about one.")
+    rows = [(name, summary(found[name])) for name, group in groups.items() if group == "optimizers"]
+    print_table(rows, ("optimizer", "description"))
+    for title in ("transforms", "wrappers", "schedules", "scales of matrices"):
+        print(f"\n{title.capitalize()}:")
+        names = ", ".join(name for name, group in groups.items() if group == title)
+        print(textwrap.fill(names, line_width(), initial_indent="  ", subsequent_indent="  "))
+    print("\nFor the documentation of one: gdjax optimizers NAME")
 
 
 def _group(name: str, factory: Factory[..., Any]) -> str:
-    """Return the group of a factory: a wrapper is one that cannot be called without another transform."""
+    """Return the group of a factory. A wrapper is a factory that needs another transform."""
     if factory.kind is not GradientTransform:
         return "schedules" if factory.kind is Schedule else "scales of matrices"
     parameters = factory.signature.parameters.values()
     if any(p.default is p.empty and "transform" in factory.slots[p.name].takes for p in parameters):
         return "wrappers"
-    named = not name.startswith("scale_by_") and any("learning_rate" in parameter for parameter in factory.slots)
-    return "optimizers" if named else "transforms"
+    has_rate = any("learning_rate" in parameter for parameter in factory.slots)
+    return "optimizers" if has_rate and not name.startswith("scale_by_") else "transforms"

@@ -1,4 +1,4 @@
-"""What a run shall reach: `accuracy>0.97`."""
+"""Bound on a metric, such as `accuracy>0.97`: the value of `--until`, and the target of a problem."""
 
 import math
 import re
@@ -12,49 +12,56 @@ if TYPE_CHECKING:
     from gdjax.descent.stopping import Criterion
 
 
-class Goal(NamedTuple):
-    """A metric and its bound."""
+class MetricTarget(NamedTuple):
+    """Bound that a metric shall pass."""
 
     metric: str
     sign: str
+    """`>` or `<`."""
     bound: float
 
     @classmethod
-    def of(cls, text: str, who: str = "--until") -> "Goal":
-        """Read it from its text."""
-        found = re.fullmatch(r"\s*([\w./:-]+)\s*([<>])\s*(\S+)\s*", text)
-        with_number = found and _number(found[3])
-        if not found or with_number is None:
+    def parse(cls, text: str, who: str = "--until") -> "MetricTarget":
+        """Parse a target.
+
+        Args:
+          text: as in `accuracy>0.97`.
+          who: the name of the text in errors.
+        """
+        match = re.fullmatch(r"\s*([\w./:-]+)\s*([<>])\s*(\S+)\s*", text)
+        bound = match and _parse_number(match[3])
+        if not match or bound is None:
             raise InputError(f"{who} must be a metric, < or >, and a number, as in 'accuracy>0.97', got {text!r}.")
-        return cls(found[1], found[2], with_number)
+        return cls(match[1], match[2], bound)
 
     def __str__(self) -> str:
         return f"{self.metric}{self.sign}{self.bound:g}"
 
     @property
     def mode(self) -> str:
-        """Whether higher is better: `"max"` or `"min"`."""
+        """Return `"max"` if higher values are better, else `"min"`."""
         return "max" if self.sign == ">" else "min"
 
     def criterion(self) -> "Criterion":
-        """Return the criterion that ends a descent which has reached it."""
+        """Return the criterion that ends a descent at this target."""
         from gdjax.descent import stop
 
         bound = {"above" if self.sign == ">" else "below": self.bound}
         return stop.target(self.metric, **bound)
 
-    def holds(self, value: float) -> bool:
-        """Whether a value of the metric is beyond the bound."""
+    def is_met_by(self, value: float) -> bool:
+        """Return True if a value of the metric is beyond the bound."""
         return value > self.bound if self.sign == ">" else value < self.bound
 
     def require_known(self, metrics: Iterable[str], who: str = "--until") -> None:
-        """Refuse a metric that nobody measures."""
+        """Refuse a metric that the run does not report."""
         if self.metric not in (known := sorted(metrics)):
             hint = nearest(self.metric, known)
             raise InputError(f"{who} watches {self.metric!r}{hint}; there are {', '.join(known)}.")
 
 
-def _number(text: str) -> float | None:
+def _parse_number(text: str) -> float | None:
+    """Parse a number; `None` for NaN, or text that is no number."""
     try:
         number = float(text)
     except ValueError:

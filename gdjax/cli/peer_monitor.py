@@ -1,38 +1,38 @@
-"""What is said where a run of several processes loses one: JAX ends the others without asking them.
+"""Report a lost process of a run: JAX ends the remaining processes without a message.
 
-It is run by its path as a process of its own, which needs the standard library alone and outlives what it watches. On
-its standard input it is told the folder of the run as soon as there is one, and `done` where there is nothing to say.
+The script runs by its path as a separate process, needs the standard library only, and outlives the process that it
+monitors. It reads lines from its standard input: the folder of the run once there is one, and `done` at a normal exit.
 """
 
 import contextlib
 import re
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
-def words(told: list[str]) -> str | None:
-    """What there is to say of a process that was told so much and is gone; `None` if it was done."""
-    if "done" in told:
+def lost_message(lines: Sequence[str]) -> str | None:
+    """Return the message for a process that exited after sending these lines; `None` if it sent `done`."""
+    if "done" in lines:
         return None
-    if not told:
-        return "a process of this run was lost before it began: start all of them again."
-    folder = told[-1]
+    if not lines:
+        return "a process of this run was lost before the run started: start all processes again."
+    folder = lines[-1]
     names = [path.name for path in (Path(folder) / "checkpoints").glob("*")]
-    saved = [int(name) for name in names if re.fullmatch("[0-9]+", name)]
-    has = f"its last checkpoint is of step {max(saved):,}" if saved else "nothing is saved"
-    return f"a process of this run was lost; {has}: gdjax train --resume --out {folder}, in all processes, goes on."
+    steps = [int(name) for name in names if re.fullmatch("[0-9]+", name)]
+    saved = f"the last checkpoint is at step {max(steps):,}" if steps else "there is no checkpoint"
+    return f"a process of this run was lost; {saved}. To resume, in all processes: gdjax train --resume --out {folder}"
 
 
-def watch(lines: Iterable[str]) -> None:
-    """Wait until the process is gone, however it goes."""
+def monitor(lines: Iterable[str]) -> None:
+    """Wait until the monitored process exits, and report it if it is lost."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    if sentence := words([line.rstrip("\n") for line in lines]):
+    if message := lost_message([line.rstrip("\n") for line in lines]):
         with contextlib.suppress(OSError):
-            print(f"gdjax: {sentence}", file=sys.stderr, flush=True)
+            print(f"gdjax: {message}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
-    watch(sys.stdin)
+    monitor(sys.stdin)

@@ -1,75 +1,80 @@
-"""Requests for a run, from the command line and from the file that it names; read without JAX."""
+"""Combine the settings of the command line with those of a `config.toml`, without JAX."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from gdjax.cli import config, run_folder
-from gdjax.cli.arguments import axis
+from gdjax.cli import config
+from gdjax.cli.arguments import parse_mesh
+from gdjax.cli.config import Settings
 from gdjax.cli.errors import InputError
-from gdjax.cli.metric_target import Goal
-from gdjax.cli.user_modules import may_import
+from gdjax.cli.metric_target import MetricTarget
+from gdjax.cli.run_folder import require_run
+from gdjax.cli.user_modules import is_import_allowed
 
 
-class Base(NamedTuple):
-    """The contents of a `config.toml`."""
+class ConfigFile(NamedTuple):
+    """Contents of a `config.toml`."""
 
-    says: dict[str, Any]
-    may_import: bool = True
+    settings: Settings
+    import_allowed: bool = True
     """True if the module of its problem may be imported."""
 
 
 class Request(NamedTuple):
-    """A request on the command line."""
+    """Request for a run, as the command line gives it."""
 
-    given: dict[str, Any]
-    """Its values, by the names of `config.toml`."""
-    called: Mapping[str, str]
-    """The flags that they come from, by the same names."""
+    given: Settings
+    """Settings on the command line."""
+    flags: Mapping[str, str]
+    """Flag of each of these settings."""
     file: Path | None
-    """The `config.toml` that says the rest, if there is one."""
+    """The `config.toml` with the other settings, if there is one."""
     out: Path | None
-    """The folder of the run; `None` for a new one."""
+    """Folder of the run; `None` for a new one."""
     resume: bool
     trusted: bool
     save_every: int | None
 
-    def base(self, alone: bool) -> Base:
-        """Read what the file says.
+    def read_config(self, may_ask: bool) -> ConfigFile:
+        """Read and check the file.
 
         Args:
-          alone: whether this is the only process of the run.
+          may_ask: True if this is the only process of the run, so that its terminal can be asked.
 
         Raises:
-          InputError: if it cannot be read, asks for something impossible, or names a module that is not trusted.
+          InputError: if the file cannot be read, holds wrong settings, or names a module that is not trusted.
         """
         if self.resume and self.out is not None:
-            run_folder.require_run(self.out)
+            require_run(self.out)
         if self.file is None:
-            base = Base({})
+            contents = ConfigFile({})
         else:
-            says = config.read(self.file)
-            base = Base(says, may_import(self.file, says, self.given, trusted=self.trusted, alone=alone))
-        asked, names = config.over(base.says, self.given), self.names
-        if {"epochs", "steps"} <= asked.keys():
+            settings = config.read(self.file)
+            allowed = is_import_allowed(self.file, settings, self.given, trusted=self.trusted, may_ask=may_ask)
+            contents = ConfigFile(settings, allowed)
+        settings = config.override(contents.settings, self.given)
+        if {"epochs", "steps"} <= settings.keys():
             raise InputError("--epochs and --steps exclude each other: give one of them.")
-        if "until" in asked:
-            Goal.of(asked["until"], names["until"])
-        if "mesh" in asked:
-            axis(asked["mesh"])
-        return base
+        if "until" in settings:
+            MetricTarget.parse(settings["until"], self.labels["until"])
+        if "mesh" in settings:
+            parse_mesh(settings["mesh"])
+        return contents
 
     @property
-    def names(self) -> dict[str, str]:
-        """Return the name of each text in errors: its flag, or the file and the name in it."""
-        of_file = {name: f"{str(self.file)!r}: {name}" for name in config.KINDS} if self.file else {}
-        return {"problem": "PROBLEM", "optimizer": "--optimizer", "until": "--until", **of_file, **self.called}
+    def labels(self) -> dict[str, str]:
+        """Return the label of each setting in errors: its flag, or the file and the name in it."""
+        in_file = {name: f"{str(self.file)!r}: {name}" for name in config.TYPES} if self.file else {}
+        return {"problem": "PROBLEM", "optimizer": "--optimizer", "until": "--until", **in_file, **self.flags}
 
 
-def resumed(out: Path | None, file: Path | None) -> Path:
-    """Return the folder of the run to resume."""
-    if out is None and file is None:
-        raise InputError("--resume needs the folder of the run: --out DIR.")
+def folder_to_resume(out: Path | None, file: Path | None) -> Path:
+    """Return the folder of the run to resume, from `--out` or `--config`."""
     if out is not None and file is not None and out.resolve() != file.resolve().parent:
-        raise InputError(f"--resume goes on in one folder, got --out {out} and --config {file}: give one of them.")
-    return out if out is not None else file.parent  # pyright: ignore[reportOptionalMemberAccess]
+        raise InputError(f"--resume takes one folder, got --out {out} and --config {file}: give one of them.")
+    if out is not None:
+        return out
+    if file is None:
+        raise InputError("--resume needs the folder of the run: --out DIR.")
+    return file.parent

@@ -1,4 +1,4 @@
-"""The folder of a run: which, and that no other run writes to it."""
+"""Folder of a run: the paths in it, and a lock that keeps other runs out."""
 
 import contextlib
 import itertools
@@ -14,138 +14,151 @@ if TYPE_CHECKING:
     from gdjax.descent.peers import Peers
 
 RUNS = Path("runs")
+"""Folder of the runs without `--out`."""
 
 
-class Run(NamedTuple):
-    """What is where."""
+class RunFolder(NamedTuple):
+    """Paths of the files of a run."""
 
-    folder: Path
+    path: Path
 
     @property
     def config(self) -> Path:
-        """What was asked for."""
-        return self.folder / "config.toml"
+        """Path of the settings."""
+        return self.path / "config.toml"
 
     @property
     def metrics(self) -> Path:
-        """What every step reported, and what was evaluated."""
-        return self.folder / "metrics.jsonl"
+        """Path of the metrics of every step and of every evaluation."""
+        return self.path / "metrics.jsonl"
 
     @property
     def curves(self) -> Path:
-        """The same as a picture."""
-        return self.folder / "curves.png"
+        """Path of the plot of the metrics."""
+        return self.path / "curves.png"
 
     @property
     def checkpoints(self) -> Path:
-        """What it is resumed from."""
-        return self.folder / "checkpoints"
+        """Path of the folder of checkpoints."""
+        return self.path / "checkpoints"
 
     @property
-    def steps(self) -> int:
-        """Those that the newest checkpoint has."""
-        from gdjax.descent.checkpoints.paths import steps_in  # loads JAX, which a folder does not need at first
+    def resume_command(self) -> str:
+        """Return the command that resumes the run."""
+        return f"gdjax train --resume --out {self.path}"
+
+    @property
+    def last_step(self) -> int:
+        """Return the step of the newest checkpoint; 0 if there is none."""
+        from gdjax.descent.checkpoints.paths import steps_in  # loads JAX, which most uses of a folder do not need
 
         return max(steps_in(self.checkpoints), default=0)
 
     @property
-    def made(self) -> list[Path]:
-        """What of these there is."""
+    def existing(self) -> list[Path]:
+        """Return the paths that exist, links included."""
         return [path for path in (self.config, self.metrics, self.curves, self.checkpoints) if os.path.lexists(path)]
 
     def require_unlinked(self) -> None:
-        """Refuse a folder whose entries are links: these lead to files that do not belong to this run.
+        """Refuse a folder whose entries are links: they lead to files of something else.
 
         Raises:
-          InputError: if an entry of the run is a link.
+          InputError: if an entry of the run is a symbolic link.
         """
-        for path in self.made:
+        for path in self.existing:
             if path.is_symlink():
                 raise InputError(
-                    f"{str(path)!r} is a symbolic link, and a run reads and writes its own files alone: remove it, or "
-                    "give the folder that it leads to."
+                    f"{str(path)!r} is a symbolic link, and a run reads and writes only files of its folder: remove "
+                    "it, or give the folder that it leads to."
                 )
 
 
 @contextlib.contextmanager
-def new(out: Path | None, name: str) -> Iterator[Run]:
-    """Take a folder for a new run, the first free `runs/<name>-<n>` by default.
+def create(out: Path | None, name: str) -> Iterator[RunFolder]:
+    """Create and lock the folder of a new run.
 
-    A folder made for the run is removed if the run fails before it saves anything.
+    A folder that this call creates is removed if the run fails before it saves anything.
+
+    Args:
+      out: the folder; by default the first free `runs/<name>-<n>`.
+      name: of the problem.
     """
     from gdjax.descent.checkpoints.lock import alone
 
-    folder, made = _numbered(name) if out is None else _given(out)
+    path, is_new = _create_numbered(name) if out is None else _create_given(out)
+    folder = RunFolder(path)
     try:
-        with alone(folder):
-            run = Run(folder)
-            if run.made:
+        with alone(path):
+            if folder.existing:
                 raise InputError(
-                    f"{str(folder)!r} holds a run already: --resume goes on with it, another --out begins one."
+                    f"{str(path)!r} holds a run already: add --resume to resume it, or give another --out for a new "
+                    "run."
                 )
-            yield run
+            yield folder
     except BaseException:
-        if made and not (Run(folder).metrics.exists() or Run(folder).steps):
-            shutil.rmtree(folder, ignore_errors=True)
+        if is_new and not (folder.metrics.exists() or folder.last_step):
+            shutil.rmtree(path, ignore_errors=True)
         raise
 
 
 @contextlib.contextmanager
-def old(folder: Path) -> Iterator[Run]:
-    """Take the folder of a run to go on with."""
+def open_existing(path: Path) -> Iterator[RunFolder]:
+    """Lock the folder of a run to resume."""
     from gdjax.descent.checkpoints.lock import alone
 
-    require_run(folder)
-    with alone(folder):
-        yield Run(folder)
+    require_run(path)
+    with alone(path):
+        yield RunFolder(path)
 
 
 @contextlib.contextmanager
-def shared(peers: "Peers", taken: contextlib.AbstractContextManager[Run]) -> Iterator[Run]:
-    """The folder of a run that the first of its processes takes for all."""
-    with contextlib.ExitStack() as held:
-        run = peers.together(lambda: held.enter_context(taken) if peers.first else None)
-        folder = peers.texts(str(run.folder) if run else "")[0]
-        yield Run(Path(folder))
+def share(peers: "Peers", opened: contextlib.AbstractContextManager[RunFolder]) -> Iterator[RunFolder]:
+    """Open a folder in the first process, and share its path with all others."""
+    with contextlib.ExitStack() as stack:
+        folder = peers.together(lambda: stack.enter_context(opened) if peers.first else None)
+        path = peers.texts(str(folder.path) if folder else "")[0]
+        yield RunFolder(Path(path))
 
 
-def require_run(folder: Path) -> None:
+def require_run(path: Path) -> None:
     """Refuse a folder that holds no run, or one with links."""
-    Run(folder).require_unlinked()
+    RunFolder(path).require_unlinked()
     try:
-        there = Run(folder).config.is_file()
+        exists = RunFolder(path).config.is_file()
     except OSError:  # not a valid name of a folder
-        there = False
-    if not there:
-        raise InputError(f"{str(folder)!r} holds no run to resume (no config.toml): without --resume one begins there.")
+        exists = False
+    if not exists:
+        raise InputError(
+            f"{str(path)!r} holds no run to resume (no config.toml): leave out --resume to start one there."
+        )
 
 
-def _numbered(name: str) -> tuple[Path, bool]:
+def _create_numbered(name: str) -> tuple[Path, bool]:
     for number in itertools.count(1):
-        folder = RUNS / f"{name}-{number}"
+        path = RUNS / f"{name}-{number}"
         with contextlib.suppress(FileExistsError):
-            _made(RUNS, exist_ok=True)
-            _made(folder, exist_ok=False)
-            return folder, True
+            _create_directory(RUNS, exist_ok=True)
+            _create_directory(path, exist_ok=False)
+            return path, True
     raise AssertionError
 
 
-def _given(out: Path) -> tuple[Path, bool]:
+def _create_given(out: Path) -> tuple[Path, bool]:
     try:
-        there = out.is_dir()
-    except OSError:  # not a valid name of a folder: making it says why
-        there = False
-    _made(out, exist_ok=True)
-    return out, not there
+        exists = out.is_dir()
+    except OSError:  # not a valid name of a folder: creating it raises the reason
+        exists = False
+    _create_directory(out, exist_ok=True)
+    return out, not exists
 
 
-def _made(folder: Path, *, exist_ok: bool) -> None:
+def _create_directory(path: Path, *, exist_ok: bool) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=exist_ok)
+        path.mkdir(parents=True, exist_ok=exist_ok)
     except FileExistsError:
-        if folder.is_dir():
+        if path.is_dir():
             raise
-        raise InputError(f"--out must be a folder, and {str(folder)!r} is a file: give another.") from None
+        raise InputError(f"--out must be a folder, and {str(path)!r} is a file: give another.") from None
     except OSError as error:
-        why = (error.strerror or str(error)).lower()
-        raise InputError(f"--out {str(folder)!r} cannot be made: {why}; give another.") from error
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(f"--out {str(path)!r} cannot be created: {reason}; give another.") from error

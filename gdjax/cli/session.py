@@ -1,155 +1,164 @@
-"""Run a request to its exit status, in one process or several."""
+"""Start or resume a run from a request, in one process or several, up to its exit status."""
 
 import contextlib
 import signal
 from pathlib import Path
-from typing import Any
 
 import typer
 from jax.sharding import Mesh
 
 from gdjax.cli import config, devices, run_folder
-from gdjax.cli.distributed import Joined, hushed, joined
-from gdjax.cli.errors import InputError, Status, say
-from gdjax.cli.fitting import descend
-from gdjax.cli.processes import Group
-from gdjax.cli.report import report, status
-from gdjax.cli.request import Base, Request
-from gdjax.cli.run_spec import Task
-from gdjax.cli.signals import Watch
+from gdjax.cli.config import ResolvedSettings, Settings
+from gdjax.cli.distributed import JoinedProcesses, join_processes, silence_stdout
+from gdjax.cli.errors import ExitStatus, InputError, print_message
+from gdjax.cli.fitting import fit_run
+from gdjax.cli.processes import ProcessGroup
+from gdjax.cli.report import exit_status, report
+from gdjax.cli.request import ConfigFile, Request
+from gdjax.cli.run_folder import RunFolder
+from gdjax.cli.run_spec import RunSpec
+from gdjax.cli.signals import SignalHandler
 from gdjax.descent.loop.signals import REASONS, Heard, heard
 from gdjax.descent.peers import Peers, attempted
 
 
-def run(request: Request, base: Base | None, group: Group, watch: Watch) -> None:
-    """Begin or resume a run; it ends by raising `typer.Exit`.
+def run(request: Request, contents: ConfigFile | None, group: ProcessGroup, signal_handler: SignalHandler) -> None:
+    """Start or resume a run, and raise `typer.Exit` with its exit status.
 
     Args:
-      request: what the command line asks for.
-      base: the contents of the file, if it was read already.
+      request: the request of the command line.
+      contents: the contents of its file, if it was read already.
       group: the processes of the run.
-      watch: the watch of signals.
+      signal_handler: the handler of signals.
     """
-    with joined(group, watch) as processes:
-        of_all = _Session(request, processes, watch)
+    with join_processes(group, signal_handler) as processes:
+        session = _Session(request, processes, signal_handler)
         if request.resume:
-            of_all.go_on(base)
+            session.resume(contents)
         else:
-            of_all.begin(base)
+            session.start(contents)
 
 
 class _Session:
-    """One run in all of its processes."""
+    """Run in all of its processes."""
 
-    def __init__(self, request: Request, processes: Joined, watch: Watch):
-        self._asked, self._processes, self._watch = request, processes, watch
+    def __init__(self, request: Request, processes: JoinedProcesses, signal_handler: SignalHandler):
+        self._request, self._processes, self._signal_handler = request, processes, signal_handler
 
-    def begin(self, base: Base | None) -> None:
-        """Begin a run in a new folder."""
-        request = self._asked
-        base, asked, mesh, peers = self._divided(base)
+    def start(self, contents: ConfigFile | None) -> None:
+        """Start a run in a new folder."""
+        request = self._request
+        contents, settings, mesh, peers = self._set_up(contents)
         if request.file and peers.first:
-            config.compare_versions(request.file)
+            config.warn_if_versions_differ(request.file)
 
-        def checked() -> Task:
-            task = Task.of(asked, request.names)
+        def resolve() -> RunSpec:
+            spec = RunSpec.resolve(settings, request.labels)
             if request.file and peers.first:
-                for words in config.differences(_then(base, task, request), task.asked).values():
-                    say(f"not as in {request.file}: {words}.")
-            task.check()
-            return task
+                for difference in config.differences(_stored(contents, spec, request), spec.settings).values():
+                    print_message(f"not as in {request.file}: {difference}.")
+            spec.check()
+            return spec
 
-        task = peers.together(checked)
-        with run_folder.shared(peers, run_folder.new(request.out, task.problem.factory.__name__)) as run:
+        spec = peers.together(resolve)
+        with run_folder.share(peers, run_folder.create(request.out, spec.problem.factory.__name__)) as folder:
             if peers.first:
-                config.write(run.config, task.asked)
-            raise typer.Exit(self._descend(task, run, mesh, peers))
+                config.write(folder.config, spec.settings)
+            raise typer.Exit(self._fit(spec, folder, mesh, peers))
 
-    def go_on(self, base: Base | None) -> None:
-        """Resume a run, or make it longer."""
-        request = self._asked
-        where = run_folder.Run(request.out or Path())
-        base, asked, mesh, peers = self._divided(base)
+    def resume(self, contents: ConfigFile | None) -> None:
+        """Resume a run, or extend one that is complete."""
+        folder = RunFolder(self._request.out or Path())
+        contents, settings, mesh, peers = self._set_up(contents)
         if peers.first:
-            config.compare_versions(where.config)
-        with run_folder.shared(peers, run_folder.old(where.folder)) as run:
-            task, written = peers.together(lambda: self._prolonged(run, base, asked))
-            if peers.first and written:
-                config.write(run.config, task.asked)
-            raise typer.Exit(self._descend(task, run, mesh, peers))
+            config.warn_if_versions_differ(folder.config)
+        with run_folder.share(peers, run_folder.open_existing(folder.path)) as folder:
+            spec, has_changed = peers.together(lambda: self._resolve_resumed(folder, contents, settings))
+            if peers.first and has_changed:
+                config.write(folder.config, spec.settings)
+            raise typer.Exit(self._fit(spec, folder, mesh, peers))
 
-    def _divided(self, base: Base | None) -> tuple[Base, dict[str, Any], Mesh | None, Peers]:
-        """Return what the file says, what is asked for, the devices of its mesh, and the processes that have them."""
-        request, processes = self._asked, self._processes
+    def _set_up(self, contents: ConfigFile | None) -> tuple[ConfigFile, Settings, Mesh | None, Peers]:
+        """Start JAX. Return the contents of the file, all settings, the mesh, and the processes of the mesh."""
+        request, processes = self._request, self._processes
 
-        def prepared() -> tuple[Base, dict[str, Any]]:
-            read = request.base(alone=False) if base is None else base
-            asked = config.over(read.says, request.given)
-            devices.prepare(asked.get("mesh"), processes.number)
-            return read, asked
+        def configure() -> tuple[ConfigFile, Settings]:
+            found = request.read_config(may_ask=False) if contents is None else contents
+            settings = config.override(found.settings, request.given)
+            devices.configure_cpu_devices(settings.get("mesh"), processes.num_processes)
+            return found, settings
 
-        found, failure = attempted(prepared)  # settings that JAX needs before it starts
-        peers = Peers(None if processes.number == 1 else devices.one_of_each())
+        configured, failure = attempted(configure)  # the processes cannot communicate before JAX has started
+        peers = Peers(None if processes.num_processes == 1 else devices.one_device_per_process())
         if not peers.alone:
-            hushed(peers.first)
+            silence_stdout(peers.first)
         peers.end_if_any(failure)
-        read, asked = found
-        words = peers.differing(lambda: {**asked, "save_every": request.save_every, "resume": request.resume})
+        found, settings = configured
+        difference = peers.differing(lambda: {**settings, "save_every": request.save_every, "resume": request.resume})
 
-        def divided() -> Mesh | None:
-            if words:
-                raise InputError(f"every process must be asked for the same {words}.")
-            return devices.mesh(asked.get("mesh"))
+        def make_mesh() -> Mesh | None:
+            if difference:
+                raise InputError(f"every process must be asked for the same {difference}.")
+            return devices.make_mesh(settings.get("mesh"))
 
-        if (mesh := peers.together(divided)) is None:
-            return read, asked, None, peers
-        return read, {**asked, "mesh": f"{mesh.axis_names[0]}={mesh.size}"}, mesh, Peers(mesh)
+        if (mesh := peers.together(make_mesh)) is None:
+            return found, settings, None, peers
+        settings["mesh"] = f"{mesh.axis_names[0]}={mesh.size}"
+        return found, settings, mesh, Peers(mesh)
 
-    def _prolonged(self, run: run_folder.Run, base: Base, asked: dict[str, Any]) -> tuple[Task, bool]:
-        """Return the task of a resumed run, and whether it differs from what the folder says."""
-        task = Task.of(asked, self._asked.names)
-        other = config.differences(_then(base, task, self._asked), task.asked)
-        if fixed := [words for name, words in other.items() if not config.prolongs(name, base.says, task.asked)]:
+    def _resolve_resumed(self, folder: RunFolder, contents: ConfigFile, settings: Settings) -> tuple[RunSpec, bool]:
+        """Return the specification of a resumed run, and True if it differs from the one in the folder."""
+        spec = RunSpec.resolve(settings, self._request.labels)
+        changed = config.differences(_stored(contents, spec, self._request), spec.settings)
+        refused = [
+            difference
+            for name, difference in changed.items()
+            if not config.can_change_on_resume(name, contents.settings, spec.settings)
+        ]
+        if refused:
             raise InputError(
-                f"{str(run.folder)!r} holds a run of something else: {'; '.join(fixed)}. Leave these out to resume it, "
-                f"or begin one by --config {run.config} and another --out."
+                f"{str(folder.path)!r} holds a different run: {'; '.join(refused)}. Leave these out to resume it, or "
+                f"start a new run with --config {folder.config} and another --out."
             )
-        task.check()
-        if (done := run.steps) > task.steps:
+        spec.check()
+        if (last := folder.last_step) > spec.steps:
             raise InputError(
-                f"{str(run.folder)!r} has taken {done:,} steps already, more than the {task.steps:,} asked for."
+                f"{str(folder.path)!r} has {last:,} steps already, more than the {spec.steps:,} asked for."
             )
-        return task, bool(other)
+        return spec, bool(changed)
 
-    def _descend(self, task: Task, run: run_folder.Run, mesh: Mesh | None, peers: Peers) -> Status:
-        resume, watch = self._asked.resume, self._watch
-        self._processes.watch.tell(str(run.folder))
-        print(f"{task.asked['problem']} in {run.folder}", flush=True)
-        go_on = f"gdjax train --resume --out {run.folder}"
-        before = "what was saved earlier stays" if resume else "no step was taken"
-        watch.outcome = f"{before}: {go_on} goes on"
-        watch.saves = not peers.alone  # they end together, at one step
+    def _fit(self, spec: RunSpec, folder: RunFolder, mesh: Mesh | None, peers: Peers) -> ExitStatus:
+        """Fit, print the report, and return the exit status."""
+        resume, handler, to_resume = self._request.resume, self._signal_handler, f"To resume: {folder.resume_command}"
+        self._processes.monitor.send(str(folder.path))
+        print(f"{spec.settings['problem']} in {folder.path}", flush=True)
+        handler.outcome = f"{'earlier checkpoints are kept' if resume else 'no step was taken'}. {to_resume}"
+        handler.descent_saves = not peers.alone  # several processes end together, at one step
         try:
-            with contextlib.nullcontext(Heard()) if peers.alone else heard(*REASONS) as early:
-                fit = descend(task, run, mesh, peers, early, watch, resume=resume, save_every=self._asked.save_every)
-        except SystemExit as ended:  # it has said why
-            if ended.code in (Status.TERMINATED, Status.HUNG_UP) and peers.first:
-                say(f"{go_on} goes on.")
+            with contextlib.nullcontext(Heard()) if peers.alone else heard(*REASONS) as early_signal:
+                fit = fit_run(
+                    spec, folder, mesh, peers, early_signal, handler, resume=resume, save_every=self._request.save_every
+                )
+        except SystemExit as ended:  # `fit` has printed the reason
+            if ended.code in (ExitStatus.TERMINATED, ExitStatus.HUNG_UP) and peers.first:
+                print_message(f"to resume: {folder.resume_command}")
             raise
         finally:
-            watch.saves, watch.outcome = False, f"the run is in {run.folder}: {go_on} goes on"
-            if not peers.alone:  # a launcher may signal some late, when all have ended
+            handler.descent_saves, handler.outcome = False, f"the run is in {folder.path}. {to_resume}"
+            if not peers.alone:  # a launcher may send a signal after the run is over
                 for number in REASONS:
                     signal.signal(number, signal.SIG_IGN)
         if peers.first:
-            report(task, run, fit)
-        peers.wait()  # or one that is done would wait in vain for one that draws
-        if watch.unheard is None:
-            return status(task, fit)
-        say(f"interrupted; {watch.outcome}.")
-        return Status(128 + watch.unheard)
+            report(spec, folder, fit)
+        peers.wait()  # else a process that is done would leave while the first one draws the curves
+        if handler.pending is None:
+            return exit_status(spec, fit)
+        print_message(f"interrupted; {handler.outcome}")
+        return ExitStatus(128 + handler.pending)
 
 
-def _then(base: Base, task: Task, request: Request) -> dict[str, Any]:
-    """Return what the file asked for, with defaults filled in; as it stands, where its module must not be imported."""
-    return Task.of(base.says, request.names).asked if base.may_import else {**task.asked, **base.says}
+def _stored(contents: ConfigFile, spec: RunSpec, request: Request) -> ResolvedSettings:
+    """Return the settings in the file, with defaults filled in; as they stand if its module must not be imported."""
+    if contents.import_allowed:
+        return RunSpec.resolve(contents.settings, request.labels).settings
+    return {**spec.settings, **contents.settings}

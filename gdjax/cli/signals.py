@@ -1,8 +1,8 @@
-"""Signals from the first moment on: a run that Ctrl-C, SIGTERM or SIGHUP ends always exits with their status.
+"""Exit with the right status on Ctrl-C, SIGTERM or SIGHUP, at any moment of a command.
 
-Python calls a signal handler between two bytecodes of the main thread. While JAX is loaded or compiles, or processes
-wait for each other, that takes seconds or minutes; and what a handler raises inside a callback of JAX is lost. So the
-system tells a thread (`signal.set_wakeup_fd`), which ends the process itself where there is nothing to save.
+Python calls a signal handler between two bytecodes of the main thread. While JAX loads or compiles, or processes wait
+for each other, that takes seconds or minutes. Exceptions that a handler raises inside a JAX callback are lost.
+Therefore a thread reads the signals (`signal.set_wakeup_fd`), and exits the process if there is nothing to save.
 """
 
 import contextlib
@@ -16,93 +16,97 @@ from types import FrameType
 from typing import NoReturn
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-AGAIN = 0.5
-"""Seconds after which a second Ctrl-C counts: launchers repeat the one that the terminal has sent."""
-PATIENCE = 5.0
-"""Seconds after which Ctrl-C is answered, if the current step takes that long."""
+REPEAT_DELAY = 0.5
+"""Seconds after which a second Ctrl-C counts: launchers repeat the one that the terminal sent."""
+ANSWER_DELAY = 5.0
+"""Seconds after which Ctrl-C gets a message, if the current step takes that long."""
 
 
-class Watch:
-    """Decide what a signal does: it ends the process at once, unless a descent hears it and saves first."""
+class SignalHandler:
+    """Decide what a signal does: end the process at once, or let the descent save first."""
 
     def __init__(self) -> None:
-        self.saves = False
+        self.descent_saves = False
         """True while a descent handles signals itself."""
         self.outcome = ""
-        """The state in which an immediate end leaves the run, in words."""
-        self.unheard: int | None = None
-        """A signal that came before a descent handled signals, or after it."""
-        self.leaving: Callable[[], object] = lambda: None
-        """Called before this ends the process."""
+        """Sentence on the state in which an immediate exit leaves the run; empty before there is a run."""
+        self.pending: int | None = None
+        """Signal that came while no descent handled signals."""
+        self.before_exit: Callable[[], object] = lambda: None
+        """Called before the process exits."""
 
-    def hear(self, number: int, _: FrameType | None = None) -> None:
-        """Note a signal: the handler of the main thread."""
-        self.unheard = number
+    def record(self, number: int, _: FrameType | None = None) -> None:
+        """Record a signal. This is the handler of the main thread."""
+        self.pending = number
 
-    def listen(self, told: int) -> None:
-        """Act on signals as they come, in a separate thread, until the other end of the pipe is closed."""
-        since, answered = None, False
+    def listen(self, pipe: int) -> None:
+        """Act on signals in a separate thread, until the write end of the pipe is closed.
+
+        Args:
+          pipe: file descriptor from which signal numbers are read.
+        """
+        first_ctrl_c, answered = None, False
         while True:
-            waits = self.saves and since is not None and not answered
-            if not select.select([told], [], [], PATIENCE if waits else None)[0]:
-                _tell("Ctrl-C: saving after the step at hand; Ctrl-C again ends at once, unsaved.")
+            must_answer = self.descent_saves and first_ctrl_c is not None and not answered
+            if not select.select([pipe], [], [], ANSWER_DELAY if must_answer else None)[0]:
+                _write_message("Ctrl-C: saving after the current step; a second Ctrl-C exits now, without saving.")
                 answered = True
                 continue
-            if not (numbers := os.read(told, 64)):
+            if not (numbers := os.read(pipe, 64)):
                 return
             for number in filter(SIGNALS.__contains__, numbers):
                 now = time.monotonic()
-                again = number == signal.SIGINT and since is not None and now - since >= AGAIN
-                if again or not self.saves:
-                    self.end(number)
-                if number == signal.SIGINT and since is None:
-                    since = now
+                is_ctrl_c = number == signal.SIGINT
+                is_repeated = is_ctrl_c and first_ctrl_c is not None and now - first_ctrl_c >= REPEAT_DELAY
+                if is_repeated or not self.descent_saves:
+                    self.exit(number)
+                if is_ctrl_c and first_ctrl_c is None:
+                    first_ctrl_c = now
 
-    def end(self, number: int) -> NoReturn:
-        """End the process at once, with the status of a signal."""
+    def exit(self, number: int) -> NoReturn:
+        """End the process at once, with the exit status of a signal."""
         name = "interrupted" if number == signal.SIGINT else signal.Signals(number).name
-        _tell(f"{name}{self.outcome and '; '}{self.outcome}.")
+        _write_message(f"{name}; {self.outcome}" if self.outcome else f"{name}.")
         with contextlib.suppress(Exception):
-            self.leaving()
+            self.before_exit()
         os._exit(128 + number)
 
 
 @contextlib.contextmanager
-def watched() -> Iterator[Watch]:
-    """Watch signals within this context. Signals that are ignored stay ignored, as under `nohup`."""
-    watch = Watch()
-    if threading.current_thread() is not threading.main_thread():  # only there Python hears signals
-        yield watch
+def handle_signals() -> Iterator[SignalHandler]:
+    """Handle signals within this context. Signals that are ignored stay ignored, as under `nohup`."""
+    handler = SignalHandler()
+    if threading.current_thread() is not threading.main_thread():  # Python delivers signals to the main thread only
+        yield handler
         return
-    told, teller = os.pipe()
-    os.set_blocking(teller, False)
-    listener = threading.Thread(target=watch.listen, args=(told,), name="signals", daemon=True)
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    listener = threading.Thread(target=handler.listen, args=(read_end,), name="signals", daemon=True)
     listener.start()
-    fd_before = signal.set_wakeup_fd(teller, warn_on_full_buffer=False)
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    for number, handler in before.items():
-        if handler not in (None, signal.SIG_IGN):
-            signal.signal(number, watch.hear)
+    previous_fd = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    previous = {number: signal.getsignal(number) for number in SIGNALS}
+    handled = {number: action for number, action in previous.items() if action not in (None, signal.SIG_IGN)}
+    for number in handled:
+        signal.signal(number, handler.record)
     try:
-        yield watch
+        yield handler
     finally:
-        for number, handler in before.items():
-            if handler not in (None, signal.SIG_IGN):
-                signal.signal(number, handler)
-        signal.set_wakeup_fd(fd_before)
-        os.close(teller)
+        for number, action in handled.items():
+            signal.signal(number, action)
+        signal.set_wakeup_fd(previous_fd)
+        os.close(write_end)
         listener.join()
-        os.close(told)
+        os.close(read_end)
 
 
-def ignored() -> None:
-    """Ignore signals from now on: the run is over, and its status stands."""
+def ignore_signals() -> None:
+    """Ignore signals from now on: the run is over, and its exit status is fixed."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _tell(sentence: str) -> None:
-    """Write a sentence to the standard error, on a new line where a terminal may show a progress bar."""
+def _write_message(text: str) -> None:
+    """Write a message to the standard error, on a new line if a terminal may show a progress bar."""
     with contextlib.suppress(OSError):  # the terminal may be gone
-        line = "\n" if os.isatty(2) else ""
-        os.write(2, f"{line}gdjax: {sentence}\n".encode(errors="backslashreplace"))
+        newline = "\n" if os.isatty(2) else ""
+        os.write(2, f"{newline}gdjax: {text}\n".encode(errors="backslashreplace"))

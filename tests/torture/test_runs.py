@@ -23,7 +23,7 @@ from tests.commands import commands
 from tests.processes import environment, hearing, running, steps_in
 
 ENDLESS = ["parabola", "--steps", str(10**9), "--optimizer", "adam(1e-9)", "--out", "run"]
-GO_ON = "gdjax train --resume --out run goes on"
+TO_RESUME = "To resume: gdjax train --resume --out run"
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_a_mesh_beyond_the_devices_is_told_before_batch_sizes(here):
     for number in (257, 4096, 999_999):
         done = here("train", "--mesh", f"data={number}")
         assert done.returncode == 2
-        assert f"--mesh must have at most 256 devices, virtual ones of the processor, got {number}" in done.stderr
+        assert f"--mesh must have at most 256 virtual CPU devices, got {number}" in done.stderr
 
 
 class Run:
@@ -167,8 +167,8 @@ def started(env, folder, *arguments):
 
 
 NOTHING = re.escape("interrupted.")
-UNTAKEN = re.escape(f"interrupted; no step was taken: {GO_ON}.")
-SAVED = rf"interrupted after step [\d,]+; saved: {re.escape(GO_ON)}\."
+UNTAKEN = re.escape(f"interrupted; no step was taken. {TO_RESUME}")
+SAVED = rf"interrupted after step [\d,]+; checkpoint saved. {re.escape(TO_RESUME)}"
 MOMENTS = {
     "python starts": (lambda run: b"gdjax" in cmdline(run), 0.3, NOTHING),
     "jax is imported": (lambda run: "loading JAX" in run.said()[0], 0.2, NOTHING),
@@ -306,7 +306,7 @@ MOUNTS = subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=F
 @pytest.mark.skipif(not MOUNTS, reason="needs the right to mount a file system of its own")
 @pytest.mark.parametrize(
     ("options", "status", "words"),
-    [("size=8k", 1, "no space left on device"), ("ro", 2, "cannot be made: read-only file system")],
+    [("size=8k", 1, "no space left on device"), ("ro", 2, "cannot be created: read-only file system")],
 )
 def test_a_disk_that_takes_nothing_is_one_sentence(env, tmp_path, options, status, words):
     shell = MOUNTED.format(options=options, python=sys.executable, more="--steps 5")

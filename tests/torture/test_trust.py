@@ -95,8 +95,8 @@ def test_a_module_named_on_the_command_line_is_imported(here, stranger):
 def test_a_module_that_another_problem_replaces_is_not_imported(here, stranger):
     done = here("train", "parabola", "--config", "run/config.toml", "--out", "other")
     assert done.returncode == 0, done.stderr
-    assert "not as in run/config.toml: problem evil:bowl(2.0) there, parabola(" in done.stderr
-    refused(here("train", "parabola", "--resume", "--out", "run"), "holds a run of something else: problem evil:bowl")
+    assert "not as in run/config.toml: problem was evil:bowl(2.0), now parabola(" in done.stderr
+    refused(here("train", "parabola", "--resume", "--out", "run"), "holds a different run: problem was evil:bowl")
     assert not stranger.exists()
 
 
@@ -326,8 +326,8 @@ def test_the_first_process_finds_that_the_port_is_taken():
         held.bind(("127.0.0.1", 0))
         port = held.getsockname()[1]
         with pytest.raises(InputError, match="the port is in use; give another port, in all processes"):
-            coordinator.require_port(coordinator.Coordinator(f"127.0.0.1:{port}"), first=True)
-    coordinator.require_port(coordinator.Coordinator(f"127.0.0.1:{port}"), first=True)
+            coordinator.require_port(coordinator.Coordinator(f"127.0.0.1:{port}"), is_first=True)
+    coordinator.require_port(coordinator.Coordinator(f"127.0.0.1:{port}"), is_first=True)
 
 
 def test_the_other_processes_find_that_the_port_is_not_the_coordinators():
@@ -336,7 +336,7 @@ def test_the_other_processes_find_that_the_port_is_not_the_coordinators():
 
     def ask(port):
         try:
-            coordinator.require_port(coordinator.Coordinator(f"127.0.0.1:{port}"), first=False)
+            coordinator.require_port(coordinator.Coordinator(f"127.0.0.1:{port}"), is_first=False)
         except InputError as error:
             ended.append(str(error))
 
@@ -363,9 +363,9 @@ def test_the_other_processes_find_that_the_port_is_not_the_coordinators():
 
 
 def test_a_coordinator_says_what_moves_it():
-    ways = {variable: coordinator.Coordinator("h:1", variable).way for variable in (None, "JAX_COORDINATOR_ADDRESS")}
-    assert ways[None] == "give another port, in all processes"
-    assert ways["JAX_COORDINATOR_ADDRESS"] == "give another port in JAX_COORDINATOR_ADDRESS, in all processes"
+    fixes = {variable: coordinator.Coordinator("h:1", variable).fix for variable in (None, "JAX_COORDINATOR_ADDRESS")}
+    assert fixes[None] == "give another port, in all processes"
+    assert fixes["JAX_COORDINATOR_ADDRESS"] == "give another port in JAX_COORDINATOR_ADDRESS, in all processes"
     assert str(coordinator.Coordinator("h:1", "JAX_COORDINATOR_ADDRESS")) == "JAX_COORDINATOR_ADDRESS=h:1"
 
 
