@@ -1,4 +1,4 @@
-"""The collectives of a compiled program, read from its text: how many, of how many bytes, and within what."""
+"""Read the collectives of a compiled program from its text: their number, bytes and enclosing loops."""
 
 import dataclasses
 import math
@@ -9,20 +9,20 @@ KINDS = ("all-gather", "all-reduce", "all-to-all", "collective-permute", "ragged
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """One collective of a program."""
+    """Collective of a compiled program."""
 
     kind: str
-    """Of `KINDS`; one that is started and awaited apart counts once."""
+    """One of `KINDS`; an asynchronous pair of start and done counts once."""
     operand_bytes: int
-    """What each member gives to it."""
+    """Bytes of the operand on each member."""
     members: int
-    """Of one of its groups."""
+    """Size of one of its groups."""
     within: tuple[str, ...]
-    """The loops and branches that it stands in, `while` and `conditional`, the outermost first."""
+    """Loops and branches around it, `while` and `conditional`, outermost first."""
 
     @property
     def wire_bytes(self):
-        """What each member sends, by a ring of the group."""
+        """Return the bytes that each member sends in a ring algorithm."""
         others = self.members - 1
         if self.kind == "all-gather":
             return others * self.operand_bytes
@@ -34,21 +34,22 @@ class Collective:
 
 
 def collectives(compiled):
-    """The collectives of a compiled function (`jax.jit(f).lower(...).compile()`), or of its text."""
+    """Return the collectives of a compiled function (`jax.jit(f).lower(...).compile()`), or of its text."""
     text = compiled if isinstance(compiled, str) else compiled.as_text()
     found = [instruction for instruction in _instructions(text) if _kind(instruction.opcode)]
     types = {(i.computation, i.name): i.type for i in _instructions(text)}
     callers = {called: i for i in _instructions(text) for called in i.called}
-    everyone = math.prod(int(n) for n in re.findall(r"(?:num_partitions|replica_count)=(\d+)", text.partition("\n")[0]))
+    header = text.partition("\n")[0]
+    all_members = math.prod(int(n) for n in re.findall(r"(?:num_partitions|replica_count)=(\d+)", header))
 
-    def given(i):
+    def operand_bytes(i):
         return sum(_bytes(types[i.computation, name]) for name in i.operands)
 
-    return [Collective(_kind(i.opcode), given(i), _members(i, everyone), _within(i, callers)) for i in found]
+    return [Collective(_kind(i.opcode), operand_bytes(i), _members(i, all_members), _within(i, callers)) for i in found]
 
 
 def counts(found):
-    """How many there are of each kind."""
+    """Return the number of collectives of each kind."""
     return {kind: sum(c.kind == kind for c in found) for kind in KINDS if any(c.kind == kind for c in found)}
 
 
@@ -63,7 +64,7 @@ class _Instruction:
 
     @property
     def called(self):
-        """The computations that it runs."""
+        """Return the computations that it calls."""
         single = r"(?:body|condition|to_apply|calls|true_computation|false_computation)=%?([\w.\-]+)"
         several = re.findall(r"(?:branch_computations|calls|called_computations)=\{([^}]*)\}", self.attributes)
         return [*re.findall(single, self.attributes), *re.findall(r"%([\w.\-]+)", " ".join(several))]
@@ -75,21 +76,21 @@ def _instructions(text):
         if head := re.match(r"(?:ENTRY )?%?([\w.\-]+) .*\{$", line):
             computation = head[1]
         elif parts := re.match(r"\s+(?:ROOT )?%?([\w.\-]+) = (.*)", line):
-            type_, rest = _closed(parts[2]) if parts[2].startswith("(") else parts[2].split(" ", 1)
+            type_, rest = _split_at_parenthesis(parts[2]) if parts[2].startswith("(") else parts[2].split(" ", 1)
             opcode = rest.strip().partition("(")[0]
-            operands, attributes = _closed(rest.strip()[len(opcode) :])
+            operands, attributes = _split_at_parenthesis(rest.strip()[len(opcode) :])
             names = re.findall(r"%([\w.\-]+)", operands)
             yield _Instruction(computation, parts[1], type_, opcode, tuple(names), attributes)
 
 
-def _closed(text):
-    """A text that starts with a parenthesis, cut where that one is closed."""
+def _split_at_parenthesis(text):
+    """Split a text that starts with a parenthesis after the one that closes it."""
     depth = 0
     for end, character in enumerate(text):
         depth += (character == "(") - (character == ")")
         if depth == 0:
             return text[: end + 1], text[end + 1 :]
-    raise ValueError(f"no end of {text!r}")
+    raise ValueError(f"hlo: no closing parenthesis in {text!r}")
 
 
 def _kind(opcode):
@@ -98,7 +99,7 @@ def _kind(opcode):
 
 
 def _bytes(type_):
-    """The bytes of an array, or of a tuple of them."""
+    """Return the bytes of an array, or of a tuple of arrays."""
     found = re.findall(r"([a-z]+)(\d*)[a-z0-9]*\[([\d,]*)\]", type_)
     return sum(_width(kind, bits) * math.prod(int(n) for n in dims.split(",") if n) for kind, bits, dims in found)
 
@@ -107,8 +108,8 @@ def _width(kind, bits):
     return 1 if kind == "pred" else 0 if kind == "token" else math.ceil(int(bits) / 8)
 
 
-def _members(instruction, everyone):
-    """The size of a group: written out, by strides, by the axes of a mesh, or all."""
+def _members(instruction, all_members):
+    """Return the size of a group from its list, its strides or its mesh axes; by default all members."""
     text = instruction.attributes
     if groups := re.search(r"replica_groups=\{\{([\d,]+)\}", text):
         return groups[1].count(",") + 1
@@ -117,7 +118,7 @@ def _members(instruction, everyone):
     if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", text):
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh[1]))
         return math.prod(int(sizes[name]) for name in re.findall(r"'(\w+)'", mesh[2]))
-    return everyone
+    return all_members
 
 
 def _within(instruction, callers):

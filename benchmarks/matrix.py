@@ -1,14 +1,14 @@
-"""What do matrix methods cost: a step of Muon beside Optax's, its division among devices, refreshes spread over steps?
+"""Question: what do matrix methods cost, on one device, sharded over devices, and within a training step?
 
-`python benchmarks/matrix.py` asks three questions, and prints and writes `results/matrix-cpu.md`:
+`python benchmarks/matrix.py` answers three questions, prints tables and writes `results/matrix-cpu.md`:
 
-1. step: how long is a step of Muon, of the hidden matrices of 8 layers of width 512, beside Optax's and PyTorch's
-   (where that is installed)? What do products in bfloat16 change?
-2. divided: on 8 virtual devices, whose parameters are divided by rows or whole on each: which collectives are in a
-   step, how much arithmetic does each device, how long is it?
-3. training: how much longer than under AdamW is a whole step of training, the refreshes of factors averaged in?
+1. step: how long does a step of Muon take on the hidden matrices of 8 layers of width 512, in gdjax, Optax and (if
+   installed) PyTorch? What do products in bfloat16 change?
+2. sharded: with parameters sharded by rows or replicated on 8 virtual devices, how long does a step take? Which
+   collectives does it have, and how much arithmetic per device?
+3. training: how much longer than with AdamW does a training step take, with the refreshes of factors averaged in?
 
-`--only step` asks one question and writes nothing.
+`--only step` answers one question and writes no file.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import statistics
 import time
 from typing import Any
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # XLA's threads and LAPACK's own wait for one another
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the threads of XLA and of LAPACK block each other
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ import numpy as np
 import optax
 from hlo import collectives, counts
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from timing import in_turn, machine
+from timing import machine, time_in_turn
 
 import gdjax as gd
 
@@ -45,9 +45,9 @@ P = PartitionSpec
 
 
 def main():
-    """Ask, print and write."""
+    """Measure, print and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="*", choices=QUESTIONS, help="ask these alone, and write nothing")
+    parser.add_argument("--only", nargs="*", choices=QUESTIONS, help="answer only these; write no file")
     only = parser.parse_args().only
     versions = {"PyTorch": torch.__version__} if torch else {}
     lines = ["# Matrix methods", "", f"{machine(**versions)}; `benchmarks/matrix.py`."]
@@ -62,52 +62,53 @@ def main():
 
 
 def layers(number=8, width=512):
-    """The shapes of the hidden matrices of a transformer."""
+    """Return the shapes of the hidden matrices of a transformer."""
     kinds = {name: (width, width) for name in ("query", "key", "value", "output")}
     kinds |= {"up": (width, 4 * width), "down": (4 * width, width)}
     return {f"layer{i}/{name}": shape for i in range(number) for name, shape in kinds.items()}
 
 
-def drawn(shapes, seed):
-    """A matrix of every shape, normal."""
+def random_matrices(shapes, seed):
+    """Return a normal random matrix of every shape."""
     keys = jax.random.split(jax.random.key(seed), len(shapes))
     return {name: 0.02 * jax.random.normal(key, shape) for key, (name, shape) in zip(keys, shapes.items(), strict=True)}
 
 
 @dataclasses.dataclass
 class Compiled:
-    """A step, compiled, and what it is called with: parameters, state and gradients."""
+    """Compiled step with its arguments: parameters, state and gradients."""
 
     call: Any
-    held: tuple
+    carry: tuple
+    """Parameters and state."""
     grads: Any
     seconds: float
-    """Of trace and compile."""
+    """Seconds of tracing and compiling."""
 
     @classmethod
     def of(cls, step, params, state, grads, **options):
-        """Of a function of parameters, state and gradients, the first two donated."""
+        """Compile a function of parameters, state and gradients, with the first two donated."""
         start = time.perf_counter()
         call = jax.jit(step, donate_argnums=(0, 1), **options).lower(params, state, grads).compile()
         return cls(call, (params, state), grads, time.perf_counter() - start)
 
     def __call__(self):
         """Take a step and wait for it."""
-        self.held = jax.block_until_ready(self.call(*self.held, self.grads))
+        self.carry = jax.block_until_ready(self.call(*self.carry, self.grads))
 
     @property
     def flops(self):
-        """Of a step on one device, as XLA counts them."""
+        """Return the operations of a step on one device, as XLA counts them."""
         return self.call.cost_analysis()["flops"]
 
     @property
     def temporaries(self):
-        """Bytes."""
+        """Return the bytes of temporaries."""
         return self.call.memory_analysis().temp_size_in_bytes
 
 
 def updated(tx):
-    """The function that updates parameters and applies it."""
+    """Return the step that computes and applies an update."""
 
     def step(params, state, grads):
         updates, state = tx.update(grads, state, params)
@@ -117,18 +118,18 @@ def updated(tx):
 
 
 def paired(ours, theirs):
-    """The median of the ratios of two peers' rounds, and the range of these."""
+    """Format the median ratio of two peers over rounds, and its range."""
     ratios = sorted(a / b for a, b in zip(ours, theirs, strict=True))
     return f"**{statistics.median(ratios):.2f}** ({ratios[0]:.2f} to {ratios[-1]:.2f})"
 
 
 def milliseconds(taken):
-    """The median, shown."""
+    """Format the median."""
     return f"{1e3 * statistics.median(taken):,.1f}"
 
 
 def row(*cells):
-    """A line of a table."""
+    """Format a line of a table."""
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
@@ -145,35 +146,35 @@ MUONS = {
 
 
 def step(rounds=5):
-    """How long is a step of Muon?"""
+    """Measure a step of Muon."""
     shapes = layers()
-    params = drawn(shapes, 0)
+    params = random_matrices(shapes, 0)
     steps = {name: compiled_muon(tx, shapes) for name, tx in MUONS.items()}
     x = jnp.ones((32, 512, 512))
     product = jax.jit(lambda x: jnp.matmul(x, x, precision="highest"))
-    times = in_turn(steps | {"product": lambda: product(x).block_until_ready()}, rounds, unseen=1)
+    times = time_in_turn(steps | {"product": lambda: product(x).block_until_ready()}, rounds, warmup=1)
     speed = 2 * x.size * x.shape[-1] / statistics.median(times.pop("product"))
     numbers = sum(p.size for p in params.values())
     yield from (
         "## A step",
         "",
         f"Update and apply, {len(shapes)} hidden matrices of 8 layers of width 512 ({numbers / 1e6:.1f}M numbers, "
-        f"float32), parameters and state donated. Medians of {rounds} rounds, the peers in turn; ratios are those of "
-        "rounds, in brackets the least and the greatest. GFLOP as XLA counts them; a product of 32 stacked matrices of "
-        f"512 by 512 has {speed / 1e9:,.0f} GFLOP a second here.",
+        f"float32), parameters and state donated. Medians of {rounds} rounds, with the peers timed in turn. "
+        "Ratios are medians of the ratios of rounds, with their range in brackets. GFLOP as XLA counts them. A product "
+        f"of 32 stacked matrices of 512 by 512 runs at {speed / 1e9:,.0f} GFLOP per second here.",
         "",
         row(
             "",
             "ms",
-            "of Optax's",
-            "wanted",
+            "ratio to Optax",
+            "goal",
             "GFLOP",
-            "of Optax's",
-            "of a product's speed",
+            "ratio to Optax",
+            "share of the speed of a product",
             "temporaries, MB",
             "trace + compile, s",
-            "of Optax's",
-            "wanted",
+            "ratio to Optax",
+            "goal",
         ),
         "|---|---|---|---|---|---|---|---|---|---|---|",
     )
@@ -193,79 +194,79 @@ def step(rounds=5):
             "" if one is theirs else f"{one.seconds / theirs.seconds:.2f}",
             "<= 1" if name == "gdjax" else "",
         )
-    yield from ("", in_torch(shapes, statistics.median(times["Optax"])))
+    yield from ("", torch_line(shapes, statistics.median(times["Optax"])))
 
 
 def compiled_muon(tx, shapes):
-    """A step of hidden matrices alone."""
-    params = drawn(shapes, 0)
-    return Compiled.of(updated(tx), params, tx.init(params), drawn(shapes, 1))
+    """Compile a step of Muon on hidden matrices."""
+    params = random_matrices(shapes, 0)
+    return Compiled.of(updated(tx), params, tx.init(params), random_matrices(shapes, 1))
 
 
-def in_torch(shapes, theirs, parts=8):
-    """What a step of PyTorch's Muon comes to, whose products are always in bfloat16, beside the seconds of Optax's."""
+def torch_line(shapes, theirs, parts=8):
+    """Time a step of PyTorch's Muon, which rounds products to bfloat16, and compare it with the seconds of Optax."""
     if torch is None or not hasattr(torch.optim, "Muon"):
         return "PyTorch is not installed here, or has no `torch.optim.Muon`."
     params = [torch.nn.Parameter(0.02 * torch.randn(shape)) for shape in [*shapes.values()][: len(shapes) // parts]]
     for param in params:
         param.grad = 0.02 * torch.randn(param.shape)
     step = torch.optim.Muon(params, lr=0.02, weight_decay=0.0).step
-    taken = [parts * seconds for seconds in in_turn({"torch": step}, 1, unseen=1)["torch"]]
+    taken = [parts * seconds for seconds in time_in_turn({"torch": step}, 1, warmup=1)["torch"]]
     return (
-        f"`torch.optim.Muon`, whose products are in bfloat16: {milliseconds(taken)} ms, {taken[0] / theirs:.1f} times "
-        f"Optax's: one step of one layer, times {parts}, after the others."
+        f"`torch.optim.Muon`, with products in bfloat16: {milliseconds(taken)} ms, {taken[0] / theirs:.1f} times "
+        f"Optax: one step of one layer, times {parts}, measured after the others."
     )
 
 
-# One step, divided
+# One step, sharded
 
 
 SETS = {"8 of 256 by 256": {f"layer{i}": (256, 256) for i in range(8)}, "the 8 layers": layers()}
-PLACES = {"by rows": P("data"), "whole": P()}
+PLACEMENTS = {"sharded by rows": P("data"), "replicated": P()}
 
 
-def divided():
-    """What does each of 8 devices do, and what do they send?"""
+def sharded():
+    """Measure a step of Muon on 8 devices: time, arithmetic per device and collectives."""
     yield from (
-        "## Divided among 8 devices",
+        "## Sharded over 8 devices",
         "",
-        f"The like on {DEVICES} virtual devices, which share the cores of the machine: the time is that of what all of "
-        "them compute, and a collective is a copy. Parameters, momentum and gradients are divided by rows, or whole on "
-        "each. Of gdjax `muon(axis_name=)`, with `dim=0` where rows are divided, under `jit` with a mesh of Auto axes "
-        "and in `shard_map`; of Optax its Muon under `jit`, leaf by leaf. GFLOP and MB sent are those of one device, "
-        "read off the compiled program.",
+        f"The same step on {DEVICES} virtual devices. They share the cores of the machine, so the time is that of "
+        "all of their work, and a collective is a copy. Parameters, momentum and gradients are sharded by rows, or "
+        "replicated. gdjax: `muon(axis_name=)`, with `dim=0` for sharded rows, under `jit` with a mesh of Auto axes "
+        "and in `shard_map`. Optax: its Muon under `jit`, leaf by leaf. GFLOP and MB sent are those of one device, "
+        "from the compiled program.",
         "",
         row(
             "matrices",
-            "placed",
+            "placement",
             "",
             "ms",
-            "of Optax's",
-            "GFLOP a device",
-            "of Optax's",
-            "of Optax's on one",
+            "ratio to Optax",
+            "GFLOP per device",
+            "ratio to Optax",
+            "ratio to Optax on one device",
             "collectives",
             "MB sent",
             "trace + compile, s",
         ),
         "|---|---|---|---|---|---|---|---|---|---|---|",
     )
-    apart = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, apart, virtual_devices, (DEVICES,)) as child:
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, context, virtual_devices, (DEVICES,)) as child:
         for name in SETS:
-            for placed in PLACES:
-                yield from child.submit(divided_rows, name, placed).result()
+            for placed in PLACEMENTS:
+                yield from child.submit(sharded_rows, name, placed).result()
 
 
 def virtual_devices(number):
-    """Make one processor several devices, before JAX starts."""
+    """Configure virtual CPU devices, before JAX starts."""
     jax.config.update("jax_num_cpu_devices", number)
 
 
-def divided_rows(name, placed, rounds=3):
-    """The rows of a set of matrices, placed in one way; in a process of its own."""
+def sharded_rows(name, placed, rounds=3):
+    """Return the rows of a set of matrices with one placement. Runs in a separate process."""
     mesh = Mesh(np.array(jax.devices()), ("data",), axis_types=(AxisType.Auto,))
-    spec, dim = PLACES[placed], 0 if placed == "by rows" else None
+    spec, dim = PLACEMENTS[placed], 0 if placed == "sharded by rows" else None
     ours = gd.muon(0.02, axis_name="data", dim=dim)
     theirs = optax.contrib.muon(0.02)
     shapes = SETS[name]
@@ -276,7 +277,7 @@ def divided_rows(name, placed, rounds=3):
             "gdjax, `jit`": placed_step(ours, shapes, mesh, spec),
             "gdjax, `shard_map`": placed_step(ours, shapes, mesh, spec, mapped=True),
         }
-        times = in_turn(steps, rounds, unseen=1)
+        times = time_in_turn(steps, rounds, warmup=1)
     base = steps["Optax, `jit`"]
     rows = []
     for who, one in steps.items():
@@ -301,8 +302,8 @@ def divided_rows(name, placed, rounds=3):
 
 
 def placed_step(tx, shapes, mesh, spec, mapped=False):
-    """A step of parameters that lie on a mesh as a spec says."""
-    params, grads = (jax.device_put(drawn(shapes, seed), NamedSharding(mesh, spec)) for seed in (0, 1))
+    """Compile a step of parameters with a spec on a mesh."""
+    params, grads = (jax.device_put(random_matrices(shapes, seed), NamedSharding(mesh, spec)) for seed in (0, 1))
     if not mapped:
         state = gd.sharding.init(tx, params)
         return Compiled.of(updated(tx), params, state, grads, out_shardings=shardings((params, state)))
@@ -314,7 +315,7 @@ def placed_step(tx, shapes, mesh, spec, mapped=False):
 
 
 def shardings(values):
-    """How a tree lies."""
+    """Return the shardings of a tree."""
     return jax.tree.map(lambda x: x.sharding, values)
 
 
@@ -329,84 +330,85 @@ TRAINED = {
     "shampoo": "shampoo(3e-3)",
     "psgd_kron": "psgd_kron(1e-3)",
 }
-WANTED = {"soap": "<= 1.6"}
-LATER = 10_000
-"""Steps that counters have gone through before: factors are refreshed as often as late in a run."""
+GOALS = {"soap": "<= 1.6"}
+START_STEP = 10_000
+"""Value of counters at the start: factors are refreshed as often as late in a run."""
 
 
 def training(steps=100, rounds=5):
-    """How long is a step of training?"""
+    """Measure a training step."""
     problem = gd.problems.text()
     trained = {name: Trained(problem, gd.parse(text)) for name, text in TRAINED.items()}
-    times = in_turn({name: one.runner(steps) for name, one in trained.items()}, rounds, unseen=1)
-    sizes = [p.size for p in jax.tree.leaves(trained["adamw"].held.params)]
+    times = time_in_turn({name: one.runner(steps) for name, one in trained.items()}, rounds, warmup=1)
+    sizes = [p.size for p in jax.tree.leaves(trained["adamw"].state.params)]
     yield from (
         "## Whole steps of training",
         "",
-        f"`text` by default ({sum(sizes):,} numbers), batches of {problem.batch_size}, gradient included, as "
-        f"`make_step` takes them, from step {LATER:,} on. Medians of {rounds} rounds of {steps} steps, the peers in "
-        f"turn: of methods that refresh every 10 steps, {steps // 10} whole periods; `psgd_kron` draws its refreshes, "
-        f"3 in 100 steps. `OPENBLAS_NUM_THREADS` is {os.environ['OPENBLAS_NUM_THREADS']}, for SciPy's LAPACK, whose "
-        "QR and eigenvectors XLA calls. State in bytes a parameter of the whole model.",
+        f"`text` with its defaults ({sum(sizes):,} numbers), batches of {problem.batch_size}, steps of `make_step` "
+        f"with the gradient, from step {START_STEP:,} on. Medians of {rounds} rounds of {steps} steps, with the "
+        f"peers timed in turn. That is {steps // 10} periods of methods that refresh every 10 steps; `psgd_kron` "
+        f"refreshes at random, in 3 of 100 steps. `OPENBLAS_NUM_THREADS` is {os.environ['OPENBLAS_NUM_THREADS']}, "
+        "for SciPy's LAPACK, which XLA calls for QR and eigenvectors. State in bytes per parameter of the whole "
+        "model.",
         "",
-        row("", "ms a step", "of adamw's", "wanted", "state", "trace + compile, s"),
+        row("", "ms per step", "ratio to adamw", "goal", "state", "trace + compile, s"),
         "|---|---|---|---|---|---|",
     )
     for name, taken in times.items():
         one = trained[name]
-        state = sum(x.nbytes for x in jax.tree.leaves(one.held.opt_state)) / sum(sizes)
+        state = sum(x.nbytes for x in jax.tree.leaves(one.state.opt_state)) / sum(sizes)
         ratio = "" if name == "adamw" else paired(taken, times["adamw"])
         each = [t / steps for t in taken]
         yield row(
-            f"`{TRAINED[name]}`", milliseconds(each), ratio, WANTED.get(name, ""), f"{state:.1f}", f"{one.seconds:.1f}"
+            f"`{TRAINED[name]}`", milliseconds(each), ratio, GOALS.get(name, ""), f"{state:.1f}", f"{one.seconds:.1f}"
         )
 
 
 class Trained:
-    """A model under an optimizer, some way into its training."""
+    """Model and optimizer, some way into training."""
 
     def __init__(self, problem, tx):
         self.data = jnp.asarray(problem.train)
         self.rows = np.random.default_rng(0).integers(0, len(self.data), (128, problem.batch_size))
-        self.held = gd.State.create(problem.init(jax.random.key(0)), tx)
+        self.state = gd.State.create(problem.init(jax.random.key(0)), tx)
         step = gd.make_step(problem.loss, tx)
 
         def taken(state, rows, data):
             return step(state, data[rows])[0]
 
         start = time.perf_counter()
-        self.call = jax.jit(taken, donate_argnums=0).lower(self.held, self.rows[0], self.data).compile()
+        self.call = jax.jit(taken, donate_argnums=0).lower(self.state, self.rows[0], self.data).compile()
         self.seconds = time.perf_counter() - start
         self.take(20)
-        self.held = self.held._replace(opt_state=jax.tree.map(later, self.held.opt_state))
+        self.state = self.state._replace(opt_state=jax.tree.map(advance_counter, self.state.opt_state))
 
     def runner(self, steps):
-        """A function that takes some steps."""
+        """Return a function that takes some steps."""
         return lambda: self.take(steps)
 
     def take(self, steps):
-        """Take some steps and wait for them."""
+        """Take some steps, and wait for them."""
         for i in range(steps):
-            self.held = self.call(self.held, self.rows[i % len(self.rows)], self.data)
-        jax.block_until_ready(self.held)
+            self.state = self.call(self.state, self.rows[i % len(self.rows)], self.data)
+        jax.block_until_ready(self.state)
 
 
-def later(x):
-    """A counter further on, all else as it is."""
-    return x + LATER if x.dtype == jnp.int32 and not x.ndim else x
+def advance_counter(x):
+    """Advance a counter by `START_STEP`; return other arrays unchanged."""
+    return x + START_STEP if x.dtype == jnp.int32 and not x.ndim else x
 
 
-QUESTIONS = {"step": step, "divided": divided, "training": training}
+QUESTIONS = {"step": step, "sharded": sharded, "training": training}
 
 NOTES = """\
-## Where it falls short, and why
+## Limits, and why
 
-- Products in bfloat16 gain nothing on a processor through XLA, which widens them, and never takes the Gram side for
-  them: they are for accelerators. PyTorch's Muon always rounds to bfloat16, for which this processor has instructions
-  and PyTorch's library kernels: it takes 0.6 of our float32 step. On a processor without them it took 16 times Optax's.
-- By rows, Optax's products are divided among the devices as well: what it loses is collectives, one in every product.
-- QR and eigenvectors are LAPACK's, one matrix after the other, whose threads stand in each other's way on few cores:
-  with as many as cores, two, SOAP's ratio was 1.78 (1.50 to 2.01) and Shampoo's 1.61, in a run beside this one.
+- Products in bfloat16 gain nothing on a CPU through XLA, which widens them and never takes the Gram side for them:
+  they are for accelerators. PyTorch's Muon always rounds to bfloat16. This CPU has instructions for it, and PyTorch's
+  library has kernels: its step takes 0.6 of our float32 step. On a CPU without them it took 16 times as long as Optax.
+- With rows sharded, XLA shards the products of Optax too. It loses time to collectives, one in every product.
+- QR and eigenvectors come from LAPACK, one matrix after another, whose threads compete for few cores. With two threads
+  on two cores, the ratio was 1.78 (1.50 to 2.01) for SOAP and 1.61 for Shampoo, in a separate run.
 """
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
-"""How long is a step, and what does it hold? gdjax beside Optax (and torch.optim, where it is installed), in one run.
+"""Question: how long does a step take, and how much memory, in gdjax, Optax and (if installed) torch.optim?
 
-`python benchmarks/step.py` compiles every optimizer of both libraries for three GPT-like float32 trees, params and
-state donated, runs the peers in turn, and prints and writes `benchmarks/results/step-cpu.md`: medians, ratios, bytes of
-temporaries, bytes moved a parameter (arguments, outputs and temporaries of the compiled program) and the share of the
-measured copy bandwidth that is, trace and compile time, buffers dispatched, loops or kernels launched. `--device gpu`
-takes larger trees. `--only adamw --tree large` measures one cell.
+`python benchmarks/step.py` compiles every optimizer of both libraries for three GPT-like float32 trees, with params and
+state donated. It times the peers in turn, prints a table and writes `benchmarks/results/step-cpu.md`:
+
+- median times and their ratio, bytes of temporaries, trace and compile time;
+- bytes moved per parameter (arguments, outputs and temporaries of the program), as a share of the copy bandwidth;
+- buffers dispatched, and loops or kernels launched.
+
+`--device gpu` takes larger trees. `--only adamw --tree large` measures one cell.
 """
 
 import argparse
@@ -26,11 +29,11 @@ import gdjax as gd
 RESULTS = pathlib.Path(__file__).parent / "results"
 ROUNDS = 9
 LAUNCHED = re.compile(r" = \S+ (?!parameter|constant|tuple|get-tuple-element|bitcast)[\w-]+\(")
-"""What the entry of a compiled program starts one after another: loops on a CPU, kernels on a GPU."""
+"""Pattern of the operations that a compiled program launches in turn: loops on a CPU, kernels on a GPU."""
 
 
 def gpt(width, layers, vocabulary, leaves_a_layer=8):
-    """Shapes like those of a transformer: an embedding, and matrices and vectors a layer."""
+    """Return shapes like those of a transformer: an embedding, and matrices and vectors per layer."""
     shapes = {"embedding": (vocabulary, width), "head": (width,), "position": (width,), "scale": (width,)}
     kinds = {
         "qkv": (width, 3 * width),
@@ -84,26 +87,30 @@ OPTIMIZERS = {
 
 @dataclasses.dataclass
 class Compiled:
-    """A step of one library, and what the compiler says of it."""
+    """Compiled step of one library, and its cost."""
 
     call: object
     arguments: tuple
     traced: float
+    """Seconds of tracing."""
     compiled: float
+    """Seconds of tracing and compiling."""
     temporaries: int
+    """Bytes."""
     moved: int
+    """Bytes."""
     buffers: int
     launches: int
 
 
 def compile_step(tx, shapes):
-    """Trace and compile a step with params and state donated."""
+    """Trace and compile a step, with params and state donated."""
     keys = jax.random.split(jax.random.key(0), 2 * len(shapes))
     params, grads = (
         {name: 0.02 * jax.random.normal(key, shape) for key, (name, shape) in zip(half, shapes.items(), strict=True)}
         for half in (keys[: len(shapes)], keys[len(shapes) :])
     )
-    state = jax.tree.map(jnp.copy, tx.init(params))  # some of Optax's hold the parameters themselves
+    state = jax.tree.map(jnp.copy, tx.init(params))  # some Optax states hold the parameters themselves
 
     def step(params, state, grads):
         updates, state = tx.update(grads, state, params)
@@ -122,18 +129,18 @@ def compile_step(tx, shapes):
 
 
 def runner(step):
-    """A function that takes one step and waits for it."""
-    held = step.arguments[:2]
+    """Return a function that takes one step and waits for it."""
+    carry = step.arguments[:2]
 
     def run():
-        nonlocal held
-        held = jax.block_until_ready(step.call(*held, step.arguments[2]))
+        nonlocal carry
+        carry = jax.block_until_ready(step.call(*carry, step.arguments[2]))
 
     return run
 
 
 def torch_adamw(shapes):
-    """Steps of torch's AdamW, fused and foreach, or nothing where torch is not installed."""
+    """Return steps of torch's AdamW by name, fused and foreach; none if torch is not installed."""
     try:
         import torch
     except ModuleNotFoundError:
@@ -148,7 +155,7 @@ def torch_adamw(shapes):
 
 
 def bandwidth():
-    """Bytes a second of 256 MB that are read, and written where they were."""
+    """Return the bytes per second of reading 256 MB and writing them in place."""
     x = jnp.ones(64 * 2**20, jnp.float32)
     bytes_moved, add = 2 * x.nbytes, jax.jit(lambda x: x + 1.0, donate_argnums=0)
     times = []
@@ -160,38 +167,38 @@ def bandwidth():
 
 
 NOTES = """\
-## Where it falls short, and why
+## Cells that miss their goal, and why
 
-- **torch's fused AdamW** moves 28 bytes a parameter in one pass. XLA:CPU has no loop with several results unless its
-  user asks for it (`--xla_backend_extra_options=xla_cpu_use_multi_output_fusion`): three loops a leaf, one for each of
-  the moments and one for the parameters, move 40.
-- **clip + adamw** (0.5 wanted): there is no temporary left. The norm and these three loops move 44 bytes a parameter;
-  Optax moves 12 more and pays for the pages of a fresh tree at every step, which differs by run (0.34 to 0.65).
-- **lion** (0.4 wanted) and **adan** (0.65 wanted): none left either. The gradient is read again in every loop: twice in
-  lion's two, five times in adan's five.
-- **schedule_free_adamw** (0.5 wanted): none left; the base optimizer's update is computed twice, from the state after
-  it (`again`), rather than written down for the two that read it.
-- **lamb** (0.6 wanted) and **dadapt_adamw**: an update that is dear to compute is read by its norm, or by a
-  mean, and by the step, and is written down in between. Computing it again from the moments leaves two trees in the
-  place of one: XLA:CPU gives sums to YNNPACK, whose operands, scalars spread over a leaf included, are whole arrays.
-  Leaf after leaf, in an order that data force, has the same temporaries: all leaves are in flight at once.
-- **adafactor** (0.5 wanted): the update is now three products, cheap enough for XLA to compute it in both places, but
-  what is summed for its root mean square is written down all the same, for the same reason.
-- **packed adamw** at the default bound packs the 195 vectors of the small tree and leaves 97 matrices apart: 0.62 of
-  the buffers. With all of them below the bound it is 0.43, and trace and compile are half.
-- Cells of small trees up to 5% above Optax change sides between runs: there dispatching the buffers is the most of it.
+- **torch's fused AdamW** moves 28 bytes per parameter in one pass. XLA:CPU has no loop with several results, unless the
+  user asks for it (`--xla_backend_extra_options=xla_cpu_use_multi_output_fusion`). Its three loops per leaf, one for
+  each moment and one for the parameters, move 40.
+- **clip + adamw** (goal 0.5): no temporaries remain. The norm and these three loops move 44 bytes per parameter. Optax
+  moves 12 more, and pays for the pages of a new tree at every step; that cost differs between runs (0.34 to 0.65).
+- **lion** (goal 0.4) and **adan** (goal 0.65): no temporaries remain. Every loop reads the gradient again: twice in the
+  two loops of lion, five times in the five of adan.
+- **schedule_free_adamw** (goal 0.5): no temporaries remain. The update of the base optimizer has two readers. It is
+  computed twice from the new state (`again`) instead of written to memory.
+- **lamb** (goal 0.6) and **dadapt_adamw**: an expensive update is read by its norm or mean, and by the step, so it is
+  written to memory in between. Computing it again from the moments leaves two temporary trees instead of one: XLA:CPU
+  gives sums to YNNPACK, whose operands are whole arrays, broadcast scalars included. Taking the leaves one after
+  another, forced by data dependencies, has the same temporaries: all leaves are in flight at once.
+- **adafactor** (goal 0.5): the update is now three products, cheap enough for XLA to compute it in both places. What is
+  summed for its root mean square is still written to memory, for the same reason.
+- **packed adamw** with the default bound packs the 195 vectors of the small tree, and leaves 97 matrices unpacked: 0.62
+  of the buffers. With all leaves below the bound it is 0.43, and trace and compile time halve.
+- Cells of small trees up to 5% above Optax vary between runs: most of their time is the dispatch of buffers.
 """
-"""What the compiled programs of the slow cells do, and what was tried."""
+"""Reasons for the slow cells, and attempts to improve them."""
 
 HEADER = (
-    "| optimizer | Optax, ms | gdjax, ms | ratio | temporaries, MB: Optax | gdjax | bytes a parameter: Optax | gdjax "
+    "| optimizer | Optax, ms | gdjax, ms | ratio | temporaries, MB: Optax | gdjax | bytes per parameter: Optax | gdjax "
     "| share of copy bandwidth | trace + compile, s: Optax | gdjax | ratio | buffers: Optax | gdjax "
     "| launches: Optax | gdjax |"
 )
 
 
 def table(shapes, speed, only):
-    """The rows of one tree."""
+    """Yield the lines of the table of one tree."""
     parameters = sum(math.prod(shape) for shape in shapes.values())
     yield f"## {parameters / 1e6:.1f}M parameters in {len(shapes)} leaves"
     yield ""
@@ -203,7 +210,7 @@ def table(shapes, speed, only):
             continue
         steps = {lib.__name__: compile_step(make(lib), shapes) for lib in (optax, gd)}
         theirs = torch_adamw(shapes) if name == "adamw" and jax.default_backend() == "cpu" else {}
-        seconds = medians({lib: runner(step) for lib, step in steps.items()} | theirs, ROUNDS, unseen=2)
+        seconds = medians({lib: runner(step) for lib, step in steps.items()} | theirs, ROUNDS, warmup=2)
         if theirs:
             torch_seconds, ours = {peer: seconds[peer] for peer in theirs}, seconds["gdjax"]
         a, b = steps["optax"], steps["gdjax"]
@@ -224,15 +231,16 @@ def table(shapes, speed, only):
         yield line
     yield ""
     for peer, taken in torch_seconds.items():
-        yield f"{peer} AdamW, in turn with adamw: {1e3 * taken:.2f} ms; gdjax's adamw is {ours / taken:.2f} of it.\n"
+        ratio = ours / taken
+        yield f"{peer} AdamW, timed in turn with adamw: {1e3 * taken:.2f} ms; gdjax's adamw takes {ratio:.2f} of it.\n"
 
 
 def main():
-    """Measure, print and write."""
+    """Measure, print and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=TREES, default="cpu")
-    parser.add_argument("--only", nargs="*", choices=OPTIMIZERS, help="measure these alone, and write nothing")
-    parser.add_argument("--tree", choices=TREES["cpu"], help="measure this tree alone, and write nothing")
+    parser.add_argument("--only", nargs="*", choices=OPTIMIZERS, help="measure only these; write no file")
+    parser.add_argument("--tree", choices=TREES["cpu"], help="measure only this tree; write no file")
     arguments = parser.parse_args()
     jax.config.update("jax_platforms", "cuda" if arguments.device == "gpu" else "cpu")
     speed = bandwidth()
@@ -240,7 +248,7 @@ def main():
         "# A step",
         "",
         f"{machine()}. "
-        f"A copy moves {speed / 1e9:.1f} GB/s. Medians of {ROUNDS}, the peers in turn in one run of "
+        f"A copy moves {speed / 1e9:.1f} GB/s. Medians of {ROUNDS}, with the peers timed in turn in one run of "
         "`benchmarks/step.py`.",
         "",
     ]

@@ -1,4 +1,4 @@
-"""What the benchmarks share: peers in turn, and where they ran."""
+"""Time peers in turn, and describe the machine."""
 
 import gc
 import os
@@ -10,14 +10,19 @@ import jax
 import optax
 
 
-def in_turn(peers, rounds, unseen=0):
-    """The seconds of every peer in every round; the first, unseen rounds are left out.
+def time_in_turn(peers, rounds, warmup=0):
+    """Return the seconds of every peer in every round after the warm-up.
 
-    All are called in turn, in every second round the other way about: a peer called second is slower by up to 4%.
-    Garbage is collected between rounds, as it would fall to one peer again and again.
+    The order is reversed in every second round, because a peer called second is slower by up to 4%. Garbage is
+    collected between rounds, because it would slow down the same peer each time.
+
+    Args:
+      peers: functions by name.
+      rounds: number of timed rounds.
+      warmup: number of rounds before them.
     """
     times = {name: [] for name in peers}
-    for number in range(unseen + rounds):
+    for number in range(warmup + rounds):
         if number % 10 == 0:
             gc.collect()
         gc.disable()
@@ -26,16 +31,20 @@ def in_turn(peers, rounds, unseen=0):
             call()
             times[name].append(time.perf_counter() - start)
         gc.enable()
-    return {name: taken[unseen:] for name, taken in times.items()}
+    return {name: taken[warmup:] for name, taken in times.items()}
 
 
-def medians(peers, rounds, unseen=0):
-    """The median seconds of every peer."""
-    return {name: statistics.median(taken) for name, taken in in_turn(peers, rounds, unseen).items()}
+def medians(peers, rounds, warmup=0):
+    """Return the median seconds of every peer."""
+    return {name: statistics.median(taken) for name, taken in time_in_turn(peers, rounds, warmup).items()}
 
 
 def machine(**versions):
-    """Where this runs, and on what, in a line; more libraries by name."""
+    """Describe the machine and the libraries in one line.
+
+    Args:
+      versions: versions of further libraries, by name.
+    """
     device, cores = jax.devices()[0].device_kind, len(os.sched_getaffinity(0))
     libraries = {"Python": platform.python_version(), "JAX": jax.__version__, "Optax": optax.__version__, **versions}
     listed = ", ".join(f"{name} {version}" for name, version in libraries.items())

@@ -1,6 +1,6 @@
-"""What does it cost that an optimizer is a value? Import, make, trace, compile and dispatch, beside Optax.
+"""Question: what does it cost that an optimizer is a value, in import, construction, compilation and dispatch?
 
-`python benchmarks/value.py` prints a table of ratios, the peers interleaved in one run, and writes it to
+`python benchmarks/value.py` times gdjax and Optax in turn in one run. It prints a table of ratios, and writes it to
 `benchmarks/results/value-cpu.md`.
 """
 
@@ -21,8 +21,8 @@ ROUNDS = 9
 RESULT = pathlib.Path(__file__).parent / "results" / "value-cpu.md"
 
 
-def importing(module):
-    """Seconds until an optimizer can be made, in a process of its own and measured inside it."""
+def import_seconds(module):
+    """Return the seconds to import a module and look up `adamw`, measured inside a new process."""
     code = (
         f"import time; start = time.perf_counter(); import {module}; {module}.adamw; print(time.perf_counter() - start)"
     )
@@ -30,13 +30,13 @@ def importing(module):
 
 
 def imports():
-    """Median seconds to import Optax and gdjax, one after the other in turn."""
-    times = [(importing("optax"), importing("gdjax")) for _ in range(ROUNDS)]
+    """Return the median seconds to import Optax and gdjax, in turn."""
+    times = [(import_seconds("optax"), import_seconds("gdjax")) for _ in range(ROUNDS)]
     return dict(zip(("optax", "gdjax"), map(statistics.median, zip(*times, strict=True)), strict=True))
 
 
 def step_of(tx):
-    """A step with the optimizer closed over."""
+    """Return a step with the optimizer closed over."""
 
     def step(params, state, grads):
         updates, state = tx.update(grads, state, params)
@@ -46,7 +46,7 @@ def step_of(tx):
 
 
 def step_with(tx, params, state, grads):
-    """A step with the optimizer as an argument."""
+    """Take a step with the optimizer as an argument."""
     return step_of(tx)(params, state, grads)
 
 
@@ -54,18 +54,19 @@ def main():
     """Measure and write the table."""
     params = {f"layer{i}": {"kernel": jnp.ones((16, 16)), "bias": jnp.ones(16)} for i in range(50)}
     peers = {"optax": optax.adamw(1e-3), "gdjax": gd.adamw(1e-3)}
-    rows = [("import, and adamw found", imports()), ("make adamw", making())]
+    rows = [("import, and look up adamw", imports()), ("make adamw", making())]
     rows.append(("trace and lower, 100 leaves", medians({n: lowering(tx, params) for n, tx in peers.items()}, ROUNDS)))
-    rows.append(("the same and compile", medians({n: compiling(tx, params) for n, tx in peers.items()}, ROUNDS)))
+    compiled = medians({n: compiling(tx, params) for n, tx in peers.items()}, ROUNDS)
+    rows.append(("trace, lower and compile, 100 leaves", compiled))
     rows.append(("dispatch, 100 leaves, tx closed over", medians(dispatching(peers, params), 200)))
     calls = dispatching(peers, params)
     calls["gdjax"] = dispatch(jax.jit(step_with), (peers["gdjax"], params, peers["gdjax"].init(params), params))
-    rows.append(("dispatch, 100 leaves, gdjax's tx an argument", medians(calls, 200)))
+    rows.append(("dispatch, 100 leaves, gdjax's tx as an argument", medians(calls, 200)))
     rows += nnx_rows()
     lines = [
-        "# What it costs that an optimizer is a value",
+        "# Cost of an optimizer that is a value",
         "",
-        f"{machine()}; medians, interleaved in one run of `benchmarks/value.py`.",
+        f"{machine()}; medians, timed in turn in one run of `benchmarks/value.py`.",
         "",
         "| what | Optax, ms | gdjax, ms | ratio |",
         "|---|---|---|---|",
@@ -78,34 +79,35 @@ def main():
 
 
 def making():
-    """Seconds to make an optimizer."""
+    """Return the median seconds to make an optimizer."""
     return medians({"optax": lambda: optax.adamw(1e-3), "gdjax": lambda: gd.adamw(1e-3)}, 500)
 
 
 def lowering(tx, params):
-    """A call that traces and lowers a step anew."""
+    """Return a function that traces and lowers a new step."""
     state = tx.init(params)
     return lambda: jax.jit(step_of(tx)).lower(params, state, params)
 
 
 def compiling(tx, params):
-    """A call that traces, lowers and compiles a step anew."""
+    """Return a function that traces, lowers and compiles a new step."""
     lower = lowering(tx, params)
     return lambda: lower().compile()
 
 
 def nnx_rows():
-    """A step of `nnx.Optimizer` with sgd, by hand and under `nnx.jit`.
+    """Return the rows of a step of `nnx.Optimizer` with sgd, eager and under `nnx.jit`.
 
-    The rate that is an array comes last: from then on NNX takes all values of gdjax for data, and looks into them.
+    The row with an array as learning rate comes last: afterwards NNX treats all values of gdjax as data, and traverses
+    them.
     """
     peers = {"optax": optax.sgd(0.1), "gdjax": gd.sgd(0.1)}
     rows = [
-        ("a step of nnx.Optimizer, sgd, by hand", medians(nnx_calls(peers, lambda: nnx_step), 100, 6)),
+        ("a step of nnx.Optimizer, sgd, eager", medians(nnx_calls(peers, lambda: nnx_step), 100, 6)),
         ("the same under nnx.jit", medians(nnx_calls(peers, jitted_nnx_step), 400, 6)),
     ]
     data = {**peers, "gdjax": gd.sgd(jnp.asarray(0.1))}
-    return [*rows, ("the same, gdjax's rate an array", medians(nnx_calls(data, jitted_nnx_step), 400, 6))]
+    return [*rows, ("the same, gdjax's learning rate an array", medians(nnx_calls(data, jitted_nnx_step), 400, 6))]
 
 
 def nnx_step(model, optimizer, x):
@@ -115,12 +117,12 @@ def nnx_step(model, optimizer, x):
 
 
 def jitted_nnx_step():
-    """Return a jitted step with a cache of its own: in a shared one, the programs of two peers are told apart first."""
+    """Return a jitted step with a separate cache: a shared one would first look up the program of each peer."""
     return nnx.jit(lambda *arguments: nnx_step(*arguments))
 
 
 def nnx_calls(peers, make_step):
-    """Calls of a step, each with a model, an optimizer and a step of its own."""
+    """Return a function for each peer that takes a step, each with a separate model, optimizer and step."""
 
     def call(tx):
         step = make_step()
@@ -137,12 +139,12 @@ def nnx_calls(peers, make_step):
 
 
 def dispatching(peers, params):
-    """Calls of a compiled step."""
+    """Return a function for each peer that calls a compiled step."""
     return {name: dispatch(jax.jit(step_of(tx)), (params, tx.init(params), params)) for name, tx in peers.items()}
 
 
 def dispatch(step, arguments):
-    """A call of a step that waits for its end, once compiled."""
+    """Compile a step, and return a function that calls it and waits for its result."""
     step(*arguments)
     return lambda: jax.block_until_ready(step(*arguments))
 
