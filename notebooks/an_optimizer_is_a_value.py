@@ -13,8 +13,9 @@
 # %% [markdown]
 # # An optimizer is a value
 #
-# In gdjax an optimizer is a pytree of its hyperparameters: it prints as the expression that makes it, and `jit`, `vmap`
-# and `grad` go over it as over any other argument. Here it is swept, differentiated and taken apart.
+# In gdjax an optimizer is a pytree of its hyperparameters. It prints as the expression that makes it, and it is an
+# argument of `jit`, `vmap` and `grad` like any other. This notebook sweeps an optimizer, differentiates it, and gives
+# each part of a model a different one.
 
 # %%
 import jax
@@ -30,9 +31,9 @@ tx
 gd.parse(repr(tx)) == tx, tx.peak, tx.replace(peak=0.2).peak
 
 # %% [markdown]
-# ## A valley to descend
+# ## The problem
 #
-# A quadratic of 20 dimensions whose curvatures run from 1 to 1,000.
+# A quadratic in 20 dimensions, with curvatures from 1 to 1,000.
 
 # %%
 curvature = jnp.logspace(0, 3, 20)
@@ -44,7 +45,7 @@ def loss(x):
 
 
 def descend(tx, steps=200):
-    """The loss at every step."""
+    """Return the loss after every step."""
 
     def step(carry, _):
         x, state = carry
@@ -57,7 +58,8 @@ def descend(tx, steps=200):
 # %% [markdown]
 # ## A sweep is one program
 #
-# Sixty-four learning rates for two optimizers: `gd.stack` makes one value of many, `vmap` runs them together.
+# We try 64 learning rates for each of two optimizers. `gd.stack` stacks many values into one, and `vmap` runs them
+# together.
 
 # %%
 rates = jnp.logspace(-5, 0.5, 64)
@@ -83,8 +85,8 @@ plt.show()
 # %% [markdown]
 # ## Hypergradients
 #
-# The derivative of the last loss with respect to the optimizer is an optimizer. A few steps down it improve the rate
-# and the momentum, from a poor start.
+# The derivative of the final loss with respect to the optimizer is again an optimizer. From a poor start, a few steps
+# against it improve the learning rate and the momentum.
 
 # %%
 poor = gd.sgd(1e-4, momentum=0.5)
@@ -103,9 +105,9 @@ for _ in range(60):
 print(f"log loss {final(poor)[0]:.2f} -> {final(better)[0]:.2f} with {better}")
 
 # %% [markdown]
-# ## A transform for every part
+# ## One transform for each part
 #
-# `by_path` chooses by the path of a leaf, `describe` tells what was chosen.
+# `by_path` selects a transform by the path of a leaf, and `describe` shows the selection.
 
 # %%
 params = {

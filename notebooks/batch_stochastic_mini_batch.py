@@ -14,10 +14,10 @@
 # # Batch, stochastic, mini-batch
 #
 # A loss on data is a mean over $N$ examples, $f(\theta) = \frac{1}{N} \sum_i f_i(\theta)$, and so is its gradient. A
-# step may use all of the examples, or a few:
+# step may use all examples, or only some:
 #
 # - **full-batch**: all $N$. The gradient is exact.
-# - **stochastic**: one. The gradient is right on average, and every single one is off.
+# - **stochastic**: one. The gradient is right on average, but each single one has an error.
 # - **mini-batch**: $n$ of them, such as 32.
 #
 # What do fewer examples cost, and what do they save?
@@ -30,7 +30,7 @@ import numpy as np
 import gdjax as gd
 
 plt.rcParams |= {"figure.figsize": (7.5, 3.6), "figure.dpi": 100, "figure.constrained_layout.use": True}
-# drawn with the full batch last, as it is the smoothest: (name, colour, line, width) by batch size
+# (name, colour, line, width) by batch size; the full batch is drawn last, because it is the smoothest
 LOOKS = {
     1: ("stochastic, 1", "#E69F00", "-", 0.8),
     32: ("mini-batch, 32", "#0072B2", "-", 1.2),
@@ -40,9 +40,9 @@ LOOKS = {
 # %% [markdown]
 # ## The data
 #
-# Ten measurements of 442 patients, and how their diabetes progressed within a year. 353 of them are for training. The
-# model is linear, the loss half the mean squared error. Its least is known by linear algebra, so that we can draw the
-# **gap**: how far above the least the loss still is, on all training data.
+# Ten measurements of 442 patients, and the progress of their diabetes within a year. 353 patients are for training. The
+# model is linear, and the loss is half the mean squared error. Linear algebra gives its minimum, so we can draw the
+# **gap**: the difference between the loss on all training data and the minimum.
 
 # %%
 problem = gd.problems.regression()
@@ -60,20 +60,22 @@ print(f"{examples} examples; at the start the loss is {loss(start, train):.3f}, 
 # %% [markdown]
 # ## The noise of a gradient
 #
-# Let $g_i$ be the gradient of example $i$ and $g$ their mean. The noise of one example is its mean squared distance,
-# $\sigma^2 = \frac{1}{N} \sum_i \|g_i - g\|^2$. The mean of $n$ different examples, drawn at random, has the noise
+# Let $g_i$ be the gradient of example $i$, and $g$ their mean. The noise of one example is the mean squared distance
+# from $g$, $\sigma^2 = \frac{1}{N} \sum_i \|g_i - g\|^2$. The mean of $n$ different examples, drawn at random, has the
+# noise
 #
 # $$\mathbb{E}\, \|g_{\text{batch}} - g\|^2 = \frac{\sigma^2}{n} \cdot \frac{N - n}{N - 1}.$$
 #
-# The first factor is the law to remember: **ten times the examples, a tenth of the noise**. The second is there since
-# nothing is drawn twice; it is near 1 for small batches and 0 for the full one. We measure 2,000 batches of each size.
+# The first factor is the law to remember: **ten times the examples, a tenth of the noise**. The second is there because
+# no example is drawn twice. It is near 1 for small batches, and 0 for the full one. We measure 2,000 batches of each
+# size.
 
 # %%
 one_by_one = jax.vmap(jax.grad(loss), in_axes=(None, 0))
 
 
 def gradients(params):
-    """The gradient of every example, one row for each."""
+    """Return the gradient of every example, one per row."""
     tree = one_by_one(params, jax.tree.map(lambda x: x[:, None], train))
     return np.column_stack([tree["weights"], tree["bias"]])
 
@@ -114,16 +116,16 @@ plt.show()
 # %% [markdown]
 # ## What noise does to a descent
 #
-# The same rate, 0.02, for all three. At first all go down: the gradient is large beside its noise. Near the least the
-# gradient vanishes and the noise does not. The stochastic descent stays at a **floor**, where a step undoes as much as
-# it gains; that of the mini-batch is far lower.
+# All three use the same rate, 0.02. At first all losses fall, because the gradient is large compared with its noise.
+# Near the minimum the gradient vanishes, and the noise does not. The stochastic descent stays at a **floor**, where a
+# step loses as much as it gains. The floor of the mini-batch is far lower.
 #
-# For a small rate $\eta$ and batches drawn independently of each other, the floor is about
+# For a small rate $\eta$ and independently drawn batches, the floor is about
 #
 # $$\text{gap} \approx \frac{\eta\, \sigma^2}{4 n},$$
 #
-# with $\sigma^2$ at the least. `gd.fit` goes through all examples once in every epoch, in an order of its own, so that
-# a part of the noise cancels within an epoch. That lowers the floor, the more so the smaller the rate is.
+# with $\sigma^2$ at the minimum. `gd.fit` visits every example once per epoch, in a new random order, so some of the
+# noise cancels within an epoch. That lowers the floor; the smaller the rate, the larger the effect.
 
 
 # %%
@@ -142,7 +144,7 @@ def descend(rate, batch_size):
 
 
 def floor(fit):
-    """The mean gap in the second half of a descent."""
+    """Return the mean gap in the second half of a descent."""
     gaps = fit.history.evaluations["gap"]
     return gaps[len(gaps) // 2 :].mean()
 
@@ -155,9 +157,9 @@ print(f"mini-batch: {floor(fits[32]):.5f}; full batch: {floor(fits['full']):.5f}
 # %% [markdown]
 # ## What a decaying rate does to the floor
 #
-# A smaller rate has a lower floor, and needs more steps to get there. A rate that **decays** has both: large steps
-# while the gradient is large, small ones when little but noise is left. A schedule is a function of the count of steps.
-# This is one of our own, $\eta_t = \eta_0 / (1 + t / \tau)$:
+# A smaller rate has a lower floor, but needs more steps to reach it. A rate that **decays** combines both: large steps
+# while the gradient is large, and small ones when mostly noise is left. A schedule is a function of the step count. We
+# write our own, $\eta_t = \eta_0 / (1 + t / \tau)$:
 
 
 # %%
@@ -177,7 +179,7 @@ for name, (fit, _) in by_rate.items():
     print(f"{name:>18}: mean gap of steps 10,000 to 20,000 {floor(fit):.5f}")
 
 # %%
-shown = np.unique(np.geomspace(1, 1_000, 150).astype(int))  # evaluations, evenly along a logarithmic axis
+shown = np.unique(np.geomspace(1, 1_000, 150).astype(int))  # evaluations, evenly spaced on a logarithmic axis
 figure, (left, right) = plt.subplots(1, 2, sharey=True)
 for size, fit in fits.items():
     name, color, style, width = LOOKS[size]
@@ -197,9 +199,9 @@ plt.show()
 # %% [markdown]
 # ## What a step costs
 #
-# So much for what fewer examples lose. What they save is time, and that takes more data to show: 1,437 images of
-# handwritten digits, and a network of 4,810 weights. How long is a step? `throughput` in the history is the examples a
-# second, not counting compilation; its largest value is the one that other programs disturbed the least.
+# That is what fewer examples lose. What they save is time, which takes more data to show: 1,437 images of handwritten
+# digits, and a network of 4,810 weights. How long does a step take? `throughput` in the history is the number of
+# examples per second, without compilation. Its largest value is the one that other programs disturbed the least.
 
 # %%
 problem = gd.problems.digits(hidden=64)
@@ -222,13 +224,13 @@ for size in batch:
     )
 
 # %% [markdown]
-# A step of 32 examples takes longer than a step of one, but by no means 32 times as long: a processor does the same to
-# many numbers faster than to one after the other, and much of a step is the same work whatever its size.
+# A step of 32 examples takes longer than a step of one, but far less than 32 times as long. A processor handles many
+# numbers at once faster than one after another, and much of the work of a step does not depend on the batch size.
 #
 # ## Steps, examples, seconds
 #
-# Noise bounds the rate, too: the less of it, the larger the rate that a descent bears. So each of the three has a rate
-# that suits it here: 0.05, 0.5 and 1. The loss is that of all training images, every 100, 20 and 2 steps.
+# Noise also limits the rate: the less noise, the larger the rate at which a descent is stable. So each of the three has
+# a suitable rate here: 0.05, 0.5 and 1. The loss is over all training images, every 100, 20 and 2 steps.
 
 
 # %%
@@ -257,15 +259,15 @@ plt.show()
 
 # %% [markdown]
 # - **By steps** the full batch is the best: its steps are the largest, and have no noise.
-# - **By examples** one at a time is the best: from the same images it takes 1,437 steps in the place of one.
-# - **By seconds** the mini-batch is the best: it takes many steps a second, and large ones.
+# - **By examples** one at a time is the best: the same images give 1,437 steps instead of one.
+# - **By seconds** the mini-batch is the best: it takes many steps per second, and large ones.
 #
-# The same in numbers, at 300 steps, at 20,000 examples, and at the time that 100 steps of the full batch take:
+# In numbers, after 300 steps, after 20,000 examples, and after the time of 100 full-batch steps:
 
 
 # %%
 def reached(size, amount, unit):
-    """The loss at the last evaluation before an amount is spent."""
+    """Return the loss at the last evaluation before an amount is spent."""
     return seen[size]["train"][np.searchsorted(seen[size]["step"] * unit, amount, side="right") - 1]
 
 
@@ -279,9 +281,9 @@ for name, row in table.items():
     print(f"{name:>22}", *(f"{row[size]:15.3f}" for size in batch))
 
 # %% [markdown]
-# No size is right for all problems. Where the data are few, as in the table of patients, the full batch costs little
-# more than one example; where they are millions, nobody waits for it. In between a rule of thumb is the largest batch
-# whose step takes little longer than that of a smaller one.
+# No size is right for all problems. With little data, as in the table of patients, the full batch costs little more
+# than one example. With millions of examples, a full batch takes too long. In between, a rule of thumb is the largest
+# batch whose step takes little longer than that of a smaller one.
 
 # %%
 assert np.allclose(measured, formula, rtol=0.1)
@@ -290,6 +292,6 @@ assert floor(fits["full"]) < floor(fits[32]) < 0.02 * floor(fits[1])
 floors = [floor(fit) for fit, _ in by_rate.values()]
 assert 4 * floors[1] < floors[0]
 assert 2 * floors[2] < floors[1]
-steps_row, examples_row, _ = table.values()  # how long a step takes differs from machine to machine
+steps_row, examples_row, _ = table.values()  # the time of a step depends on the machine
 assert steps_row["full"] < steps_row[32] < steps_row[1]
 assert examples_row[1] < examples_row[32] < examples_row["full"]

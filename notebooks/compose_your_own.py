@@ -13,9 +13,9 @@
 # %% [markdown]
 # # Compose your own optimizer
 #
-# An optimizer is a chain of small transforms. Each takes the updates that the one before it made, and passes on its
-# own; the first takes the gradients, the last turns downhill by the learning rate. Here we look into AdamW, write a
-# transform of our own, put a chain together, find its learning rate, and train a network with it.
+# An optimizer is a chain of small transforms. The first takes the gradients; each of the others takes the updates of
+# the one before it. The last one multiplies by minus the learning rate. Here we look into AdamW, write our own
+# transform, build a chain with it, find its learning rate, and train a network.
 
 # %%
 import jax
@@ -32,19 +32,19 @@ OURS, THEIRS = {"color": "#0072B2"}, {"color": "#E69F00", "linestyle": "--"}
 gd.expand(gd.adamw(1e-3))
 
 # %% [markdown]
-# `expand` shows what a named optimizer is made of. AdamW divides a mean of gradients by their typical size, adds a part
-# of the weights so that they decay, and multiplies by minus the learning rate.
+# `expand` shows the parts of a named optimizer. AdamW divides a mean of gradients by their typical size, adds a
+# fraction of the weights so that they decay, and multiplies by minus the learning rate.
 #
-# ## A transform of one's own
+# ## Your own transform
 #
-# A transform is a pair of functions: `init(params)` makes its state, `update(updates, state, params)` returns new
-# updates and the new state. One decorator makes a value of it. This one leans towards the sign of a number, and keeps
-# small numbers small:
+# A transform is a pair of functions. `init(params)` makes its state, and `update(updates, state, params)` returns new
+# updates and the new state. A decorator turns the pair into a value. This transform is close to the sign of a number,
+# but keeps small numbers small:
 #
 # $$u = \frac{g}{|g| + s}.$$
 #
-# It is nearly $g / s$ where $|g|$ is far below $s$, and nearly 1 or -1 far above. It remembers nothing, so its state is
-# empty.
+# It is nearly $g / s$ if $|g|$ is far below $s$, and nearly 1 or -1 if it is far above. It stores nothing, so its state
+# is empty.
 
 
 # %%
@@ -63,7 +63,7 @@ updates, _ = soft_sign(0.1).update(jnp.array([-10.0, -0.1, 0.0, 0.001]), optax.E
 print(updates)
 
 # %% [markdown]
-# The annotation `gd.Positive` says that `size` is a number greater than 0. That is checked when the value is made:
+# The annotation `gd.Positive` declares `size` as a number greater than 0. Construction checks it:
 
 # %%
 try:
@@ -74,13 +74,13 @@ except ValueError as error:
 # %% [markdown]
 # ## The chain
 #
-# Five parts, one after the other:
+# The chain has five parts:
 #
-# 1. `clip_by_global_norm` makes a gradient that is too long shorter, and keeps its direction;
+# 1. `clip_by_global_norm` shortens a gradient that is too long, and keeps its direction;
 # 2. `ema` is momentum: a running mean of gradients;
-# 3. `soft_sign`, ours;
-# 4. `add_decayed_weights` adds a hundredth of the weights, so that they decay; only the kernels, not the biases;
-# 5. `scale_by_learning_rate` follows a schedule: up within 50 steps, then down to 0 along half a cosine.
+# 3. `soft_sign` is our own;
+# 4. `add_decayed_weights` adds a hundredth of the weights, so that they decay; only for kernels, not biases;
+# 5. `scale_by_learning_rate` follows a schedule: it rises for 50 steps, then falls to 0 along half a cosine.
 
 # %%
 STEPS = 440
@@ -100,8 +100,8 @@ tx = compose(1e-2)
 tx
 
 # %% [markdown]
-# It prints as the expression that makes it, with every default. What is printed can be read again, without `eval`;
-# a factory of our own has to be named. Values are equal if their expressions are, and `replace` makes another one.
+# It prints as the expression that makes it, with every default. `gd.parse` reads the expression without `eval`; pass it
+# your own factories. Values are equal if their expressions are, and `replace` returns a changed copy.
 
 # %%
 print(gd.parse(repr(tx), soft_sign) == tx)
@@ -110,8 +110,8 @@ print(tx.replace(peak=2e-2) == compose(2e-2))
 # %% [markdown]
 # ## What it will do
 #
-# The network for handwritten digits has two layers. `describe` tells what every part of it will go through, and what
-# the optimizer remembers of it: a running mean of gradients. AdamW has that, and one of their squares.
+# The network for handwritten digits has two layers. `describe` shows the transforms of every leaf and the size of its
+# state: here a running mean of gradients. AdamW also has a running mean of their squares.
 
 # %%
 problem = gd.problems.digits(hidden=64)
@@ -125,8 +125,8 @@ for optimizer in (tx, gd.adamw(1e-3)):
 # %% [markdown]
 # ## Parts of a network
 #
-# `by_path` gives every part a transform of its own. Patterns are regular expressions over whole paths, and the first
-# that matches wins. Here the last layer learns at a rate of its own, and the biases of the first one stay as they are:
+# `by_path` gives each part a different transform. Patterns are regular expressions for whole paths, and the first match
+# wins. Here the last layer has a different learning rate, and the biases of the first layer are frozen:
 
 # %%
 parts = gd.by_path({"hidden/bias": gd.frozen(), "hidden/.*": tx, "output/.*": gd.sgd(0.1, momentum=0.9)})
@@ -135,24 +135,24 @@ gd.describe(parts, start)
 # %% [markdown]
 # ## Which learning rate?
 #
-# We try twelve. `gd.make_step` makes the pure function of one step, and `scan` takes 440 of them: 20 epochs of 22
-# batches of 64. Since an optimizer is a value, `gd.stack` makes one of all twelve, and `vmap` trains twelve networks
+# We try twelve. `gd.make_step` returns the pure function of one step, and `scan` takes 440 of them: 20 epochs of 22
+# batches of 64. An optimizer is a value, so `gd.stack` stacks all twelve into one, and `vmap` trains twelve networks
 # with it in one compiled program. AdamW gets the same schedule and the same decay.
 
 # %%
 accuracy = problem.metrics["accuracy"]
 
 
-def beginning(seed):
-    """Parameters at the start, and the rows of every batch."""
+def start_of_run(seed):
+    """Return the initial parameters, and the rows of every batch."""
     random = np.random.default_rng(seed)
     orders = [random.permutation(len(train[0]))[: 22 * 64] for _ in range(20)]
     return problem.init(jax.random.key(seed)), np.concatenate(orders).reshape(STEPS, 64)
 
 
-def train_with(tx, begin):
-    """The training loss of the last epoch, and the held-out accuracy after it."""
-    params, batches = begin
+def train_with(tx, start_of_run):
+    """Return the training loss of the last epoch, and the held-out accuracy after it."""
+    params, batches = start_of_run
     step = gd.make_step(loss, tx)
 
     def take(state, rows):
@@ -170,8 +170,8 @@ def adamw(peak):
 rates = np.geomspace(1e-4, 1, 12)
 sweep = jax.jit(jax.vmap(train_with, in_axes=(0, None)))
 swept = {
-    "ours": sweep(gd.stack([compose(rate) for rate in rates]), beginning(0)),
-    "AdamW": sweep(gd.stack([adamw(rate) for rate in rates]), beginning(0)),
+    "ours": sweep(gd.stack([compose(rate) for rate in rates]), start_of_run(0)),
+    "AdamW": sweep(gd.stack([adamw(rate) for rate in rates]), start_of_run(0)),
 }
 best = {name: float(rates[np.argmin(losses)]) for name, (losses, _) in swept.items()}
 for name, rate in best.items():
@@ -188,14 +188,13 @@ figure.legend(loc="outside lower center", ncols=2, frameon=False)
 plt.show()
 
 # %% [markdown]
-# Too small a rate does not get there in 440 steps, too large a one spoils the network. The best rates of the two are
-# not the same: a rate belongs to its optimizer, and not to the problem alone.
+# With too small a rate, 440 steps are not enough; too large a rate breaks the training. The two have different best
+# rates: a rate belongs to its optimizer, not to the problem alone.
 #
-# ## Training, and watching it
+# ## Watch the training
 #
-# `gd.watch` records the norms of what goes into a transform and of what comes out. Around the clipping it tells how
-# often there was something to clip. `gd.fit` puts what is watched into the history, under its name. With its curves, a
-# fit shows itself in a notebook.
+# `gd.watch` records the norms of the input and output of a transform. Around the clipping it shows how often a gradient
+# was clipped. `gd.fit` puts the records into the history, under their name. A notebook displays a fit with its curves.
 
 # %%
 tx = compose(best["ours"])
@@ -230,7 +229,7 @@ plt.show()
 # %% [markdown]
 # ## Against AdamW
 #
-# Each at the rate that the sweep found for it, with the same batches in the same order.
+# Each uses the best rate of its sweep, with the same batches in the same order.
 
 # %%
 theirs = descend(adamw(best["AdamW"]))
@@ -250,22 +249,22 @@ figure.legend(loc="outside lower center", ncols=2, frameon=False)
 plt.show()
 
 # %% [markdown]
-# Which one is better? One run cannot tell. The same function, by `vmap` over beginnings in the place of rates, trains
-# eight networks from eight starts, with batches in eight orders.
+# Which one is better? One run cannot tell. The same function under `vmap` over starts, instead of rates, trains eight
+# networks from eight initial parameters, with batches in eight orders.
 
 # %%
 repeat = jax.jit(jax.vmap(train_with, in_axes=(None, 0)))
-beginnings = jax.tree.map(lambda *x: jnp.stack(x), *(beginning(seed) for seed in range(1, 9)))
+starts = jax.tree.map(lambda *x: jnp.stack(x), *(start_of_run(seed) for seed in range(1, 9)))
 repeated = {
-    "ours": np.asarray(repeat(compose(best["ours"]), beginnings)[1]),
-    "AdamW": np.asarray(repeat(adamw(best["AdamW"]), beginnings)[1]),
+    "ours": np.asarray(repeat(compose(best["ours"]), starts)[1]),
+    "AdamW": np.asarray(repeat(adamw(best["AdamW"]), starts)[1]),
 }
 for name, found in repeated.items():
     print(f"{name:>5}: held-out accuracy {found.mean():.4f}, from {found.min():.4f} to {found.max():.4f}")
 
 # %% [markdown]
-# From seed to seed each of them varies by more than the two differ. Five parts, one of them written above, make an
-# optimizer that does this as well, and remembers half as much.
+# Each varies between seeds by more than the two differ. A chain of five parts, one of them written above, performs as
+# well as AdamW, with half the state.
 
 # %%
 assert np.allclose(updates, [-10 / 10.1, -0.5, 0, 0.001 / 0.101])

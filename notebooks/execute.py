@@ -1,4 +1,4 @@
-"""Execute every notebook (`.py`, jupytext percent) and write its `.ipynb` beside it: `python notebooks/execute.py`."""
+"""Execute every notebook (`.py`, jupytext percent) and write it as `.ipynb`: `python notebooks/execute.py`."""
 
 import pathlib
 
@@ -10,12 +10,12 @@ HERE = pathlib.Path(__file__).parent
 
 
 def sources() -> list[pathlib.Path]:
-    """The notebooks as plain text."""
+    """Return the paths of the notebooks as plain text."""
     return sorted(path for path in HERE.glob("*.py") if path.name != pathlib.Path(__file__).name)
 
 
 def executed(source: pathlib.Path) -> nbformat.NotebookNode:
-    """A notebook after all of its cells have run; a cell that fails raises."""
+    """Execute a notebook; a cell that fails raises."""
     notebook = jupytext.read(source)
     nbclient.NotebookClient(notebook, timeout=200, kernel_name="python3").execute()
     for number, cell in enumerate(notebook.cells):

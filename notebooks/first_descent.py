@@ -13,13 +13,13 @@
 # %% [markdown]
 # # First descent
 #
-# Gradient descent looks for the least of a function: it measures the slope where it stands, takes a step downhill, and
-# repeats. Here it looks for the least of a parabola of one weight,
+# Gradient descent searches for the minimum of a function: it measures the slope, takes a step downhill, and repeats.
+# Here it searches for the minimum of a parabola of one weight,
 #
 # $$f(w) = (w - 2)^2,$$
 #
-# from $w_0 = 5$ at the learning rate $\eta = 0.1$: by hand, by `jax.grad`, by `gd.sgd` and by `gd.fit`. The numbers are
-# the same each time.
+# from $w_0 = 5$ with the learning rate $\eta = 0.1$. We do it by hand, with `jax.grad`, with `gd.sgd` and with
+# `gd.fit`. The numbers are the same each time.
 
 # %%
 import jax
@@ -35,7 +35,7 @@ BLACK, BLUE, ORANGE, RED = "black", "#0072B2", "#E69F00", "#D55E00"
 # %% [markdown]
 # ## By hand
 #
-# The slope of $f$ is its derivative, $f'(w) = 2 (w - 2)$. A step goes against it:
+# The slope of $f$ is its derivative, $f'(w) = 2 (w - 2)$. A step goes in the opposite direction:
 #
 # $$w_{k+1} = w_k - \eta f'(w_k).$$
 #
@@ -51,11 +51,11 @@ for k in range(5):
     by_hand.append(w)
 
 # %% [markdown]
-# The steps become shorter by themselves, since the slope does: at the least it is 0.
+# The steps become shorter by themselves, because the slope becomes smaller: at the minimum it is 0.
 #
-# ## By `jax.grad`
+# ## With `jax.grad`
 #
-# JAX derives the function for us. Nothing else changes.
+# JAX differentiates the function for us. Nothing else changes.
 
 
 # %%
@@ -73,11 +73,11 @@ print(f"gradient at 5: {jax.grad(f)(5.0)}")
 print("weights:", *(f"{float(w):.4f}" for w in by_grad))
 
 # %% [markdown]
-# ## By an optimizer
+# ## With an optimizer
 #
-# An optimizer turns gradients into updates. That of plain gradient descent is `gd.sgd`: its update is $-\eta$ times the
-# gradient. `init` makes what the optimizer remembers (`sgd` without momentum: nothing), `update` makes the updates, and
-# `apply_updates` adds them to the weights. Any other optimizer of gdjax fits into the same four lines.
+# An optimizer turns gradients into updates. Plain gradient descent is `gd.sgd`: its update is $-\eta$ times the
+# gradient. `init` makes the state of the optimizer (`sgd` without momentum has none), `update` returns the updates, and
+# `apply_updates` adds them to the weights. Every optimizer of gdjax fits into the same four lines.
 
 # %%
 tx = gd.sgd(0.1)
@@ -92,10 +92,10 @@ for _ in range(5):
 print("weights:", *(f"{float(w):.4f}" for w in by_optimizer))
 
 # %% [markdown]
-# ## By `gd.fit`
+# ## With `gd.fit`
 #
-# `gd.fit` is the whole loop. It takes a loss of weights and a batch of data; here there are no data, and the batch is
-# `None`. What the loss returns beside its value goes into the history: we ask for the weight.
+# `gd.fit` is the whole loop. It takes a loss of the weights and a batch of data; here there is no data, and the batch
+# is `None`. The history also records what the loss returns in addition to its value: here the weight.
 
 
 # %%
@@ -111,7 +111,7 @@ for name in ("step", "weight", "loss", "grad_norm", "learning_rate"):
     print(f"{name:>13}", *(f"{x:8.4g}" for x in fit.history[name][:6]))
 
 # %% [markdown]
-# The path on the curve: every step is as long as 0.1 times the slope there.
+# The path on the curve: the length of every step is 0.1 times the slope at its start.
 
 # %%
 weights = fit.history["weight"]
@@ -129,7 +129,7 @@ plt.show()
 # %% [markdown]
 # ## The closed form
 #
-# How far is it still? Subtract 2 on both sides of the step:
+# How far is the minimum? Subtract 2 on both sides of the step:
 #
 # $$w_{k+1} - 2 = (w_k - 2) - 2 \eta (w_k - 2) = (1 - 2 \eta) (w_k - 2).$$
 #
@@ -143,22 +143,22 @@ closed_form = 2 + 3 * 0.8**k
 print(f"largest difference from the closed form in {len(k)} steps: {np.abs(weights - closed_form).max():.1e}")
 
 # %% [markdown]
-# The weights of `gd.fit` are 32-bit floating-point numbers, of about seven digits: this is as near as they can be.
+# The weights of `gd.fit` are 32-bit floating-point numbers with about seven digits, so they cannot be closer.
 #
 # ## The learning rate
 #
-# The formula tells what any rate does, since the distance after $k$ steps is $3\, |1 - 2 \eta|^k$:
+# The formula gives the effect of any rate: the distance after $k$ steps is $3\, |1 - 2 \eta|^k$.
 #
 # | rate | $1 - 2 \eta$ | what happens |
 # |---|---|---|
-# | 0.01 | 0.98 | right direction, but slow |
-# | 0.4 | 0.2 | good: five times nearer at every step |
-# | 0.5 | 0 | there in one step |
-# | 0.9 | -0.8 | swings from side to side, as fast as 0.1 |
-# | 1 | -1 | swings between 5 and -1 for ever |
-# | 1.1 | -1.2 | too large: swings, and farther at every step |
+# | 0.01 | 0.98 | converges, but slowly |
+# | 0.4 | 0.2 | converges fast: five times closer at every step |
+# | 0.5 | 0 | reaches the minimum in one step |
+# | 0.9 | -0.8 | oscillates, and converges as fast as 0.1 |
+# | 1 | -1 | oscillates between 5 and -1 forever |
+# | 1.1 | -1.2 | diverges: oscillates farther at every step |
 #
-# On the right of the picture the distance is on a logarithmic axis, where a constant factor is a straight line.
+# The right plot shows the distance on a logarithmic axis, where a constant factor is a straight line.
 
 # %%
 rates = {0.01: (ORANGE, "s", "--"), 0.1: (BLUE, "o", "-"), 0.4: (BLACK, "^", ":"), 1.1: (RED, "X", "-.")}
@@ -181,8 +181,9 @@ plt.show()
 # %% [markdown]
 # ## When it goes wrong
 #
-# At rate 1.1 the loss grows by the factor $1.2^2 = 1.44$ at every step, until a 32-bit number cannot hold the square of
-# the gradient any more. `gd.fit` does not take such a step: it stops and says why, and the weight is still a number.
+# At rate 1.1 the loss grows by the factor $1.2^2 = 1.44$ at every step, until the square of the gradient exceeds the
+# range of 32-bit numbers. `gd.fit` does not take such a step. It stops and gives the reason, and the weight is still
+# finite.
 
 # %%
 diverged = gd.fit(loss, 5.0, gd.sgd(1.1), steps=1_000, progress=False)
@@ -192,8 +193,8 @@ print(diverged.because)
 # %% [markdown]
 # ## When to stop
 #
-# Nobody wants to guess the number of steps. `gd.stop` says when it is enough: here, when the gradient is at most 0.001.
-# By the closed form the gradient at step $k$ is $6 \cdot 0.8^k$, which is that small from $k = 39$ on.
+# You need not guess the number of steps. `gd.stop` gives a condition: here, that the gradient is at most 0.001. By the
+# closed form the gradient at step $k$ is $6 \cdot 0.8^k$, which is that small from $k = 39$ on.
 
 # %%
 enough = gd.fit(loss, 5.0, gd.sgd(0.1), stop=gd.stop.tolerance(grad_norm=1e-3), progress=False)
