@@ -13,7 +13,6 @@ from gdjax.cli.run_spec import RunSpec
 from gdjax.cli.tables import print_table
 from gdjax.descent import Fit, Stopped
 from gdjax.descent.checkpoints import disk
-from gdjax.descent.checkpoints.disk import cause
 
 
 def report(spec: RunSpec, folder: RunFolder, fit: Fit) -> None:
@@ -121,4 +120,4 @@ def _draw_curves(folder: RunFolder, fit: Fit) -> None:
     except ModuleNotFoundError:
         print_message("no curves.png: plot needs matplotlib: pip install 'gdjax[lab]'")
     except OSError as error:
-        print_message(f"no curves.png: {cause(error)}.")
+        print_message(f"no curves.png: {disk.cause(error)}.")
