@@ -55,7 +55,7 @@ from gdjax.lifted import sophia as sophia
 from gdjax.lifted import split_real_and_imaginary as split_real_and_imaginary
 from gdjax.transforms.normalizing import normalize as normalize
 from gdjax.transforms.plateau import reduce_on_plateau as reduce_on_plateau
+from gdjax.wrappers.sam import sam as sam
 from gdjax.wrappers.schedule_free import schedule_free as schedule_free
 from gdjax.wrappers.schedule_free import schedule_free_adamw as schedule_free_adamw
 from gdjax.wrappers.schedule_free import schedule_free_sgd as schedule_free_sgd
-from gdjax.wrappers.sharpness import sam as sam

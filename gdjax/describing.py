@@ -16,15 +16,15 @@ from gdjax.algorithms.hidden import chosen, hidden_matrices
 from gdjax.calls import Call
 from gdjax.compose.by_path import by_path, labels
 from gdjax.compose.chain import chain, named_chain
-from gdjax.compose.masking import frozen, masked
-from gdjax.compose.partitioning import freeze, partition, selective_transform
-from gdjax.compose.watching import watch
+from gdjax.compose.masked import frozen, masked
+from gdjax.compose.partition import freeze, partition, selective_transform
+from gdjax.compose.watch import watch
 from gdjax.explaining import require_numeric_leaves
 from gdjax.transforms.scaling import identity
 from gdjax.value import GradientTransform
 from gdjax.value.gradient_transform import require_value
 from gdjax.value.printing import text
-from gdjax.wrappers.packing import packed
+from gdjax.wrappers.packed import packed
 
 _SHARED = "(shared)"
 _HEADER = ("path", "shape", "dtype", "state bytes", "transform")

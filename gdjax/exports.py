@@ -54,12 +54,12 @@ NAMES = {
     "collectives.mean": "mean_over",
     "collectives.replicas": "replicate unreplicate",
     "collectives.shard_update": "shard_update",
+    "compose.apply_updates": "apply_updates descend",
     "compose.by_path": "by_path",
     "compose.chain": "chain named_chain",
-    "compose.masking": "frozen masked",
-    "compose.partitioning": "freeze multi_transform partition selective_transform",
-    "compose.updating": "apply_updates descend",
-    "compose.watching": "WatchState metrics watch",
+    "compose.masked": "frozen masked",
+    "compose.partition": "freeze multi_transform partition selective_transform",
+    "compose.watch": "WatchState metrics watch",
     "descent": """
         Callback CheckpointError Checkpoints Criterion Evaluate Fit History JsonLines PeerFailedError PeerLostError
         Progress State Stopped fit make_step stop
@@ -103,19 +103,20 @@ NAMES = {
         AccumulatorDType Decay Factory GradientTransform Interval LearningRate Momentum NonNegative ParseError
         Positive Rate Scalar ScalarOrSchedule Schedule WeightDecay expand lift schedule stack transform
     """,
-    "wrappers.accumulating": "accumulate",
-    "wrappers.averaging": "lookahead params_ema",
+    "wrappers.accumulate": "accumulate",
+    "wrappers.apply_if_finite": "apply_if_finite",
     "wrappers.cautious": "cautious cautious_adamw",
-    "wrappers.evaluating": "eval_params",
-    "wrappers.guarding": "apply_if_finite",
-    "wrappers.injecting": "inject_hyperparams inject_stateful_hyperparams",
+    "wrappers.eval_params": "eval_params",
+    "wrappers.inject_hyperparams": "inject_hyperparams inject_stateful_hyperparams",
+    "wrappers.lookahead": "lookahead",
     "wrappers.mars": "mars mars_adamw",
-    "wrappers.maximizing": "maximize",
-    "wrappers.monitoring": "monitor",
+    "wrappers.maximize": "maximize",
+    "wrappers.monitor": "monitor",
     "wrappers.multi_steps": "MultiSteps",
-    "wrappers.packing": "packed",
+    "wrappers.packed": "packed",
+    "wrappers.params_ema": "params_ema",
+    "wrappers.sam": "sam",
     "wrappers.schedule_free": "schedule_free schedule_free_adamw schedule_free_sgd",
-    "wrappers.sharpness": "sam",
 }
 """The names of each submodule that are public names of the package."""
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from gdjax.compose.chain import chain
-from gdjax.compose.masking import masked
+from gdjax.compose.masked import masked
 from gdjax.transforms.decay import add_decayed_weights
 from gdjax.transforms.momentum import trace
 from gdjax.transforms.scaling import scale_by_learning_rate

@@ -13,7 +13,7 @@ from gdjax.cli.config import ResolvedSettings, Settings
 from gdjax.cli.errors import InputError
 from gdjax.cli.metric_target import MetricTarget
 from gdjax.cli.user_modules import REFERENCE, search_current_directory
-from gdjax.compose.watching import metrics
+from gdjax.compose.watch import metrics
 from gdjax.problems import Problem
 from gdjax.value import GradientTransform, ParseError
 

@@ -9,7 +9,7 @@ from jax import lax
 
 from gdjax import axes, tree
 from gdjax.collectives.own import require_name, require_own
-from gdjax.compose.updating import apply_updates
+from gdjax.compose.apply_updates import apply_updates
 from gdjax.value import transform
 from gdjax.value.factory import opaque_transform
 from gdjax.value.traits import find_lacking, masked_for, over, transforms_taking

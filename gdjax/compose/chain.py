@@ -5,7 +5,7 @@ from collections import OrderedDict
 
 import optax
 
-from gdjax.compose.updating import apply_updates, descend
+from gdjax.compose.apply_updates import apply_updates, descend
 from gdjax.value import GradientTransform, transform
 from gdjax.value.diagnose import MismatchError
 from gdjax.value.printing import brief

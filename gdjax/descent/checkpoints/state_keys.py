@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import prng, tree
-from gdjax.compose.watching import WatchState
-from gdjax.wrappers.accumulating import sum_scale
+from gdjax.compose.watch import WatchState
+from gdjax.wrappers.accumulate import sum_scale
 
 SEEN = "watch:"
 """What the keys of norms begin with that a `watch` recorded: these alone may be missing, or left over."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from gdjax.descent.data.batching import Plan
 from gdjax.descent.step.step import State
 from gdjax.value.diagnose import require_count
-from gdjax.wrappers.evaluating import eval_params
+from gdjax.wrappers.eval_params import eval_params
 
 EVERY = 100
 """Steps between evaluations where an epoch is one step."""

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import norms, tree
-from gdjax.compose.watching import metrics
+from gdjax.compose.watch import metrics
 from gdjax.descent.data.batching import Plan
 from gdjax.descent.data.placement import EVERYWHERE, Placement
 from gdjax.descent.step.gradient import make_gradient

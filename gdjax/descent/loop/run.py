@@ -24,7 +24,7 @@ from gdjax.descent.step.step import State
 from gdjax.descent.stopping import Ending, Stopped
 from gdjax.value.diagnose import MAX_COUNT
 from gdjax.value.printing import nearest
-from gdjax.wrappers.evaluating import eval_params
+from gdjax.wrappers.eval_params import eval_params
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from gdjax import axes, norms, sharding, tree
-from gdjax.compose.updating import descend
+from gdjax.compose.apply_updates import descend
 from gdjax.descent.step.gradient import Gradient, make_gradient, require_trainable
 from gdjax.descent.step.loss import require_loss
 from gdjax.descent.step.weighting import Weight

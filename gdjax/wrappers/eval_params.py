@@ -11,7 +11,8 @@ from gdjax import tree
 from gdjax.collectives.local_steps import LocalStepsState
 from gdjax.value import misplaced
 from gdjax.value.diagnose import require_optimizer
-from gdjax.wrappers.averaging import ParamsEmaState, SlowState, ema_of
+from gdjax.wrappers.lookahead import SlowState
+from gdjax.wrappers.params_ema import ParamsEmaState, ema_of
 from gdjax.wrappers.schedule_free import mean_of
 
 KEPT = {

@@ -1,0 +1,78 @@
+"""Exponential moving average of the parameters."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gdjax import tree
+from gdjax.transforms.moments import below_one, corrected, mean, means
+from gdjax.value import AccumulatorDType, Decay, transform
+from gdjax.value.diagnose import require_params
+
+
+class ParamsEmaState(NamedTuple):
+    """The mean of the parameters up to the step before, and what reads it out."""
+
+    inner_state: Any
+    count: Any
+    """Steps taken, int32 of shape ()."""
+    decay: jax.Array
+    """$d$, a float of shape (), with which `eval_params` takes the newest parameters in."""
+    ema: Any
+    """Shaped like the parameters, 0 before the second step."""
+
+
+@transform(any_dtype=False, shardable=True)
+def params_ema(inner: optax.GradientTransformation, decay: Decay = 0.999, accumulator_dtype: AccumulatorDType = None):
+    r"""Average the parameters along the way: $e \leftarrow d e + (1 - d) p$; `eval_params` reads $e / (1 - d^t)$.
+
+    The mean is of the parameters after every step, whatever was done to them, the first ones left out. They are taken
+    in at the next call of `update`, and the newest by `eval_params`: no update is needed twice.
+
+    State: `ParamsEmaState(inner_state, count, decay, ema)`, 4 bytes a parameter (8 in float64), or those of
+    `accumulator_dtype`, beside the inner one.
+    Source: Polyak and Juditsky 1992 (https://doi.org/10.1137/0330046), exponential as in Kingma and Ba 2014, section
+    7.2 (https://arxiv.org/abs/1412.6980).
+
+    Args:
+      inner: what moves the parameters.
+      decay: $d$, in [0, 1).
+      accumulator_dtype: the dtype of the mean; by default that of the parameters, float32 at least.
+
+    Raises:
+      ValueError: if `update` is called without `params`.
+
+    >>> import gdjax as gd
+    >>> tx = gd.params_ema(gd.sgd(1.0), decay=0.5)
+    >>> params, state = 0.0, tx.init(0.0)
+    >>> for gradient in (-3.0, -3.0):
+    ...     updates, state = tx.update(gradient, state, params)
+    ...     params = gd.apply_updates(params, updates)
+    >>> print(params, gd.eval_params(tx, state, params))
+    6.0 5.0
+    """
+
+    def init(params):
+        return ParamsEmaState(
+            inner_state=inner.init(params),
+            count=jnp.zeros((), jnp.int32),
+            decay=tree.fresh(below_one(decay), float),
+            ema=tree.accumulators(params, 0, accumulator_dtype),
+        )
+
+    def update(updates, state, params=None, **extra_args):
+        require_params("params_ema", params)
+        moved, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
+        known = jax.tree.map(lambda p: jnp.where(state.count == 0, 0, p), tree.widen(params))
+        ema = tree.cast_like(means(known, state.ema, decay), state.ema)
+        count, kept = optax.safe_increment(state.count), tree.fresh(below_one(decay), float)
+        return moved, ParamsEmaState(inner_state, count, kept, ema)
+
+    return init, update
+
+
+def ema_of(p, ema, state):
+    """The mean with the newest parameters taken in; before the first step these alone."""
+    return corrected(mean(p, ema, state.decay), state.decay, jnp.maximum(state.count, 1))
