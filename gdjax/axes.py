@@ -1,6 +1,12 @@
-"""Named axes, of `vmap`, `pmap` or `shard_map`: who their members are, and what differs among them."""
+"""Named axes of `vmap`, `pmap` and `shard_map`: their sizes, the arrays that vary over them, and sums over them.
 
-import itertools
+A device is one position along an axis: a real device under `pmap` and `shard_map`, an entry of the batch under `vmap`.
+
+An array is varying over an axis if its value may differ from device to device, and invariant if all devices hold the
+same value. Under `shard_map(check_vma=True)` JAX tracks this in the array's type. Elsewhere it is not tracked, and
+every array counts as varying.
+"""
+
 import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
@@ -8,213 +14,188 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 
-from gdjax.concrete import require_nonnegative
+from gdjax.raveling import ravel_arrays
 
 AxisName = Hashable | Sequence[Hashable] | None
-"""A name, several as one axis, or none."""
+"""The name of an axis, several names that count as one axis, or `None`."""
+
+
+class AxisError(ValueError):
+    """An error about a named axis. It does not say which transform needs the axis: a caller adds the name."""
 
 
 def names(axis_name: AxisName) -> tuple[Hashable, ...]:
-    """The single names of an axis."""
+    """Return the names that an axis consists of."""
     if axis_name is None:
         return ()
     return tuple(axis_name) if isinstance(axis_name, (tuple, list)) else (axis_name,)
 
 
-def differing(x: Any) -> frozenset[Any]:
-    """The axes over which an array differs by its type."""
-    return jax.typeof(x).manual_axis_type.varying
+def size(axis_name: AxisName) -> int:
+    """Return the number of devices along an axis; 1 for `None`."""
+    return math.prod(_require_bound(lax.axis_size, name) for name in names(axis_name))
 
 
-class UnboundError(ValueError):
-    """An axis that is not there."""
-
-
-def tracked(axis_name: AxisName) -> frozenset[Any]:
-    """The names of an axis for which types tell what differs over it: those of `shard_map` with `check_vma`."""
-    return frozenset(name for name in names(axis_name) if name in differing(_bound(lax.axis_index, name)))
-
-
-def _bound(of: Callable[[Hashable], Any], name: Hashable) -> Any:
-    try:
-        return of(name)
-    except NameError:
-        raise UnboundError(
-            f"the axis {name!r} must be there, got no axis of this name. Call it, and init, within "
-            f"vmap(..., axis_name={name!r}), pmap or shard_map; what divides matrices, also within jax.set_mesh(mesh)."
-        ) from None
-
-
-def bound(axis_name: AxisName) -> bool:
-    """Whether an axis is there."""
-    try:
-        return size(axis_name) > 0
-    except UnboundError:
-        return False
-
-
-def spread(x: Any, axis_name: AxisName) -> tuple[Hashable, ...]:
-    """The names of an axis over which an array is divided; all those that no type tells of are among them."""
-    known = tracked(axis_name)
-    return tuple(name for name in names(axis_name) if name not in known or name in differing(x))
-
-
-def place_of_member(axis_name: AxisName) -> jax.Array:
-    """Which member of an axis this is."""
-    size(axis_name)  # it must be there
+def axis_index(axis_name: AxisName) -> jax.Array:
+    """Return the index of this device along an axis."""
+    require_bound(axis_name)
     return lax.axis_index(axis_name)
 
 
-def size(axis_name: AxisName) -> int:
-    """How many members an axis has; 1 where there is none."""
-    return math.prod(_bound(lax.axis_size, name) for name in names(axis_name))
+def is_bound(axis_name: AxisName) -> bool:
+    """Return whether an axis is bound by a `vmap`, `pmap` or `shard_map` around this call."""
+    try:
+        require_bound(axis_name)
+    except AxisError:
+        return False
+    return True
 
 
-def place(x: Any, axis_name: AxisName, dim: int) -> int | None:
-    """Along which of its dimensions an array is divided, `dim` or the only one that it has, if it is."""
-    if not jnp.ndim(x) or not spread(x, axis_name):
+def require_bound(axis_name: AxisName) -> None:
+    """Refuse an axis that is not bound."""
+    size(axis_name)
+
+
+def _require_bound(ask: Callable[[Hashable], Any], name: Hashable) -> Any:
+    """Return `ask(name)`, or refuse the name if no such axis is bound."""
+    try:
+        return ask(name)
+    except NameError:
+        raise AxisError(
+            f"the axis {name!r} must be bound, got no axis of this name. Call init and update within "
+            f"vmap(..., axis_name={name!r}), pmap or shard_map. Matrix methods also take an axis of jax.set_mesh(mesh)."
+        ) from None
+
+
+def varying_axes(x: Any) -> frozenset[Any]:
+    """Return the axes over which an array varies according to its type."""
+    return jax.typeof(x).manual_axis_type.varying
+
+
+def tracked_axes(axis_name: AxisName) -> frozenset[Any]:
+    """Return the names of an axis that JAX tracks in types: those of `shard_map(check_vma=True)`."""
+    return frozenset(name for name in names(axis_name) if name in varying_axes(_require_bound(lax.axis_index, name)))
+
+
+def sharded_axes(x: Any, axis_name: AxisName) -> tuple[Hashable, ...]:
+    """Return the names of an axis over which an array is sharded; names that JAX does not track are included."""
+    tracked = tracked_axes(axis_name)
+    return tuple(name for name in names(axis_name) if name not in tracked or name in varying_axes(x))
+
+
+def sharded_dim(x: Any, axis_name: AxisName, dim: int) -> int | None:
+    """Return the dimension along which an array is sharded over an axis; `None` if it is not.
+
+    A vector is sharded along its only dimension, any other array along `dim`.
+    """
+    if not jnp.ndim(x) or not sharded_axes(x, axis_name):
         return None
     if jnp.ndim(x) == 1:
         return 0
     if not -jnp.ndim(x) <= dim < jnp.ndim(x):
-        raise ValueError(
-            f"dim must be a dimension of every leaf that is divided over the axis {axis_name!r}, got {dim} and a leaf "
-            f"of shape {jnp.shape(x)}. Give it another by by_path."
+        raise AxisError(
+            f"dim must be a dimension of every leaf that is sharded over the axis {axis_name!r}, got {dim} and a leaf "
+            f"of shape {jnp.shape(x)}. Give such leaves another dim by by_path."
         )
     return dim % jnp.ndim(x)
 
 
-def whole_shape(x: Any, axis_name: AxisName, dim: int) -> tuple[int, ...]:
-    """The shape of what an array is a part of."""
-    at = place(x, axis_name, dim)
-    return tuple(length * (size(spread(x, axis_name)) if i == at else 1) for i, length in enumerate(jnp.shape(x)))
+def global_shape(x: Any, axis_name: AxisName, dim: int) -> tuple[int, ...]:
+    """Return the shape of the array of which `x` is a shard along `dim`."""
+    at = sharded_dim(x, axis_name, dim)
+    shards = size(sharded_axes(x, axis_name))
+    return tuple(length * shards if i == at else length for i, length in enumerate(jnp.shape(x)))
 
 
-def across(x: Any, dims: Sequence[int], axis_name: AxisName, dim: int) -> tuple[Hashable, ...]:
-    """The names over which what is summed along dimensions of an array is summed too: it is divided along one of them.
+def reduction_axes(x: Any, dims: Sequence[int], axis_name: AxisName, dim: int) -> tuple[Hashable, ...]:
+    """Return the names over which a sum along `dims` continues, because the array is sharded along one of them.
 
     >>> import jax.numpy as jnp
-    >>> across(jnp.ones((2, 3)), (1,), None, 0)
+    >>> reduction_axes(jnp.ones((2, 3)), (1,), None, 0)
     ()
     """
-    at = place(x, axis_name, dim)
-    return () if at is None or at not in [i % jnp.ndim(x) for i in dims] else spread(x, axis_name)
+    at = sharded_dim(x, axis_name, dim)
+    return () if at is None or at not in [i % jnp.ndim(x) for i in dims] else sharded_axes(x, axis_name)
 
 
-def vary(values: Any, axis_name: AxisName) -> Any:
-    """The same values, that differ over an axis by their types where these keep account of it."""
-    known = tracked(axis_name)
-    return jax.tree.map(lambda x: cast(x, known), values) if known else values
+def mark_varying(values: Any, axis_name: AxisName) -> Any:
+    """Return the same values, typed as varying over an axis where JAX tracks it."""
+    tracked = tracked_axes(axis_name)
+    return jax.tree.map(lambda x: cast_varying(x, tracked), values) if tracked else values
 
 
-def cast(x: Any, over: frozenset[Any]) -> Any:
-    """An array that differs over some axes by its type, at least."""
-    missing = tuple(sorted(over - differing(x), key=str))
+def cast_varying(x: Any, over: frozenset[Any]) -> Any:
+    """Return an array whose type varies over the given axes, besides those over which it varies already."""
+    missing = tuple(sorted(over - varying_axes(x), key=str))
     return lax.pcast(x, missing, to="varying") if missing else x
 
 
-def zeros(like: Any, x: jax.Array) -> jax.Array:
-    """Zeros in the place of `x` and placed like it, which are the same on all members of an axis where `like` is."""
-    if differing(x) <= differing(like):
+def zeros_varying_like(like: Any, x: jax.Array) -> jax.Array:
+    """Return zeros shaped and sharded like `x`, invariant over every axis over which `like` is."""
+    if varying_axes(x) <= varying_axes(like):
         return jnp.zeros_like(x)
-    return cast(jnp.zeros(jnp.shape(x), x.dtype), differing(like))
-
-
-def mean(x: jax.Array, axis_name: AxisName, dtype: Any = None) -> jax.Array:
-    """The mean over an axis in the dtype of `x`, summed in another one, by default float32 or wider."""
-    return lax.pmean(x.astype(_wire(x.dtype, dtype)), axis_name).astype(x.dtype)
+    return cast_varying(jnp.zeros(jnp.shape(x), x.dtype), varying_axes(like))
 
 
 def psum(x: jax.Array, axis_name: AxisName) -> jax.Array:
-    """Return the sum over an axis; `x` itself where there is none."""
+    """Return the sum over an axis; `x` itself for `None`."""
     return lax.psum(x, axis_name) if names(axis_name) else x
 
 
-def _wire(own: Any, dtype: Any) -> Any:
-    """The dtype in which numbers of a dtype are added, of those asked for one that has their parts."""
-    if dtype is None:
-        return own if jnp.finfo(own).bits >= 32 else jnp.float32
-    return jnp.promote_types(dtype, jnp.complex64) if jnp.issubdtype(own, jnp.complexfloating) else dtype
+def pmean(x: jax.Array, axis_name: AxisName, dtype: DTypeLike | None = None) -> jax.Array:
+    """Return the mean over an axis in the dtype of `x`, summed in `dtype`: by default float32 or wider."""
+    return lax.pmean(x.astype(sum_dtype(x.dtype, dtype)), axis_name).astype(x.dtype)
 
 
-def shares(weights: Any, axis_name: AxisName) -> jax.Array:
-    """Return factors that turn a plain mean, over an array of weights and over an axis, into the weighted mean.
+def sum_dtype(of: Any, requested: DTypeLike | None = None) -> Any:
+    """Return the dtype in which numbers of a dtype are summed: float32 or wider, or the requested one.
 
-    They are `weights / mean(weights)`, and 0 where all weights are 0.
+    Complex numbers are summed as complex numbers.
     """
-    own = vary(jnp.asarray(weights, float), axis_name)
-    total = psum(own.sum(), axis_name)
-    return own * (own.size * size(axis_name)) / jnp.where(total == 0, 1.0, total)
+    if requested is None:
+        return of if jnp.finfo(of).bits >= 32 else jnp.float32
+    return jnp.promote_types(requested, jnp.complex64) if jnp.issubdtype(of, jnp.complexfloating) else requested
 
 
-def times(share: jax.Array, x: jax.Array) -> jax.Array:
-    """Return `share * x` in float32 or wider, and 0 where the share is 0, even if `x` is not finite there."""
-    wide = x.astype(_wire(x.dtype, None))
-    return jnp.where(share == 0, 0, share.astype(jnp.finfo(wide.dtype).dtype) * wide)
+def psum_arrays(xs: Sequence[jax.Array], over: Sequence[tuple[Hashable, ...]]) -> list[jax.Array]:
+    """Return the sum of each array over its own names.
 
-
-def weighed(values: Any, weight: Any, axis_name: AxisName) -> Any:
-    """Return the values in float32 or wider, scaled so that their plain mean over an axis is the weighted mean.
-
-    A member of weight 0 counts as zeros, whatever its values are.
+    Arrays that share dtype, names and varying axes are summed in one collective.
     """
-    share = shares(required_scalar(weight), axis_name)
-    return jax.tree.map(lambda x: x if x.dtype == jax.dtypes.float0 else times(share, x), values)
+    groups: dict[Any, list[int]] = {}
+    for i, (x, summed) in enumerate(zip(xs, over, strict=True)):
+        if summed:
+            groups.setdefault((summed, x.dtype, varying_axes(x)), []).append(i)
+    sums = list(xs)
+    for (summed, *_), places in groups.items():
+        flat, split = ravel_arrays([xs[i] for i in places])
+        for i, x in zip(places, split(lax.psum(flat, summed)), strict=True):
+            sums[i] = x
+    return sums
 
 
-def total_weight(weight: Any, axis_name: AxisName) -> jax.Array:
-    """Return the sum over an axis of the weights of its members."""
-    return psum(vary(jnp.asarray(required_scalar(weight), float), axis_name), axis_name)
+def psum_scalars(scalars: Any, like: Any, axis_name: AxisName) -> Any:
+    """Sum a tree of scalars over an axis, one for each leaf of `like`.
 
-
-def required_scalar(weight: Any) -> Any:
-    """Refuse a weight that is not one number of at least 0."""
-    if isinstance(weight, str) or jnp.shape(weight):
-        got = repr(weight) if isinstance(weight, str) else f"shape {jnp.shape(weight)}"
-        raise ValueError(f"weight must be a scalar of each member, got {got}")
-    require_nonnegative("weight", weight)
-    return weight
-
-
-def all_gather(x: jax.Array, axis_name: AxisName, axis: int = 0) -> jax.Array:
-    """The parts of the members one after the other along an axis of theirs; the same on all, by its type too."""
-    to = "invarying" if tracked(axis_name) else "varying"
-    return lax.all_gather(x, axis_name, axis=axis, tiled=True, to=to)
-
-
-def totals(numbers: Any, like: Any, axis_name: AxisName) -> Any:
-    """Sums over an axis of scalars, one of each leaf of `like`; the scalar itself of one that is not divided over it.
-
-    All are added in one collective for each dtype.
+    The scalar of a leaf that is not sharded over the axis stays as it is.
     """
     if axis_name is None:
-        return numbers
-    found, treedef = jax.tree.flatten(numbers)
-    return treedef.unflatten(sums(found, [spread(leaf, axis_name) for leaf in jax.tree.leaves(like)]))
+        return scalars
+    leaves, treedef = jax.tree.flatten(scalars)
+    return treedef.unflatten(psum_arrays(leaves, [sharded_axes(leaf, axis_name) for leaf in jax.tree.leaves(like)]))
 
 
-def somewhere(flags: Any, axis_name: AxisName) -> Any:
-    """Of every flag of a tree whether it is set on any of the members that have parts of what it tells of."""
+def any_over_axis(flags: Any, axis_name: AxisName) -> Any:
+    """Return, for each flag of a tree, whether it is set on any device that holds a shard of its leaf."""
     if axis_name is None:
         return flags
     counts = jax.tree.map(lambda flag: flag.astype(jnp.int32), flags)
-    return jax.tree.map(lambda count: count > 0, totals(counts, counts, axis_name))
+    return jax.tree.map(lambda count: count > 0, psum_scalars(counts, counts, axis_name))
 
 
-def sums(xs: Sequence[jax.Array], over: Sequence[tuple[Hashable, ...]]) -> list[jax.Array]:
-    """Sums of arrays, each over names of its own, in one collective for each dtype and the same names.
-
-    What types say to differ over further names goes apart too.
-    """
-    groups: dict[Any, list[int]] = {}
-    for i, (x, own) in enumerate(zip(xs, over, strict=True)):
-        if own:
-            groups.setdefault((own, x.dtype, differing(x)), []).append(i)
-    summed = list(xs)
-    for (own, *_), places in groups.items():
-        together = lax.psum(jnp.concatenate([xs[i].ravel() for i in places]), own)
-        ends = list(itertools.accumulate(xs[i].size for i in places))
-        for i, start, end in zip(places, [0, *ends], ends, strict=False):
-            summed[i] = together[start:end].reshape(xs[i].shape)
-    return summed
+def all_gather(x: jax.Array, axis_name: AxisName, axis: int = 0) -> jax.Array:
+    """Concatenate the shards of all devices along a dimension; the result is typed as invariant."""
+    to = "invarying" if tracked_axes(axis_name) else "varying"
+    return lax.all_gather(x, axis_name, axis=axis, tiled=True, to=to)

@@ -53,7 +53,7 @@ def global_scaled_norm(tree: Tree, axis_name: axes.AxisName = None) -> ScaledNor
 def global_scaled_norms(trees: Sequence[Tree], axis_name: axes.AxisName = None) -> list[ScaledNorm]:
     """Return the norm of each of several trees as a root over a scale."""
     groups = [widen(_numbers(tree)) for tree in trees]
-    over = [[axes.spread(x, axis_name) for x in xs] for xs in groups]
+    over = [[axes.sharded_axes(x, axis_name) for x in xs] for xs in groups]
     return squares.scaled_norms(groups, over)
 
 
@@ -72,7 +72,7 @@ def _numbers(tree: Tree) -> list[Any]:
 
 def scalar_sums(terms: Sequence[Tree], axis_name: axes.AxisName = None) -> list[jax.Array]:
     """The sum of each of several trees of scalars, each scalar the sum over a leaf, or over a part of it."""
-    found = map(jax.tree.leaves, axes.totals(terms, terms, axis_name))
+    found = map(jax.tree.leaves, axes.psum_scalars(terms, terms, axis_name))
     return [jnp.asarray(sum(of)) if of else jnp.zeros((), jnp.float32) for of in found]
 
 
@@ -93,7 +93,9 @@ def _norms(lengths: Tree) -> Tree:
 def leaf_scaled_norms(tree: Tree, axis_name: axes.AxisName = None) -> Tree:
     """Return the norm of every leaf as a root over a scale."""
     leaves, treedef = jax.tree.flatten(tree)
-    return treedef.unflatten(squares.scaled_norms([[x] for x in leaves], [[axes.spread(x, axis_name)] for x in leaves]))
+    return treedef.unflatten(
+        squares.scaled_norms([[x] for x in leaves], [[axes.sharded_axes(x, axis_name)] for x in leaves])
+    )
 
 
 def leaf_scaled_rms(tree: Tree, axis_name: axes.AxisName = None) -> Tree:
@@ -115,19 +117,19 @@ def scaled_norms_along(
 def leaf_means(tree: Tree, like: Tree, axis_name: axes.AxisName = None) -> Tree:
     """The mean of every leaf, in the real dtype of its counterpart."""
     added = jax.tree.map(lambda x, of: jnp.sum(x, dtype=jnp.finfo(of.dtype).dtype), tree, like)
-    return jax.tree.map(lambda s, x: s / _number(x, axis_name), axes.totals(added, added, axis_name), tree)
+    return jax.tree.map(lambda s, x: s / _number(x, axis_name), axes.psum_scalars(added, added, axis_name), tree)
 
 
 def _number(x: jax.Array, axis_name: axes.AxisName) -> float:
     """How many elements the whole of a leaf has, more than an int32 holds perhaps; 1 of none."""
-    return float(max(x.size * axes.size(axes.spread(x, axis_name)), 1))
+    return float(max(x.size * axes.size(axes.sharded_axes(x, axis_name)), 1))
 
 
 def sums_along(
     xs: Sequence[jax.Array], dims: Sequence[Sequence[int]], over: Sequence[tuple[Hashable, ...]], keepdims: bool = False
 ) -> list[jax.Array]:
     """The sum of each array along dimensions of it, and over the names of axes where it is a part along these."""
-    return axes.sums([jnp.sum(x, tuple(of), keepdims=keepdims) for x, of in zip(xs, dims, strict=True)], over)
+    return axes.psum_arrays([jnp.sum(x, tuple(of), keepdims=keepdims) for x, of in zip(xs, dims, strict=True)], over)
 
 
 def means_along(

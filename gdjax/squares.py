@@ -157,7 +157,7 @@ def _lengths(plan: _Plan, xs: list[jax.Array]) -> list[ScaledNorm]:
     """Return the lengths of the groups that have arrays, in order."""
     sums = _local(plan, xs)
     names = [over for _, over in plan.parts for _ in sums[0]]
-    added = iter(axes.sums([x for of in sums for x in of], names))
+    added = iter(axes.psum_arrays([x for of in sums for x in of], names))
     return [_length(of) for of in _by_group(plan, [_Squares(*(next(added) for _ in of)) for of in sums])]
 
 
@@ -170,9 +170,9 @@ def _lengths_jvp(plan: _Plan, primals: Any, tangents: Any) -> tuple[list[ScaledN
     given = [i for i, dx in enumerate(moves) if not isinstance(dx, SymbolicZero)]
     terms = [_moved(plan, i, at[plan.group[i]], xs[i], moves[i]) for i in given]
     mine: dict[int, list[jax.Array]] = {group: [] for group in at}
-    for i, term in zip(given, axes.sums(terms, [plan.over[i] for i in given]), strict=True):
+    for i, term in zip(given, axes.psum_arrays(terms, [plan.over[i] for i in given]), strict=True):
         mine[plan.group[i]].append(term)
-    still = jax.tree.map(lambda x: axes.zeros(x, x), found)
+    still = jax.tree.map(lambda x: axes.zeros_varying_like(x, x), found)
     return found, [
         zero._replace(root=_added(of)) if of else zero for zero, of in zip(still, mine.values(), strict=True)
     ]
@@ -307,7 +307,7 @@ def _alike_by_type(sums: Sequence[jax.Array]) -> list[list[int]]:
     """Group the places of sums that vary over the same axes by their types."""
     found: dict[Any, list[int]] = {}
     for i, x in enumerate(sums):
-        found.setdefault(axes.differing(x), []).append(i)
+        found.setdefault(axes.varying_axes(x), []).append(i)
     return list(found.values())
 
 

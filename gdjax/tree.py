@@ -132,7 +132,7 @@ def absent_leaves(tree: Tree) -> list[bool]:
 
 def _zeros(of: Any) -> jax.Array:
     x = jnp.zeros(of.shape, of.dtype, device=of.sharding if of.sharding.mesh.explicit_axes else None)
-    return axes.cast(x, of.manual_axis_type.varying)
+    return axes.cast_varying(x, of.manual_axis_type.varying)
 
 
 def _boxed(node: Any) -> bool:

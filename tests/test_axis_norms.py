@@ -162,7 +162,7 @@ def test_without_the_axis_they_are_not(name):
 def whole_loss(params):
     """The loss of the whole: of leaves that are divided summed over the axis, of the others once."""
     of_leaves = [jnp.sum(jnp.square(leaf - 0.3)) for leaf in jax.tree.leaves(params)]
-    return sum(axes.totals(of_leaves, of_leaves, AXIS))
+    return sum(axes.psum_scalars(of_leaves, of_leaves, AXIS))
 
 
 def specs(dim, same=SAME):
@@ -224,12 +224,19 @@ def test_one_collective_serves_all_leaves(name):
 @pytest.mark.parametrize("name", CASES)
 def test_an_axis_that_is_not_there_is_named(name):
     tx, (params, grads) = over_the_axis(name), given(name)
-    with pytest.raises(ValueError, match=r"^\w+: the axis 'data' must be there, got no axis of this name\."):
+    with pytest.raises(ValueError, match=r"^\w+: the axis 'data' must be bound, got no axis of this name\."):
         descended(tx, params, grads)
 
 
+def test_an_unbound_axis_is_the_cause_whatever_else_is_wrong():
+    clip = gd.clip_by_global_norm(1.0, axis_name="x")
+    for tx, state in ((clip, ()), (gd.chain(clip, gd.scale(-1.0)), ((), ()))):
+        with pytest.raises(ValueError, match=r"^clip_by_global_norm: the axis 'x' must be bound"):
+            tx.update(jnp.ones(3), state)
+
+
 def test_init_needs_the_axis_where_whole_shapes_say_what_is_kept():
-    with pytest.raises(ValueError, match=r"^scale_by_factored_rms: the axis 'data' must be there"):
+    with pytest.raises(ValueError, match=r"^scale_by_factored_rms: the axis 'data' must be bound"):
         gd.adafactor(0.1, axis_name=AXIS).init(given()[0])
 
 
@@ -237,7 +244,7 @@ def test_init_needs_the_axis_where_whole_shapes_say_what_is_kept():
 def test_a_leaf_without_the_dimension_is_refused(name):
     tx = over_the_axis(name, 2)
     with pytest.raises(
-        ValueError, match=r"dim must be a dimension of every leaf .*, got 2 and a leaf of shape \(3, 8\)"
+        ValueError, match=r"^\w+: dim must be a dimension of every leaf .*, got 2 and a leaf of shape \(3, 8\)"
     ):
         jax.vmap(functools.partial(descended, tx), axis_name=AXIS)(*divided(name, 0))
 

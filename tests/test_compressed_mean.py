@@ -581,10 +581,10 @@ def test_bad_arguments_are_refused_in_words(arguments, says):
 @EITHER
 def test_outside_its_axis_it_says_where_it_belongs(how):
     tx = gd.compressed_mean("data", **how)
-    with pytest.raises(ValueError, match=r"compressed_mean: the axis 'data' must be there.* vmap\(.*axis_name='data'"):
+    with pytest.raises(ValueError, match=r"compressed_mean: the axis 'data' must be bound.* vmap\(.*axis_name='data'"):
         tx.init(jnp.ones(3))
     state = jax.vmap(tx.init, axis_name="data")(jnp.ones((2, 3)))
-    with pytest.raises(ValueError, match="the axis 'data' must be there"):
+    with pytest.raises(ValueError, match="the axis 'data' must be bound"):
         tx.update(jnp.ones(3), state)
 
 

@@ -19,11 +19,11 @@ from tests import stubs
 
 PACKAGE = pathlib.Path(gd.__file__).parent
 FLOORS = [
-    ["calls", "exports", "hints", "prng"],
+    ["calls", "exports", "hints", "prng", "raveling"],
     ["concrete"],
     ["axes", "fallback"],
     ["tree"],
-    ["specs", "squares", "explaining"],
+    ["specs", "squares", "explaining", "weighted_means"],
     ["norms", "linalg", "upcasting"],
     ["assignment", "numerics", "perturbations", "projections", "second_order", "tree_utils"],
     ["losses", "in_range"],

@@ -155,7 +155,7 @@ def test_a_mean_at_every_step_is_refused_within_it():
 
 def test_it_needs_parameters_and_its_axis():
     tx = gd.local_steps(gd.sgd(0.1), gd.sgd(1.0), 2, "data")
-    with pytest.raises(ValueError, match="local_steps: the axis 'data' must be there"):
+    with pytest.raises(ValueError, match="local_steps: the axis 'data' must be bound"):
         tx.init(jnp.ones(2))
     with pytest.raises(ValueError, match="local_steps needs the parameters"):
         jax.vmap(lambda g: tx.update(g, tx.init(g)), axis_name="data")(jnp.ones((2, 3)))

@@ -302,5 +302,5 @@ def test_what_cannot_be_is_refused_when_it_is_made(text, message):
 
 def test_an_axis_that_is_not_there_is_named():
     tx = gd.scale_by_muon(axis_name="data")
-    with pytest.raises(ValueError, match="scale_by_muon: the axis 'data' must be there, got no axis of this name"):
+    with pytest.raises(ValueError, match="scale_by_muon: the axis 'data' must be bound, got no axis of this name"):
         tx.init(jnp.ones((2, 2)))

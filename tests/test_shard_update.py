@@ -168,7 +168,7 @@ def test_bad_arguments_are_told():
         gd.shard_update(gd.sgd(0.1), None)
     with pytest.raises(TypeError, match="shard_update: inner must be a transform"):
         gd.shard_update(gd.parse, "data")
-    with pytest.raises(ValueError, match="shard_update: the axis 'data' must be there"):
+    with pytest.raises(ValueError, match="shard_update: the axis 'data' must be bound"):
         gd.shard_update(gd.sgd(0.1), "data").init(jnp.ones(2))
 
 

@@ -9,6 +9,7 @@ from gdjax.collectives.quantised import quantised_mean
 from gdjax.collectives.together import require_whole
 from gdjax.value import transform
 from gdjax.value.diagnose import require_count
+from gdjax.weighted_means import scale_for_mean
 
 
 @transform(takes_local_grads=True)
@@ -83,7 +84,7 @@ def compressed_mean(axis_name: Any, *, bits: int | None = None, rank: int | None
         require_whole(who, updates)
         own = tree.widen(updates)
         if weight is not None:
-            own = axes.weighed(own, weight, axis_name)
+            own = scale_for_mean(who, own, weight, axis_name)
         means, state = mean(own, state)
         return tree.cast_like(means, updates), state
 

@@ -78,7 +78,7 @@ def local_steps(inner: optax.GradientTransformation, outer: optax.GradientTransf
 
     def init(params):
         axes.size(axis_name)  # it must be there
-        own = axes.vary(params, axis_name)
+        own = axes.mark_varying(params, axis_name)
         return LocalStepsState(
             count=jnp.zeros((), jnp.int32),
             anchor=(anchor := tree.copies(params)),
@@ -98,10 +98,10 @@ def local_steps(inner: optax.GradientTransformation, outer: optax.GradientTransf
         count = jnp.asarray(optax.safe_increment(state.count))
 
         def together():
-            gone = jax.tree.map(lambda a, p: a - axes.mean(p, axis_name), state.anchor, here)
+            gone = jax.tree.map(lambda a, p: a - axes.pmean(p, axis_name), state.anchor, here)
             stepped, outer_state = outer.update(gone, state.outer_state, state.anchor)
             anchor = jax.tree.map(jnp.add, state.anchor, stepped)
-            return axes.vary(anchor, axis_name), anchor, outer_state
+            return axes.mark_varying(anchor, axis_name), anchor, outer_state
 
         def apart():
             return here, state.anchor, state.outer_state

@@ -33,11 +33,11 @@ def low_rank_mean(axis_name: Any, rank: int, seed: int) -> tuple[Any, Any]:
             low = is_compressed(x, rank)
             errors.append(tree.accumulators(x, 0) if low else None)
             qs.append(_start(jax.random.fold_in(key, place), x) if low else None)
-        return LowRankMeanState(axes.vary(treedef.unflatten(errors), axis_name), treedef.unflatten(qs))
+        return LowRankMeanState(axes.mark_varying(treedef.unflatten(errors), axis_name), treedef.unflatten(qs))
 
     def _start(key, x):
         q = jax.random.normal(key, (_sides(x)[1], rank), jnp.finfo(tree.wide(jnp.result_type(x))).dtype)
-        return axes.cast(q, further(x, axis_name))
+        return axes.cast_varying(q, further(x, axis_name))
 
     def update(updates, state):
         leaves, treedef = jax.tree.flatten(updates)

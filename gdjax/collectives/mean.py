@@ -9,6 +9,7 @@ import optax
 from gdjax import axes, tree
 from gdjax.collectives.own import require_name, require_own
 from gdjax.value import transform
+from gdjax.weighted_means import scale_for_mean
 
 
 @transform(packable=True, takes_local_grads=True)
@@ -44,7 +45,7 @@ def mean_over(axis_name: Any, dtype: Any = None):
 
     def update(updates, state, params=None, *, weight=None):
         require_own("mean_over", updates, axis_name)
-        own = updates if weight is None else axes.weighed(updates, weight, axis_name)
-        return tree.cast_like(jax.tree.map(lambda g: axes.mean(g, axis_name, dtype), own), updates), state
+        own = updates if weight is None else scale_for_mean("mean_over", updates, weight, axis_name)
+        return tree.cast_like(jax.tree.map(lambda g: axes.pmean(g, axis_name, dtype), own), updates), state
 
     return optax.init_empty_state, update

@@ -12,7 +12,7 @@ def require_own(who: str, updates: Any, axis_name: axes.AxisName) -> None:
     `check_vma`): what is taken for one member's share of it would be taken as many times as there are members.
     """
     for path, leaf in tree.leaves_with_paths(updates):
-        if same := [name for name in axes.names(axis_name) if name not in axes.spread(leaf, axis_name)]:
+        if same := [name for name in axes.names(axis_name) if name not in axes.sharded_axes(leaf, axis_name)]:
             where = f"updates at {path!r}" if path else "updates"
             shown = repr(same[0] if len(same) == 1 else tuple(same))
             raise ValueError(

@@ -33,7 +33,7 @@ def quantised_mean(axis_name: Any) -> tuple[Any, Any]:
     def init(params):
         leaves = jax.tree.leaves(tree.filled(params))
         owned = [_no_error([leaves[place] for place in places], axis_name) for places in groups(leaves, axis_name)]
-        return axes.vary(QuantisedMeanState(tree.accumulators(params, 0), tuple(owned)), axis_name)
+        return axes.mark_varying(QuantisedMeanState(tree.accumulators(params, 0), tuple(owned)), axis_name)
 
     def update(updates, state):
         absent, whole = tree.absent_leaves(updates), tree.filled(updates)
@@ -45,7 +45,7 @@ def quantised_mean(axis_name: Any) -> tuple[Any, Any]:
             changed = finite
             if any(absent[place] for place in places):
                 flags = [not absent[place] for place in places]
-                changed &= _owned_rows(own, flags, axes.size(axis_name))[axes.place_of_member(axis_name)]
+                changed &= _owned_rows(own, flags, axes.size(axis_name))[axes.axis_index(axis_name)]
             owned[group] = jnp.where(changed, mean_lost, owned[group])
             for place, mean, error in zip(places, means, lost, strict=True):
                 leaves[place], errors[place] = mean, jnp.where(finite, error, errors[place])
@@ -109,7 +109,7 @@ def _owned_rows(leaves, flags, size):
 def _no_error(leaves, axis_name):
     dtype = jnp.result_type(*[jnp.finfo(tree.wide(jnp.result_type(x))).dtype for x in leaves])
     zeros = jnp.zeros((_share(leaves, axes.size(axis_name)), BLOCK), dtype)
-    return axes.cast(zeros, further(leaves[0], axis_name))
+    return axes.cast_varying(zeros, further(leaves[0], axis_name))
 
 
 def _rows(x):

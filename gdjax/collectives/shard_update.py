@@ -13,6 +13,7 @@ from gdjax.compose.apply_updates import apply_updates
 from gdjax.value import transform
 from gdjax.value.factory import opaque_transform
 from gdjax.value.traits import find_lacking, masked_for, over, transforms_taking
+from gdjax.weighted_means import scale_for_mean, total_weight
 
 
 @transform(takes_local_grads=True)
@@ -76,10 +77,10 @@ def shard_update(inner: optax.GradientTransformation, axis_name: Any):
 
     def updated(updates, state, held, weight, extra_args):
         require_own("shard_update", updates, axis_name)
-        own = updates if weight is None else axes.weighed(updates, weight, axis_name)
+        own = updates if weight is None else scale_for_mean("shard_update", updates, weight, axis_name)
         means = jax.tree.map(lambda g, like: as_given(mean_of_part(g), like), own, updates)
         if weight is not None and transforms_taking(inner, "weight"):
-            extra_args["weight"] = axes.total_weight(weight, axis_name)
+            extra_args["weight"] = total_weight("shard_update", weight, axis_name)
         return masked_for(sharded, updates).update(means, state, held, **extra_args)
 
     def as_given(mean, like):
@@ -88,7 +89,7 @@ def shard_update(inner: optax.GradientTransformation, axis_name: Any):
     def mean_of_part(g):
         number = axes.size(axis_name)
         if (cut := _cut(g, number)) is None:
-            return g if g.dtype == jax.dtypes.float0 else axes.mean(g, axis_name)
+            return g if g.dtype == jax.dtypes.float0 else axes.pmean(g, axis_name)
         filled = _filled(tree.as_dtype(g, tree.wide(g.dtype)), cut)
         part = lax.psum_scatter(filled, axis_name, scatter_dimension=cut.dim, tiled=True)
         return (part / number).astype(g.dtype)

@@ -34,7 +34,7 @@ def require_whole(who: str, updates: Any) -> None:
 
 def further(x: Any, axis_name: axes.AxisName) -> frozenset[Any]:
     """The axes beside this one over which an array differs by its type."""
-    return axes.differing(x) - frozenset(axes.names(axis_name))
+    return axes.varying_axes(x) - frozenset(axes.names(axis_name))
 
 
 def number(x: Any) -> int:

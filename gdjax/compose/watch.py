@@ -55,7 +55,7 @@ def watch(inner: optax.GradientTransformation, name: str = "", axis_name: Any = 
 
     def init(params):
         seen = {norm: jnp.zeros((), float) for norm in watched}
-        return WatchState(inner_state=inner.init(params), seen=axes.vary(seen, over) if apart else seen)
+        return WatchState(inner_state=inner.init(params), seen=axes.mark_varying(seen, over) if apart else seen)
 
     def update(grads, state, params=None, **extra_args):
         require_params("watch", params)

@@ -66,7 +66,7 @@ def _cut(stack: jax.Array, group: Group, share: Share, axis_name: Any) -> list[j
     even = share.each * axes.size(axis_name)
     own = []
     if share.each:
-        start = axes.place_of_member(axis_name) * share.each
+        start = axes.axis_index(axis_name) * share.each
         own.append(lax.dynamic_slice_in_dim(stack, start, share.each))
     if share.owners:
         own.append(lax.dynamic_slice_in_dim(stack, even + jnp.maximum(place_among(share.owners, axis_name), 0), 1))
@@ -120,7 +120,7 @@ def _as_one(arrays: Sequence[jax.Array], send: Callable[[jax.Array], jax.Array],
     """What a collective makes of arrays, `[members, ...]`, one for each dtype; so many of their axes lead."""
     alike: dict[Any, list[int]] = {}
     for i, x in enumerate(arrays):
-        alike.setdefault((x.dtype, axes.differing(x)), []).append(i)
+        alike.setdefault((x.dtype, axes.varying_axes(x)), []).append(i)
     results = list(arrays)
     for places in alike.values():
         flat = [arrays[i].reshape(*arrays[i].shape[:lead], -1) for i in places]

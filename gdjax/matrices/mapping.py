@@ -93,7 +93,7 @@ class Layout(NamedTuple):
         def own(make: Callable[..., Any], leaves: Sequence[Any], _: Any) -> tuple[Any, tuple[Any, ...]]:
             found, made, share = self._plan(paths, leaves[0])
             own = pieces(made, share, found, self.axis_name)
-            return leaves[0], tuple(axes.vary(make(piece, zeros(piece)), self.axis_name) for piece in own)
+            return leaves[0], tuple(axes.mark_varying(make(piece, zeros(piece)), self.axis_name) for piece in own)
 
         def zeros(piece: Piece) -> jax.Array:
             return jnp.zeros((piece.number, *piece.group.shape), piece.group.dtype)
@@ -138,10 +138,10 @@ class Layout(NamedTuple):
     def shapes(self, values: Any) -> Any:
         """The tree of the shapes `(inputs, outputs)` of whole matrices."""
         paths, leaves, treedef = _flat(values)
-        bound = self.dim is not None and axes.bound(self.axis_name)
+        bound = self.dim is not None and axes.is_bound(self.axis_name)
 
         def shape(path: str, leaf: jax.Array) -> "Shape":
-            whole = axes.whole_shape(leaf, self.axis_name, self.dim or 0) if bound else leaf.shape
+            whole = axes.global_shape(leaf, self.axis_name, self.dim or 0) if bound else leaf.shape
             return Shape(*self.view(path, whole).sizes()[1:])
 
         return treedef.unflatten(map(shape, paths, leaves))
@@ -156,10 +156,10 @@ class Layout(NamedTuple):
             )
 
         def work(kept: Any, *stacks: jax.Array) -> Any:
-            return axes.vary(f(piece, kept, *stacks), self.axis_name)
+            return axes.mark_varying(f(piece, kept, *stacks), self.axis_name)
 
         def rest(kept: Any, *stacks: jax.Array) -> Any:
-            return axes.vary((jnp.zeros_like(stacks[0]), kept), self.axis_name)
+            return axes.mark_varying((jnp.zeros_like(stacks[0]), kept), self.axis_name)
 
         return (
             lax.cond(has(piece, self.axis_name), work, rest, kept, *stacks) if piece.owners else f(piece, kept, *stacks)
@@ -172,13 +172,13 @@ class Layout(NamedTuple):
         for i, (path, leaf) in enumerate(zip(paths, leaves, strict=True)):
             if not leaf.size:
                 continue
-            at = None if self.dim is None else axes.place(leaf, self.axis_name, self.dim)
+            at = None if self.dim is None else axes.sharded_dim(leaf, self.axis_name, self.dim)
             if at is None:
                 self._require_same(path, leaf)
                 own = part = self.view(path, leaf.shape)
                 divided, alone = 0, self.axis_name is None
             else:
-                own = self.view(path, axes.whole_shape(leaf, self.axis_name, self.dim or 0))
+                own = self.view(path, axes.global_shape(leaf, self.axis_name, self.dim or 0))
                 try:
                     part, divided = own.part(at, members)
                 except ValueError as error:
@@ -191,7 +191,7 @@ class Layout(NamedTuple):
         return found, made, shares(made, members)
 
     def _require_same(self, path: str, leaf: jax.Array) -> None:
-        if over := axes.differing(leaf) & axes.tracked(self.axis_name):
+        if over := axes.varying_axes(leaf) & axes.tracked_axes(self.axis_name):
             raise ValueError(
                 f"{self.who}: updates at {path!r} must be the same on all members of the axis {self.axis_name!r}, "
                 f"got one that differs over {sorted(map(str, over))}. Put mean_over before it, or say along which "
@@ -200,7 +200,7 @@ class Layout(NamedTuple):
 
     def _mesh(self, leaves: Sequence[jax.Array]) -> AbstractMesh | None:
         """The mesh that has the axis, where it is not bound."""
-        if self.axis_name is None or axes.bound(self.axis_name):
+        if self.axis_name is None or axes.is_bound(self.axis_name):
             return None
         meshes = [jax.sharding.get_abstract_mesh(), *(jax.typeof(x).sharding.mesh for x in leaves)]
         own = {*axes.names(self.axis_name)}

@@ -92,7 +92,7 @@ def pieces(
         rest[list(share.owners), 0] = of_all[0, of_all.shape[1] - len(share.owners) :]
         for each, owners in ((even, ()), (rest, share.owners)):
             if owners or (each.size and each is even):
-                mine = jnp.asarray(each)[axes.place_of_member(axis_name) if members > 1 else 0]
+                mine = jnp.asarray(each)[axes.axis_index(axis_name) if members > 1 else 0]
                 own.append(Piece(group, each.shape[1], owners, _listed(each), mine))
     return own
 
@@ -110,4 +110,4 @@ def place_among(owners: Sequence[int], axis_name: Any) -> jax.Array:
     """Which of some matrices this member owns; -1 for none."""
     places = np.full(axes.size(axis_name), -1)
     places[list(owners)] = np.arange(len(owners))
-    return jnp.asarray(places)[axes.place_of_member(axis_name)]
+    return jnp.asarray(places)[axes.axis_index(axis_name)]

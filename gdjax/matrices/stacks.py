@@ -78,7 +78,7 @@ def groups(
         turned = _turned(own)
         shape = own.shape[::-1] if turned else own.shape
         cut = own.cut and (3 - own.cut if turned else own.cut)
-        key = shape, leaves[leaf].dtype, cut, own.alone, turned and oriented, axes.differing(leaves[leaf])
+        key = shape, leaves[leaf].dtype, cut, own.alone, turned and oriented, axes.varying_axes(leaves[leaf])
         kinds.setdefault(key, []).append(Slice(leaf, 0, own.view.sizes()[0]))
     stacks = []
     for (shape, dtype, cut, alone, turned, _), slices in kinds.items():

@@ -146,9 +146,9 @@ def adaptive_grad_clip(
 def _unit_norms(trees, axis, axis_name, dim):
     """The norm of every unit of every leaf, axes kept at length 1."""
     xs, treedef = jax.tree.flatten(trees)
-    along = [_unit_axes(axes.whole_shape(x, axis_name, dim)) if axis is None else axis for x in xs]
+    along = [_unit_axes(axes.global_shape(x, axis_name, dim)) if axis is None else axis for x in xs]
     along = [of if isinstance(of, tuple) else (of,) for of in along]
-    over = [axes.across(x, of, axis_name, dim) for x, of in zip(xs, along, strict=True)]
+    over = [axes.reduction_axes(x, of, axis_name, dim) for x, of in zip(xs, along, strict=True)]
     return treedef.unflatten(norms.scaled_norms_along(xs, along, over))
 
 

@@ -29,7 +29,7 @@ def gone_and_met(gone, met, axis_name):
     Each leaf of the distance is summed as it is computed: a length at several scales would write it to memory.
     """
     groups = jax.tree.leaves(gone), jax.tree.leaves(met)
-    over = [[axes.spread(x, axis_name) for x in of] for of in groups]
+    over = [[axes.sharded_axes(x, axis_name) for x in of] for of in groups]
     sizes = [norms.safe_sqrt(jnp.sum(tree.abs_sq(x))) for x in groups[0]]
     return scaled_norms([sizes, groups[1]], over)
 

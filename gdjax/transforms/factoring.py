@@ -58,7 +58,7 @@ class Factoring(NamedTuple):
         rows, cols, wholes = ([tree.real_part(v) for v in treedef.flatten_up_to(of)] for of in factors)
         pairs = {i: pair for i, x in enumerate(leaves) if (pair := self._two_largest(x)) is not None}
         places = [(short - (short > long),) for short, long in pairs.values()]
-        over = [axes.across(leaves[i], pair[:1], self.axis_name, self.dim) for i, pair in pairs.items()]
+        over = [axes.reduction_axes(leaves[i], pair[:1], self.axis_name, self.dim) for i, pair in pairs.items()]
         of_rows = norms.means_along([rows[i] for i in pairs], places, over, keepdims=True)
         mean_rows = dict(zip(pairs, of_rows, strict=True))
 
@@ -75,7 +75,7 @@ class Factoring(NamedTuple):
         """The second largest axis of a whole leaf and the largest, or nothing where the former is too short."""
         if self.least is None or jnp.ndim(x) < 2:
             return None
-        shape = axes.whole_shape(x, self.axis_name, self.dim)
+        shape = axes.global_shape(x, self.axis_name, self.dim)
         *_, short, long = np.argsort(shape)
         return (int(short), int(long)) if shape[short] >= self.least else None
 
@@ -84,7 +84,7 @@ class Factoring(NamedTuple):
         places = [i for i, pair in enumerate(pairs) if pair is not None]
         dims = [(pairs[i][axis],) for axis in (1, 0) for i in places]
         twice = [xs[i] for i in places] * 2
-        over = [axes.across(x, of, self.axis_name, self.dim) for x, of in zip(twice, dims, strict=True)]
+        over = [axes.reduction_axes(x, of, self.axis_name, self.dim) for x, of in zip(twice, dims, strict=True)]
         found = reduced(twice, dims, over)
         number = len(places)
         return dict(zip(places, found[:number], strict=True)), dict(zip(places, found[number:], strict=True))

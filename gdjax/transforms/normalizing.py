@@ -85,7 +85,7 @@ def centralize(axis_name: Any = None, dim: int = 0):
         leaves, treedef = jax.tree.flatten(tree.widen(updates))
         matrices = [g for g in leaves if g.ndim > 1]
         rows = [tuple(range(1, g.ndim)) for g in matrices]
-        over = [axes.across(g, of, axis_name, dim) for g, of in zip(matrices, rows, strict=True)]
+        over = [axes.reduction_axes(g, of, axis_name, dim) for g, of in zip(matrices, rows, strict=True)]
         means = iter(norms.means_along(matrices, rows, over, keepdims=True))
         return tree.cast_like(treedef.unflatten(g - next(means) if g.ndim > 1 else g for g in leaves), updates)
 
@@ -114,7 +114,7 @@ def zero_nans(axis_name: Any = None):
         return optax.ZeroNansState(found_nan=jax.tree.map(lambda p: jnp.zeros((), bool), params))
 
     def update(updates, state, params=None):
-        found = axes.somewhere(jax.tree.map(lambda g: jnp.any(jnp.isnan(g)), updates), axis_name)
+        found = axes.any_over_axis(jax.tree.map(lambda g: jnp.any(jnp.isnan(g)), updates), axis_name)
         return jax.tree.map(lambda g: jnp.where(jnp.isnan(g), 0, g), updates), optax.ZeroNansState(found)
 
     return init, update

@@ -104,7 +104,9 @@ def mismatches(tx: Any, updates: Any, state: Any, params: Any, extra_args: dict[
     try:
         yield
     except (TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
-        if isinstance(error, (MissingError, MissingParamsError, TracedError)) or is_raised_by_user(error):
+        if isinstance(error, (MissingError, MissingParamsError, NamedAxisError, TracedError)) or is_raised_by_user(
+            error
+        ):
             raise
         if (names := _missing(error)) == ["params"]:
             raise _needed(tx, updates, state, extra_args) or MissingParamsError(who) from error
@@ -241,13 +243,17 @@ def branches(value: Any) -> Iterator[None]:
         ) from error
 
 
+class NamedAxisError(ValueError):
+    """An error about a named axis that says which transform needs the axis."""
+
+
 @contextlib.contextmanager
-def unbound(who: str) -> Iterator[None]:
-    """Say who needs an axis that is not there."""
+def axis_errors(who: str) -> Iterator[None]:
+    """Put the name of a transform in front of an error about a named axis."""
     try:
         yield
-    except axes.UnboundError as error:
-        raise ValueError(f"{who}: {error}") from None
+    except axes.AxisError as error:
+        raise NamedAxisError(f"{who}: {error}") from None
 
 
 def _expected_state(tx: Any, params: Any, otherwise: Any) -> Any:

@@ -178,7 +178,7 @@ def _init(tx: GradientTransform, params: Any) -> Any:
     who = tx.factory.__name__
     if what := misplaced.of_init(params):
         raise diagnose.MismatchError(who, what)
-    with diagnose.unbound(who), diagnose.branches(tx):
+    with diagnose.axis_errors(who), diagnose.branches(tx):
         init, _ = tx.pair()
         if _takes_any(tx) or not (others := diagnose.not_inexact(params)):
             return init(params)
@@ -201,7 +201,7 @@ def _called(tx: GradientTransform, name: str, updates: Any, state: Any, params: 
         if (fitting := absent.fitting(tx.init, state, of_marked)) is not None:
             given, chosen, part = marked, of_marked, fitting
     who = tx.factory.__name__
-    with diagnose.mismatches(tx, given, part, chosen, extra_args), diagnose.unbound(who), diagnose.branches(tx):
+    with diagnose.mismatches(tx, given, part, chosen, extra_args), diagnose.axis_errors(who), diagnose.branches(tx):
         if not _takes_any(tx):
             diagnose.require_inexact(who, "updates", updates)
         function = getattr(tx._functions(), name)

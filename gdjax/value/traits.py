@@ -10,6 +10,7 @@ import optax
 
 from gdjax import axes, tree
 from gdjax.value.base import Value
+from gdjax.weighted_means import total_weight
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,7 +184,7 @@ def route_weight(transforms: Sequence[Any], extra_args: Mapping[str, Any]) -> li
         found.append(rest | ({"weight": weight} if transforms_taking(tx, "weight") else {}))
         later = any(transforms_taking(other, "weight") for other in transforms[i + 1 :])
         if later and (over := local_grad_axes(tx)) and not has_trait(tx, "local_params"):
-            weight = axes.total_weight(weight, over)
+            weight = total_weight(tx.factory.__name__, weight, over)
     return found
 
 

@@ -9,6 +9,7 @@ import optax
 from gdjax import axes, tree
 from gdjax.value import AccumulatorDType, Interval, ScalarOrSchedule, at, transform
 from gdjax.value.traits import local_grad_axes, refuse_example_grads, transforms_taking
+from gdjax.weighted_means import require_scalar_weight, scale_by_factor
 
 
 class AccumulateState(NamedTuple):
@@ -72,13 +73,13 @@ def accumulate(
     over = local_grad_axes(inner)
 
     def init(params):
-        scaled_grads = axes.vary(tree.accumulators(params, 0, accumulator_dtype), over)
+        scaled_grads = axes.mark_varying(tree.accumulators(params, 0, accumulator_dtype), over)
         return AccumulateState(
             mini_step=jnp.zeros((), jnp.int32),
             gradient_step=jnp.zeros((), jnp.int32),
             inner_state=inner.init(params),
             scaled_grads=scaled_grads,
-            weight=axes.cast(jnp.zeros((), float), _shared(scaled_grads)),
+            weight=axes.cast_varying(jnp.zeros((), float), _shared(scaled_grads)),
         )
 
     def update(updates, state, params=None, *, weight=None, **extra_args):
@@ -93,7 +94,7 @@ def accumulate(
         def added(g, kept):
             g, old = tree.widen((g, kept))
             before, now = (sum_scale(w, kept.dtype) for w in (state.weight, weights))
-            counted = tree.scalar(now, g) * g if weight is None else axes.times(own * now, g)
+            counted = tree.scalar(now, g) * g if weight is None else scale_by_factor(own * now, g)
             return tree.cast_like(tree.scalar(now / before, old) * old + counted, kept)
 
         def mean_of(total):
@@ -117,7 +118,7 @@ def accumulate(
         def wait(updates, state):
             like = jax.eval_shape(step, updates, state)[0] if over else updates
             kept = state._replace(mini_step=count, scaled_grads=total(updates, state), weight=weights)
-            return jax.tree.map(axes.zeros, like, updates), kept
+            return jax.tree.map(axes.zeros_varying_like, like, updates), kept
 
         return jax.lax.cond(count.astype(float) >= k, step, wait, updates, state)
 
@@ -126,7 +127,7 @@ def accumulate(
 
 def _shared(grads):
     """Return the axes over which all leaves of a tree vary by their types."""
-    differing = [axes.differing(leaf) for leaf in jax.tree.leaves(grads)]
+    differing = [axes.varying_axes(leaf) for leaf in jax.tree.leaves(grads)]
     return frozenset.intersection(*differing) if differing else frozenset()
 
 
@@ -140,10 +141,10 @@ def sum_scale(weight, dtype):
 
 def _weight(weight, like):
     """Cast a weight to the type of a sum of weights."""
-    own = jnp.asarray(axes.required_scalar(weight), like.dtype)
-    if further := axes.differing(own) - axes.differing(like):
+    own = jnp.asarray(require_scalar_weight("accumulate", weight), like.dtype)
+    if further := axes.varying_axes(own) - axes.varying_axes(like):
         raise ValueError(
             f"accumulate: weight must be the same on all members of {', '.join(sorted(map(repr, further)))}, as the "
             "gradients are by their types, got each member's own: sum it over the axis by jax.lax.psum."
         )
-    return axes.cast(own, axes.differing(like))
+    return axes.cast_varying(own, axes.varying_axes(like))

@@ -60,7 +60,7 @@ def apply_if_finite(inner: optax.GradientTransformation, max_consecutive_errors:
         for leaf in jax.tree.leaves(updates):
             finite &= jnp.isfinite(leaf).all()
         if over:
-            finite = ~axes.somewhere(~finite, over)
+            finite = ~axes.any_over_axis(~finite, over)
         in_a_row = jnp.where(finite, 0, optax.safe_increment(state.notfinite_count))
         total = jnp.where(finite, state.total_notfinite, optax.safe_increment(state.total_notfinite))
 
@@ -70,7 +70,7 @@ def apply_if_finite(inner: optax.GradientTransformation, max_consecutive_errors:
 
         def skip(updates, inner_state):
             like = jax.eval_shape(step, updates, inner_state)[0] if over else updates
-            return jax.tree.map(axes.zeros, like, updates), inner_state
+            return jax.tree.map(axes.zeros_varying_like, like, updates), inner_state
 
         stepped, kept = jax.lax.cond(
             finite | (in_a_row > max_consecutive_errors), step, skip, updates, state.inner_state

@@ -91,7 +91,7 @@ def _layout(like, below):
     groups = collections.defaultdict(list)
     for place, leaf in enumerate(jax.tree.leaves(tree.filled(like))):
         if math.prod(jnp.shape(leaf)) < below and not any(jax.typeof(leaf).sharding.spec):
-            over = "".join(f" over {name}" for name in sorted(map(str, axes.differing(leaf))))
+            over = "".join(f" over {name}" for name in sorted(map(str, axes.varying_axes(leaf))))
             groups[f"{tree.wide(jnp.result_type(leaf))}{over}"].append(place)
     return dict(groups)
 

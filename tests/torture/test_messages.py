@@ -828,7 +828,7 @@ TAKEN_BEFORE = [
         lambda: gd.accumulate(gd.sgd(0.1), 2).update(
             jnp.ones(2), gd.accumulate(gd.sgd(0.1), 2).init(jnp.ones(2)), weight=jnp.float32(-1)
         ),
-        r"weight must be at least 0, got -1.0",
+        r"accumulate: weight must be at least 0, got -1.0\.",
     ),
     (
         lambda: gd.make_step(lambda w, b: w, gd.sgd(0.1), weight=lambda b: np.nan, accumulate=2)(

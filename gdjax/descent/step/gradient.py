@@ -12,8 +12,9 @@ from gdjax.descent.step.loss import called
 from gdjax.descent.step.per_device import by_members, divided, require_divided
 from gdjax.descent.step.weighting import Shares, Weight, is_float, mean_or_last, shares_of, weights_of, weights_of_parts
 from gdjax.specs import explicit_mesh, spec_of
-from gdjax.value.diagnose import require_count, require_inexact, unbound
+from gdjax.value.diagnose import axis_errors, require_count, require_inexact
 from gdjax.value.printing import brief
+from gdjax.weighted_means import scale_by_factor
 
 WAY = "Close over such leaves, or put them in the `extra` of a State."
 """Out of parameters that are not descended on."""
@@ -71,7 +72,7 @@ def make_gradient(
         value, rest = returned(params, batch, key, extra)
         if weight is not None and accumulate == 1:
             _require_own(who, value, axis_name)
-        return axes.vary(value, axis_name), rest
+        return axes.mark_varying(value, axis_name), rest
 
     def of(params: Any, batch: Any, key: Any, extra: Any, shares: Shares | None) -> Gradient:
         if accumulate == 1:
@@ -87,12 +88,12 @@ def make_gradient(
         if axis_name is None and accumulate > 1 and (over := divided(batch, params, batch_sharding)):
             of_all = by_members(of, batch, key, extra, accumulate, over, weights if weight else None)
             return of_all(params), _by_gradient(of_all)
-        with unbound(who):
-            key = key if axis_name is None else jax.random.fold_in(key, axes.place_of_member(axis_name))
+        with axis_errors(who):
+            key = key if axis_name is None else jax.random.fold_in(key, axes.axis_index(axis_name))
             shares = shares_of(weights(batch), None if apart else axis_name) if weight else None
 
         def alone(params: Any) -> Gradient:
-            own_params, own_batch, own_key, own_extra = axes.vary((params, batch, key, extra), axis_name)
+            own_params, own_batch, own_key, own_extra = axes.mark_varying((params, batch, key, extra), axis_name)
             return of(own_params, own_batch, own_key, own_extra, shares)
 
         def value_alone(params: Any) -> jax.Array:
@@ -110,7 +111,7 @@ def make_gradient(
 
 def _require_own(who: str, value: jax.Array, axis_name: Any) -> None:
     """Refuse weights of a loss that all members of an axis share by its type: they would cancel."""
-    if axis_name is not None and not axes.spread(value, axis_name):
+    if axis_name is not None and not axes.sharded_axes(value, axis_name):
         raise ValueError(
             f"{who}: weight has no effect on a loss that is the same on all members of the axis {axis_name!r}, as its "
             "type says: it ends in a psum or pmean. Return each member's own loss, or leave weight out."
@@ -123,7 +124,7 @@ def _one(
     """Return the loss, and the gradient of a share of it."""
     value, pull, (extra, aux) = jax.vjp(lambda params: whole(params, batch, key, extra), params, has_aux=True)
     one = jnp.ones_like(value) if share is None else share.astype(value.dtype)
-    (grads,) = pull(axes.cast(one, axes.differing(value)))
+    (grads,) = pull(axes.cast_varying(one, axes.varying_axes(value)))
     if share is not None:  # no example: 0 times an infinite slope
         grads = jax.tree.map(lambda g: jnp.where((share == 0) & ~jnp.isfinite(g), 0, g), grads)
     return Gradient(value, jax.tree.map(jnp.conj, grads), extra, aux)
@@ -142,7 +143,7 @@ def _many(
         index, batch, share = part
         counts = None if shares is None else share * shares.member
         one = _one(whole, params, batch, jax.random.fold_in(key, index), extra, counts)
-        value = one.value if share is None else axes.times(share, one.value)
+        value = one.value if share is None else scale_by_factor(share, one.value)
         total = jax.tree.map(lambda t, x: t + x * power, total, tree.widen((value, one.grads)))
         return (total, _handed_on(extra, one.extra, share)), one.aux
 
@@ -165,7 +166,7 @@ def _handed_on(before: Any, after: Any, share: jax.Array | None) -> Any:
 
 def _zeros(like: Any, mesh: AbstractMesh | None) -> jax.Array:
     """What a sum of such arrays starts from; over a mesh with Explicit axes divided as they are."""
-    zeros = axes.cast(jnp.zeros(jnp.shape(like), tree.wide(jnp.result_type(like))), axes.differing(like))
+    zeros = axes.cast_varying(jnp.zeros(jnp.shape(like), tree.wide(jnp.result_type(like))), axes.varying_axes(like))
     return zeros if mesh is None else jax.reshard(zeros, NamedSharding(mesh, spec_of(like)))
 
 
@@ -210,12 +211,12 @@ def _mean(at: Gradient, share: jax.Array | None, axis_name: Any) -> Gradient:
     """
 
     def mean(x: Any) -> jax.Array:
-        return axes.mean(x if share is None else axes.times(share, x), axis_name).astype(x.dtype)
+        return axes.pmean(x if share is None else scale_by_factor(share, x), axis_name).astype(x.dtype)
 
     def shared(x: Any) -> jax.Array:
         return mean(x) if is_float(x) else jax.lax.pmax(x, axis_name)
 
-    means = jax.tree.map(lambda g: axes.mean(g, axis_name), at.grads)
+    means = jax.tree.map(lambda g: axes.pmean(g, axis_name), at.grads)
     return Gradient(mean(at.value), means, jax.tree.map(shared, at.extra), at.aux, at.grads)
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from gdjax import axes, tree
 from gdjax.concrete import require_nonnegative
+from gdjax.weighted_means import mean_factors, scale_by_factor, total_weight
 
 Weight = Callable[[Any], Any]
 """A function of a micro-batch that returns its weight, a real scalar."""
@@ -27,13 +28,13 @@ class Shares(NamedTuple):
 def shares_of(weights: jax.Array, axis_name: axes.AxisName = None) -> Shares:
     """Turn the weights of this member's micro-batches into shares."""
     own = weights.sum()
-    return Shares(axes.shares(weights, None), axes.shares(own, axis_name), axes.total_weight(own, axis_name))
+    return Shares(mean_factors(weights, None), mean_factors(own, axis_name), total_weight("make_step", own, axis_name))
 
 
 def shares_of_all(weights: jax.Array) -> Shares:
     """Return the shares of all members, which lie along the first axis of the weights."""
-    of_parts = jax.vmap(lambda own: axes.shares(own, None))(weights)
-    return Shares(of_parts, axes.shares(weights.sum(1), None), weights.sum())
+    of_parts = jax.vmap(lambda own: mean_factors(own, None))(weights)
+    return Shares(of_parts, mean_factors(weights.sum(1), None), weights.sum())
 
 
 def weights_of(weight: Weight, batch: Any) -> jax.Array:
@@ -60,7 +61,7 @@ def mean_or_last(stacked: jax.Array, shares: jax.Array | None = None) -> jax.Arr
         return stacked[-1]
     if shares is None:
         return stacked.mean(0)
-    return axes.times(shares.reshape(-1, *[1] * (stacked.ndim - 1)), stacked).mean(0).astype(stacked.dtype)
+    return scale_by_factor(shares.reshape(-1, *[1] * (stacked.ndim - 1)), stacked).mean(0).astype(stacked.dtype)
 
 
 def is_float(x: Any) -> bool:
