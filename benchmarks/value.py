@@ -54,13 +54,15 @@ def main():
     """Measure and write the table."""
     params = {f"layer{i}": {"kernel": jnp.ones((16, 16)), "bias": jnp.ones(16)} for i in range(50)}
     peers = {"optax": optax.adamw(1e-3), "gdjax": gd.adamw(1e-3)}
-    rows = [("import, and look up adamw", imports()), ("make adamw", making())]
-    rows.append(("trace and lower, 100 leaves", medians({n: lowering(tx, params) for n, tx in peers.items()}, ROUNDS)))
-    compiled = medians({n: compiling(tx, params) for n, tx in peers.items()}, ROUNDS)
+    rows = [("import, and look up adamw", imports()), ("make adamw", construction_seconds())]
+    rows.append(
+        ("trace and lower, 100 leaves", medians({n: lower_call(tx, params) for n, tx in peers.items()}, ROUNDS))
+    )
+    compiled = medians({n: compile_call(tx, params) for n, tx in peers.items()}, ROUNDS)
     rows.append(("trace, lower and compile, 100 leaves", compiled))
-    rows.append(("dispatch, 100 leaves, tx closed over", medians(dispatching(peers, params), 200)))
-    calls = dispatching(peers, params)
-    calls["gdjax"] = dispatch(jax.jit(step_with), (peers["gdjax"], params, peers["gdjax"].init(params), params))
+    rows.append(("dispatch, 100 leaves, tx closed over", medians(dispatch_calls(peers, params), 200)))
+    calls = dispatch_calls(peers, params)
+    calls["gdjax"] = dispatch_call(jax.jit(step_with), (peers["gdjax"], params, peers["gdjax"].init(params), params))
     rows.append(("dispatch, 100 leaves, gdjax's tx as an argument", medians(calls, 200)))
     rows += nnx_rows()
     lines = [
@@ -78,20 +80,20 @@ def main():
     print("\n".join(lines))
 
 
-def making():
+def construction_seconds():
     """Return the median seconds to make an optimizer."""
     return medians({"optax": lambda: optax.adamw(1e-3), "gdjax": lambda: gd.adamw(1e-3)}, 500)
 
 
-def lowering(tx, params):
+def lower_call(tx, params):
     """Return a function that traces and lowers a new step."""
     state = tx.init(params)
     return lambda: jax.jit(step_of(tx)).lower(params, state, params)
 
 
-def compiling(tx, params):
+def compile_call(tx, params):
     """Return a function that traces, lowers and compiles a new step."""
-    lower = lowering(tx, params)
+    lower = lower_call(tx, params)
     return lambda: lower().compile()
 
 
@@ -138,12 +140,12 @@ def nnx_calls(peers, make_step):
     return {name: call(tx) for name, tx in peers.items()}
 
 
-def dispatching(peers, params):
+def dispatch_calls(peers, params):
     """Return a function for each peer that calls a compiled step."""
-    return {name: dispatch(jax.jit(step_of(tx)), (params, tx.init(params), params)) for name, tx in peers.items()}
+    return {name: dispatch_call(jax.jit(step_of(tx)), (params, tx.init(params), params)) for name, tx in peers.items()}
 
 
-def dispatch(step, arguments):
+def dispatch_call(step, arguments):
     """Compile a step, and return a function that calls it and waits for its result."""
     step(*arguments)
     return lambda: jax.block_until_ready(step(*arguments))
