@@ -36,7 +36,7 @@ class Collective:
 def collectives(compiled):
     """Return the collectives of a compiled function (`jax.jit(f).lower(...).compile()`), or of its text."""
     text = compiled if isinstance(compiled, str) else compiled.as_text()
-    found = [instruction for instruction in _instructions(text) if _kind(instruction.opcode)]
+    ops = [instruction for instruction in _instructions(text) if _kind(instruction.opcode)]
     types = {(i.computation, i.name): i.type for i in _instructions(text)}
     callers = {called: i for i in _instructions(text) for called in i.called}
     header = text.partition("\n")[0]
@@ -45,12 +45,12 @@ def collectives(compiled):
     def operand_bytes(i):
         return sum(_bytes(types[i.computation, name]) for name in i.operands)
 
-    return [Collective(_kind(i.opcode), operand_bytes(i), _members(i, all_members), _within(i, callers)) for i in found]
+    return [Collective(_kind(i.opcode), operand_bytes(i), _members(i, all_members), _within(i, callers)) for i in ops]
 
 
-def counts(found):
+def counts(ops):
     """Return the number of collectives of each kind."""
-    return {kind: sum(c.kind == kind for c in found) for kind in KINDS if any(c.kind == kind for c in found)}
+    return {kind: sum(c.kind == kind for c in ops) for kind in KINDS if any(c.kind == kind for c in ops)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,8 +100,8 @@ def _kind(opcode):
 
 def _bytes(type_):
     """Return the bytes of an array, or of a tuple of arrays."""
-    found = re.findall(r"([a-z]+)(\d*)[a-z0-9]*\[([\d,]*)\]", type_)
-    return sum(_width(kind, bits) * math.prod(int(n) for n in dims.split(",") if n) for kind, bits, dims in found)
+    arrays = re.findall(r"([a-z]+)(\d*)[a-z0-9]*\[([\d,]*)\]", type_)
+    return sum(_width(kind, bits) * math.prod(int(n) for n in dims.split(",") if n) for kind, bits, dims in arrays)
 
 
 def _width(kind, bits):
@@ -122,8 +122,8 @@ def _members(instruction, all_members):
 
 
 def _within(instruction, callers):
-    found = []
+    enclosing = []
     while (instruction := callers.get(instruction.computation)) is not None:
         if instruction.opcode in ("while", "conditional"):
-            found.insert(0, instruction.opcode)
-    return tuple(found)
+            enclosing.insert(0, instruction.opcode)
+    return tuple(enclosing)

@@ -281,8 +281,8 @@ def sharded_rows(name, placed, rounds=3):
     base = steps["Optax, `jit`"]
     rows = []
     for who, one in steps.items():
-        found = collectives(one.call)
-        listed = ", ".join(f"{number} {kind}" for kind, number in counts(found).items()) or "none"
+        ops = collectives(one.call)
+        listed = ", ".join(f"{number} {kind}" for kind, number in counts(ops).items()) or "none"
         rows.append(
             row(
                 name,
@@ -294,7 +294,7 @@ def sharded_rows(name, placed, rounds=3):
                 f"{one.flops / base.flops:.3f}",
                 f"{one.flops / alone:.3f}",
                 listed,
-                f"{sum(c.wire_bytes for c in found) / 1e6:.2f}",
+                f"{sum(c.wire_bytes for c in ops) / 1e6:.2f}",
                 f"{one.seconds:.1f}",
             )
         )

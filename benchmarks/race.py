@@ -163,16 +163,18 @@ class Run:
 
     def tuned(self, rest):
         """Return the best rate, and the number of sweeps."""
-        found, places, start = {}, np.arange(LANES), 0
+        final_losses, places, start = {}, np.arange(LANES), 0
         for _ in range(1 + MAX_EXTENSIONS):
             rates = self.racer.centre * RATES[0] * 2.0 ** (start + places)
             lanes = [self.lane(rate, rest, TUNING_SEED, 1.0) for rate in rates]
-            found |= dict(zip((start + places).tolist(), self.losses(lanes)[:, -1].tolist(), strict=True))
-            best = min(found, key=lambda place: found[place] if np.isfinite(found[place]) else np.inf)
-            if min(found) < best < max(found):
+            final_losses |= dict(zip((start + places).tolist(), self.losses(lanes)[:, -1].tolist(), strict=True))
+            best = min(
+                final_losses, key=lambda place: final_losses[place] if np.isfinite(final_losses[place]) else np.inf
+            )
+            if min(final_losses) < best < max(final_losses):
                 break
-            start = best + 1 if best == max(found) else best - LANES
-        return self.racer.centre * RATES[0] * 2.0**best, len(found) // LANES
+            start = best + 1 if best == max(final_losses) else best - LANES
+        return self.racer.centre * RATES[0] * 2.0**best, len(final_losses) // LANES
 
     def reported(self, rate, rest):
         """Return the losses of both budgets, of shape `[seeds, budgets, evaluations]`."""

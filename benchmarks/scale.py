@@ -81,21 +81,20 @@ def memory(draw):
     for name, compile_steps in METHODS.items():
         for number in (1, 2, 4, 8):
             params, state, compiled, update = compile_steps(number)
-            found = collectives(compiled)
+            ops = collectives(compiled)
             row = [name, number, _mb(_local_bytes(params)), _mb(_local_bytes(state)), _mb(_temporaries(compiled))]
-            row += [_mb(_temporaries(update)) if update else "", _format_counts(counts(found))]
-            row += [_mb(sum(one.wire_bytes for one in found))]
+            row += [_mb(_temporaries(update)) if update else "", _format_counts(counts(ops))]
+            row += [_mb(sum(one.wire_bytes for one in ops))]
             lines.append("| " + " | ".join(map(str, row)) + " |")
     return [*lines, "", NOTE]
 
 
 NOTE = (
     "The state is exactly 1 / N, plus a counter. The temporaries of `shard_update`'s update are the mean gradient of "
-    "the shard that a device updates, 1 / N of the parameters: 12.5 % at N = 8, at most 5 % from N = 20 on. "
-    "Reduce-scatters return it, and cannot write into an existing buffer. Taking one leaf after another would leave "
-    "only the largest (6.25 % here), but prevent collectives from overlapping. XLA:CPU keeps the all-reduce of "
-    "`sharding.zero` and of FSDP. On accelerators XLA has a pass that turns it into a reduce-scatter (not tried "
-    "here)."
+    "the local shard. That is 1 / N of the parameters: 12.5 % at N = 8, at most 5 % from N = 20 on. Reduce-scatters "
+    "return it, and cannot write into an existing buffer. Taking one leaf after another would leave only the largest "
+    "(6.25 % here), but prevent collectives from overlapping. XLA:CPU keeps the all-reduce of `sharding.zero` and of "
+    "FSDP. On accelerators XLA has a pass that turns it into a reduce-scatter (not tried here)."
 )
 
 
@@ -182,8 +181,8 @@ def _mb(size):
     return f"{size / 1e6:,.2f}"
 
 
-def _format_counts(found):
-    return ", ".join(f"{number} {kind}" for kind, number in found.items()) or "none"
+def _format_counts(numbers):
+    return ", ".join(f"{number} {kind}" for kind, number in numbers.items()) or "none"
 
 
 # Bytes between devices
@@ -212,9 +211,9 @@ def wire(draw):
     plain = sum(one.wire_bytes for one in mean_of(gd.mean_over("data"), 8))
     after = ["", "XLA:CPU adds and sends 16-bit numbers in 32 bits; accelerators do not."]
     for name, tx in MEANS.items():
-        found = {number: mean_of(tx, number) for number in (2, 4, 8)}
-        sent = {number: sum(one.wire_bytes for one in of) for number, of in found.items()}
-        shown = [*map(_mb, sent.values()), f"{sent[8] / plain:.4f}", _format_counts(counts(found[8]))]
+        ops = {number: mean_of(tx, number) for number in (2, 4, 8)}
+        sent = {number: sum(one.wire_bytes for one in of) for number, of in ops.items()}
+        shown = [*map(_mb, sent.values()), f"{sent[8] / plain:.4f}", _format_counts(counts(ops[8]))]
         lines.append(f"| {name} | " + " | ".join(shown) + " |")
     return lines + after
 
@@ -318,8 +317,8 @@ def sent_per_step(name):
     tx = CLUSTER[name][0]
     params = jax.eval_shape(gd.problems.digits().init, jax.random.key(0))
     mean, every = (gd.mean_over("data"), tx.every) if tx.factory is gd.local_steps else (tx.transforms[0], 1)
-    found = mean_of(mean, WORKERS, params)
-    return sum(one.wire_bytes for one in found) / 1e6 / every, len(found) / every
+    ops = mean_of(mean, WORKERS, params)
+    return sum(one.wire_bytes for one in ops) / 1e6 / every, len(ops) / every
 
 
 def _to_target(name, losses):

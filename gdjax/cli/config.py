@@ -66,10 +66,10 @@ VERSIONS_TABLE = "made_with"
 
 def read(path: Path) -> Settings:
     """Read and check the settings in a `config.toml`."""
-    found, _ = _read_toml(path)
-    for name, value in found.items():
+    settings, _ = _read_toml(path)
+    for name, value in settings.items():
         _require_valid(path, name, value)
-    return cast("Settings", found)
+    return cast("Settings", settings)
 
 
 def write(path: Path, settings: ResolvedSettings) -> None:
@@ -87,8 +87,8 @@ def versions() -> dict[str, str]:
     """Return the versions on which the numbers of a run depend."""
     import jax
 
-    found = {"gdjax": gdjax.__version__, "jax": jax.__version__, "python": platform.python_version()}
-    return found | {"backend": jax.default_backend()}
+    packages = {"gdjax": gdjax.__version__, "jax": jax.__version__}
+    return packages | {"python": platform.python_version(), "backend": jax.default_backend()}
 
 
 def warn_if_versions_differ(path: Path) -> None:
@@ -171,7 +171,7 @@ def _require_valid(path: Path, name: str, value: object) -> None:
 def _read_toml(path: Path) -> tuple[dict[str, object], dict[str, object]]:
     """Return the settings in a file, unchecked, and its table of versions."""
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else "it is not UTF-8 text"
         raise InputError(f"{str(path)!r} cannot be read: {reason}; give the config.toml of a run.") from error
@@ -180,10 +180,10 @@ def _read_toml(path: Path) -> tuple[dict[str, object], dict[str, object]]:
         if not isinstance(error, tomllib.TOMLDecodeError):  # Python's limits on integers and recursion
             reason = "it has an integer of too many digits, or is nested too deeply"
         raise InputError(f"{str(path)!r} is not valid TOML: {reason}; give the config.toml of a run.") from error
-    made_with = found.pop(VERSIONS_TABLE, {})
+    made_with = settings.pop(VERSIONS_TABLE, {})
     if not isinstance(made_with, dict):
         raise InputError(f"{str(path)!r}: {VERSIONS_TABLE} must be a table, got {made_with!r}.")
-    return found, made_with
+    return settings, made_with
 
 
 def _to_toml(value: int | str) -> str:

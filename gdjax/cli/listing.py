@@ -32,13 +32,13 @@ def problems() -> None:
 
 def optimizers(name: str | None) -> None:
     """List the optimizers, or print the documentation of one."""
-    found = names.factories()
+    factories = names.factories()
     if name is None:
-        _list_optimizers(found)
-    elif name in found:
-        print(format_page(read_page(name, found[name]), line_width()))
+        _list_optimizers(factories)
+    elif name in factories:
+        print(format_page(read_page(name, factories[name]), line_width()))
     else:
-        raise InputError(f"unknown name {name!r}{nearest(name, found)}; gdjax optimizers lists all.")
+        raise InputError(f"unknown name {name!r}{nearest(name, factories)}; gdjax optimizers lists all.")
 
 
 def describe(expression: str, problem: str) -> None:
@@ -55,10 +55,10 @@ def describe(expression: str, problem: str) -> None:
     print(description.totals)
 
 
-def _list_optimizers(found: Factories) -> None:
+def _list_optimizers(factories: Factories) -> None:
     """Print a table of the optimizers, and the names of all other factories by group."""
-    groups = {name: _group(name, factory) for name, factory in sorted(found.items())}
-    rows = [(name, summary(found[name])) for name, group in groups.items() if group == "optimizers"]
+    groups = {name: _group(name, factory) for name, factory in sorted(factories.items())}
+    rows = [(name, summary(factories[name])) for name, group in groups.items() if group == "optimizers"]
     print_table(rows, ("optimizer", "description"))
     for title in ("transforms", "wrappers", "schedules", "scales of matrices"):
         print(f"\n{title.capitalize()}:")

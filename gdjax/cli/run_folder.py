@@ -60,7 +60,7 @@ class RunFolder(NamedTuple):
         return [path for path in (self.config, self.metrics, self.curves, self.checkpoints) if os.path.lexists(path)]
 
     def require_unlinked(self) -> None:
-        """Refuse a folder whose entries are links: they lead to files of something else.
+        """Refuse a folder whose entries are links: they lead to files outside the run.
 
         Raises:
           InputError: if an entry of the run is a symbolic link.

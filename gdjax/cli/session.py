@@ -83,17 +83,17 @@ class _Session:
         request, processes = self._request, self._processes
 
         def configure() -> tuple[ConfigFile, Settings]:
-            found = request.read_config(may_ask=False) if contents is None else contents
-            settings = config.override(found.settings, request.given)
+            loaded = request.read_config(may_ask=False) if contents is None else contents
+            settings = config.override(loaded.settings, request.given)
             devices.configure_cpu_devices(settings.get("mesh"), processes.num_processes)
-            return found, settings
+            return loaded, settings
 
         configured, failure = attempted(configure)  # the processes cannot communicate before JAX has started
         peers = Peers(None if processes.num_processes == 1 else devices.one_device_per_process())
         if not peers.alone:
             silence_stdout(peers.first)
         peers.end_if_any(failure)
-        found, settings = configured
+        loaded, settings = configured
         difference = peers.differing(lambda: {**settings, "save_every": request.save_every, "resume": request.resume})
 
         def make_mesh() -> Mesh | None:
@@ -102,9 +102,9 @@ class _Session:
             return devices.make_mesh(settings.get("mesh"))
 
         if (mesh := peers.together(make_mesh)) is None:
-            return found, settings, None, peers
+            return loaded, settings, None, peers
         settings["mesh"] = f"{mesh.axis_names[0]}={mesh.size}"
-        return found, settings, mesh, Peers(mesh)
+        return loaded, settings, mesh, Peers(mesh)
 
     def _resolve_resumed(self, folder: RunFolder, contents: ConfigFile, settings: Settings) -> tuple[RunSpec, bool]:
         """Return the specification of a resumed run, and True if it differs from the one in the folder."""
