@@ -1,4 +1,4 @@
-"""Losses, by Optax's names: finite where the mathematics is, and computed in float32 for narrow arguments."""
+"""Losses under Optax's names: finite wherever the formula is, and computed in float32 for 16-bit arguments."""
 
 from gdjax.fallback import stand_in
 from gdjax.losses.classification import poly_loss_cross_entropy as poly_loss_cross_entropy

@@ -1,4 +1,4 @@
-"""Connectionist temporal classification."""
+"""Connectionist temporal classification (CTC)."""
 
 import jax
 import jax.numpy as jnp
@@ -20,20 +20,20 @@ def ctc_loss(
     blank_id: int = 0,
     log_epsilon: ArrayLike = -1e5,
 ) -> jax.Array:
-    """Return minus the logarithm of the probability of labels, over all their alignments with the frames.
+    """Return the negative log probability of the labels, summed over all their alignments with the frames.
 
     Graves et al., [Connectionist temporal classification](https://dl.acm.org/doi/abs/10.1145/1143844.1143891), 2006.
 
     Args:
-      logits: of shape `[batch, frames, classes]`; a logit of -inf counts as `log_epsilon`.
-      logit_paddings: 1.0 for frames that are padding, 0.0 for others, of shape `[batch, frames]`.
-      labels: integers, of shape `[batch, length]`, padded on the right.
-      label_paddings: 1.0 for labels that are padding, 0.0 for others, of shape `[batch, length]`.
-      blank_id: the class of the blank.
-      log_epsilon: stands for the logarithm of 0; the loss of labels without an alignment is about `-log_epsilon`.
+      logits: of shape `[batch, frames, classes]`. A log probability below `log_epsilon` counts as `log_epsilon`.
+      logit_paddings: 1.0 for padding frames and 0.0 for others, of shape `[batch, frames]`.
+      labels: integers of shape `[batch, length]`, padded on the right.
+      label_paddings: 1.0 for padding labels and 0.0 for others, of shape `[batch, length]`.
+      blank_id: the class index of the blank.
+      log_epsilon: stands for log 0. Labels without an alignment have a loss of about `-log_epsilon`.
 
     Raises:
-      ValueError: shapes do not fit.
+      ValueError: the shapes do not fit together.
 
     >>> logits, none = jnp.zeros((1, 2, 2)), jnp.zeros((1, 2))
     >>> print(f"{ctc_loss(logits, none, jnp.array([[1]]), jnp.zeros((1, 1)))[0]:.4f}")
@@ -54,20 +54,20 @@ def ctc_loss_with_forward_probs(
     blank_id: int = 0,
     log_epsilon: ArrayLike = -1e5,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return the CTC loss, and the logarithms of the forward probabilities after a blank and after a label.
+    """Return the CTC loss, and the log forward probabilities of ending in a blank and in a label.
 
-    The loss has the dtype of the logits; the forward probabilities are float32 at least.
+    The loss has the dtype of the logits. The forward probabilities are float32 or wider.
 
     Args:
-      logits: of shape `[batch, frames, classes]`; a logit of -inf counts as `log_epsilon`.
-      logit_paddings: 1.0 for frames that are padding, 0.0 for others, of shape `[batch, frames]`.
-      labels: integers, of shape `[batch, length]`, padded on the right.
-      label_paddings: 1.0 for labels that are padding, 0.0 for others, of shape `[batch, length]`.
-      blank_id: the class of the blank.
-      log_epsilon: stands for the logarithm of 0.
+      logits: of shape `[batch, frames, classes]`. A log probability below `log_epsilon` counts as `log_epsilon`.
+      logit_paddings: 1.0 for padding frames and 0.0 for others, of shape `[batch, frames]`.
+      labels: integers of shape `[batch, length]`, padded on the right.
+      label_paddings: 1.0 for padding labels and 0.0 for others, of shape `[batch, length]`.
+      blank_id: the class index of the blank.
+      log_epsilon: stands for log 0.
 
     Raises:
-      ValueError: shapes do not fit.
+      ValueError: the shapes do not fit together.
 
     >>> logits, none = jnp.zeros((1, 2, 2)), jnp.zeros((1, 2))
     >>> loss, blank, label = ctc_loss_with_forward_probs(logits, none, jnp.array([[1]]), jnp.zeros((1, 1)))
@@ -76,13 +76,13 @@ def ctc_loss_with_forward_probs(
     """
     require_real("ctc_loss", logits=logits)
     dtype = jnp.result_type(logits)
-    logits, logit_paddings, label_paddings = (_widen(x) for x in (logits, logit_paddings, label_paddings))
-    floor = jnp.maximum(jax.nn.log_softmax(logits), log_epsilon)  # Optax multiplies each logarithm by 0 or 1
+    logits, logit_paddings, label_paddings = (_ctc_upcast(x) for x in (logits, logit_paddings, label_paddings))
+    floored = jnp.maximum(jax.nn.log_softmax(logits), log_epsilon)  # Optax multiplies each log by 0 or 1
     loss, blank, label = optax.losses.ctc_loss_with_forward_probs(
-        floor, logit_paddings, jnp.asarray(labels), label_paddings, blank_id=blank_id, log_epsilon=log_epsilon
+        floored, logit_paddings, jnp.asarray(labels), label_paddings, blank_id=blank_id, log_epsilon=log_epsilon
     )
     return loss.astype(dtype), blank, label
 
 
-def _widen(x: ArrayLike) -> jax.Array:
+def _ctc_upcast(x: ArrayLike) -> jax.Array:
     return jnp.asarray(x, wide(jnp.dtype(jnp.result_type(x))))

@@ -16,18 +16,18 @@ from gdjax.upcasting import upcast
 def kl_divergence(
     log_predictions: ArrayLike, targets: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None
 ) -> jax.Array:
-    """Return the Kullback-Leibler divergence `sum(q (log q - log p))` of predictions `p` from targets `q`.
+    """Return the Kullback-Leibler divergence `sum(q (log q - log p))` for predictions `p` and targets `q`.
 
-    A target of 0 adds 0, even if `log p` is -inf, and there both derivatives are 0. The derivative with respect to
-    such a target tends to -inf, which no step survives, so a target of 0 counts as a constant.
+    A target of 0 contributes 0, even if `log p` is -inf, and both derivatives there are 0. The true derivative with
+    respect to such a target is -inf and would spoil any step, so a target of 0 counts as a constant.
 
     Kullback and Leibler, [On information and sufficiency](https://www.jstor.org/stable/2236703), 1951.
 
     Args:
-      log_predictions: logarithms of probabilities, of shape `[..., dim]`.
+      log_predictions: log probabilities, of shape `[..., dim]`.
       targets: probabilities, of shape `[..., dim]`.
       axis: the axis or axes of the distribution.
-      where: the elements to include.
+      where: a mask of the elements to include.
 
     Raises:
       TypeError: an argument is not floating.
@@ -38,7 +38,7 @@ def kl_divergence(
     """
     require_floating("kl_divergence", log_predictions=log_predictions, targets=targets)
     p, q = jnp.asarray(log_predictions), jnp.asarray(targets)
-    counts = _selected((q != 0) | jnp.isnan(p), where)
+    counts = _intersect_mask((q != 0) | jnp.isnan(p), where)
     terms = jnp.where(counts, q, 1) * (jnp.log(jnp.where(counts, q, 1)) - jnp.where(counts, p, 0))
     return masked_sum(terms, axis, counts)
 
@@ -48,15 +48,15 @@ def kl_divergence(
 def kl_divergence_with_log_targets(
     log_predictions: ArrayLike, log_targets: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None
 ) -> jax.Array:
-    """Return the Kullback-Leibler divergence of predictions from targets, both given as logarithms.
+    """Return the Kullback-Leibler divergence for predictions and targets, both given as log probabilities.
 
-    A log target of -inf, and one so small that its exponential is 0, adds 0 with the derivatives 0.
+    A log target whose exponential is 0, such as -inf, contributes 0 and has derivatives 0.
 
     Args:
-      log_predictions: logarithms of probabilities, of shape `[..., dim]`.
-      log_targets: logarithms of probabilities, of shape `[..., dim]`.
+      log_predictions: log probabilities, of shape `[..., dim]`.
+      log_targets: log probabilities, of shape `[..., dim]`.
       axis: the axis or axes of the distribution.
-      where: the elements to include.
+      where: a mask of the elements to include.
 
     Raises:
       TypeError: an argument is not floating.
@@ -67,7 +67,7 @@ def kl_divergence_with_log_targets(
     """
     require_floating("kl_divergence_with_log_targets", log_predictions=log_predictions, log_targets=log_targets)
     p, q = jnp.asarray(log_predictions), jnp.asarray(log_targets)
-    counts = _selected((jnp.exp(q) != 0) | jnp.isnan(p), where)
+    counts = _intersect_mask((jnp.exp(q) != 0) | jnp.isnan(p), where)
     q = jnp.where(counts, q, 0)
     return masked_sum(jnp.exp(q) * (q - jnp.where(counts, p, 0)), axis, counts)
 
@@ -77,18 +77,18 @@ def kl_divergence_with_log_targets(
 def generalized_kl_divergence(
     log_predictions: ArrayLike, targets: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None
 ) -> jax.Array:
-    """Return `sum(q (log q - log p) + p - q)`, the divergence of measures that need not sum to 1.
+    """Return `sum(q (log q - log p) + p - q)`, a divergence for measures that need not sum to 1.
 
-    It is the Bregman divergence of `x log x - x`; a target of 0 adds `p`, and counts as a constant, as in
-    `kl_divergence`: the derivative by it is 0.
+    It is the Bregman divergence of `x log x - x`. A target of 0 contributes `p` and counts as a constant, as in
+    `kl_divergence`: its derivative is 0.
 
     Boyd and Vandenberghe, [Convex optimization](https://stanford.edu/~boyd/cvxbook/bv_cvxbook.pdf), page 90.
 
     Args:
-      log_predictions: logarithms of predictions, of shape `[..., dim]`.
-      targets: targets, of shape `[..., dim]`.
+      log_predictions: logarithms of the predictions, of shape `[..., dim]`.
+      targets: non-negative targets, of shape `[..., dim]`.
       axis: the axis or axes of the measure.
-      where: the elements to include.
+      where: a mask of the elements to include.
 
     Raises:
       TypeError: an argument is not floating.
@@ -106,10 +106,10 @@ def generalized_kl_divergence(
 def convex_kl_divergence(
     log_predictions: ArrayLike, targets: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None
 ) -> jax.Array:
-    """Return `generalized_kl_divergence`, its name since Optax 0.2.4."""
+    """Return `generalized_kl_divergence`, which has replaced this name since Optax 0.2.4."""
     warnings.warn("convex_kl_divergence is deprecated: use generalized_kl_divergence", DeprecationWarning, stacklevel=2)
     return generalized_kl_divergence(log_predictions, targets, axis, where)
 
 
-def _selected(counts: jax.Array, where: ArrayLike | None) -> jax.Array:
+def _intersect_mask(counts: jax.Array, where: ArrayLike | None) -> jax.Array:
     return counts if where is None else jnp.logical_and(counts, where)

@@ -1,11 +1,11 @@
-"""Losses of scores that should differ by a margin."""
+"""Margin losses: hinge, perceptron and sparsemax."""
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gdjax.explaining import explain_errors
-from gdjax.losses.arithmetic import product, require_real, require_same_shape
+from gdjax.losses.arithmetic import require_real, require_same_shape, zero_safe_product
 from gdjax.projections import projection_simplex
 from gdjax.upcasting import upcast
 
@@ -13,7 +13,7 @@ from gdjax.upcasting import upcast
 @explain_errors("hinge_loss")
 @upcast
 def hinge_loss(predictor_outputs: ArrayLike, targets: ArrayLike) -> jax.Array:
-    """Return `max(0, 1 - y s)` of scores `s` and targets `y`.
+    """Return `max(0, 1 - y s)` for scores `s` and targets `y`.
 
     Args:
       predictor_outputs: scores.
@@ -29,7 +29,7 @@ def hinge_loss(predictor_outputs: ArrayLike, targets: ArrayLike) -> jax.Array:
 @explain_errors("perceptron_loss")
 @upcast
 def perceptron_loss(predictor_outputs: ArrayLike, targets: ArrayLike) -> jax.Array:
-    """Return `max(0, -y s)` of scores `s` and targets `y`.
+    """Return `max(0, -y s)` for scores `s` and targets `y`.
 
     Args:
       predictor_outputs: scores.
@@ -48,7 +48,7 @@ def perceptron_loss(predictor_outputs: ArrayLike, targets: ArrayLike) -> jax.Arr
 
 @explain_errors("sparsemax_loss")
 def sparsemax_loss(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
-    """Return the binary sparsemax loss: 0 exactly where `jax.nn.sparse_sigmoid(logits)` is the label.
+    """Return the binary sparsemax loss: exactly 0 where `jax.nn.sparse_sigmoid(logits)` equals the label.
 
     Blondel et al., [Learning with Fenchel-Young losses](https://arxiv.org/abs/1901.02324), 2020, section 4.4.
 
@@ -60,12 +60,12 @@ def sparsemax_loss(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
     [0.25 0.   5.  ]
     """
     require_real("sparsemax_loss", logits=logits)
-    return _sparse_plus(jnp.where(labels, -jnp.asarray(logits), logits))
+    return _sparsemax_loss(jnp.where(labels, -jnp.asarray(logits), logits))
 
 
 @upcast
-def _sparse_plus(x: ArrayLike) -> jax.Array:
-    """Return `(x + 1)^2 / 4` in `[-1, 1]`, 0 below, `x` above; no branch overflows where another is taken."""
+def _sparsemax_loss(x: ArrayLike) -> jax.Array:
+    """Return `(x + 1)^2 / 4` in `[-1, 1]`, 0 below, `x` above; no unused branch overflows."""
     x = jnp.asarray(x)
     inside = jnp.where(jnp.abs(x) < 1, x, 0)
     return jnp.where(x >= 1, x, jnp.where(x <= -1, 0, jnp.square(inside + 1) / 4))
@@ -74,38 +74,38 @@ def _sparse_plus(x: ArrayLike) -> jax.Array:
 @explain_errors("multiclass_hinge_loss")
 @upcast
 def multiclass_hinge_loss(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
-    """Return `max(s + 1 - y) - s[label]` of the scores of the classes, with `y` the one-hot row of the label.
+    """Return `max(s + 1 - y) - s[label]` for class scores `s`, where `y` is the one-hot label.
 
     Args:
-      scores: scores, of shape `[..., classes]`.
-      labels: the numbers of the classes, of shape `[...]`.
+      scores: class scores, of shape `[..., classes]`.
+      labels: integer labels, of shape `[...]`.
 
     >>> print(multiclass_hinge_loss(jnp.array([1.0, 3.0]), jnp.array(0)))
     3.0
     """
-    scores, right = _with_one_hot("multiclass_hinge_loss", scores, labels)
-    return jnp.max(scores + (1 - right), axis=-1) - jnp.sum(product(right, scores), axis=-1)
+    scores, one_hot = _scores_and_one_hot("multiclass_hinge_loss", scores, labels)
+    return jnp.max(scores + (1 - one_hot), axis=-1) - jnp.sum(zero_safe_product(one_hot, scores), axis=-1)
 
 
 @explain_errors("multiclass_perceptron_loss")
 @upcast
 def multiclass_perceptron_loss(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
-    """Return `max(s) - s[label]` of the scores of the classes.
+    """Return `max(s) - s[label]` for class scores `s`.
 
     Collins, [Discriminative training methods for hidden Markov models](https://aclanthology.org/W02-1001/), 2002.
 
     Args:
-      scores: scores, of shape `[..., classes]`.
-      labels: the numbers of the classes, of shape `[...]`.
+      scores: class scores, of shape `[..., classes]`.
+      labels: integer labels, of shape `[...]`.
 
     >>> print(multiclass_perceptron_loss(jnp.array([1.0, 3.0]), jnp.array(0)))
     2.0
     """
-    scores, right = _with_one_hot("multiclass_perceptron_loss", scores, labels)
-    return jnp.max(scores, axis=-1) - jnp.sum(product(right, scores), axis=-1)
+    scores, one_hot = _scores_and_one_hot("multiclass_perceptron_loss", scores, labels)
+    return jnp.max(scores, axis=-1) - jnp.sum(zero_safe_product(one_hot, scores), axis=-1)
 
 
-def _with_one_hot(who: str, scores: ArrayLike, labels: ArrayLike) -> tuple[jax.Array, jax.Array]:
+def _scores_and_one_hot(who: str, scores: ArrayLike, labels: ArrayLike) -> tuple[jax.Array, jax.Array]:
     require_real(who, scores=scores)
     scores = jnp.asarray(scores)
     return scores, jax.nn.one_hot(labels, scores.shape[-1], dtype=scores.dtype)
@@ -114,22 +114,22 @@ def _with_one_hot(who: str, scores: ArrayLike, labels: ArrayLike) -> tuple[jax.A
 @explain_errors("multiclass_sparsemax_loss")
 @upcast
 def multiclass_sparsemax_loss(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
-    """Return the sparsemax loss: 0 exactly where the label's score is above all others by 1.
+    """Return the sparsemax loss: exactly 0 where the label's score exceeds all others by at least 1.
 
     Martins and Astudillo, [From softmax to sparsemax](https://arxiv.org/abs/1602.02068), 2016, equation 19.
 
     Args:
-      scores: scores, of shape `[batch, classes]`.
-      labels: the numbers of the classes, of shape `[batch]`.
+      scores: class scores, of shape `[batch, classes]`.
+      labels: integer labels, of shape `[batch]`.
 
     >>> print(multiclass_sparsemax_loss(jnp.array([[0.0, 0.0], [3.0, 0.0]]), jnp.array([0, 0])))
     [0.25 0.  ]
     """
     require_real("multiclass_sparsemax_loss", scores=scores)
-    return jax.vmap(_sparsemax)(jnp.asarray(scores), jnp.asarray(labels))
+    return jax.vmap(_multiclass_sparsemax_loss)(jnp.asarray(scores), jnp.asarray(labels))
 
 
-def _sparsemax(scores: jax.Array, label: jax.Array) -> jax.Array:
+def _multiclass_sparsemax_loss(scores: jax.Array, label: jax.Array) -> jax.Array:
     p = projection_simplex(scores)
-    above = (scores - scores[label]).at[label].set(0)
-    return jnp.sum(product(p, above)) + 0.5 * (1 - jnp.sum(jnp.square(p)))
+    gaps = (scores - scores[label]).at[label].set(0)
+    return jnp.sum(zero_safe_product(p, gaps)) + 0.5 * (1 - jnp.sum(jnp.square(p)))

@@ -1,4 +1,4 @@
-"""Losses of rankings."""
+"""Ranking losses."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gdjax.explaining import explain_errors
-from gdjax.losses.arithmetic import log_softmax, product, require_floating
+from gdjax.losses.arithmetic import log_softmax, require_floating, zero_safe_product
 from gdjax.upcasting import upcast
 
 
@@ -21,16 +21,17 @@ def ranking_softmax_loss(
     weights: ArrayLike | None = None,
     reduce_fn: Callable[..., ArrayLike] | None = jnp.mean,
 ) -> jax.Array:
-    """Return `-sum(y log(softmax(s)))` of the scores `s` and the relevances `y` of each list.
+    """Return `-sum(y log(softmax(s)))` for the scores `s` and relevances `y` of each list.
 
-    A list without a valid item is left out of the mean, and a batch without one has the mean 0.
+    The mean excludes lists without a valid item; it is 0 for a batch of such lists.
 
     Args:
       logits: scores, of shape `[..., items]`.
       labels: relevances, of shape `[..., items]`.
-      where: the items that are valid, of shape `[..., items]`.
-      weights: weights of the items, of shape `[..., items]`.
-      reduce_fn: called with the losses and the `where` of the lists: `jnp.mean`, `jnp.sum`; `None` keeps all losses.
+      where: a mask of the valid items, of shape `[..., items]`.
+      weights: item weights, of shape `[..., items]`.
+      reduce_fn: called as `reduce_fn(losses, where=valid_lists)`, such as `jnp.sum`. `None` returns the loss of
+        each list.
 
     Raises:
       TypeError: the logits are not floating.
@@ -42,11 +43,11 @@ def ranking_softmax_loss(
     labels = jnp.asarray(labels, jnp.result_type(logits))
     labels = labels if where is None else jnp.where(where, labels, 0)
     labels = labels if weights is None else labels * weights
-    loss = -jnp.sum(product(labels, log_softmax(logits, -1, where)), axis=-1)
-    lists = None if where is None else jnp.any(where, axis=-1)
+    loss = -jnp.sum(zero_safe_product(labels, log_softmax(logits, -1, where)), axis=-1)
+    is_valid = None if where is None else jnp.any(where, axis=-1)
     if reduce_fn is None:
-        return loss if lists is None else jnp.where(lists, loss, 0)
+        return loss if is_valid is None else jnp.where(is_valid, loss, 0)
     if reduce_fn is not jnp.mean:
-        return jnp.asarray(reduce_fn(loss, where=lists))
-    number = loss.size if lists is None else jnp.sum(lists)
-    return jnp.sum(loss, where=lists) / jnp.maximum(number, 1)
+        return jnp.asarray(reduce_fn(loss, where=is_valid))
+    count = loss.size if is_valid is None else jnp.sum(is_valid)
+    return jnp.sum(loss, where=is_valid) / jnp.maximum(count, 1)

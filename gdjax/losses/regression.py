@@ -1,4 +1,4 @@
-"""Losses of real predictions."""
+"""Regression losses."""
 
 from typing import Any
 
@@ -15,11 +15,11 @@ from gdjax.upcasting import upcast
 @explain_errors("squared_error")
 @upcast
 def squared_error(predictions: ArrayLike, targets: ArrayLike | None = None) -> jax.Array:
-    """Return `(predictions - targets)^2`, element by element.
+    """Return `(predictions - targets)^2` elementwise.
 
     Args:
       predictions: an array of any shape.
-      targets: an array of the same shape; zeros where it is `None`.
+      targets: an array of the same shape; `None` means zeros.
 
     Raises:
       TypeError: the predictions are not floating.
@@ -35,11 +35,11 @@ def squared_error(predictions: ArrayLike, targets: ArrayLike | None = None) -> j
 @explain_errors("l2_loss")
 @upcast
 def l2_loss(predictions: ArrayLike, targets: ArrayLike | None = None) -> jax.Array:
-    """Return `(predictions - targets)^2 / 2`, element by element.
+    """Return `(predictions - targets)^2 / 2` elementwise.
 
     Args:
       predictions: an array of any shape.
-      targets: an array of the same shape; zeros where it is `None`.
+      targets: an array of the same shape; `None` means zeros.
 
     Raises:
       TypeError: the predictions are not floating.
@@ -56,18 +56,19 @@ def l2_loss(predictions: ArrayLike, targets: ArrayLike | None = None) -> jax.Arr
 @explain_errors("huber_loss")
 @upcast
 def huber_loss(predictions: ArrayLike, targets: ArrayLike | None = None, *, delta: ArrayLike = 1.0) -> jax.Array:
-    """Return `e^2 / 2` where the error `e` is within `delta`, and `delta (|e| - delta / 2)` beyond.
+    """Return `e^2 / 2` for errors `|e|` up to `delta`, and `delta (|e| - delta / 2)` beyond.
 
     Its gradient is that of `l2_loss`, clipped to `[-delta, delta]`
     ([Huber](https://doi.org/10.1214/aoms/1177703732), 1964).
 
     Args:
       predictions: an array of any shape.
-      targets: an array of a shape that broadcasts with it; zeros where it is `None`.
-      delta: the error at which the parabola ends.
+      targets: an array of a shape that broadcasts with it; `None` means zeros.
+      delta: the error at which the loss becomes linear, at least 0.
 
     Raises:
       TypeError: the predictions are not floating.
+      ValueError: a concrete `delta` is negative or NaN.
 
     >>> print(huber_loss(jnp.array([0.5, 3.0])))
     [0.125 2.5  ]
@@ -82,13 +83,13 @@ def huber_loss(predictions: ArrayLike, targets: ArrayLike | None = None, *, delt
 @explain_errors("log_cosh")
 @upcast
 def log_cosh(predictions: ArrayLike, targets: ArrayLike | None = None) -> jax.Array:
-    """Return `log(cosh(e))` of the error `e`: about `e^2 / 2` for small ones, `|e| - log(2)` for large ones.
+    """Return `log(cosh(e))` for errors `e`: about `e^2 / 2` for small `e`, and `|e| - log(2)` for large `e`.
 
     Chen et al., [Log hyperbolic cosine loss](https://openreview.net/pdf?id=rkglvsC9Ym), 2019.
 
     Args:
       predictions: an array of any shape.
-      targets: an array of a shape that broadcasts with it; zeros where it is `None`.
+      targets: an array of a shape that broadcasts with it; `None` means zeros.
 
     Raises:
       TypeError: the predictions are not floating.
@@ -98,11 +99,11 @@ def log_cosh(predictions: ArrayLike, targets: ArrayLike | None = None) -> jax.Ar
     """
     require_floating("log_cosh", predictions=predictions)
     error = _difference(predictions, targets)
-    near = jnp.abs(error) < 1
-    small, large = jnp.where(near, error, 0), jnp.where(near, 1, jnp.abs(error))
+    is_small = jnp.abs(error) < 1
+    small, large = jnp.where(is_small, error, 0), jnp.where(is_small, 1, jnp.abs(error))
     return jnp.where(
-        near,
-        0.5 * jnp.log1p(jnp.square(jnp.sinh(small))),  # the sum below would round a small loss away
+        is_small,
+        0.5 * jnp.log1p(jnp.square(jnp.sinh(small))),  # the formula below would round a small loss to 0
         large - jnp.log(2.0).astype(large.dtype) + jnp.log1p(jnp.exp(-2 * large)),
     )
 
@@ -119,15 +120,15 @@ def cosine_similarity(
 ) -> jax.Array:
     """Return the cosine of the angle between predictions and targets.
 
-    A vector of zeros has the cosine 0 with every other, with the derivative 0 where `epsilon` is 0. Large and tiny
-    vectors are scaled before they are squared, so that no square overflows or vanishes.
+    A zero vector has cosine 0 with every vector, and derivative 0 if `epsilon` is 0. Vectors are scaled before they
+    are squared, so no square overflows or underflows.
 
     Args:
       predictions: vectors, of shape `[..., dim]`.
       targets: vectors, of shape `[..., dim]`.
-      epsilon: the least squared norm by which a vector is divided.
-      axis: the axis or axes of the vectors.
-      where: the elements to include.
+      epsilon: a lower bound on the squared norm that divides a vector.
+      axis: the axis or axes that hold a vector.
+      where: a mask of the elements to include.
 
     Raises:
       TypeError: an argument is not floating.
@@ -137,7 +138,7 @@ def cosine_similarity(
     """
     require_floating("cosine_similarity", predictions=predictions, targets=targets)
     mask: dict[str, Any] = {} if where is None else {"where": where}
-    a, b = (_unit(jnp.asarray(x), epsilon, axis, mask) for x in (predictions, targets))
+    a, b = (_unit_vectors(jnp.asarray(x), epsilon, axis, mask) for x in (predictions, targets))
     return jnp.sum(a * b, axis, **mask)
 
 
@@ -151,14 +152,14 @@ def cosine_distance(
     axis: Axis = -1,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """Return 1 less the cosine of the angle between predictions and targets.
+    """Return 1 minus the cosine of the angle between predictions and targets.
 
     Args:
       predictions: vectors, of shape `[..., dim]`.
       targets: vectors, of shape `[..., dim]`.
-      epsilon: the least squared norm by which a vector is divided.
-      axis: the axis or axes of the vectors.
-      where: the elements to include.
+      epsilon: a lower bound on the squared norm that divides a vector.
+      axis: the axis or axes that hold a vector.
+      where: a mask of the elements to include.
 
     Raises:
       TypeError: an argument is not floating.
@@ -180,8 +181,8 @@ def _errors(who: str, predictions: ArrayLike, targets: ArrayLike | None) -> jax.
     return _difference(predictions, targets)
 
 
-def _unit(x: jax.Array, epsilon: ArrayLike, axis: Axis, mask: dict[str, Any]) -> jax.Array:
-    """Return `x / max(|x|, sqrt(epsilon))`, and 0 at 0; `x` is scaled to near 1 before it is squared."""
+def _unit_vectors(x: jax.Array, epsilon: ArrayLike, axis: Axis, mask: dict[str, Any]) -> jax.Array:
+    """Return `x / max(|x|, sqrt(epsilon))`, or 0 for a zero vector; `x` is scaled to about 1 before it is squared."""
     size = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis, keepdims=True, initial=0, **mask))
     size = jnp.where((size > 0) & jnp.isfinite(size), size, 1)
     x = x / size

@@ -1,4 +1,4 @@
-"""Losses of masks: one class for each pixel."""
+"""Segmentation losses: one class per pixel."""
 
 import jax
 import jax.numpy as jnp
@@ -29,26 +29,26 @@ def dice_loss(
 ) -> jax.Array:
     """Return `1 - (I + smooth) / (I + alpha (P - I) + beta (T - I) + smooth)`, reduced over the classes.
 
-    `P`, `T` and `I` are the sums over the pixels of a class's probabilities, of its targets, and of their products.
-    With `alpha = beta = 1/2` it is the Dice loss, with others Tversky's. A class without a pixel in either has the loss
-    0, even if `smooth` is 0.
+    For each class, `P`, `T` and `I` are sums over pixels: of the probabilities, of the targets, and of their products.
+    `alpha = beta = 1/2` gives the Dice loss; other values give the Tversky loss. A class that is absent from both
+    predictions and targets has loss 0, even if `smooth` is 0.
 
     Milletari et al., [V-Net](https://arxiv.org/abs/1606.04797), 2016.
 
     Args:
-      predictions: logits, of shape `[batch, ..., classes]`; of one class, or without that axis, they are binary.
-      targets: one-hot targets of that shape.
-      class_weights: weights of the classes, of shape `[classes]`.
-      smooth: added to both sides of the ratio.
+      predictions: logits, of shape `[batch, ..., classes]`. A single class, or no class axis, means a binary mask.
+      targets: one-hot targets of the same shape.
+      class_weights: one weight per class, of shape `[classes]`.
+      smooth: added to the numerator and to the denominator.
       alpha: the weight of false positives.
       beta: the weight of false negatives.
-      apply_softmax: take predictions for logits; if false, for probabilities.
-      reduction: `mean`, `sum` or `none`, over the classes.
-      ignore_background: leave the first class out.
-      axis: the axes of the pixels; all but the first and the last where it is `None`.
+      apply_softmax: treat predictions as logits; if false, as probabilities.
+      reduction: reduce over the classes by `mean`, `sum` or `none`.
+      ignore_background: leave out the first class.
+      axis: the pixel axes; `None` means all but the first and the last.
 
     Raises:
-      ValueError: shapes differ, the reduction has another name, or known probabilities do not sum to 1.
+      ValueError: the shapes differ, the reduction is unknown, or concrete probabilities do not sum to 1.
 
     >>> logits, targets = jnp.array([[[9.0], [-9.0]]]), jnp.array([[[1.0], [0.0]]])
     >>> print(f"{dice_loss(logits, targets)[0]:.4f}")
@@ -67,12 +67,12 @@ def dice_loss(
     require_same_shape("dice_loss", predictions=predictions, targets=targets)
     if not apply_softmax:
         _require_probabilities("dice_loss", predictions)
-    by_class = _dice(predictions, targets, class_weights, smooth, alpha, beta, apply_softmax, axis)
-    return _REDUCTIONS[reduction](_foreground(by_class) if ignore_background else by_class, axis=-1)
+    by_class = _dice_by_class(predictions, targets, class_weights, smooth, alpha, beta, apply_softmax, axis)
+    return _REDUCTIONS[reduction](_drop_background(by_class) if ignore_background else by_class, axis=-1)
 
 
 @upcast
-def _dice(
+def _dice_by_class(
     predictions: jax.Array,
     targets: jax.Array,
     class_weights: ArrayLike | None,
@@ -85,8 +85,9 @@ def _dice(
     """Return the loss of each class."""
     p = _probabilities(predictions) if apply_softmax else predictions
     axis = tuple(range(1, p.ndim - 1)) if axis is None else axis
-    both, ours, theirs = (jnp.sum(x, axis) for x in (p * targets, p, targets))
-    loss = 1 - _ratio(both + smooth, both + alpha * (ours - both) + beta * (theirs - both) + smooth)
+    intersection, predicted, true = (jnp.sum(x, axis) for x in (p * targets, p, targets))
+    union = intersection + alpha * (predicted - intersection) + beta * (true - intersection)
+    loss = 1 - _ratio_or_one(intersection + smooth, union + smooth)
     return loss if class_weights is None else loss * class_weights
 
 
@@ -94,16 +95,17 @@ def _probabilities(logits: jax.Array) -> jax.Array:
     return jax.nn.sigmoid(logits) if logits.shape[-1] == 1 else jax.nn.softmax(logits, axis=-1)
 
 
-def _ratio(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
+def _ratio_or_one(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
+    """Return the ratio, or 1 where the denominator is 0."""
     return jnp.where(denominator == 0, 1, numerator / jnp.where(denominator == 0, 1, denominator))
 
 
-def _foreground(by_class: jax.Array) -> jax.Array:
+def _drop_background(by_class: jax.Array) -> jax.Array:
     return by_class[..., 1:] if by_class.shape[-1] > 1 else by_class
 
 
 def _require_probabilities(who: str, p: jax.Array) -> None:
-    """Refuse values that are known, not traced, and cannot be probabilities in the precision of their dtype."""
+    """Reject concrete values that are not probabilities, up to the precision of their dtype."""
     if isinstance(p, Tracer) or not p.size:
         return
     if p.shape[-1] == 1:
@@ -125,19 +127,19 @@ def multiclass_generalized_dice_loss(
     apply_softmax: bool = True,
     ignore_background: bool = False,
 ) -> jax.Array:
-    """Return the mean Dice loss, each class weighted by the inverse of its squared number of pixels.
+    """Return the mean Dice loss, weighting each class by one over its squared number of pixels.
 
     Sudre et al., [Generalised Dice overlap](https://arxiv.org/abs/1707.03237), 2017.
 
     Args:
       predictions: logits, of shape `[batch, ..., classes]`.
-      targets: one-hot targets of that shape.
-      smooth: added to both sides of the ratio.
-      apply_softmax: take predictions for logits; if false, for probabilities.
-      ignore_background: leave the first class out.
+      targets: one-hot targets of the same shape.
+      smooth: added to the numerator and to the denominator.
+      apply_softmax: treat predictions as logits; if false, as probabilities.
+      ignore_background: leave out the first class.
 
     Raises:
-      ValueError: shapes differ, or known probabilities do not sum to 1.
+      ValueError: the shapes differ, or concrete probabilities do not sum to 1.
 
     >>> targets = jnp.array([[[1.0, 0.0], [0.0, 1.0]]])
     >>> print(f"{multiclass_generalized_dice_loss(20 * targets, targets):.4f}")
@@ -157,24 +159,24 @@ def _generalized_dice(
 ) -> jax.Array:
     weights = 1 / (jnp.square(jnp.sum(targets, tuple(range(targets.ndim - 1)))) + 1e-7)
     weights = weights / jnp.sum(weights) * len(weights)
-    by_class = _dice(predictions, targets, weights, smooth, 0.5, 0.5, apply_softmax, None)
-    return jnp.mean(_foreground(by_class) if ignore_background else by_class)
+    by_class = _dice_by_class(predictions, targets, weights, smooth, 0.5, 0.5, apply_softmax, None)
+    return jnp.mean(_drop_background(by_class) if ignore_background else by_class)
 
 
 @explain_errors("binary_dice_loss")
 def binary_dice_loss(
     predictions: ArrayLike, targets: ArrayLike, *, smooth: ArrayLike = 1.0, apply_sigmoid: bool = True
 ) -> jax.Array:
-    """Return the Dice loss of one class against its absence.
+    """Return the Dice loss of a binary mask.
 
     Args:
       predictions: logits, of shape `[batch, ...]` or `[batch, ..., 1]`.
-      targets: 0 or 1, of that shape.
-      smooth: added to both sides of the ratio.
-      apply_sigmoid: take predictions for logits; if false, for probabilities.
+      targets: 0 or 1, of the same shape.
+      smooth: added to the numerator and to the denominator.
+      apply_sigmoid: treat predictions as logits; if false, as probabilities.
 
     Raises:
-      ValueError: shapes differ, or known probabilities are outside `[0, 1]`.
+      ValueError: the shapes differ, or concrete probabilities are outside `[0, 1]`.
 
     >>> print(f"{binary_dice_loss(jnp.array([[9.0, -9.0]]), jnp.array([[1.0, 0.0]]))[0]:.4f}")
     0.0001

@@ -1,4 +1,4 @@
-"""Losses of embeddings of similar and dissimilar examples."""
+"""Contrastive losses of embeddings."""
 
 import jax
 import jax.numpy as jnp
@@ -14,21 +14,21 @@ from gdjax.upcasting import upcast
 @explain_errors("ntxent")
 @upcast
 def ntxent(embeddings: ArrayLike, labels: ArrayLike, temperature: ArrayLike = 0.07) -> jax.Array:
-    """Return the normalised, temperature-scaled cross entropy, averaged over the positive pairs.
+    """Return the normalized, temperature-scaled cross entropy (NT-Xent), averaged over the positive pairs.
 
-    For a pair of the same label with the similarity `s`, it is `log(1 + sum(exp(n)) / exp(s))`. The sum is over the
-    similarities `n` to all examples of other labels. A batch without a positive pair has the loss 0.
+    A positive pair shares a label. With similarity `s`, its loss is `log(1 + sum(exp(n)) / exp(s))`, where `n` runs
+    over the similarities to all examples with other labels. A batch without a positive pair has loss 0.
 
     Chen et al., [A simple framework for contrastive learning](https://arxiv.org/abs/2002.05709), 2020, equation 1.
 
     Args:
       embeddings: of shape `[batch, features]`.
       labels: of shape `[batch]`.
-      temperature: what the cosines are divided by.
+      temperature: the divisor of the cosines, above 0.
 
     Raises:
       TypeError: the embeddings are not floating.
-      ValueError: there is not one label for each embedding.
+      ValueError: the numbers of labels and embeddings differ.
 
     >>> embeddings = jnp.array([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, 2.0]])
     >>> print(f"{ntxent(embeddings, jnp.array([0, 0, 1, 1]), temperature=1.0):.4f}")
@@ -37,13 +37,13 @@ def ntxent(embeddings: ArrayLike, labels: ArrayLike, temperature: ArrayLike = 0.
     require_floating("ntxent", embeddings=embeddings)
     x, labels = jnp.asarray(embeddings), jnp.asarray(labels)
     if labels.shape[0] != x.shape[0]:
-        raise ValueError(f"ntxent: one label for each embedding, got {labels.shape[0]} for {x.shape[0]}.")
+        raise ValueError(f"ntxent: labels must have one element per embedding, got {labels.shape[0]} for {x.shape[0]}.")
     cosines = cosine_similarity(x[None, :, :], x[:, None, :], epsilon=jnp.finfo(x.dtype).eps) / temperature
     same = labels[:, None] == labels[None, :]
-    unlike = jnp.any(~same, axis=1, keepdims=True)
-    negatives = logsumexp(jnp.where(same & unlike, -jnp.inf, cosines), axis=1, keepdims=True)
+    has_negative = jnp.any(~same, axis=1, keepdims=True)
+    negatives = logsumexp(jnp.where(same & has_negative, -jnp.inf, cosines), axis=1, keepdims=True)
     pairs = same & ~jnp.eye(len(labels), dtype=bool)
-    losses = jnp.where(pairs & unlike, jax.nn.softplus(negatives - cosines), 0)
+    losses = jnp.where(pairs & has_negative, jax.nn.softplus(negatives - cosines), 0)
     return jnp.sum(losses) / jnp.maximum(jnp.sum(pairs), 1)
 
 
@@ -65,12 +65,12 @@ def triplet_margin_loss(
 
     Args:
       anchors: of shape `[batch, features]`.
-      positives: what should be near the anchors, of the same shape.
-      negatives: what should be far from the anchors, of the same shape.
-      axis: the axis of the features.
-      norm_degree: the degree `p` of the norm, above 0; 1 is the sum of absolute differences.
-      margin: by how much a negative should be farther away.
-      eps: added to the sum, so that the derivative is finite where anchor and positive are the same.
+      positives: examples that should be near the anchors, of the same shape.
+      negatives: examples that should be far from the anchors, of the same shape.
+      axis: the feature axis.
+      norm_degree: the degree `p` of the norm, above 0. 1 gives the sum of absolute differences.
+      margin: the extra distance that a negative should have.
+      eps: added to the sum, so that the derivative is finite where anchor and positive coincide.
 
     Raises:
       TypeError: an argument is not floating.
@@ -81,9 +81,9 @@ def triplet_margin_loss(
     require_floating("triplet_margin_loss", anchors=anchors, positives=positives, negatives=negatives)
 
     def distance(others: ArrayLike) -> jax.Array:
-        apart = jnp.abs(jnp.asarray(anchors) - others)
-        size = jax.lax.stop_gradient(jnp.max(apart, axis, keepdims=True, initial=1))
-        total = jnp.sum(jnp.power(apart / size, norm_degree), axis, keepdims=True)
+        gaps = jnp.abs(jnp.asarray(anchors) - others)
+        size = jax.lax.stop_gradient(jnp.max(gaps, axis, keepdims=True, initial=1))
+        total = jnp.sum(jnp.power(gaps / size, norm_degree), axis, keepdims=True)
         root = jnp.power(total + eps / jnp.power(size, norm_degree), 1 / norm_degree)
         return jnp.squeeze(size * root, axis)
 

@@ -1,4 +1,4 @@
-"""Smoothing of labels."""
+"""Label smoothing."""
 
 import jax
 import jax.numpy as jnp
@@ -13,25 +13,25 @@ from gdjax.upcasting import upcast
 @explain_errors("smooth_labels")
 @upcast
 def smooth_labels(labels: ArrayLike, alpha: ArrayLike, *, axis: Axis = -1, where: ArrayLike | None = None) -> jax.Array:
-    """Return `(1 - alpha) y + alpha / n` of labels `y` over `n` classes.
+    """Return `(1 - alpha) y + alpha / n` for labels `y` over `n` classes.
 
     Müller et al., [When does label smoothing help?](https://arxiv.org/abs/1906.02629), 2019.
 
     Args:
       labels: one-hot labels, of shape `[..., classes]`.
       alpha: the weight of the uniform distribution, in `[0, 1]`.
-      axis: the axis or axes of the classes.
-      where: the classes to include; a row without one counts as a single class.
+      axis: the class axis or axes.
+      where: a mask of the classes to include. A row without any counts as a single class.
 
     Raises:
       TypeError: the labels are not floating.
-      ValueError: `alpha` is known to lie outside of [0, 1].
+      ValueError: a concrete `alpha` is outside `[0, 1]`.
 
     >>> print(smooth_labels(jnp.array([1.0, 0.0]), 0.25))
     [0.875 0.125]
     """
     require_floating("smooth_labels", labels=labels)
-    number = jnp.size(labels, axis) if where is None else jnp.sum(where, axis, keepdims=True)
+    count = jnp.size(labels, axis) if where is None else jnp.sum(where, axis, keepdims=True)
     require_fraction("smooth_labels: alpha", alpha)
     alpha = jnp.asarray(alpha, jnp.result_type(labels))
-    return (1 - alpha) * labels + alpha / jnp.maximum(number, 1)
+    return (1 - alpha) * labels + alpha / jnp.maximum(count, 1)
