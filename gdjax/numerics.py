@@ -1,4 +1,4 @@
-"""Numerical functions that Optax has beside its transforms, accurate in narrow dtypes and under a trace."""
+"""Optax's numerical helpers, accurate for 16-bit arrays and usable under a trace."""
 
 from typing import Any
 
@@ -17,10 +17,10 @@ safe_root_mean_squares = reexport("safe_root_mean_squares", upcast(optax.safe_ro
 
 @explain_errors("incremental_update")
 def incremental_update(new_tensors: Tree, old_tensors: Tree, step_size: ArrayLike) -> Tree:
-    """Return `s new + (1 - s) old`, each leaf computed in float32 or wider and returned in the dtype of the two.
+    """Return `s new + (1 - s) old`, computed in float32 or wider and returned in the common dtype of the two leaves.
 
     Args:
-      new_tensors: a tree of numbers; a leaf of `None` stays `None`.
+      new_tensors: a tree of arrays or numbers; a leaf of `None` stays `None`.
       old_tensors: a tree of the same structure.
       step_size: the weight `s` of the new tree, in `[0, 1]`.
 
@@ -28,40 +28,40 @@ def incremental_update(new_tensors: Tree, old_tensors: Tree, step_size: ArrayLik
     [0.25]
     """
 
-    def step(new: Any, old: Any) -> Any:
+    def interpolate(new: Any, old: Any) -> Any:
         if new is None:
             return None
-        moved = step_size * _wide(new) + (1.0 - step_size) * _wide(old)  # pyright: ignore[reportOperatorIssue]
+        mixed = step_size * _upcast(new) + (1.0 - step_size) * _upcast(old)  # pyright: ignore[reportOperatorIssue]
         dtype = jnp.result_type(new, old)
-        return as_dtype(moved, dtype) if jnp.issubdtype(dtype, jnp.inexact) else moved
+        return as_dtype(mixed, dtype) if jnp.issubdtype(dtype, jnp.inexact) else mixed
 
-    return jax.tree.map(step, new_tensors, old_tensors, is_leaf=lambda x: x is None)
+    return jax.tree.map(interpolate, new_tensors, old_tensors, is_leaf=lambda x: x is None)
 
 
 @explain_errors("scale_gradient")
 def scale_gradient(inputs: Tree, scale: ArrayLike) -> Tree:
-    """Return the inputs, with derivatives that are multiplied by a number, which may be traced.
+    """Return the inputs unchanged, with their derivatives multiplied by a number, which may be traced.
 
     Args:
-      inputs: a tree of numbers.
+      inputs: a tree of arrays or numbers.
       scale: the factor of the derivatives.
 
     >>> print(jax.grad(lambda x: scale_gradient(x, 0.5) ** 2)(3.0))
     3.0
     """
-    return jax.tree.map(lambda x: _scaled(jnp.asarray(x), scale), inputs)
+    return jax.tree.map(lambda x: _scale_gradient(jnp.asarray(x), scale), inputs)
 
 
 @jax.custom_jvp
-def _scaled(x: jax.Array, scale: ArrayLike) -> jax.Array:
+def _scale_gradient(x: jax.Array, scale: ArrayLike) -> jax.Array:
     return x
 
 
-@_scaled.defjvp
-def _scaled_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
-    (x, scale), (change, _) = primals, tangents
-    return x, (scale * change).astype(change.dtype)
+@_scale_gradient.defjvp
+def _scale_gradient_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    (x, scale), (x_dot, _) = primals, tangents
+    return x, (scale * x_dot).astype(x_dot.dtype)
 
 
-def _wide(x: Any) -> jax.Array:
+def _upcast(x: ArrayLike) -> jax.Array:
     return as_dtype(x, wide(jnp.dtype(jnp.result_type(x))))

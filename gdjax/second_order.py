@@ -1,4 +1,4 @@
-"""Products with Hessians and their diagonals, by Optax's names."""
+"""Hessian-vector products and diagonals of Hessians, under Optax's names."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,14 +14,15 @@ from gdjax.upcasting import upcast
 __getattr__, __dir__ = stand_in(__name__)
 
 Loss = Callable[[Tree, Any, Any], jax.Array]
+"""`loss(params, inputs, targets)`, a scalar."""
 
 
 def hvp(loss: Loss, v: jax.Array, params: Tree, inputs: Any, targets: Any) -> Tree:
-    """Return the product of the Hessian of a loss with a vector, as a tree like the parameters.
+    """Return the product of a loss's Hessian with a vector, as a tree like the parameters.
 
     Args:
       loss: a function of parameters, inputs and targets.
-      v: a vector with an element for each parameter, cast to their dtype.
+      v: a flat vector with one element per parameter, cast to the parameters' dtype.
       params: the parameters.
       inputs: the inputs of the loss.
       targets: the targets of the loss.
@@ -35,9 +36,9 @@ def hvp(loss: Loss, v: jax.Array, params: Tree, inputs: Any, targets: Any) -> Tr
 
 
 def hessian_diag(loss: Loss, params: Tree, inputs: Any, targets: Any) -> jax.Array:
-    """Return the diagonal of the Hessian of a loss, a vector with an element for each parameter.
+    """Return the diagonal of a loss's Hessian, as a flat vector with one element per parameter.
 
-    It costs one product with the Hessian for each parameter.
+    It costs one Hessian-vector product per parameter.
 
     Args:
       loss: a function of parameters, inputs and targets.
@@ -52,17 +53,17 @@ def hessian_diag(loss: Loss, params: Tree, inputs: Any, targets: Any) -> jax.Arr
     if not flat.size:
         return flat
 
-    def entry(v: jax.Array) -> jax.Array:
+    def diagonal_entry(v: jax.Array) -> jax.Array:
         return jnp.sum(v * ravel_pytree(hvp(loss, v, params, inputs, targets))[0])
 
-    return jax.vmap(entry)(jnp.eye(flat.size, dtype=flat.dtype))
+    return jax.vmap(diagonal_entry)(jnp.eye(flat.size, dtype=flat.dtype))
 
 
 def fisher_diag(negative_log_likelihood: Loss, params: Tree, inputs: Any, targets: Any) -> jax.Array:
-    """Return the squares of the gradient: the diagonal of the observed Fisher information of one example.
+    """Return the squared gradient: the diagonal of one example's observed Fisher information.
 
     Args:
-      negative_log_likelihood: a function of parameters, inputs and targets.
+      negative_log_likelihood: a function of parameters, inputs and targets, for one example.
       params: the parameters.
       inputs: the inputs of the loss.
       targets: the targets of the loss.

@@ -1,6 +1,6 @@
-"""Functions of trees, by Optax's names; `gdjax.tree` has them without the prefix.
+"""Functions of pytrees under Optax's names; `gdjax.tree` has them without the prefix `tree_`.
 
-Sums, products and norms of narrow leaves are float32. A number that scales a tree leaves the dtypes of its leaves.
+Sums, products and norms of 16-bit leaves are computed in float32. Scaling a tree keeps the dtypes of its leaves.
 """
 
 import optax

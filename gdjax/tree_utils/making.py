@@ -1,4 +1,4 @@
-"""Trees of another dtype, and of random numbers."""
+"""New trees from old: casts, and random trees of the same structure."""
 
 import inspect
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import KeyPath
 from jax.typing import DTypeLike
 
 from gdjax.explaining import explain_errors
@@ -14,11 +15,11 @@ from gdjax.tree import Tree, path
 
 @explain_errors("tree.cast")
 def tree_cast(tree: Tree, dtype: DTypeLike | None) -> Tree:
-    """Return the tree with each leaf in a dtype, or the tree itself if that is `None`.
+    """Return the tree with each leaf cast to a dtype, or the tree itself if the dtype is `None`.
 
     Args:
-      tree: a tree of numbers, or of `jax.ShapeDtypeStruct`.
-      dtype: the dtype.
+      tree: a tree of arrays, numbers or `jax.ShapeDtypeStruct`.
+      dtype: the dtype of the result.
 
     >>> print(tree_cast({"w": jnp.ones(2), "b": 0.5}, jnp.bfloat16)["b"].dtype)
     bfloat16
@@ -36,32 +37,32 @@ def tree_cast(tree: Tree, dtype: DTypeLike | None) -> Tree:
 def tree_random_like(
     rng_key: jax.Array,
     target_tree: Tree,
-    sampler: Callable[..., Any] = jax.random.normal,
+    sampler: Callable[..., jax.Array] = jax.random.normal,
     dtype: DTypeLike | None = None,
 ) -> Tree:
-    """Return a tree of random numbers, with the structure, the shapes and the dtypes of another.
+    """Return a random tree with the structure, shapes and dtypes of another tree.
 
     Args:
-      rng_key: the key.
-      target_tree: the tree that is matched, of numbers or of `jax.ShapeDtypeStruct`.
-      sampler: called as `sampler(key, shape, dtype)`, with `out_sharding=` where it takes it.
-      dtype: the dtype of all leaves, where it is not that of each.
+      rng_key: the PRNG key.
+      target_tree: the tree to match, of arrays, numbers or `jax.ShapeDtypeStruct`.
+      sampler: called as `sampler(key, shape, dtype)`, and with `out_sharding=` if it accepts that.
+      dtype: one dtype for all leaves; `None` keeps the dtype of each.
 
     Raises:
-      ValueError: the sampler refuses a leaf, such as a normal one of integers; the message names the leaf.
+      ValueError: the sampler rejects a leaf, as `jax.random.normal` rejects integers; the message names the leaf.
 
     >>> print(tree_random_like(jax.random.key(0), {"w": jnp.ones((2, 3)), "b": 0.0})["w"].shape)
     (2, 3)
     """
     leaves, structure = jax.tree_util.tree_flatten_with_path(target_tree)
     keys = jax.random.split(rng_key, len(leaves))
-    sharded = "out_sharding" in inspect.signature(sampler).parameters
+    takes_sharding = "out_sharding" in inspect.signature(sampler).parameters
 
-    def draw(keys: Any, leaf: Any, key: jax.Array) -> Any:
-        placed = {"out_sharding": jax.typeof(leaf).sharding} if sharded else {}
+    def sample(keys: KeyPath, leaf: Any, key: jax.Array) -> jax.Array:
+        sharding = {"out_sharding": jax.typeof(leaf).sharding} if takes_sharding else {}
         try:
-            return sampler(key, jnp.shape(leaf), dtype or jnp.result_type(leaf), **placed)
+            return sampler(key, jnp.shape(leaf), dtype or jnp.result_type(leaf), **sharding)
         except (TypeError, ValueError) as error:
             raise ValueError(f"tree.random_like: {path(keys) or 'the leaf'}: {error}") from error
 
-    return structure.unflatten([draw(*leaf, key) for leaf, key in zip(leaves, keys, strict=True)])
+    return structure.unflatten([sample(*leaf, key) for leaf, key in zip(leaves, keys, strict=True)])
