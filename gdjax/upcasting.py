@@ -1,4 +1,4 @@
-"""Compute with 16-bit arguments in float32, and return the result in their dtype."""
+"""Float32 arithmetic for functions of 16-bit arrays."""
 
 import functools
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gdjax.tree import as_dtype, wide
 
@@ -14,19 +15,19 @@ T = TypeVar("T")
 
 
 def upcast(function: Callable[P, T]) -> Callable[P, T]:
-    """Make a function compute in float32 or wider, and return the dtype to which its arguments promote.
+    """Decorate a function to compute in float32 or wider, and return the dtype to which its arguments promote.
 
-    Sums of float16 overflow at 65,504 and sums of bfloat16 stop growing at 256 ones; in float32 they do neither. An
-    argument in float32 or float64 is passed on as it is, and so is everything that is not an array.
+    Sums in float16 overflow at 65,504, and sums of ones in bfloat16 stop growing at 256. Arguments in float32 or
+    float64 are passed unchanged, and so are arguments that are not arrays.
     """
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        given = [x for x in jax.tree.leaves((args, kwargs)) if _is_number(x)]
-        dtype = jnp.result_type(*given) if given else jnp.dtype("float32")
-        args, kwargs = jax.tree.map(_widen, (args, kwargs))  # pyright: ignore[reportAssignmentType]
+        numbers = [x for x in jax.tree.leaves((args, kwargs)) if _is_number(x)]
+        dtype = jnp.result_type(*numbers) if numbers else jnp.dtype("float32")
+        args, kwargs = jax.tree.map(_upcast_leaf, (args, kwargs))  # pyright: ignore[reportAssignmentType]
         result = function(*args, **kwargs)
-        return jax.tree.map(lambda x: as_dtype(x, dtype), result) if _is_narrow(dtype) else result
+        return jax.tree.map(lambda x: as_dtype(x, dtype), result) if _is_16_bit(dtype) else result
 
     return run
 
@@ -35,9 +36,9 @@ def _is_number(x: Any) -> bool:
     return hasattr(x, "dtype") or isinstance(x, (bool, int, float, complex))
 
 
-def _is_narrow(dtype: Any) -> bool:
+def _is_16_bit(dtype: np.dtype) -> bool:
     return jnp.issubdtype(dtype, jnp.floating) and wide(jnp.dtype(dtype)) != dtype
 
 
-def _widen(x: Any) -> Any:
-    return as_dtype(x, wide(jnp.dtype(x.dtype))) if hasattr(x, "dtype") and _is_narrow(x.dtype) else x
+def _upcast_leaf(x: Any) -> Any:
+    return as_dtype(x, wide(jnp.dtype(x.dtype))) if hasattr(x, "dtype") and _is_16_bit(x.dtype) else x

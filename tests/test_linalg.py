@@ -155,7 +155,7 @@ def test_the_derivative_of_a_root_is_exact_and_finite_where_eigenvalues_are_equa
 
 
 def test_a_root_that_newton_cannot_find_is_refused():
-    with pytest.raises(ValueError, match=r"exponent must be 1 / p of a whole p, got 0\.3"):
+    with pytest.raises(ValueError, match=r"exponent must be 1 / p for an integer p, got 0\.3"):
         linalg.inverse_root_by_newton(jnp.eye(2), 0.3)
 
 

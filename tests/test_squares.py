@@ -1,4 +1,4 @@
-"""Lengths are right over the whole range of a dtype, on both sides of each edge, alone, over axes and under vmap."""
+"""Norms are accurate over the whole range of a dtype: at each threshold, over named axes and under vmap."""
 
 import functools
 
@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec
 import gdjax as gd
 from gdjax import norms, squares
 
-EDGES = squares._Edges.of(jnp.float32)
+THRESHOLDS = squares._Thresholds.of(jnp.float32)
 POWERS = sorted({-126, -100, -84, -63, -51, -33, -32, -31, -30, -29, 0, 44, 45, 46, 52, 61, 62, 63, 64, 84, 100, 124})
 NUMBERS = np.random.default_rng(0).uniform(0.5, 1.0, (37, 3)).astype("float32")
 
@@ -20,7 +20,7 @@ def exact(x):
     return np.linalg.norm(np.abs(np.asarray(x, np.complex128)).ravel())
 
 
-def assert_length(found, x, rtol=1e-6):
+def assert_norm(found, x, rtol=1e-6):
     np.testing.assert_allclose(np.asarray(found, np.float64), exact(x), rtol=rtol)
 
 
@@ -30,17 +30,17 @@ def compiled():
 
 
 @pytest.mark.parametrize("power", POWERS)
-def test_a_length_is_right_at_every_scale(compiled, power):
+def test_a_norm_is_accurate_at_every_scale(compiled, power):
     x = NUMBERS * np.float32(2.0**power)
     x = np.where(x < np.finfo("float32").tiny, 0, x)
-    assert_length(compiled(x), x)
+    assert_norm(compiled(x), x)
 
 
-@pytest.mark.parametrize("edge", [EDGES.small, EDGES.large, *np.sqrt(EDGES.safe)])
+@pytest.mark.parametrize("threshold", [THRESHOLDS.small, THRESHOLDS.large, *np.sqrt(THRESHOLDS.safe)])
 @pytest.mark.parametrize("by", [0.999, 1.0, 1.001])
-def test_a_length_is_right_on_both_sides_of_each_edge(compiled, edge, by):
-    x = np.float32(NUMBERS / exact(NUMBERS) * edge * by)
-    assert_length(compiled(x), x)
+def test_a_norm_is_accurate_on_both_sides_of_each_threshold(compiled, threshold, by):
+    x = np.float32(NUMBERS / exact(NUMBERS) * threshold * by)
+    assert_norm(compiled(x), x)
 
 
 @pytest.mark.parametrize("other", [-110, -60, 0, 40, 90, 120])
@@ -48,18 +48,18 @@ def test_a_length_is_right_on_both_sides_of_each_edge(compiled, edge, by):
 def test_numbers_of_two_scales_add_up(compiled, power, other):
     x = NUMBERS * np.float32(2.0**power)
     x[0] = np.float32(2.0**other)
-    assert_length(compiled(x), x)
+    assert_norm(compiled(x), x)
 
 
 def test_many_small_numbers_beside_one_at_the_edge_of_underflow():
-    assert_length(gd.global_norm(np.array([1e-20] * 1000 + [1.1e-19], "float32")), [1e-20] * 1000 + [1.1e-19])
+    assert_norm(gd.global_norm(np.array([1e-20] * 1000 + [1.1e-19], "float32")), [1e-20] * 1000 + [1.1e-19])
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "complex64"])
 @pytest.mark.parametrize("x", [[300.0, 400.0], [0.0, 0.0], [6e4, 0.0], [6e-5, 6e-5]])
-def test_narrow_and_complex_numbers(dtype, x):
+def test_16_bit_and_complex_numbers(dtype, x):
     x = jnp.asarray(x, dtype)
-    assert_length(gd.global_norm(x), x)
+    assert_norm(gd.global_norm(x), x)
     assert gd.global_norm(x).dtype == jnp.float32
 
 
@@ -78,17 +78,17 @@ def test_float64_has_edges_of_its_own(power):
 
 
 @pytest.mark.parametrize("number", [3e38, 1e30, 1e-30])
-def test_a_length_of_constants_is_folded_right(number):
+def test_a_norm_of_constants_is_folded_accurately(number):
     found = jax.jit(lambda: norms.global_scaled_norm(jnp.full(4, number, jnp.float32)))()
     np.testing.assert_allclose(float(found.root) / float(found.scale), 2 * np.float64(np.float32(number)), rtol=1e-6)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-30, 1.0, 1e17, 1e30])
-def test_the_pass_of_accelerators_is_as_right(scale):
+def test_the_single_pass_of_accelerators_is_as_accurate(scale):
     x = [jnp.asarray(NUMBERS * np.float32(scale)), jnp.asarray([2j * scale], jnp.complex64)]
     plan = squares._Plan(((0, 1), (0,)), ((), ()), (0, 0), keepdims=False)
-    (sums,) = jax.jit(functools.partial(squares._at_all_scales, plan))(x)
-    np.testing.assert_allclose(squares._length(sums).norm(), np.hypot(exact(x[0]), exact(x[1])), rtol=1e-6)
+    (sums,) = jax.jit(functools.partial(squares._squares_at_all_scales, plan))(x)
+    np.testing.assert_allclose(squares._norm_in_range(sums).norm(), np.hypot(exact(x[0]), exact(x[1])), rtol=1e-6)
 
 
 def test_infinite_and_nan_stay_what_they_are():
@@ -99,7 +99,7 @@ def test_infinite_and_nan_stay_what_they_are():
     assert jnp.isfinite(norms.global_scaled_norm(jnp.full(4, 3e38)).root), "its root is not"
 
 
-def test_no_leaves_and_no_elements_have_length_0():
+def test_no_leaves_and_no_elements_have_norm_0():
     assert gd.global_norm({}) == 0
     assert gd.global_norm({"a": jnp.zeros((0, 3)), "b": None}) == 0
     assert norms.leaf_rms(jnp.zeros((0, 3))) == 0
@@ -136,15 +136,15 @@ def test_vmap_over_one_leaf_of_two():
     np.testing.assert_allclose(found, [np.hypot(exact(x), exact(NUMBERS)) for x in many], rtol=1e-6)
 
 
-def test_leaves_of_different_scales_have_a_length_each():
+def test_leaves_of_different_scales_each_have_a_norm():
     tree = {str(scale): jnp.asarray(scale * NUMBERS) for scale in SCALES} | {"zero": jnp.zeros(3)}
     for path, found in norms.leaf_norms(tree).items():
-        assert_length(found, tree[path])
+        assert_norm(found, tree[path])
     for path, found in jax.jit(norms.leaf_rms)(tree).items():
-        assert_length(found, np.asarray(tree[path], np.float64) / np.sqrt(tree[path].size))
+        assert_norm(found, np.asarray(tree[path], np.float64) / np.sqrt(tree[path].size))
 
 
-def test_lengths_along_a_dimension_keep_it():
+def test_norms_along_a_dimension_keep_it():
     x = SCALES[:, None] * NUMBERS[:5]
     (rows,) = norms.scaled_norms_along([jnp.asarray(x)], [(-1,)])
     np.testing.assert_allclose(rows.norm()[:, 0], np.linalg.norm(x.astype("float64"), axis=1), rtol=1e-6)
@@ -157,14 +157,14 @@ MEMBERS = {"small": [1e-30] * 4, "large": [1e30] * 4, "mixed": [1e-30, 1.0, 1e10
 
 @pytest.mark.parametrize("scales", MEMBERS.values(), ids=MEMBERS)
 @pytest.mark.parametrize("check_vma", [True, False])
-def test_over_an_axis_it_is_the_length_of_the_whole(scales, check_vma):
+def test_over_an_axis_it_is_the_norm_of_all_shards(scales, check_vma):
     parts = np.float32(scales)[:, None, None] * NUMBERS
     of_all = functools.partial(gd.global_norm, axis_name="d")
     mesh = jax.make_mesh((4,), ("d",), devices=jax.devices()[:4], axis_types=(jax.sharding.AxisType.Auto,))
     spec = PartitionSpec("d")
     mapped = jax.shard_map(of_all, mesh=mesh, in_specs=spec, out_specs=PartitionSpec(), check_vma=check_vma)
-    assert_length(jax.jit(mapped)(parts), parts)
-    assert_length(jax.vmap(of_all, axis_name="d")(parts)[0], parts)
+    assert_norm(jax.jit(mapped)(parts), parts)
+    assert_norm(jax.vmap(of_all, axis_name="d")(parts)[0], parts)
 
 
 def test_over_an_axis_it_is_one_collective():

@@ -1,7 +1,7 @@
-"""Matrices, batched: polar factors by products alone, inverse roots, bases of eigenvectors."""
+"""Linear algebra of batched matrices: Newton-Schulz orthogonalization, inverse roots, eigenbases."""
 
-from gdjax.linalg.eigenbasis import eigenbasis as eigenbasis
-from gdjax.linalg.eigenbasis import refresh_eigenbasis as refresh_eigenbasis
+from gdjax.linalg.eigenvectors import eigenbasis as eigenbasis
+from gdjax.linalg.eigenvectors import refresh_eigenbasis as refresh_eigenbasis
 from gdjax.linalg.newton_schulz import CONVERGING as CONVERGING
 from gdjax.linalg.newton_schulz import JORDAN as JORDAN
 from gdjax.linalg.newton_schulz import POLAR_EXPRESS as POLAR_EXPRESS

@@ -1,24 +1,25 @@
-r"""Newton-Schulz: a matrix brought near the nearest one with orthonormal rows, by products alone.
+r"""Newton-Schulz iteration: approximate the orthogonal polar factor of a matrix by matrix products alone.
 
-A step is $X \leftarrow aX + b(XX^*)X + c(XX^*)^2X$: a singular value $\sigma$ becomes
-$a\sigma + b\sigma^3 + c\sigma^5$, and singular vectors stay. A table has one row $(a, b, c)$ a step, for a matrix of
-Frobenius norm 1.
+A step is $X \leftarrow aX + b(XX^*)X + c(XX^*)^2X$. It maps each singular value $\sigma$ to
+$a\sigma + b\sigma^3 + c\sigma^5$ and keeps the singular vectors. A table of coefficients has one row $(a, b, c)$ per
+step, for a matrix of Frobenius norm 1.
 """
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from gdjax import tree
 from gdjax.linalg.products import matmul
 
 Coefficients = tuple[tuple[float, float, float], ...]
+"""A table with one row $(a, b, c)$ per step."""
 
 JORDAN: Coefficients = ((3.4445, -4.7750, 2.0315),) * 5
-"""Jordan 2024 (https://kellerjordan.github.io/posts/muon): steep at 0; what is 0.01 at least ends
-within [0.68, 1.14], and not at 1."""
+"""Jordan 2024 (https://kellerjordan.github.io/posts/muon). Steep at 0: singular values of at least 0.01 end
+in [0.68, 1.14], but do not converge to 1."""
 
 QUINTIC: Coefficients = (
     (4.0848, -6.8946, 2.9270),
@@ -27,10 +28,10 @@ QUINTIC: Coefficients = (
     (2.8769, -3.1427, 1.2046),
     (2.8366, -3.0525, 1.2012),
 )
-"""One fitted polynomial a step (https://github.com/NVIDIA-NeMo/Emerging-Optimizers, `muon_utils`)."""
+"""One fitted polynomial per step (https://github.com/NVIDIA-NeMo/Emerging-Optimizers, `muon_utils`)."""
 
 _MARGIN = 1.02
-"""Polar Express is given a matrix of norm 1 / 1.02, so that no rounding leads past 1."""
+"""Polar Express starts at norm 1 / 1.02, so that rounding cannot push a singular value above 1."""
 
 POLAR_EXPRESS: Coefficients = (
     (8.156554524902461 / _MARGIN, -22.48329292557795 / _MARGIN**3, 15.878769915207462 / _MARGIN**5),
@@ -39,7 +40,10 @@ POLAR_EXPRESS: Coefficients = (
     (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
     (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
 )
-"""Amsel et al. 2025, algorithm 1 (https://arxiv.org/abs/2505.16932): the best polynomial for what the last one left."""
+"""Amsel et al. 2025, algorithm 1 (https://arxiv.org/abs/2505.16932).
+
+Each row is the best polynomial for the range of singular values that the previous rows leave.
+"""
 
 POLAR_EXPRESS_8: Coefficients = (
     (8.2051 / _MARGIN, -22.9019 / _MARGIN**3, 16.4607 / _MARGIN**5),
@@ -51,31 +55,35 @@ POLAR_EXPRESS_8: Coefficients = (
     (1.8564, -1.2132, 0.3568),
     (1.8750, -1.2500, 0.3750),
 )
-"""The same in eight steps; a last row that repeats converges to 1."""
+"""Polar Express in eight steps; repeating the last row converges to 1."""
 
 CONVERGING: Coefficients = (*JORDAN, *JORDAN[:3], (2.0, -1.5, 0.5), (2.0, -1.5, 0.5))
-"""Eight steps of Jordan's, then two that converge to 1 (as DeepSeek-V4 has it)."""
+"""Eight of Jordan's steps, then two that converge to 1 (as in DeepSeek-V4)."""
 
 GRAM_FROM = 1.5
-"""Columns a row from which $XX^*$ is the cheaper place to iterate: $4m^2n + 34m^3$ for $20m^2n + 10m^3$, five steps."""
+"""The ratio $n / m$ from which iterating on $XX^*$ is cheaper.
 
-_GROWTH = 2.0**18
-"""How much rounding that is left of an eigenvalue of 0 has grown when a pass on the Gram side takes no further step."""
+Five steps cost $4m^2n + 34m^3$ operations on $XX^*$, and $20m^2n + 10m^3$ on $X$.
+"""
+
+_MAX_GROWTH = 2.0**18
+"""The growth of the rounding error in an eigenvalue of 0 at which an iteration on $XX^*$ starts a new pass."""
 
 
-def orthogonalize(x: jax.Array, coefficients: Coefficients = JORDAN, products: Any = None) -> jax.Array:
-    r"""The orthogonal factor $UV^*$ of $X = U \Sigma V^*$, as near as a table comes.
+def orthogonalize(x: jax.Array, coefficients: Coefficients = JORDAN, products: DTypeLike | None = None) -> jax.Array:
+    r"""Approximate the orthogonal factor $UV^*$ of $X = U \Sigma V^*$, as closely as the coefficients allow.
 
-    It does not depend on the scale of $X$, and 0 stays 0. A matrix with more rows than columns is turned; one with
-    $n \ge 1.5 m$ is iterated on the Gram side: $R = XX^*$, at each step $M = aI + bR + cR^2$, $Q \leftarrow MQ$,
-    $R \leftarrow MRM$, at the end $QX$; where the table is so long that an eigenvalue lost to rounding would grow past
-    1, $X$ is multiplied by $Q$ on the way and $R$ made anew.
+    The result does not depend on the scale of $X$, and 0 stays 0. A matrix with more rows than columns is transposed.
+    A matrix with $n \ge 1.5 m$ is iterated on $R = XX^*$: each step takes $M = aI + bR + cR^2$, $Q \leftarrow MQ$ and
+    $R \leftarrow MRM$, and the result is $QX$. A long table is split into passes, each of which starts again from
+    $X \leftarrow QX$: otherwise rounding errors in an eigenvalue of 0 would grow past 1.
 
     Args:
       x: matrices `[..., m, n]`, real or complex, in float32 or wider.
       coefficients: a table, such as `POLAR_EXPRESS`.
-      products: the dtype that real factors are rounded to (`bfloat16`), sums staying wide; by default that of `x`.
-        Narrow products never go by the Gram side, whose conditioning is that of $X$ squared.
+      products: the dtype of the factors in products of real matrices, such as `bfloat16`; sums stay in the dtype of
+        `x`. The default is the dtype of `x`. With another dtype, the iteration is always on $X$, since $XX^*$ has the
+        square of its condition number.
 
     >>> x = jnp.array([[3.0, 0.0, 0.0], [0.0, -0.1, 0.0]])
     >>> print(orthogonalize(x, POLAR_EXPRESS_8).round(3))
@@ -86,7 +94,7 @@ def orthogonalize(x: jax.Array, coefficients: Coefficients = JORDAN, products: A
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
-def _orthogonalize(x: jax.Array, coefficients: Coefficients, products: Any) -> jax.Array:
+def _orthogonalize(x: jax.Array, coefficients: Coefficients, products: DTypeLike | None) -> jax.Array:
     m, n = x.shape[-2:]
     if m > n:
         return _orthogonalize(x.mT, coefficients, products).mT
@@ -95,40 +103,40 @@ def _orthogonalize(x: jax.Array, coefficients: Coefficients, products: Any) -> j
 
 
 def normalize_matrices(x: jax.Array) -> jax.Array:
-    """Matrices over their Frobenius norms; squares neither vanish nor overflow on the way."""
+    """Divide matrices by their Frobenius norms, without overflow or underflow of the squares."""
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True, initial=0))
     x = x / jnp.where(largest > 0, largest, 1)
     square = jnp.sum(tree.abs_sq(x), axis=(-2, -1), keepdims=True)
     return x / jnp.where(largest > 0, jnp.sqrt(jnp.where(largest > 0, square, 1)), 1)
 
 
-def iterate_directly(x: jax.Array, coefficients: Coefficients, products: Any = None) -> jax.Array:
-    """The iteration on $X$ itself, of norm 1."""
+def iterate_directly(x: jax.Array, coefficients: Coefficients, products: DTypeLike | None = None) -> jax.Array:
+    """Iterate on $X$ itself, which must have norm 1."""
     for a, b, c in coefficients:
         r = matmul(x, x.mT.conj(), products)
         x = a * x + matmul(b * r + c * matmul(r, r, products), x, products)
     return x
 
 
-def iterate_gram(x: jax.Array, coefficients: Coefficients, products: Any = None) -> jax.Array:
-    """The iteration on $XX^*$, of $X$ of norm 1."""
-    for passed in _passes(coefficients):
+def iterate_gram(x: jax.Array, coefficients: Coefficients, products: DTypeLike | None = None) -> jax.Array:
+    """Iterate on $XX^*$, where $X$ must have norm 1."""
+    for rows in _split_into_passes(coefficients):
         r = matmul(x, x.mT.conj(), products)
         q = None
-        for step, (a, b, c) in enumerate(passed, 1):
+        for step, (a, b, c) in enumerate(rows, 1):
             m = a * jnp.eye(r.shape[-1], dtype=r.dtype) + b * r + c * matmul(r, r, products)
             q = m if q is None else matmul(m, q, products)
-            r = matmul(matmul(m, r, products), m, products) if step < len(passed) else r
+            r = matmul(matmul(m, r, products), m, products) if step < len(rows) else r
         x = x if q is None else matmul(q, x, products)
     return x
 
 
-def _passes(coefficients: Coefficients) -> list[Coefficients]:
-    """A table in parts, in each of which an eigenvalue near 0 grows by no more than is allowed."""
+def _split_into_passes(coefficients: Coefficients) -> list[Coefficients]:
+    """Split a table into passes, each ending once an eigenvalue near 0 has grown past `_MAX_GROWTH`."""
     passes: list[Coefficients] = [()]
     growth = 1.0
     for row in coefficients:
-        if growth > _GROWTH:
+        if growth > _MAX_GROWTH:
             passes, growth = [*passes, ()], 1.0
         passes[-1] = (*passes[-1], row)
         growth *= row[0] ** 2

@@ -132,7 +132,7 @@ class Program:
     def _step(self, state: State, stop: Any, batch: Any, weight: float) -> tuple[tuple[State, Any], dict[str, Any]]:
         """One step; where loss or gradient are not finite it changes nothing but the count."""
         gradient, value_fn = self._gradient(state.params, batch, state.step_key(), state.extra)
-        norm = norms.global_scaled_norm(gradient.grads).bounded()
+        norm = norms.global_scaled_norm(gradient.grads).finite_norm()
         finite = jnp.isfinite(gradient.value) & jnp.isfinite(norm)
         weighed, weighed_fn = _weighed(weight, gradient, value_fn)
         # the count is no result of a branch: with it there, a step of digits took half as long again on XLA:CPU

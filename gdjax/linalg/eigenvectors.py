@@ -1,4 +1,4 @@
-"""Bases of eigenvectors, and how one follows its matrix by a step of QR."""
+"""Eigenbases, and their refresh by one QR step when the matrix changes."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from gdjax.linalg.products import matmul
 
 @jax.jit
 def eigenbasis(a: jax.Array) -> jax.Array:
-    """Eigenvectors as columns, the largest eigenvalue first; no derivative is taken through it.
+    """Return the eigenvectors as columns, largest eigenvalue first; derivatives are stopped.
 
     Args:
       a: Hermitian matrices `[..., m, m]`, in float32 or wider.
@@ -23,13 +23,17 @@ def eigenbasis(a: jax.Array) -> jax.Array:
 
 @jax.jit
 def refresh_eigenbasis(basis: jax.Array, a: jax.Array) -> tuple[jax.Array, jax.Array]:
-    r"""A basis one step of orthogonal iteration nearer to the eigenvectors, and the order in which it took its columns.
+    r"""Take one step of orthogonal iteration towards the eigenvectors.
 
-    The columns of $Q$ are put in the order of $\mathrm{diag}(Q^* A Q)$, the largest first; then $Q \leftarrow qr(AQ)$.
+    Sort the columns of $Q$ by $\mathrm{diag}(Q^* A Q)$, largest first; then $Q \leftarrow qr(AQ)$. Derivatives are
+    stopped.
 
     Args:
-      basis: $Q$, `[..., m, m]`, orthonormal columns.
-      a: Hermitian matrices `[..., m, m]`.
+      basis: $Q$, `[..., m, m]`, with orthonormal columns.
+      a: Hermitian matrices $A$, `[..., m, m]`.
+
+    Returns:
+      The new basis, and the order of the old columns, `[..., m]`.
 
     >>> basis, order = refresh_eigenbasis(jnp.eye(2), jnp.diag(jnp.array([1.0, 3.0])))
     >>> print(abs(basis), order)
