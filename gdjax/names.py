@@ -9,6 +9,9 @@ from gdjax.value import Factory
 ROOMS = {"algorithms", "collectives", "compose", "lifted", "matrices", "schedules", "transforms", "wrappers"}
 """The folders and files whose exported factories `parse` reads."""
 
+SHORTHANDS = {"compressed_mean"}
+"""Public functions that `parse` reads too: each returns a value of one of several factories."""
+
 
 def factories() -> dict[str, Factory[..., Any]]:
     """Return the factories of the package by name.
@@ -16,9 +19,13 @@ def factories() -> dict[str, Factory[..., Any]]:
     >>> sorted(factories())[:3]
     ['accumulate', 'acprop', 'adabelief']
     """
-    homes = {name: home for name, home in exports.HOME.items() if home.split(".")[0] in ROOMS}
-    exported = {name: getattr(importlib.import_module(f"gdjax.{home}"), name) for name, home in homes.items()}
+    exported = {name: _load(name) for name, home in exports.HOME.items() if home.split(".")[0] in ROOMS}
     return {name: x for name, x in sorted(exported.items()) if isinstance(x, Factory)}
+
+
+def _load(name: str) -> Any:
+    """Return the public object of a name."""
+    return getattr(importlib.import_module(f"gdjax.{exports.HOME[name]}"), name)
 
 
 def parse(text: str, *own: Factory[..., Any]) -> Any:
@@ -37,4 +44,5 @@ def parse(text: str, *own: Factory[..., Any]) -> Any:
     >>> parse("chain(clip(1), adam(warmup_cosine(3e-4, 1_000, 20_000)))").peak
     0.0003
     """
-    return value.parse(text, {**factories(), **value.named("parse", own)})
+    shorthands = {name: _load(name) for name in SHORTHANDS}
+    return value.parse(text, {**factories(), **shorthands, **value.named("parse", own)})

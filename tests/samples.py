@@ -96,7 +96,7 @@ VARIANTS = [
 
 
 OVER_AN_AXIS = [
-    "compressed_mean('data', bits=8)",
+    "quantized_mean('data')",
     "local_steps(adam(0.1), sgd(0.7, momentum=0.9, nesterov=True), 2, 'data')",
     "chain(mean_over('data'), adamw(0.1))",
     "shard_update(chain(clip_by_global_norm(1.0), adamw(0.1)), 'data')",

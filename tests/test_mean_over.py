@@ -62,7 +62,7 @@ def test_a_gradient_that_holds_the_sum_already_is_refused():
 
     specs = {"in_specs": (PartitionSpec(), PartitionSpec("data")), "out_specs": PartitionSpec()}
     w, x = {"a": jnp.ones(3)}, jnp.ones((8, 3))
-    with pytest.raises(ValueError, match=r"mean_over: updates at 'a' must be each member's own.*8 times too large"):
+    with pytest.raises(ValueError, match=r"mean_over: updates at 'a' must be per-device.*8 times too large"):
         jax.shard_map(step, mesh=mesh(), **specs)(w, x)
     np.testing.assert_array_equal(jax.shard_map(step, mesh=mesh(), check_vma=False, **specs)(w, x)["a"], np.ones(3))
 

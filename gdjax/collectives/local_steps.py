@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import axes, tree
-from gdjax.collectives.own import require_name, require_own
+from gdjax.collectives.local_grads import require_axis_name, require_local_grads
 from gdjax.value import transform
 from gdjax.value.diagnose import require_count, require_params
 from gdjax.value.traits import local_grad_axes, refuse_example_grads
@@ -68,7 +68,7 @@ def local_steps(inner: optax.GradientTransformation, outer: optax.GradientTransf
     [1.5 1.5]
     """
     require_count("local_steps", "every", every)
-    axis_name = require_name("local_steps", axis_name)
+    axis_name = require_axis_name("local_steps", axis_name)
     refuse_example_grads("local_steps", outer, "outer")
     if taken := {*local_grad_axes(inner)} & {*axes.names(axis_name)}:
         raise ValueError(
@@ -92,7 +92,7 @@ def local_steps(inner: optax.GradientTransformation, outer: optax.GradientTransf
         return tree.cast_like(jax.tree.map(jnp.subtract, *tree.widen((here, params))), updates), state
 
     def descend(updates, state, params, **extra_args):
-        require_own("local_steps", updates, axis_name)
+        require_local_grads("local_steps", updates, axis_name)
         moved, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
         here = jax.tree.map(jnp.add, *tree.widen((params, moved)))
         count = jnp.asarray(optax.safe_increment(state.count))

@@ -8,7 +8,7 @@ import optax
 from jax import lax
 
 from gdjax import axes, tree
-from gdjax.collectives.own import require_name, require_own
+from gdjax.collectives.local_grads import require_axis_name, require_local_grads
 from gdjax.compose.apply_updates import apply_updates
 from gdjax.value import transform
 from gdjax.value.factory import opaque_transform
@@ -52,7 +52,7 @@ def shard_update(inner: optax.GradientTransformation, axis_name: Any):
     >>> print(updates[0], state[0].mu.shape)
     [-0.1 -0.1 -0.1 -0.1] (2, 2)
     """
-    axis_name = require_name("shard_update", axis_name)
+    axis_name = require_axis_name("shard_update", axis_name)
     if (part := find_lacking(inner, lambda tx: tx.factory.traits.shardable)) is not None:
         name = "a plain Optax transformation" if part.factory is opaque_transform else part.factory.__name__
         raise ValueError(
@@ -76,7 +76,7 @@ def shard_update(inner: optax.GradientTransformation, axis_name: Any):
         return jax.tree.map(whole, apply_updates(held, moved), params), state
 
     def updated(updates, state, held, weight, extra_args):
-        require_own("shard_update", updates, axis_name)
+        require_local_grads("shard_update", updates, axis_name)
         own = updates if weight is None else scale_for_mean("shard_update", updates, weight, axis_name)
         means = jax.tree.map(lambda g, like: as_given(mean_of_part(g), like), own, updates)
         if weight is not None and transforms_taking(inner, "weight"):

@@ -158,8 +158,9 @@ def require_weight_effect(who: str, tx: Any, extra_args: Mapping[str, Any]) -> N
     """Refuse a weight that no part of a transform takes."""
     if extra_args.get("weight") is not None and not transforms_taking(tx, "weight"):
         raise TypeError(
-            f"{who}: weight has no effect: no part of it takes one, as mean_over, compressed_mean, shard_update and "
-            "accumulate do. Leave it out; or make the chain with gd.chain, which hands it to those that take it."
+            f"{who}: weight has no effect: no part of it takes one, as mean_over, quantized_mean, low_rank_mean, "
+            "shard_update and accumulate do. Leave it out; or make the chain with gd.chain, which hands it to those "
+            "that take it."
         )
 
 

@@ -72,7 +72,7 @@ PER_EXAMPLE = gd.chain(gd.differentially_private_aggregate(1.0, 0.1, 0), gd.sgd(
         (lambda: gd.sam(PER_EXAMPLE), "sam: inner"),
         (lambda: gd.mars(PER_EXAMPLE), "mars: inner"),
         (lambda: gd.chain(gd.mean_over("data"), PER_EXAMPLE), "chain: mean_over"),
-        (lambda: gd.chain(gd.compressed_mean("data", bits=8), gd.chain(PER_EXAMPLE)), "chain: compressed_mean"),
+        (lambda: gd.chain(gd.compressed_mean("data", bits=8), gd.chain(PER_EXAMPLE)), "chain: quantized_mean"),
         (lambda: gd.local_steps(gd.sgd(0.1), PER_EXAMPLE, 2, "data"), "local_steps: outer"),
         (lambda: gd.make_step(lambda w, b: w, PER_EXAMPLE), "make_step: tx"),
     ],

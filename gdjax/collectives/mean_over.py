@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import axes, tree
-from gdjax.collectives.own import require_name, require_own
+from gdjax.collectives.local_grads import require_axis_name, require_local_grads
 from gdjax.value import transform
 from gdjax.weighted_means import scale_for_mean
 
@@ -39,12 +39,12 @@ def mean_over(axis_name: Any, dtype: Any = None):
     >>> print(jax.vmap(lambda g: tx.update(g, tx.init(g))[0], axis_name="data")(jnp.array([1.0, 3.0])))
     [2. 2.]
     """
-    axis_name = require_name("mean_over", axis_name)
+    axis_name = require_axis_name("mean_over", axis_name)
     if dtype is not None and not jnp.issubdtype(dtype, jnp.inexact):
         raise ValueError(f"mean_over: dtype must be floating or complex, got {dtype}.")
 
     def update(updates, state, params=None, *, weight=None):
-        require_own("mean_over", updates, axis_name)
+        require_local_grads("mean_over", updates, axis_name)
         own = updates if weight is None else scale_for_mean("mean_over", updates, weight, axis_name)
         return tree.cast_like(jax.tree.map(lambda g: axes.pmean(g, axis_name, dtype), own), updates), state
 
