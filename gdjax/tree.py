@@ -173,8 +173,15 @@ def wide(dtype: np.dtype) -> np.dtype:
 
 
 def widen(tree: Tree) -> Tree:
-    """Every leaf in the dtype in which it is accumulated."""
-    return jax.tree.map(lambda x: as_dtype(x, wide(_dtype(x))), tree)
+    """Return every leaf in the dtype in which it is accumulated."""
+    return jax.tree.map(_widen, tree)
+
+
+def _widen(x: Any) -> Any:
+    if not isinstance(x, jax.Array):
+        return jnp.asarray(x, wide(jnp.result_type(x)))
+    dtype = wide(x.dtype)
+    return x if x.dtype == dtype and not x.weak_type else jnp.asarray(x, dtype)
 
 
 def cast_like(tree: Tree, other_tree: Tree) -> Tree:
@@ -189,6 +196,8 @@ def cast_like(tree: Tree, other_tree: Tree) -> Tree:
 
 
 def _cast_like(x: Any, like: Any) -> Any:
+    if isinstance(x, jax.Array) and isinstance(like, jax.Array) and x.shape == like.shape:
+        return x if x.dtype == like.dtype and not x.weak_type else jnp.asarray(x, like.dtype)
     _require_same_shape(x, like)
     if isinstance(x, jax.ShapeDtypeStruct):
         return jax.ShapeDtypeStruct(x.shape, jnp.result_type(like), sharding=x.sharding)
@@ -257,7 +266,13 @@ def scalar(number: Any, like: Any) -> Any:
     if jnp.ndim(number):
         shape = jnp.shape(number)
         raise ValueError(f"a hyperparameter must be a scalar here, got shape {shape}; a stacked value is for jax.vmap")
-    return as_dtype(number, jnp.finfo(like.dtype).dtype)
+    return as_dtype(number, real_dtype(like.dtype))
+
+
+@functools.cache
+def real_dtype(dtype: np.dtype) -> np.dtype:
+    """Return the dtype of the real part of numbers of a dtype."""
+    return jnp.finfo(dtype).dtype
 
 
 def real_part(x: jax.Array) -> jax.Array:

@@ -72,7 +72,7 @@ def _clipped(g, bound):
 
 def mean(x, old, decay):
     """An exponential mean, one step on."""
-    decay = rounded(decay, _real(old))
+    decay = rounded(decay, tree.real_dtype(old.dtype))
     return decay * old + (1 - decay) * x
 
 
@@ -110,7 +110,7 @@ def correction(decay, count, dtype=None):
 def corrected(ms, decay, count):
     """Means divided by the sum of their weights."""
     weight = functools.cache(lambda dtype: correction(decay, count, dtype))
-    return jax.tree.map(lambda m: over(m, weight(_real(m))), ms)
+    return jax.tree.map(lambda m: over(m, weight(tree.real_dtype(m.dtype))), ms)
 
 
 def looking_ahead(gs, ms, decay, count):
@@ -123,14 +123,10 @@ def looking_ahead(gs, ms, decay, count):
         return (1 - kept) / correction(decay, count, dtype), kept / correction(decay, following, dtype)
 
     def ahead(g, m):
-        of_g, of_m = (tree.scalar(share, m) for share in shares(_real(m)))
+        of_g, of_m = (tree.scalar(share, m) for share in shares(tree.real_dtype(m.dtype)))
         return of_m * m + of_g * g
 
     return jax.tree.map(ahead, gs, ms)
-
-
-def _real(x):
-    return jnp.finfo(x.dtype).dtype
 
 
 def over(x, number):

@@ -55,18 +55,7 @@ def scale_by_schedule(step_size_fn: optax.Schedule):
     >>> print(tx.update(jnp.ones(2), tx.init(jnp.ones(2)))[0])
     [2. 2.]
     """
-
-    def init(params):
-        return optax.ScaleByScheduleState(count=jnp.zeros((), jnp.int32))
-
-    def update(updates, state, params=None):
-        new = optax.ScaleByScheduleState(count=optax.safe_increment(state.count))
-        return scaled(updates, step_size_fn(state.count)), new
-
-    def again(updates, state, params=None):
-        return scaled(updates, step_size_fn(state.count - 1))
-
-    return init, update, again
+    return _by_schedule(step_size_fn)
 
 
 @transform(elementwise=True)
@@ -86,10 +75,26 @@ def scale_by_learning_rate(learning_rate: Rate | None = None, *, flip_sign: bool
     """
     sign = -1.0 if flip_sign else 1.0
     if learning_rate is None:
-        return identity()
+        return stateless(lambda updates, params: updates)
     if callable(learning_rate):
-        return scale_by_schedule(lambda count: sign * learning_rate(count))
-    return scale(sign * learning_rate)
+        return _by_schedule(lambda count: sign * learning_rate(count))
+    return stateless(lambda updates, params: scaled(updates, sign * learning_rate))
+
+
+def _by_schedule(step_size_fn):
+    """Return the functions of a transform that multiplies by a schedule."""
+
+    def init(params):
+        return optax.ScaleByScheduleState(count=jnp.zeros((), jnp.int32))
+
+    def update(updates, state, params=None):
+        new = optax.ScaleByScheduleState(count=optax.safe_increment(state.count))
+        return scaled(updates, step_size_fn(state.count)), new
+
+    def again(updates, state, params=None):
+        return scaled(updates, step_size_fn(state.count - 1))
+
+    return init, update, again
 
 
 def scaled(updates: Any, number: Any) -> Any:

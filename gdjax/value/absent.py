@@ -14,6 +14,9 @@ import jax.numpy as jnp
 
 from gdjax import tree
 
+ERRORS = (TypeError, ValueError, AttributeError)
+"""Errors of a transform that meets `None` where it expects an array."""
+
 
 class Untouched:
     """A stand-in for a parameter without a gradient: computing with it is a TypeError."""

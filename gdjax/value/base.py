@@ -25,7 +25,7 @@ class Value(Call):
     def __init__(self, factory: Any, arguments: Mapping[str, Any]):
         self.__dict__.update(factory=factory, arguments=MappingProxyType(arguments))
         if "flax.nnx" in sys.modules and any(map(_holds_array, arguments.values())):
-            _tell_nnx()
+            _register_with_nnx()
 
     def body(self) -> Any:
         """Run the factory's body on the arguments.
@@ -33,12 +33,18 @@ class Value(Call):
         It runs anew at every use, since what it makes under one trace must not live on in the next. A value of plain
         numbers and strings (the chain of a named optimizer) belongs to no trace: it is made once.
         """
-        if "_body" in self.__dict__:
-            return self.__dict__["_body"]
-        body = self.factory.run(self.arguments)
-        if isinstance(body, Value) and _is_plain(body):
-            self.__dict__["_body"] = body
+        body = self.__dict__.get("_body")
+        if body is None:
+            body = self.factory.run(self.arguments)
+            if isinstance(body, Value) and body.is_plain:
+                self.__dict__["_body"] = body
         return body
+
+    @functools.cached_property
+    def is_plain(self) -> bool:
+        """Return whether the arguments are numbers, strings and such values alone, none of them traced."""
+        arguments = self.arguments.values()
+        return _PLAIN.issuperset(map(type, arguments)) or all(map(_is_plain, arguments))
 
     def replace(self, changes: Mapping[str, Any] = MappingProxyType({}), /, **named: Any) -> Self:
         """A copy with other hyperparameters.
@@ -154,15 +160,18 @@ class Static:
         return f"{self.factory.__name__}: {text(self.arguments)}"
 
 
+_PLAIN = {bool, int, float, complex, str, type(None)}
+
+
 def _is_plain(argument: Any) -> bool:
     """Return whether an argument consists of numbers and strings alone, none of them traced."""
     if isinstance(argument, Value):
-        return all(map(_is_plain, argument.arguments.values()))
+        return argument.is_plain
     if isinstance(argument, Mapping):
         return all(map(_is_plain, argument.values()))
     if type(argument) in (list, tuple):
         return all(map(_is_plain, argument))
-    return argument is None or isinstance(argument, (bool, int, float, complex, str, np.dtype))
+    return isinstance(argument, (bool, int, float, complex, str, np.dtype)) or argument is None
 
 
 KINDS: list[type[Value]] = []
@@ -175,7 +184,7 @@ def _holds_array(argument: Any) -> bool:
     return isinstance(argument, (jax.Array, np.ndarray)) and not isinstance(argument, Tracer)
 
 
-def _tell_nnx() -> None:
+def _register_with_nnx() -> None:
     """Register values as data with Flax's NNX: one that holds arrays cannot be a static attribute."""
     if tell := getattr(sys.modules["flax.nnx"], "register_data_type", None):
         for kind in KINDS:

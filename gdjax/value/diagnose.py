@@ -16,7 +16,7 @@ from gdjax.calls import Call
 from gdjax.value import absent, misplaced
 from gdjax.value.printing import brief, text, uncalled
 
-_BRANCHED = (
+BRANCHED = (
     jax.errors.ConcretizationTypeError,
     jax.errors.TracerArrayConversionError,
     jax.errors.TracerIntegerConversionError,
@@ -97,52 +97,65 @@ def require_optimizer(who: str, tx: Any, name: str = "tx") -> None:
         raise TypeError(f"{who}: {name} must be an optimizer, a value or one of Optax, got {brief(tx)}{way}.")
 
 
-@contextlib.contextmanager
-def mismatches(tx: Any, updates: Any, state: Any, params: Any, extra_args: dict[str, Any]) -> Iterator[None]:
-    """Explain an update that failed because of what it was given; an error of the user's own passes."""
+def cause_of_init(error: Exception, tx: Any) -> Exception | None:
+    """Return the error that explains a failed `init`; `None` if the error is to be raised as it is."""
+    if isinstance(error, BRANCHED) and (traced := traced_error(error, tx)) is not None:
+        return traced
+    return _axis_error(error, tx.factory.__name__)
+
+
+def cause_of_update(
+    error: Exception, tx: Any, updates: Any, state: Any, params: Any, extra_args: dict[str, Any]
+) -> Exception | None:
+    """Return the error that explains a failed `update`; `None` if the error is to be raised as it is.
+
+    An error of the user's own code, and one that names its cause already, passes.
+    """
     who = tx.factory.__name__
-    try:
-        yield
-    except (TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
-        if isinstance(error, (MissingError, MissingParamsError, NamedAxisError, TracedError)) or is_raised_by_user(
-            error
-        ):
-            raise
-        if (names := _missing(error)) == ["params"]:
-            raise _needed(tx, updates, state, extra_args) or MissingParamsError(who) from error
-        if names and who != "opaque_transform":  # the transform around it has a name
-            call = "".join(f", {name}=..." for name in names)
-            say = f"{who} needs {', '.join(names)}: call tx.update(grads, state, params{call})."
-            raise MissingError(say) from error
-        if what := misplaced.of_update(tx, updates, state, params):
-            raise MismatchError(who, what) from error
-        if isinstance(error, MismatchError):
-            if error.who == _stands_for(tx):  # the user wrote the name of the optimizer, not that of its chain
-                raise MismatchError(who, error.what) from error.__cause__
-            raise
-        if isinstance(error, InexactError):
-            raise
-        if params is not None and (where := tree.difference(updates, params, "updates", "params")):
-            raise MismatchError(who, f"updates and params differ {where}") from error
-        like = updates if params is None else params
-        path, expected = _path_of_none(updates), _expected_state(tx, like, state)
-        where = tree.difference(state, expected, "the state given", "the one that init makes")
-        if where and (path is None or absent.fitting(tx.init, state, like) is None):
-            if path is not None:
-                raise MismatchError(
-                    who,
-                    f"updates at {path!r} is None, and the state keeps several leaves in one buffer, where the shape "
-                    "of each must be known. Pass all params to update, give zeros there, or leave the leaf out with "
-                    "masked or partition",
-                ) from error
-            raise MismatchError(
+    if isinstance(error, BRANCHED) and (traced := traced_error(error, tx)) is not None:
+        return traced
+    if of_axis := _axis_error(error, who):
+        return of_axis
+    if not isinstance(error, (TypeError, ValueError, AttributeError, KeyError, IndexError)):
+        return None
+    if isinstance(error, (ExplainedError, MissingParamsError)) or is_raised_by_user(error):
+        return None
+    if (names := _missing(error)) == ["params"]:
+        return _needed(tx, updates, state, extra_args) or MissingParamsError(who)
+    if names and who != "opaque_transform":  # the transform around it has a name
+        call = "".join(f", {name}=..." for name in names)
+        return MissingError(f"{who} needs {', '.join(names)}: call tx.update(grads, state, params{call}).")
+    if what := misplaced.of_update(tx, updates, state, params):
+        return MismatchError(who, what)
+    if isinstance(error, MismatchError):
+        # the user wrote the name of the optimizer, not that of its chain
+        return MismatchError(who, error.what) if error.who == _stands_for(tx) else None
+    if isinstance(error, InexactError):
+        return None
+    if params is not None and (where := tree.difference(updates, params, "updates", "params")):
+        return MismatchError(who, f"updates and params differ {where}")
+    like = updates if params is None else params
+    path, expected = _path_of_none(updates), _expected_state(tx, like, state)
+    where = tree.difference(state, expected, "the state given", "the one that init makes")
+    if where and (path is None or absent.fitting(tx.init, state, like) is None):
+        if path is not None:
+            return MismatchError(
                 who,
-                f"the state does not belong to these params: {where}. "
-                "Make it with init, or restore the state of this very transform",
-            ) from error
-        if params is None and (missing := _needed(tx, updates, state, extra_args)):
-            raise missing from error
-        raise
+                f"updates at {path!r} is None, and the state keeps several leaves in one buffer, where the shape "
+                "of each must be known. Pass all params to update, give zeros there, or leave the leaf out with "
+                "masked or partition",
+            )
+        return MismatchError(
+            who,
+            f"the state does not belong to these params: {where}. "
+            "Make it with init, or restore the state of this very transform",
+        )
+    return _needed(tx, updates, state, extra_args) if params is None else None
+
+
+def _axis_error(error: BaseException, who: str) -> ValueError | None:
+    """Return the error that says who needs an axis that is not bound."""
+    return NamedAxisError(f"{who}: {error}") if isinstance(error, axes.AxisError) else None
 
 
 def _needed(tx: Any, updates: Any, state: Any, extra_args: dict[str, Any]) -> Exception | None:
@@ -175,6 +188,14 @@ class MismatchError(ValueError):
         return type(self), (self.who, self.what)
 
 
+class ExplainedError(Exception):
+    """A mixin for errors that name their cause: transforms around the one that raised it pass it on."""
+
+
+class NamedAxisError(ExplainedError, ValueError):
+    """An error about a named axis that says which transform needs the axis."""
+
+
 class MissingParamsError(ValueError):
     """An update that lacks the parameters."""
 
@@ -186,7 +207,7 @@ class MissingParamsError(ValueError):
         return type(self), (self.who,)
 
 
-class MissingError(TypeError):
+class MissingError(ExplainedError, TypeError):
     """An update that lacks an extra argument."""
 
 
@@ -221,7 +242,7 @@ def is_raised_by_user(error: BaseException) -> bool:
 _LIBRARIES = {"chex", "equinox", "flax", "gdjax", "jax", "jaxlib", "numpy", "optax"}
 
 
-class TracedError(TypeError):
+class TracedError(ExplainedError, TypeError):
     """A factory that needs a number where it was given a tracer."""
 
 
@@ -230,21 +251,27 @@ def branches(value: Any) -> Iterator[None]:
     """Explain a factory that needs the number of a hyperparameter that is traced."""
     try:
         yield
-    except _BRANCHED as error:
-        names = _culprits(value)
-        if not names:  # what is traced is no hyperparameter: JAX's own error shows the line
+    except BRANCHED as error:
+        if (cause := traced_error(error, value)) is None:
             raise
-        who = value.factory.__name__
-        parameters = list(dict.fromkeys(name.split("/")[0] for name in names))
-        raise TracedError(
-            f"{who} needs the number that {' or '.join(names)} stands for while it builds the program, but it is "
-            f"traced. Close over the value instead of passing it through jit, vmap or grad, or make the argument "
-            f"static: annotate it Any, or lift({who}, static={parameters!r})."
-        ) from error
+        raise cause from error
 
 
-class NamedAxisError(ValueError):
-    """An error about a named axis that says which transform needs the axis."""
+def traced_error(error: Exception, value: Any) -> TracedError | None:
+    """Return the error for a factory that needs the number of a traced hyperparameter.
+
+    `None` if no hyperparameter is traced: JAX's own error shows the line.
+    """
+    names = _culprits(value)
+    if isinstance(error, TracedError) or not names:
+        return None
+    who = value.factory.__name__
+    parameters = list(dict.fromkeys(name.split("/")[0] for name in names))
+    return TracedError(
+        f"{who} needs the number that {' or '.join(names)} stands for while it builds the program, but it is "
+        f"traced. Close over the value instead of passing it through jit, vmap or grad, or make the argument "
+        f"static: annotate it Any, or lift({who}, static={parameters!r})."
+    )
 
 
 @contextlib.contextmanager
@@ -285,7 +312,7 @@ def _fails(value: Any) -> bool:
         else:
             init, update = body()
             update(params, init(params), params)
-    except _BRANCHED:
+    except BRANCHED:
         return True
     except Exception:
         return False
@@ -294,11 +321,12 @@ def _fails(value: Any) -> bool:
 
 def _inexact(leaf: Any) -> bool:
     try:
-        return _is_inexact(leaf.dtype if isinstance(leaf, jax.Array) else jnp.result_type(leaf))
+        return is_inexact(leaf.dtype if isinstance(leaf, jax.Array) else jnp.result_type(leaf))
     except TypeError:
         return False
 
 
 @functools.cache
-def _is_inexact(dtype: Any) -> bool:
+def is_inexact(dtype: Any) -> bool:
+    """Return whether a dtype is floating or complex."""
     return jnp.issubdtype(dtype, jnp.inexact)

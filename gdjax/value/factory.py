@@ -5,7 +5,6 @@ import functools
 import inspect
 import operator
 import sys
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, ParamSpec, Unpack, overload
 
@@ -84,8 +83,33 @@ class Factory(Callee, Generic[P, V]):
         return any("transform" in slot.takes for slot in self.slots.values())
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> V:
-        """Make a value, or say which argument cannot be."""
+        """Make a value, or say which argument it refuses and why."""
+        names = self._positional
+        if self._several:  # all arguments by position are of one parameter
+            fits, arguments = not kwargs, {names[0]: args}
+        else:
+            fits = len(args) <= len(names) and kwargs.keys().isdisjoint(names[: len(args)])
+            arguments = dict(zip(names, args, strict=False), **kwargs) if fits else {}
+        if fits and self._required <= arguments.keys() <= self.slots.keys():
+            return self.make(arguments)
         return self.make(self.bound(args, kwargs))
+
+    @functools.cached_property
+    def _several(self) -> bool:
+        """Return whether the first parameter takes any number of arguments."""
+        kinds = [p.kind for p in self.signature.parameters.values()]
+        return kinds[:1] == [inspect.Parameter.VAR_POSITIONAL]
+
+    @functools.cached_property
+    def _positional(self) -> tuple[str, ...]:
+        """The parameters that may be given by position."""
+        return tuple(p.name for p in self.signature.parameters.values() if p.kind is not p.KEYWORD_ONLY)
+
+    @functools.cached_property
+    def _required(self) -> frozenset[str]:
+        """The parameters without a default."""
+        parameters = self.signature.parameters.values()
+        return frozenset(p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_POSITIONAL)
 
     def bound(self, args: Any, kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the arguments of a call by name, or say how it does not fit the signature."""
@@ -99,14 +123,18 @@ class Factory(Callee, Generic[P, V]):
 
     def make(self, arguments: Mapping[str, Any]) -> V:
         """Make a value of arguments by name, those missing at their defaults."""
-        kept = {}
+        kept, defaults = {}, self.defaults
         for name, slot in self.slots.items():
-            if name not in arguments:
-                kept[name] = self.defaults.get(name, ())
-            elif self.signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL:
-                kept[name] = tuple(self._kept(slot, argument) for argument in arguments[name])
+            default = defaults.get(name, ())
+            argument = arguments.get(name, default)
+            limits = slot.float_limits
+            if argument is default or (type(argument) is float and limits and limits[0] <= argument <= limits[1]):
+                kept[name] = argument  # most arguments: nothing to check or convert
+            elif slot.several:
+                of_transforms = {*map(type, argument)} == {GradientTransform} and "transform" in slot.takes
+                kept[name] = tuple(argument) if of_transforms else tuple([self._kept(slot, x) for x in argument])
             else:
-                kept[name] = self._kept(slot, arguments[name])
+                kept[name] = self._kept(slot, argument)
         value = self.kind(self, kept)
         value.check()
         return value
@@ -116,13 +144,27 @@ class Factory(Callee, Generic[P, V]):
         self._kept(self.slots[name], argument)
 
     def run(self, arguments: Mapping[str, Any]) -> Any:
-        """Run the body; an array of one number is given to it as a scalar."""
-        given = OrderedDict((name, _scalar(x) if self.slots[name].scalar else x) for name, x in arguments.items())
-        bound = inspect.BoundArguments(self.signature, given)
-        return self._runs(*bound.args, **bound.kwargs)
+        """Run the body. It receives an array of one number as a scalar."""
+        args, kwargs = [], {}
+        for name, parameter in self.signature.parameters.items():
+            x = arguments[name]
+            if isinstance(x, (jax.Array, np.ndarray)) and x.ndim and x.size == 1 and self.slots[name].scalar:
+                x = x.reshape(())
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                args.extend(x)
+            elif parameter.kind is parameter.KEYWORD_ONLY:
+                kwargs[name] = x
+            else:
+                args.append(x)
+        return self._body_function(*args, **kwargs)
 
-    @property
-    def _runs(self) -> Callable[..., Any]:
+    @functools.cached_property
+    def takes_any(self) -> bool:
+        """Return whether its transforms take leaves that have no gradient."""
+        return self.composes if self.any_dtype is None else self.any_dtype
+
+    @functools.cached_property
+    def _body_function(self) -> Callable[..., Any]:
         """The function that makes the transform."""
         return self.function
 
@@ -359,9 +401,9 @@ class Lifted(Factory[P, GradientTransform]):
         """Return whether the function is Optax's own, in which a name means one thing."""
         return getattr(self.function, "__module__", "").startswith("optax.")
 
-    @property
-    def _runs(self) -> Callable[..., Any]:
-        """Optax's own, or the same in the range of float32."""
+    @functools.cached_property
+    def _body_function(self) -> Callable[..., Any]:
+        """The function of Optax, or ours that computes the same within the range of float32."""
         return IN_RANGE.get(self.function, self.function)
 
     def run(self, arguments: Mapping[str, Any]) -> Any:
@@ -409,10 +451,6 @@ def named(who: str, factories: Iterable[Any]) -> dict[str, Factory[..., Any]]:
         if not isinstance(factory, Factory):
             raise TypeError(f"{who}: give factories of your own after the text, got {brief(factory)}.")
     return {factory.__name__: factory for factory in factories}
-
-
-def _scalar(x: Any) -> Any:
-    return x.reshape(()) if isinstance(x, (jax.Array, np.ndarray)) and x.ndim and x.size == 1 else x
 
 
 def _opaque(argument: Any, slot: Slot) -> Value:

@@ -1,9 +1,8 @@
 """The value that is an Optax optimizer."""
 
-import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -12,6 +11,8 @@ from gdjax.value import absent, diagnose, misplaced
 from gdjax.value.base import Value, register
 from gdjax.value.printing import brief, text, uncalled
 from gdjax.value.traits import require_weight_effect
+
+_MISSING: Any = inspect.Parameter.empty
 
 
 class Functions(NamedTuple):
@@ -23,55 +24,40 @@ class Functions(NamedTuple):
     descend: Callable[..., Any] | None = None
 
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-def method_usage(way: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Make a method of a transform say how it is called, where an argument is missing or there is one too many."""
-
-    def decorate(method: Callable[P, T]) -> Callable[P, T]:
-        @functools.wraps(method)
-        def call(*args: P.args, **kwargs: P.kwargs) -> T:
-            try:
-                return method(*args, **kwargs)
-            except TypeError as error:
-                if error.__traceback__ is None or error.__traceback__.tb_next is not None:
-                    raise  # in the method, not at its call
-                who, _, name = getattr(args[0], "__qualname__", "").rpartition(".")
-                fault = str(error).partition("() ")[2]
-                if fault.startswith("takes "):  # Python counts self
-                    taken = ", ".join(p.name for p in _by_position(method)[1:])
-                    fault = f"takes ({taken}), got {len(args) - 1} arguments by position"
-                raise TypeError(f"{who}: {name}() {fault}; call {way}.") from None
-
-        return call
-
-    return decorate
-
-
-def _by_position(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    parameters = inspect.signature(function).parameters.values()
-    return [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-
-
 class Method:
-    """One of the two functions of a transform. Where tuples are printed, it shows the value that it belongs to."""
+    """One of the two functions that a transform unpacks as. It prints as the value that it belongs to.
+
+    A tuple cannot hold the value that it is a part of, so a method holds the call and makes the value again.
+    """
 
     __name__: str
+    call: tuple[type, Any, Mapping[str, Any]]
 
-    def __init__(self, kind: type, factory: Any, arguments: Mapping[str, Any]):
-        self._made_of = kind, factory, arguments
-        self.__qualname__ = f"{factory.__name__}.{self.__name__}"
+    @property
+    def value(self) -> Any:
+        """The value that the method belongs to."""
+        if "_value" not in self.__dict__:
+            kind, factory, arguments = self.call
+            self.__dict__["_value"] = kind(factory, arguments)
+        return self.__dict__["_value"]
 
-    @functools.cached_property
-    def _value(self) -> Any:
-        """Make the value again, once: the parts of a tuple cannot hold it."""
-        kind, factory, arguments = self._made_of
-        return kind(factory, arguments)
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the method of the value."""
+        return getattr(self.value, self.__name__)(*args, **kwargs)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(getattr(GradientTransform, self.__name__).__get__(self))
+
+    def __eq__(self, other: object) -> bool:
+        """Equal the bound method of the same value, so that `tx[0] == tx.init`."""
+        return self is other or any(part is self for part in tuple(getattr(other, "__self__", ())))
+
+    def __hash__(self) -> int:
+        return id(self)
 
     def __repr__(self) -> str:
-        return f"{self._value!r}.{self.__name__}"
+        return f"{self.value!r}.{self.__name__}"
 
 
 class Init(Method):
@@ -79,42 +65,61 @@ class Init(Method):
 
     __name__ = "init"
 
-    @method_usage("tx.init(params)")
-    def __call__(self, params: Any) -> Any:
-        """Return the state before the first update."""
-        return _init(self._value, params)
-
 
 class Update(Method):
     """The second function of a transform."""
 
     __name__ = "update"
 
-    @method_usage("tx.update(grads, state, params)")
-    def __call__(self, updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
-        """Return the new updates and the new state."""
-        return _called(self._value, "update", updates, state, params, extra_args)
-
 
 @register
 class GradientTransform(Value, optax.GradientTransformationExtraArgs):
     """A gradient transform: a pair of pure functions, and the hyperparameters that they were made of.
 
-    It unpacks as `init, update = tx` and passes for an Optax optimizer everywhere.
+    It unpacks as `init, update = tx` and is an Optax optimizer to every library that takes one.
 
     - `init(params)` returns the state.
-    - `update(updates, state, params=None, **extra_args)` returns the new updates and the new state. Extra
-      arguments that no part of the transform names are ignored, as in Optax. Only a `weight` of the gradients that none
-      takes is an error, since the mean would be wrong.
+    - `update(updates, state, params=None, **extra_args)` returns the new updates and the new state. As in Optax, an
+      extra argument that no part of the transform names is ignored. A `weight` that no part takes is an error: without
+      it the mean of gradients would be wrong.
     """
 
     def __new__(cls, factory: Any, arguments: Mapping[str, Any]) -> "GradientTransform":
-        """Keep the call; the pair of functions it stands for is made when one of them is used."""
-        return super().__new__(cls, Init(cls, factory, arguments), Update(cls, factory, arguments))
+        """Keep the call. A function of the pair runs the factory when it is used."""
+        init, update = Init.__new__(Init), Update.__new__(Update)
+        init.call = update.call = cls, factory, arguments
+        return super().__new__(cls, init, update)
 
-    def pair(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        """The functions `(init, update)` that the factory returns."""
-        return self._functions()[:2]
+    def init(self, params: Any = _MISSING, *surplus: Any) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Return the state before the first update."""
+        if params is _MISSING or surplus:
+            raise self._call_error("init", "(params)", [params], surplus)
+        who = self.factory.__name__
+        if what := misplaced.of_init(params):
+            raise diagnose.MismatchError(who, what)
+        try:
+            init = self._functions().init
+            if self.factory.takes_any or not (others := diagnose.not_inexact(params)):
+                return init(params)
+            return self._init_beside(init, params, others)
+        except Exception as error:
+            if (cause := diagnose.cause_of_init(error, self)) is None:
+                raise
+            raise cause from error
+
+    def update(  # pyright: ignore[reportIncompatibleVariableOverride]
+        self, updates: Any = _MISSING, state: Any = _MISSING, params: Any = None, *surplus: Any, **extra_args: Any
+    ) -> tuple[Any, Any]:
+        """Return the new updates and the new state."""
+        if state is _MISSING or surplus:
+            raise self._call_error("update", "(grads, state, params)", [updates, state], surplus)
+        if updates is None and params is not None:  # no leaf has an update
+            return None, state
+        return self._step("update", updates, state, params, extra_args)
+
+    def descend(self, updates: Any, state: Any, params: Any, **extra_args: Any) -> tuple[Any, Any]:
+        """Return the parameters and the state after the step that the transform computes itself."""
+        return self._step("descend", updates, state, params, extra_args)
 
     def again(self, updates: Any, state: Any, params: Any = None) -> Any:
         """Compute the updates again from the state after them; `None` if this transform cannot."""
@@ -124,31 +129,125 @@ class GradientTransform(Value, optax.GradientTransformationExtraArgs):
     @property
     def descends(self) -> bool:
         """Return whether the transform computes new parameters itself, not updates to add."""
-        return self._functions().descend is not None
-
-    def descend(self, updates: Any, state: Any, params: Any, **extra_args: Any) -> tuple[Any, Any]:
-        """Return the parameters and the state after the step that the transform computes itself."""
-        return _called(self, "descend", updates, state, params, extra_args)
-
-    def _functions(self) -> Functions:
         body = self.body()
-        if isinstance(body, GradientTransform):
-            return Functions(body.init, body.update, body.again, body.descend if body.descends else None)
-        if not (isinstance(body, tuple) and 2 <= len(body) <= 4):
-            who = self.factory.__name__
-            raise TypeError(f"{who} must return (init, update) or a transform, got {text(body)}.")
-        return Functions(*body)
+        return body.descends if isinstance(body, GradientTransform) else self._functions(body).descend is not None
 
     def check(self) -> None:
-        """Run the body once, so that what it refuses is refused when the value is made."""
+        """Run the body once, so that an argument it refuses is refused when the value is made."""
         given, default = self.arguments, self.factory.defaults.get("dim")
         if default is not None and given["dim"] != default and given.get("axis_name", "") is None:
             raise ValueError(
                 f"{self.factory.__name__}: dim has no effect without axis_name, over which it says how leaves are "
                 f"divided, got dim={given['dim']!r}. Give axis_name too, or leave dim out."
             )
-        with diagnose.branches(self):
-            self.pair()
+        try:
+            body = self.body()
+            if not (isinstance(body, tuple) and 2 <= len(body) <= 4):
+                self._functions(body)
+        except diagnose.BRANCHED as error:
+            if (cause := diagnose.traced_error(error, self)) is None:
+                raise
+            raise cause from error
+
+    def pair(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """Return the functions `(init, update)` of the body."""
+        return self._functions()[:2]
+
+    def _functions(self, body: Any = None) -> Functions:
+        """Return the functions of the body, which runs unless it is given."""
+        body = self.body() if body is None else body
+        if isinstance(body, GradientTransform):
+            return Functions(body.init, body.update, body.again, body.descend if body.descends else None)
+        if isinstance(body, tuple) and 2 <= len(body) <= 4:
+            return Functions(*body)
+        raise TypeError(f"{self.factory.__name__} must return (init, update) or a transform, got {text(body)}.")
+
+    def _step(self, name: str, updates: Any, state: Any, params: Any, extra_args: dict[str, Any]) -> tuple[Any, Any]:
+        """Call `update` or `descend`, and explain what goes wrong."""
+        if "weight" in extra_args:
+            require_weight_effect(self.factory.__name__, self, extra_args)
+        if params is not None and jax.tree.structure(params) != jax.tree.structure(updates):
+            return self._step_beside(name, updates, state, params, extra_args)
+        try:
+            return self._run(name, updates, state, params, extra_args)
+        except Exception as error:
+            if isinstance(error, absent.ERRORS) and absent.has_none(updates):
+                return self._step_beside(name, updates, state, params, extra_args)
+            if (cause := diagnose.cause_of_update(error, self, updates, state, params, extra_args)) is None:
+                raise
+            raise cause from (error.__cause__ if cause is error else error)
+
+    def _run(self, name: str, updates: Any, state: Any, params: Any, extra_args: dict[str, Any]) -> tuple[Any, Any]:
+        """Run a function of the body on updates of which none is missing."""
+        body = self.body()
+        if isinstance(body, GradientTransform):
+            return getattr(body, name)(updates, state, params, **extra_args)
+        if not self.factory.takes_any:
+            for leaf in jax.tree.leaves(updates):
+                if not (isinstance(leaf, jax.Array) and diagnose.is_inexact(leaf.dtype)):
+                    diagnose.require_inexact(self.factory.__name__, "updates", updates)
+                    break
+        function = body[1] if name == "update" else body[3]
+        return function(updates, state, params, **(_accepted(function, extra_args) if extra_args else {}))
+
+    def _step_beside(
+        self, name: str, updates: Any, state: Any, params: Any, extra_args: dict[str, Any]
+    ) -> tuple[Any, Any]:
+        """Call `update` or `descend` where some leaves have no update (`None`): these stay as they are.
+
+        The transform sees the other leaves, and their part of the state. One that cannot see them so sees the tree with
+        `None` in it.
+        """
+        chosen, given, part = absent.chosen(params, updates), updates, state
+        if chosen is not params:
+            marked, of_marked = absent.marked(updates, params)
+            if (fitting := absent.fitting(self.init, state, of_marked)) is not None:
+                given, chosen, part = marked, of_marked, fitting
+        try:
+            try:
+                after, new = self._run(name, given, part, chosen, _of_all(extra_args, chosen, params))
+            except absent.ERRORS:
+                plain = absent.chosen(params, updates)
+                like = updates if params is None else plain
+                other = absent.fitting(self.init, state, like) if absent.has_none(updates) else None
+                is_the_same = given is updates and jax.tree.structure(other) == jax.tree.structure(state)
+                if other is None or is_the_same:
+                    raise
+                after, new = self._run(name, updates, other, plain, _of_all(extra_args, plain, params))
+                new = absent.refilled(state, new)
+        except Exception as error:
+            if (cause := diagnose.cause_of_update(error, self, given, part, chosen, extra_args)) is None:
+                raise
+            raise cause from (error.__cause__ if cause is error else error)
+        if chosen is params:
+            return after, new
+        after = absent.completed(after, params) if name == "descend" else absent.unmarked(after, updates)
+        return after, absent.refilled(state, new)
+
+    def _init_beside(self, init: Callable[..., Any], params: Any, others: set[int]) -> Any:
+        """Return the state of a transform that may not use the parameters without a gradient, such as integers."""
+        try:
+            state = init(jax.tree.map(lambda x: absent.Untouched() if id(x) in others else x, params))
+        except Exception as error:
+            raise diagnose.inexact_error(self.factory.__name__, "params", params) from error
+        uses_them = any(isinstance(x, absent.Untouched) for x in jax.tree.leaves(state))
+        if self.factory.any_dtype is False or uses_them:
+            raise diagnose.inexact_error(self.factory.__name__, "params", params)
+        return state
+
+    def _call_error(self, name: str, usage: str, given: list[Any], surplus: tuple[Any, ...]) -> TypeError:
+        """Return the error for a call with an argument too few or too many."""
+        parameters = [
+            p for p in inspect.signature(getattr(self, name)).parameters.values() if p.kind is not p.VAR_KEYWORD
+        ]
+        if surplus:
+            taken = ", ".join(p.name for p in parameters)
+            fault = f"takes ({taken}), got {len(parameters) + len(surplus)} arguments by position"
+        else:
+            missing = [repr(p.name) for p, x in zip(parameters, given, strict=False) if x is _MISSING]
+            several = "s" * (len(missing) > 1)
+            fault = f"missing {len(missing)} required positional argument{several}: {' and '.join(missing)}"
+        return TypeError(f"{self.factory.__name__}: {name}() {fault}; call tx.{name}{usage}.")
 
     @classmethod
     def _make(cls, iterable: Any) -> optax.GradientTransformationExtraArgs:  # pyright: ignore
@@ -156,8 +255,23 @@ class GradientTransform(Value, optax.GradientTransformationExtraArgs):
         return optax.GradientTransformationExtraArgs(*iterable)
 
 
+def _declare(method: Any, *parameters: inspect.Parameter) -> None:
+    """Give a method the signature that its callers see."""
+    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    method.__signature__ = inspect.Signature([own, *parameters])
+
+
+_declare(GradientTransform.init, inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD))
+_declare(
+    GradientTransform.update,
+    *(inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("updates", "state")),
+    inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None),
+    inspect.Parameter("extra_args", inspect.Parameter.VAR_KEYWORD),
+)
+
+
 def expand(tx: GradientTransform) -> GradientTransform:
-    """The chain that a named optimizer stands for; any other transform stands for itself.
+    """Return the chain that a named optimizer stands for; any other transform stands for itself.
 
     >>> import gdjax as gd
     >>> print(gd.expand(gd.sgd(0.1)))
@@ -174,55 +288,6 @@ def require_value(who: str, tx: Any) -> None:
         raise TypeError(f"{who}: tx must be a gdjax transform, got {brief(tx)}{uncalled(tx)}.")
 
 
-def _init(tx: GradientTransform, params: Any) -> Any:
-    who = tx.factory.__name__
-    if what := misplaced.of_init(params):
-        raise diagnose.MismatchError(who, what)
-    with diagnose.axis_errors(who), diagnose.branches(tx):
-        init, _ = tx.pair()
-        if _takes_any(tx) or not (others := diagnose.not_inexact(params)):
-            return init(params)
-        try:  # where a transform keeps nothing of a parameter, it may be anything
-            state = init(jax.tree.map(lambda x: absent.Untouched() if id(x) in others else x, params))
-        except Exception as error:
-            raise diagnose.inexact_error(who, "params", params) from error
-        if tx.factory.any_dtype is False or any(isinstance(x, absent.Untouched) for x in jax.tree.leaves(state)):
-            raise diagnose.inexact_error(who, "params", params)
-        return state
-
-
-def _called(tx: GradientTransform, name: str, updates: Any, state: Any, params: Any, extra_args: dict[str, Any]) -> Any:
-    require_weight_effect(tx.factory.__name__, tx, extra_args)
-    if updates is None and params is not None and name == "update":  # no leaf has an update
-        return None, state
-    chosen, given, part = absent.chosen(params, updates), updates, state
-    if chosen is not params:
-        marked, of_marked = absent.marked(updates, params)
-        if (fitting := absent.fitting(tx.init, state, of_marked)) is not None:
-            given, chosen, part = marked, of_marked, fitting
-    who = tx.factory.__name__
-    with diagnose.mismatches(tx, given, part, chosen, extra_args), diagnose.axis_errors(who), diagnose.branches(tx):
-        if not _takes_any(tx):
-            diagnose.require_inexact(who, "updates", updates)
-        function = getattr(tx._functions(), name)
-        accepted = _accepted(function, extra_args)
-        try:
-            after, new = function(given, part, chosen, **_of_all(accepted, chosen, params))
-        except (TypeError, ValueError, AttributeError):
-            plain = absent.chosen(params, updates)
-            like = updates if params is None else plain
-            part = absent.fitting(tx.init, state, like) if absent.has_none(updates) else None
-            is_the_same = given is updates and jax.tree.structure(part) == jax.tree.structure(state)
-            if part is None or is_the_same:
-                raise
-            after, new = function(updates, part, plain, **_of_all(accepted, plain, params))
-            new = absent.refilled(state, new)
-    if chosen is params:
-        return after, new
-    after = absent.completed(after, params) if name == "descend" else absent.unmarked(after, updates)
-    return after, absent.refilled(state, new)
-
-
 def _of_all(extra_args: dict[str, Any], chosen: Any, params: Any) -> dict[str, Any]:
     """Return the extra arguments for an update that sees the chosen parameters alone."""
     if chosen is params:
@@ -231,16 +296,8 @@ def _of_all(extra_args: dict[str, Any], chosen: Any, params: Any) -> dict[str, A
 
 
 def _accepted(update: Callable[..., Any], extra_args: dict[str, Any]) -> dict[str, Any]:
-    """The extra arguments that an update function takes."""
-    if not extra_args:
-        return extra_args
+    """Return the extra arguments that an update function takes."""
     parameters = inspect.signature(update).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return extra_args
     return {name: x for name, x in extra_args.items() if name in parameters}
-
-
-def _takes_any(tx: GradientTransform) -> bool:
-    """Return whether a transform takes leaves that have no gradient."""
-    declared = tx.factory.any_dtype
-    return tx.factory.composes if declared is None else declared

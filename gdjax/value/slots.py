@@ -2,6 +2,7 @@
 
 import collections.abc
 import dataclasses
+import functools
 import inspect
 import math
 import types
@@ -36,11 +37,18 @@ class Interval:
 
     text: str
 
-    @property
+    @functools.cached_property
     def ends(self) -> tuple[float, float]:
         """The two ends."""
         low, high = self.text[1:-1].split(",")
         return float(low), float(high)
+
+    @functools.cached_property
+    def limits(self) -> tuple[float, float]:
+        """The least and the largest float in the interval."""
+        low, high = self.ends
+        least = low if self.text[0] == "[" else math.nextafter(low, math.inf)
+        return least, high if self.text[-1] == "]" else math.nextafter(high, -math.inf)
 
     def holds(self, number: Any) -> bool:
         """Return whether a number lies in the interval."""
@@ -109,10 +117,17 @@ class Slot:
     kind: Any = None
     """Of a leaf that is a value of some other kind: that kind, whose `taken` makes one of an argument."""
 
-    @property
+    @functools.cached_property
     def scalar(self) -> bool:
         """Return whether it is a leaf that holds one number or schedule, and no container of them."""
         return "number" in self.takes and "container" not in self.takes
+
+    @functools.cached_property
+    def float_limits(self) -> tuple[float, float] | None:
+        """The least and the largest float that are kept as they are; `None` if floats are not."""
+        if self.kind or "number" not in self.takes:
+            return None
+        return (-math.inf, math.inf) if self.interval is None else self.interval.limits
 
     def number(self, value: Any) -> Any:
         """A number as a value keeps it: NumPy's scalars as Python's, whole numbers as floats unless ints are meant."""
