@@ -126,7 +126,7 @@ class Factory(Callee, Generic[P, V]):
         kept, defaults = {}, self.defaults
         for name, slot in self.slots.items():
             default = defaults.get(name, ())
-            argument = arguments.get(name, default)
+            argument: Any = arguments.get(name, default)
             limits = slot.float_limits
             if argument is default or (type(argument) is float and limits and limits[0] <= argument <= limits[1]):
                 kept[name] = argument  # most arguments: nothing to check or convert

@@ -51,7 +51,8 @@ class Method:
 
     def __eq__(self, other: object) -> bool:
         """Equal the bound method of the same value, so that `tx[0] == tx.init`."""
-        return self is other or any(part is self for part in tuple(getattr(other, "__self__", ())))
+        owner = getattr(other, "__self__", None)
+        return self is other or (isinstance(owner, GradientTransform) and any(part is self for part in owner))
 
     def __hash__(self) -> int:
         return id(self)
