@@ -126,13 +126,12 @@ class Factory(Callee, Generic[P, V]):
         kept, defaults = {}, self.defaults
         for name, slot in self.slots.items():
             default = defaults.get(name, ())
-            argument: Any = arguments.get(name, default)
+            argument = arguments.get(name, default)
             limits = slot.float_limits
             if argument is default or (type(argument) is float and limits and limits[0] <= argument <= limits[1]):
                 kept[name] = argument  # most arguments: nothing to check or convert
             elif slot.several:
-                of_transforms = {*map(type, argument)} == {GradientTransform} and "transform" in slot.takes
-                kept[name] = tuple(argument) if of_transforms else tuple([self._kept(slot, x) for x in argument])
+                kept[name] = self._kept_several(slot, argument)
             else:
                 kept[name] = self._kept(slot, argument)
         value = self.kind(self, kept)
@@ -173,6 +172,11 @@ class Factory(Callee, Generic[P, V]):
             return leaves(argument, slot, _opaque) if slot.leaf else static(argument, slot)
         except (TypeError, ValueError) as error:
             raise type(error)(f"{self.__name__}: {error}.") from None
+
+    def _kept_several(self, slot: Slot, arguments: Any) -> tuple[Any, ...]:
+        if "transform" in slot.takes and {*map(type, arguments)} == {GradientTransform}:
+            return tuple(arguments)
+        return tuple(self._kept(slot, argument) for argument in arguments)
 
     @property
     def __signature__(self) -> inspect.Signature:
