@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import tree
-from gdjax.algorithms.hidden import chosen, hidden_matrices
+from gdjax.algorithms.hidden import hidden_matrices, hidden_selector
 from gdjax.calls import Call
 from gdjax.compose.by_path import by_path, labels
 from gdjax.compose.chain import chain, named_chain
@@ -194,7 +194,7 @@ def _assigned(tx: GradientTransform, params: Any) -> dict[str, Assigned]:
         frozen_ones = _labelled(_whole("freeze", tx.mask, params), "mask", "")
         return dict.fromkeys(paths, Assigned()) | _chosen({"mask": frozen()}, frozen_ones, params)
     if factory is hidden_matrices:
-        hidden = chosen(tx.which)(params)
+        hidden = hidden_selector(tx.which)(params)
         each = [_assigned(part, _masked(params, hidden, own)) for own, part in ((True, tx.inner), (False, tx.others))]
         return {path: one[path] for one in each for path in one}
     if factory is masked:

@@ -18,6 +18,9 @@ from gdjax import axes
 Tree = Any
 """A pytree of arrays."""
 
+Mask = str | Tree | Callable[[Tree], Tree]
+"""A regular expression over whole paths, a tree of booleans, or a function of the parameters that returns one."""
+
 
 def path(keys: KeyPath) -> str:
     """Write a key path as `encoder/layers/0/kernel`.

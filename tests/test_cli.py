@@ -453,7 +453,7 @@ def test_a_terminal_shows_a_progress_bar_and_a_table_with_borders(env, tmp_path)
         (["problems"], "1,437 rows"),
         (["optimizers"], "Adam with decoupled weight decay: p ← p - η (u + λ p)"),
         (["optimizers", "adamw"], "adamw(learning_rate, b1=0.9, b2=0.999, eps=1e-08, "),
-        (["optimizers", "adamw"], "State: 8 bytes a parameter."),
+        (["optimizers", "adamw"], "State: 8 bytes per parameter."),
         (["optimizers", "warmup_cosine"], "x = (t - w) / (T - w)"),
         (["describe", "adamw(1e-3)"], "4 leaves, "),
         (["describe", "sgd(1)", "--problem", "parabola"], "1 leaves, 1 parameters"),

@@ -1,4 +1,4 @@
-"""AdaBelief: the second moment is that of the difference between gradient and mean."""
+"""AdaBelief: Adam with the second moment of the gradient's deviation from its mean."""
 
 import jax
 import jax.numpy as jnp
@@ -7,13 +7,13 @@ import optax
 from gdjax import tree
 from gdjax.compose.chain import chain
 from gdjax.transforms.moments import (
-    by_root,
-    corrected,
-    looking_ahead,
+    bias_corrected,
+    clip_to_squarable,
+    divide_by_root,
     means,
-    rounded,
-    squarable,
-    square,
+    nesterov_mean,
+    rounded_decay,
+    safe_square,
 )
 from gdjax.transforms.scaling import scale_by_learning_rate
 from gdjax.value import (
@@ -33,14 +33,14 @@ def scale_by_belief(
     *,
     nesterov: bool = False,
 ):
-    r"""Adam's step over the root of the mean square of how far gradients are from their mean: AdaBelief.
+    r"""Divide the mean of past gradients by the root mean square of their deviations from it.
 
-    With $m$ of `scale_by_adam`, $s \leftarrow \beta_2 s + (1 - \beta_2) |g - m|^2 + \epsilon_0$; the update is
+    With $m$ from `scale_by_adam`: $s \leftarrow \beta_2 s + (1 - \beta_2) |g - m|^2 + \epsilon_0$; the update is
     $\hat m / (\sqrt{\hat s} + \epsilon)$.
 
-    State: `ScaleByBeliefState(count, mu, nu)`, 8 bytes a parameter (16 in float64).
+    State: `ScaleByBeliefState(count, mu, nu)`, 8 bytes per parameter (16 in float64).
     Source: Zhuang et al. 2020, algorithm 2 (https://arxiv.org/abs/2010.07468).
-    Gradients beyond 9.1e18 (in float32) are clipped to that, as in `scale_by_adam`.
+    Gradients beyond 9.1e18 (in float32) are clipped to it, as in `scale_by_adam`.
 
     Args:
       b1: $\beta_1$, in [0, 1).
@@ -63,21 +63,22 @@ def scale_by_belief(
     def update(updates, state, params=None):
         count = optax.safe_increment(state.count)
         raw = tree.widen(updates)
-        g = squarable(raw, terms=4)  # the square is of up to 2 of them
+        g = clip_to_squarable(raw, terms=4)  # the difference of two such numbers is squared
         m = means(g, state.mu, b1)
-        surprise = jax.tree.map(lambda g, m, raw: square(g - m, of=raw), g, m, raw)
-        s = jax.tree.map(lambda d, s: _belief_moment(d, s, b2, eps_root), surprise, state.nu)
-        m_hat = looking_ahead(g, m, b1, count) if nesterov else corrected(m, b1, count)
-        scaled = jax.tree.map(lambda m, s: by_root(m, s, eps), m_hat, corrected(s, b2, count))
+        deviation_sq = jax.tree.map(lambda g, m, raw: safe_square(g - m, source=raw), g, m, raw)
+        s = jax.tree.map(lambda d_sq, s: _belief_moment(d_sq, s, b2, eps_root), deviation_sq, state.nu)
+        m_hat = nesterov_mean(g, m, b1, count) if nesterov else bias_corrected(m, b1, count)
+        s_hat = bias_corrected(s, b2, count)
+        scaled = jax.tree.map(lambda m, s: divide_by_root(m, s, eps), m_hat, s_hat)
         mu, nu = tree.cast_like(m, state.mu), tree.cast_like(s, state.nu)
         return tree.cast_like(scaled, updates), optax.ScaleByBeliefState(count=count, mu=mu, nu=nu)
 
     return init, update
 
 
-def _belief_moment(square, s, b2, eps_root):
-    decay = rounded(b2, square.dtype)
-    return decay * s + (eps_root + (1 - decay) * square)
+def _belief_moment(deviation_sq, s, b2, eps_root):
+    b2 = rounded_decay(b2, deviation_sq.dtype)
+    return b2 * s + (eps_root + (1 - b2) * deviation_sq)
 
 
 @transform
@@ -90,9 +91,9 @@ def adabelief(
     *,
     nesterov: bool = False,
 ):
-    r"""AdaBelief: $p \leftarrow p - \eta\, u$ with $u$ of `scale_by_belief`.
+    r"""AdaBelief: $p \leftarrow p - \eta\, u$ with $u$ from `scale_by_belief`.
 
-    State: 8 bytes a parameter (16 in float64). Source: Zhuang et al. 2020, algorithm 2 (https://arxiv.org/abs/2010.07468).
+    State: 8 bytes per parameter (16 in float64). Source: Zhuang et al. 2020, algorithm 2 (https://arxiv.org/abs/2010.07468).
 
     Args:
       learning_rate: $\eta$, a number or a schedule of it.

@@ -1,4 +1,4 @@
-"""Adafactor: second moments of a matrix as one of its rows and one of its columns."""
+"""Adafactor: Adam whose second moment of a matrix is factored into rows and columns."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,14 +8,16 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import tree
+from gdjax.axes import AxisName
 from gdjax.compose.chain import chain
 from gdjax.transforms.clipping import clip_by_block_rms
 from gdjax.transforms.decay import add_decayed_weights
 from gdjax.transforms.factoring import Factoring
-from gdjax.transforms.moments import squarable
+from gdjax.transforms.moments import clip_to_squarable
 from gdjax.transforms.momentum import ema
 from gdjax.transforms.scaling import scale, scale_by_learning_rate
 from gdjax.transforms.trust import scale_by_param_block_rms
+from gdjax.tree import Mask
 from gdjax.value import (
     AccumulatorDType,
     Decay,
@@ -29,7 +31,7 @@ from gdjax.value import (
 
 
 def power_decay(step: Any, exponent: Any) -> jax.Array:
-    """Adafactor's decay: $1 - (t + 1)^{-e}$, 0 at the first step and before it."""
+    """Return Adafactor's decay, $1 - (t + 1)^{-e}$: 0 at the first step and before it."""
     return 1.0 - (jnp.maximum(step, 0.0) + 1.0) ** -exponent
 
 
@@ -41,36 +43,35 @@ def scale_by_factored_rms(
     min_dim_size_to_factor: int = 128,
     epsilon: Positive = 1e-30,
     decay_rate_fn: Callable[[Any, Any], Any] = power_decay,
-    axis_name: Any = None,
+    axis_name: AxisName = None,
     dim: int = 0,
 ):
-    r"""Divide the gradient by the root of a mean of squares of which only row and column sums are kept.
+    r"""Divide the gradient by the root of a mean of squares, stored as row and column means.
 
-    With $s = |g|^2 + \epsilon$ and $\beta_t = 1 - (t - t_0 + 1)^{-e}$: for a leaf whose two largest axes are long
-    enough,
-    $R \leftarrow \beta_t R + (1 - \beta_t)\, \mathrm{mean}_{col}\, s$, $C$ likewise over rows, and the update is
-    $g / \sqrt{R C / \mathrm{mean}\, R}$; for every other leaf $V \leftarrow \beta_t V + (1 - \beta_t) s$ and
-    $g / \sqrt V$.
+    Let $s = |g|^2 + \epsilon$ and $\beta_t = 1 - (t - t_0 + 1)^{-e}$. A leaf is factored if its two largest axes are
+    long enough: $R \leftarrow \beta_t R + (1 - \beta_t)\, \mathrm{mean}_{col}\, s$, $C$ likewise over rows, and the
+    update is $g / \sqrt{R C / \mathrm{mean}\, R}$. For any other leaf $V \leftarrow \beta_t V + (1 - \beta_t) s$, and
+    the update is $g / \sqrt V$.
 
-    State: `FactoredState(count, v_row, v_col, v)`, 4 bytes a row and a column of a factored leaf, 4 a parameter of the
-    others (8 in float64). Source: Shazeer and Stern 2018, algorithm 4 (https://arxiv.org/abs/1804.04235).
-    Differs from Optax: steps before the offset have the decay of the first, where Optax has NaN. Over an axis, the
-    factor along the divided dimension is divided as leaves are, and the other is the same on all members.
-    Gradients beyond 1.8e19 are clipped to that, as in `scale_by_adam`.
+    State: `FactoredState(count, v_row, v_col, v)`, 4 bytes per row and per column of a factored leaf, 4 per parameter
+    of others (8 in float64). Source: Shazeer and Stern 2018, algorithm 4 (https://arxiv.org/abs/1804.04235).
+    Differs from Optax: steps before the offset use the decay of the first step, where Optax gives NaN. Over an axis,
+    the factor along the sharded dimension is sharded like the leaf, and the other factor is replicated.
+    Gradients beyond 1.8e19 are clipped to it, as in `scale_by_adam`.
 
     Args:
-      factored: whether to factor at all.
+      factored: whether to factor any leaf.
       decay_rate: $e$, in [0, inf).
-      step_offset: $t_0$, the step that counts as the first, in fine-tuning the last one before.
-      min_dim_size_to_factor: how long the shorter of the two largest axes must be.
+      step_offset: $t_0$, the step that counts as the first; for fine-tuning, the last step of pretraining.
+      min_dim_size_to_factor: the least length of the shorter of the two largest axes.
       epsilon: $\epsilon$, in (0, inf].
-      decay_rate_fn: $\beta$ of the step $t - t_0$ and $e$.
-      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
-        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
-      dim: the dimension along which leaves are divided; another for some by `by_path`.
+      decay_rate_fn: $\beta_t$, a function of the step $t - t_0$ and of $e$.
+      axis_name: the axis over which leaves are sharded, as in `shard_map`. A leaf whose type is invariant over it is
+        replicated; without such types (`vmap`, `pmap`, `check_vma=False`) every leaf counts as sharded.
+      dim: the dimension along which leaves are sharded; use `by_path` if it differs between leaves.
 
     Raises:
-      ValueError: if the axis is not there, at `init` as well, or a leaf that is divided has no dimension `dim`.
+      ValueError: if the axis is not bound, also at `init`, or if a sharded leaf has no dimension `dim`.
 
     >>> import jax.numpy as jnp
     >>> import gdjax as gd
@@ -88,11 +89,11 @@ def scale_by_factored_rms(
     def update(updates, state, params=None):
         decay = decay_rate_fn(state.count.astype(float) - step_offset, decay_rate)
         g = tree.widen(updates)
-        kept = factoring.means(g, (state.v_row, state.v_col, state.v), decay, epsilon)
-        scaled = factoring.over_root(squarable(g), *kept)
+        moments = factoring.means(g, (state.v_row, state.v_col, state.v), decay, epsilon)
+        scaled = factoring.divide_by_root(clip_to_squarable(g), *moments)
         count = optax.safe_increment(state.count)
-        moved = (tree.cast_like(new, old) for new, old in zip(kept, state[1:], strict=True))
-        return tree.cast_like(scaled, updates), optax.FactoredState(count, *moved)
+        moments = (tree.cast_like(new, old) for new, old in zip(moments, state[1:], strict=True))
+        return tree.cast_like(scaled, updates), optax.FactoredState(count, *moments)
 
     return init, update
 
@@ -110,26 +111,26 @@ def adafactor(
     weight_decay_rate: WeightDecay | None = None,
     eps: Positive = 1e-30,
     factored: bool = True,
-    weight_decay_mask: Any = None,
-    axis_name: Any = None,
+    weight_decay_mask: Mask | None = None,
+    axis_name: AxisName = None,
     dim: int = 0,
 ):
     r"""Adafactor: factored second moments, clipped by block, scaled by the size of the weights.
 
-    $p \leftarrow p - (m + \lambda p)$ with $m$ the mean of $\eta \max(\mathrm{RMS}(p), 10^{-3})\, u$, $u$ of
-    `scale_by_factored_rms` clipped by `clip_by_block_rms`; without momentum no mean is taken.
+    $p \leftarrow p - (m + \lambda p)$, where $m$ is the moving average of $\eta \max(\mathrm{RMS}(p), 10^{-3})\, u$,
+    and $u$ comes from `scale_by_factored_rms` and `clip_by_block_rms`. Without momentum, $m$ is that term itself.
 
-    State: 4 bytes a row and a column of a factored matrix, 4 a parameter of other leaves, 4 more with momentum.
+    State: 4 bytes per row and per column of a factored matrix, 4 per parameter of other leaves, 4 more with momentum.
     Source: Shazeer and Stern 2018, algorithms 4 and 5 (https://arxiv.org/abs/1804.04235).
 
     Args:
       learning_rate: $\eta$, a number or a schedule of it; `None` for 1.
       min_dim_size_to_factor, decay_rate, factored: as in `scale_by_factored_rms`.
-      decay_offset: `step_offset` of it.
-      multiply_by_parameter_scale: whether steps are relative to the weights.
+      decay_offset: `step_offset` of `scale_by_factored_rms`.
+      multiply_by_parameter_scale: whether steps are proportional to the size of the weights.
       clipping_threshold: as in `clip_by_block_rms`; `None` for no clipping.
-      momentum: the decay of the mean of steps, in [0, 1); `None` for none.
-      dtype_momentum: the dtype in which it is kept.
+      momentum: the decay of the moving average of steps, in [0, 1); `None` for no momentum.
+      dtype_momentum: the dtype of that average.
       weight_decay_rate, weight_decay_mask: $\lambda$ and which leaves decay, as in `add_decayed_weights`.
       eps, axis_name, dim: as in `scale_by_factored_rms`.
 
@@ -137,8 +138,8 @@ def adafactor(
     >>> len(gd.expand(gd.adafactor(0.1, momentum=0.9)).transforms)
     6
     """
-    over = {"axis_name": axis_name, "dim": dim}
-    parts = [scale_by_factored_rms(factored, decay_rate, decay_offset, min_dim_size_to_factor, eps, **over)]
+    sharded = {"axis_name": axis_name, "dim": dim}
+    parts = [scale_by_factored_rms(factored, decay_rate, decay_offset, min_dim_size_to_factor, eps, **sharded)]
     if clipping_threshold is not None:
         parts.append(clip_by_block_rms(clipping_threshold, axis_name))
     if learning_rate is not None:

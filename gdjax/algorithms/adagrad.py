@@ -6,7 +6,7 @@ import optax
 
 from gdjax import tree
 from gdjax.compose.chain import chain
-from gdjax.transforms.moments import TERMS, squarable, square, with_room
+from gdjax.transforms.moments import MAX_TERMS, capped_sum, clip_to_squarable, safe_square
 from gdjax.transforms.scaling import scale_by_learning_rate
 from gdjax.value import LearningRate, NonNegative, transform
 
@@ -15,12 +15,12 @@ from gdjax.value import LearningRate, NonNegative, transform
 def scale_by_rss(initial_accumulator_value: NonNegative = 0.1, eps: NonNegative = 1e-7):
     r"""Divide the gradient by the root of the sum of all past squares: AdaGrad.
 
-    $s \leftarrow s + |g|^2$; the update is $g / \sqrt{s + \epsilon}$, 0 where $s$ is.
+    $s \leftarrow s + |g|^2$; the update is $g / \sqrt{s + \epsilon}$, and 0 where $s = 0$.
 
-    State: `ScaleByRssState(sum_of_squares)`, 4 bytes a parameter (8 in float64).
+    State: `ScaleByRssState(sum_of_squares)`, 4 bytes per parameter (8 in float64).
     Source: Duchi et al. 2011, figure 1 with diagonal matrices (https://jmlr.org/papers/v12/duchi11a.html). Differs from
     the paper: $\epsilon$ stands under the root.
-    Gradients beyond 7.2e16 (in float32) are clipped to that: the sum has room for 65,536 of the largest squares.
+    Gradients beyond 7.2e16 (in float32) are clipped to it, so that the sum can hold 65,536 of the largest squares.
 
     Args:
       initial_accumulator_value: the first $s$, in [0, inf).
@@ -38,14 +38,14 @@ def scale_by_rss(initial_accumulator_value: NonNegative = 0.1, eps: NonNegative 
 
     def update(updates, state, params=None):
         g = tree.widen(updates)
-        s = jax.tree.map(lambda g, s: with_room(s) + square(g, TERMS), g, state.sum_of_squares)
-        scaled = jax.tree.map(lambda g, s: _over_root(g, s, eps), squarable(g, TERMS), s)
+        s = jax.tree.map(lambda g, s: capped_sum(s) + safe_square(g, MAX_TERMS), g, state.sum_of_squares)
+        scaled = jax.tree.map(lambda g, s: _adagrad_step(g, s, eps), clip_to_squarable(g, MAX_TERMS), s)
         return tree.cast_like(scaled, updates), optax.ScaleByRssState(tree.cast_like(s, state.sum_of_squares))
 
     return init, update
 
 
-def _over_root(g, s, eps):
+def _adagrad_step(g, s, eps):
     empty = s == 0
     return jnp.where(empty, 0.0, g * jax.lax.rsqrt(jnp.where(empty, 1.0, s) + eps))
 
@@ -56,9 +56,9 @@ def adagrad(
     initial_accumulator_value: NonNegative = 0.1,
     eps: NonNegative = 1e-7,
 ):
-    r"""AdaGrad: $p \leftarrow p - \eta\, u$ with $u$ of `scale_by_rss`.
+    r"""AdaGrad: $p \leftarrow p - \eta\, u$ with $u$ from `scale_by_rss`.
 
-    State: 4 bytes a parameter (8 in float64). Source: Duchi et al. 2011, figure 1 (https://jmlr.org/papers/v12/duchi11a.html).
+    State: 4 bytes per parameter (8 in float64). Source: Duchi et al. 2011, figure 1 (https://jmlr.org/papers/v12/duchi11a.html).
 
     Args:
       learning_rate: $\eta$, a number or a schedule of it.

@@ -1,7 +1,5 @@
 """Adam: the mean of gradients over the root of the mean of their squares."""
 
-from typing import Any
-
 import jax
 import optax
 
@@ -10,14 +8,15 @@ from gdjax.compose.chain import chain
 from gdjax.transforms.decay import add_decayed_weights
 from gdjax.transforms.moments import (
     adam_state,
-    by_root,
-    corrected,
-    looking_ahead,
+    bias_corrected,
+    clip_to_squarable,
+    divide_by_root,
     mean_squares,
     means,
-    squarable,
+    nesterov_mean,
 )
 from gdjax.transforms.scaling import scale_by_learning_rate
+from gdjax.tree import Mask
 from gdjax.value import (
     AccumulatorDType,
     Decay,
@@ -45,23 +44,23 @@ def scale_by_adam(
     $\hat v = v / (1 - \beta_2^t)$, and with Nesterov
     $\hat m = \beta_1 m / (1 - \beta_1^{t+1}) + (1 - \beta_1) g / (1 - \beta_1^t)$.
 
-    State: `ScaleByAdamState(count, mu, nu)`, 8 bytes a parameter (16 in float64; 6 with `mu_dtype` bfloat16).
+    State: `ScaleByAdamState(count, mu, nu)`, 8 bytes per parameter (16 in float64; 6 with `mu_dtype` bfloat16).
     Source: Kingma and Ba 2014, algorithm 1 (https://arxiv.org/abs/1412.6980); Dozat 2016, algorithm 2
     (https://openreview.net/pdf?id=OM0jvwB8jIp57ZJjtNEZ). Differs from Dozat: $\hat v$ has no further factor $\beta_2$.
-    Differs from Optax: moments are float32 at least, and $1 - \beta^t$ keeps its precision at small $t$ (Optax's first
+    Differs from Optax: moments are at least float32, and $1 - \beta^t$ keeps its precision at small $t$ (Optax's first
     updates are 1e-5 off).
 
-    A gradient beyond the root of the largest number (1.8e19 in float32) is clipped to that root. Its square is then
-    finite, and the step is that of exact arithmetic. In Optax $v$ becomes inf, and the parameter never moves again.
-    After inf or NaN the updates are NaN.
+    A gradient beyond the root of the largest number (1.8e19 in float32) is clipped to that root. So its square is
+    finite, and the step equals that of exact arithmetic. In Optax $v$ becomes inf, and the parameter never moves again.
+    After a gradient of inf or NaN the updates are NaN.
 
     Args:
       b1: $\beta_1$, the decay of the mean, in [0, 1).
       b2: $\beta_2$, the decay of the mean of squares, in [0, 1).
       eps: $\epsilon$, added to the root, in [0, inf).
       eps_root: $\epsilon_0$, added under the root, in [0, inf).
-      mu_dtype: the dtype in which `mu` is kept; by default that of the parameters, float32 at least.
-      nesterov: whether to look ahead by one step of the mean.
+      mu_dtype: the dtype of `mu`; by default that of the parameters, at least float32.
+      nesterov: whether to use Nesterov's mean, one step ahead.
 
     >>> import jax.numpy as jnp
     >>> import gdjax as gd
@@ -73,20 +72,24 @@ def scale_by_adam(
     def update(updates, state, params=None):
         count = optax.safe_increment(state.count)
         g = tree.widen(updates)
-        m, v = means(squarable(g), state.mu, b1), mean_squares(g, state.nu, b2)
+        m, v = means(clip_to_squarable(g), state.mu, b1), mean_squares(g, state.nu, b2)
         mu, nu = tree.cast_like(m, state.mu), tree.cast_like(v, state.nu)
         return again(updates, state._replace(count=count, mu=m, nu=v)), optax.ScaleByAdamState(count, mu, nu)
 
     def again(updates, state, params=None):
         m, v, count = state.mu, state.nu, state.count
-        m_hat = looking_ahead(squarable(tree.widen(updates)), m, b1, count) if nesterov else corrected(m, b1, count)
-        scaled = jax.tree.map(lambda m, v: by_root(m, v, eps, eps_root), m_hat, corrected(v, b2, count))
+        if nesterov:
+            m_hat = nesterov_mean(clip_to_squarable(tree.widen(updates)), m, b1, count)
+        else:
+            m_hat = bias_corrected(m, b1, count)
+        v_hat = bias_corrected(v, b2, count)
+        scaled = jax.tree.map(lambda m, v: divide_by_root(m, v, eps, eps_root), m_hat, v_hat)
         return tree.cast_like(scaled, updates)
 
     def init(params):
         return adam_state(params, mu_dtype)
 
-    return (init, update, again) if mu_dtype is None else (init, update)  # what is kept narrow is no more what it was
+    return (init, update, again) if mu_dtype is None else (init, update)  # a rounded mu cannot reproduce the update
 
 
 @transform
@@ -100,9 +103,9 @@ def adam(
     *,
     nesterov: bool = False,
 ):
-    r"""Adam: $p \leftarrow p - \eta\, u$ with $u$ of `scale_by_adam`.
+    r"""Adam: $p \leftarrow p - \eta\, u$ with $u$ from `scale_by_adam`.
 
-    State: 8 bytes a parameter. Source: Kingma and Ba 2014, algorithm 1 (https://arxiv.org/abs/1412.6980).
+    State: 8 bytes per parameter. Source: Kingma and Ba 2014, algorithm 1 (https://arxiv.org/abs/1412.6980).
 
     Args:
       learning_rate: $\eta$, a number or a schedule of it.
@@ -128,14 +131,14 @@ def adamw(
     eps_root: NonNegative = 0.0,
     mu_dtype: AccumulatorDType = None,
     weight_decay: WeightDecay = 1e-4,
-    mask: Any = None,
+    mask: Mask | None = None,
     *,
     nesterov: bool = False,
 ):
-    r"""Adam with decoupled weight decay: $p \leftarrow p - \eta (u + \lambda p)$ with $u$ of `scale_by_adam`.
+    r"""Adam with decoupled weight decay: $p \leftarrow p - \eta (u + \lambda p)$ with $u$ from `scale_by_adam`.
 
-    State: 8 bytes a parameter. Source: Loshchilov and Hutter 2017, algorithm 2 (https://arxiv.org/abs/1711.05101).
-    Differs from the paper, as Optax does: $\lambda$ takes the whole learning rate, not its schedule alone.
+    State: 8 bytes per parameter. Source: Loshchilov and Hutter 2017, algorithm 2 (https://arxiv.org/abs/1711.05101).
+    Differs from the paper, as Optax does: $\lambda$ is multiplied by the learning rate, not by its schedule alone.
 
     Args:
       learning_rate: $\eta$, a number or a schedule of it.
@@ -167,9 +170,9 @@ def nadam(
     *,
     nesterov: bool = True,
 ):
-    """NAdam: `adam` that looks ahead.
+    """NAdam: `adam` with Nesterov's mean.
 
-    State: 8 bytes a parameter. Source: Dozat 2016, algorithm 2 (https://openreview.net/pdf?id=OM0jvwB8jIp57ZJjtNEZ).
+    State: 8 bytes per parameter. Source: Dozat 2016, algorithm 2 (https://openreview.net/pdf?id=OM0jvwB8jIp57ZJjtNEZ).
 
     Args:
       learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov: as in `adam`.
@@ -190,13 +193,13 @@ def nadamw(
     eps_root: NonNegative = 0.0,
     mu_dtype: AccumulatorDType = None,
     weight_decay: WeightDecay = 1e-4,
-    mask: Any = None,
+    mask: Mask | None = None,
     *,
     nesterov: bool = True,
 ):
-    """NAdam with decoupled weight decay: `adamw` that looks ahead.
+    """NAdam with decoupled weight decay: `adamw` with Nesterov's mean.
 
-    State: 8 bytes a parameter. Source: Dozat 2016, algorithm 2 (https://openreview.net/pdf?id=OM0jvwB8jIp57ZJjtNEZ).
+    State: 8 bytes per parameter. Source: Dozat 2016, algorithm 2 (https://openreview.net/pdf?id=OM0jvwB8jIp57ZJjtNEZ).
 
     Args:
       learning_rate, b1, b2, eps, eps_root, mu_dtype, weight_decay, mask, nesterov: as in `adamw`.

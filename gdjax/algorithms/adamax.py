@@ -1,6 +1,4 @@
-"""AdaMax: the mean of gradients over the largest of them, older ones discounted."""
-
-from typing import Any
+"""AdaMax: Adam with a decaying maximum instead of a root mean square."""
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +9,11 @@ from gdjax.compose.chain import chain
 from gdjax.transforms.decay import add_decayed_weights
 from gdjax.transforms.moments import (
     adam_state,
-    corrected,
+    bias_corrected,
     means,
 )
 from gdjax.transforms.scaling import scale_by_learning_rate
+from gdjax.tree import Mask
 from gdjax.value import (
     Decay,
     LearningRate,
@@ -26,18 +25,18 @@ from gdjax.value import (
 
 @transform(elementwise=True)
 def scale_by_adamax(b1: Decay = 0.9, b2: Decay = 0.999, eps: Positive = 1e-8):
-    r"""Divide the mean of past gradients by the largest of them, older ones discounted.
+    r"""Divide the mean of past gradients by a decaying maximum of their absolute values.
 
     $m \leftarrow \beta_1 m + (1 - \beta_1) g$, $u \leftarrow \max(\beta_2 u, |g| + \epsilon)$; the update is
     $m / ((1 - \beta_1^t) u)$.
 
-    State: `ScaleByAdamState(count, mu, nu)`, 8 bytes a parameter (16 in float64).
-    Source: Kingma and Ba 2014, algorithm 2 (https://arxiv.org/abs/1412.6980). Differs from the paper: $\epsilon$.
+    State: `ScaleByAdamState(count, mu, nu)`, 8 bytes per parameter (16 in float64).
+    Source: Kingma and Ba 2014, algorithm 2 (https://arxiv.org/abs/1412.6980). Differs from the paper: adds $\epsilon$.
 
     Args:
       b1: $\beta_1$, in [0, 1).
       b2: $\beta_2$, in [0, 1).
-      eps: $\epsilon$, in (0, inf]: keeps a gradient of zero from dividing by it.
+      eps: $\epsilon$, in (0, inf]; prevents division by zero.
 
     >>> import jax.numpy as jnp
     >>> import gdjax as gd
@@ -51,7 +50,7 @@ def scale_by_adamax(b1: Decay = 0.9, b2: Decay = 0.999, eps: Positive = 1e-8):
         g = tree.widen(updates)
         m = means(g, state.mu, b1)
         u = jax.tree.map(lambda g, u: jnp.maximum(b2 * tree.real_part(u), jnp.abs(g) + eps), g, state.nu)
-        scaled = jax.tree.map(lambda m, u: m / u, corrected(m, b1, count), u)
+        scaled = jax.tree.map(lambda m, u: m / u, bias_corrected(m, b1, count), u)
         mu, nu = tree.cast_like(m, state.mu), tree.cast_like(u, state.nu)
         return tree.cast_like(scaled, updates), optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
 
@@ -65,9 +64,9 @@ def adamax(
     b2: Decay = 0.999,
     eps: Positive = 1e-8,
 ):
-    r"""AdaMax: $p \leftarrow p - \eta\, u$ with $u$ of `scale_by_adamax`.
+    r"""AdaMax: $p \leftarrow p - \eta\, u$ with $u$ from `scale_by_adamax`.
 
-    State: 8 bytes a parameter (16 in float64). Source: Kingma and Ba 2014, algorithm 2 (https://arxiv.org/abs/1412.6980).
+    State: 8 bytes per parameter (16 in float64). Source: Kingma and Ba 2014, algorithm 2 (https://arxiv.org/abs/1412.6980).
 
     Args:
       learning_rate: $\eta$, a number or a schedule of it.
@@ -90,11 +89,11 @@ def adamaxw(
     b2: Decay = 0.999,
     eps: Positive = 1e-8,
     weight_decay: WeightDecay = 1e-4,
-    mask: Any = None,
+    mask: Mask | None = None,
 ):
-    r"""AdaMax with decoupled weight decay: $p \leftarrow p - \eta (u + \lambda p)$ with $u$ of `scale_by_adamax`.
+    r"""AdaMax with decoupled weight decay: $p \leftarrow p - \eta (u + \lambda p)$ with $u$ from `scale_by_adamax`.
 
-    State: 8 bytes a parameter (16 in float64). Source: Loshchilov and Hutter 2017, section 3 (https://arxiv.org/abs/1711.05101).
+    State: 8 bytes per parameter (16 in float64). Source: Loshchilov and Hutter 2017, section 3 (https://arxiv.org/abs/1711.05101).
 
     Args:
       learning_rate: $\eta$, a number or a schedule of it.

@@ -1,7 +1,5 @@
 """Adan: momentum over gradients and over their differences."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -9,8 +7,9 @@ import optax
 from gdjax import tree
 from gdjax.compose.chain import chain
 from gdjax.transforms.decay import add_decayed_weights
-from gdjax.transforms.moments import after, by_root, corrected, means, squarable, square
+from gdjax.transforms.moments import bias_corrected, clip_to_squarable, depend_on, divide_by_root, means, safe_square
 from gdjax.transforms.scaling import scale_by_learning_rate
+from gdjax.tree import Mask
 from gdjax.value import (
     Decay,
     LearningRate,
@@ -28,19 +27,17 @@ def scale_by_adan(
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
 ):
-    r"""Divide the mean of gradients, led by the mean of their differences, by the root of the mean square of both.
+    r"""Divide an extrapolated mean of gradients by the root mean square of extrapolated gradients.
 
-    With $d = g - g_{old}$, 0 at first: $m \leftarrow \beta_1 m + (1 - \beta_1) g$,
+    With $d = g - g_{old}$, and $d = 0$ at first: $m \leftarrow \beta_1 m + (1 - \beta_1) g$,
     $v \leftarrow \beta_2 v + (1 - \beta_2) d$, $n \leftarrow \beta_3 n + (1 - \beta_3) |g + \beta_2 d|^2$;
-    the update is $(\hat m + \beta_2 \hat v) / (\sqrt{\hat n + \epsilon_0} + \epsilon)$, means divided by the sum of
-    their weights.
+    the update is $(\hat m + \beta_2 \hat v) / (\sqrt{\hat n + \epsilon_0} + \epsilon)$, with bias-corrected means.
 
-    State: `ScaleByAdanState(m, v, n, g, t)`, 16 bytes a parameter (32 in float64).
-    Source: Xie et al. 2022, algorithm 1 (https://arxiv.org/abs/2208.06677). Differs from the paper: $\beta$ here are
-    the shares that are kept, the paper's $1 - \beta$, as in its authors' code, and means are divided by the sum of
-    their weights. Differs from Optax, which takes $1 - \beta_2$ for the $\beta_2$ before $d$ and $v$
-    (google-deepmind/optax, pull request 1715).
-    Gradients beyond 6.1e18 (in float32) are clipped to that, as in `scale_by_adam`.
+    State: `ScaleByAdanState(m, v, n, g, t)`, 16 bytes per parameter (32 in float64).
+    Source: Xie et al. 2022, algorithm 1 (https://arxiv.org/abs/2208.06677). Differs from the paper: each
+    $\beta$ is the paper's $1 - \beta$, as in its authors' code, and means are bias-corrected. Differs from Optax, which
+    multiplies $d$ and $v$ by $1 - \beta_2$ instead of $\beta_2$ (google-deepmind/optax, pull request 1715).
+    Gradients beyond 6.1e18 (in float32) are clipped to it, as in `scale_by_adam`.
 
     Args:
       b1: $\beta_1$, in [0, 1).
@@ -63,15 +60,15 @@ def scale_by_adan(
     def update(updates, state, params=None):
         t = optax.safe_increment(state.t)
         raw = tree.widen(updates)
-        g = squarable(raw, terms=9)  # the square is of up to 3 of them
+        g = clip_to_squarable(raw, terms=9)  # up to three such numbers are added and squared
         d = jax.tree.map(lambda g, old: jnp.where(state.t == 0, 0.0, g - old), g, state.g)
-        ahead = jax.tree.map(lambda g, d, raw: square(g + b2 * d, of=raw), g, d, raw)
-        m, v, n = means(g, state.m, b1), means(d, state.v, b2), means(ahead, state.n, b3)
-        led = jax.tree.map(lambda m, v: m + b2 * v, corrected(m, b1, t), corrected(v, b2, t))
-        scaled = jax.tree.map(lambda m, n: by_root(m, n, eps, eps_root), led, corrected(n, b3, t))
-        last = jax.tree.map(after, g, n, v)
-        kept = [tree.cast_like(new, old) for new, old in zip((m, v, n, last), state[:4], strict=True)]
-        return tree.cast_like(scaled, updates), optax.ScaleByAdanState(*kept, t=t)
+        squares = jax.tree.map(lambda g, d, raw: safe_square(g + b2 * d, source=raw), g, d, raw)
+        m, v, n = means(g, state.m, b1), means(d, state.v, b2), means(squares, state.n, b3)
+        extrapolated = jax.tree.map(lambda m, v: m + b2 * v, bias_corrected(m, b1, t), bias_corrected(v, b2, t))
+        scaled = jax.tree.map(lambda m, n: divide_by_root(m, n, eps, eps_root), extrapolated, bias_corrected(n, b3, t))
+        g = jax.tree.map(depend_on, g, n, v)  # n and v read the old gradient before this one overwrites it
+        moments = [tree.cast_like(new, old) for new, old in zip((m, v, n, g), state[:4], strict=True)]
+        return tree.cast_like(scaled, updates), optax.ScaleByAdanState(*moments, t=t)
 
     return init, update
 
@@ -85,12 +82,12 @@ def adan(
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 1e-8,
     weight_decay: WeightDecay = 0.0,
-    mask: Any = None,
+    mask: Mask | None = None,
 ):
-    r"""Adan: $p \leftarrow p - \eta (u + \lambda p)$ with $u$ of `scale_by_adan`.
+    r"""Adan: $p \leftarrow p - \eta (u + \lambda p)$ with $u$ from `scale_by_adan`.
 
-    State: 16 bytes a parameter (32 in float64). Source: Xie et al. 2022, algorithm 1 (https://arxiv.org/abs/2208.06677).
-    Differs from the paper: the decay is that of AdamW.
+    State: 16 bytes per parameter (32 in float64). Source: Xie et al. 2022, algorithm 1 (https://arxiv.org/abs/2208.06677).
+    Differs from the paper: weight decay is that of AdamW.
 
     Args:
       learning_rate: $\eta$, a number or a schedule of it.

@@ -1,6 +1,6 @@
-"""AdEMAMix: a slow mean of gradients beside a fast one."""
+"""AdEMAMix: Adam with a slow mean of gradients beside the fast one."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +10,9 @@ from optax.contrib import ScaleByAdemamixState
 from gdjax import tree
 from gdjax.compose.chain import chain
 from gdjax.transforms.decay import add_decayed_weights
-from gdjax.transforms.moments import by_root, corrected, mean_squares, means, squarable
+from gdjax.transforms.moments import bias_corrected, clip_to_squarable, divide_by_root, mean_squares, means
 from gdjax.transforms.scaling import scale_by_learning_rate
+from gdjax.tree import Mask
 from gdjax.value import (
     AccumulatorDType,
     Decay,
@@ -35,16 +36,16 @@ def scale_by_ademamix(
     eps_root: NonNegative = 0.0,
     mu_dtype: AccumulatorDType = None,
 ):
-    r"""Divide a fast mean of gradients and a multiple of a slow one by the root of the mean of squares.
+    r"""Divide a fast mean of gradients plus a multiple of a slow one by the root of the mean of squares.
 
-    $m_1$, $v$ as $m$, $v$ of `scale_by_adam`, $m_2 \leftarrow \beta_3 m_2 + (1 - \beta_3) g$; the update is
+    With $m_1 = m$ and $v$ from `scale_by_adam`: $m_2 \leftarrow \beta_3 m_2 + (1 - \beta_3) g$; the update is
     $(\hat m_1 + \alpha m_2) / (\sqrt{\hat v + \epsilon_0} + \epsilon)$.
 
-    State: `ScaleByAdemamixState(count, count_m2, m1, m2, nu)`, 12 bytes a parameter (24 in float64).
+    State: `ScaleByAdemamixState(count, count_m2, m1, m2, nu)`, 12 bytes per parameter (24 in float64).
     Source: Pagliardini et al. 2024, algorithm 1 (https://arxiv.org/abs/2409.03137). Differs from the paper: schedules
-    count from 0, as its authors' code in JAX. Differs from Optax: one default of $\alpha$, the paper's, here and in
+    count from 0, as in its authors' JAX code. Differs from Optax: $\alpha$ has the paper's default here and in
     `ademamix`.
-    Gradients beyond 1.8e19 are clipped to that, as in `scale_by_adam`.
+    Gradients beyond 1.8e19 are clipped to it, as in `scale_by_adam`.
 
     Args:
       b1: $\beta_1$, in [0, 1).
@@ -53,7 +54,7 @@ def scale_by_ademamix(
       alpha: $\alpha$, in [0, inf), or a schedule of it (`ademamix_alpha`).
       eps: $\epsilon$, added to the root, in [0, inf).
       eps_root: $\epsilon_0$, added under the root, in [0, inf).
-      mu_dtype: the dtype in which the means are kept; by default that of the parameters, float32 at least.
+      mu_dtype: the dtype of the means; by default that of the parameters, at least float32.
 
     >>> import jax.numpy as jnp
     >>> import gdjax as gd
@@ -68,15 +69,15 @@ def scale_by_ademamix(
         return ScaleByAdemamixState(count, count_m2, m1, m2, tree.accumulators(params, 0))
 
     def update(updates, state, params=None):
-        now = [at(number, state.count_m2) for number in (b3, alpha)]
-        count, count_m2 = (optax.safe_increment(counted) for counted in (state.count, state.count_m2))
+        b3_t, alpha_t = at(b3, state.count_m2), at(alpha, state.count_m2)
+        count, count_m2 = optax.safe_increment(state.count), optax.safe_increment(state.count_m2)
         raw = tree.widen(updates)
-        g = squarable(raw)
-        m1, m2, v = means(g, state.m1, b1), means(g, state.m2, now[0]), mean_squares(raw, state.nu, b2)
-        mixed = jax.tree.map(lambda m1, m2: m1 + tree.scalar(now[1], m2) * m2, corrected(m1, b1, count), m2)
-        scaled = jax.tree.map(lambda m, v: by_root(m, v, eps, eps_root), mixed, corrected(v, b2, count))
-        kept = [tree.cast_like(new, old) for new, old in zip((m1, m2, v), state[2:], strict=True)]
-        return tree.cast_like(scaled, updates), ScaleByAdemamixState(count, count_m2, *kept)
+        g = clip_to_squarable(raw)
+        m1, m2, v = means(g, state.m1, b1), means(g, state.m2, b3_t), mean_squares(raw, state.nu, b2)
+        mixed = jax.tree.map(lambda m1, m2: m1 + tree.scalar(alpha_t, m2) * m2, bias_corrected(m1, b1, count), m2)
+        scaled = jax.tree.map(lambda m, v: divide_by_root(m, v, eps, eps_root), mixed, bias_corrected(v, b2, count))
+        moments = [tree.cast_like(new, old) for new, old in zip((m1, m2, v), state[2:], strict=True)]
+        return tree.cast_like(scaled, updates), ScaleByAdemamixState(count, count_m2, *moments)
 
     return init, update
 
@@ -92,11 +93,11 @@ def ademamix(
     eps_root: NonNegative = 0.0,
     mu_dtype: AccumulatorDType = None,
     weight_decay: WeightDecay = 0.0,
-    mask: Any = None,
+    mask: Mask | None = None,
 ):
-    r"""AdEMAMix: $p \leftarrow p - \eta (u + \lambda p)$ with $u$ of `scale_by_ademamix`.
+    r"""AdEMAMix: $p \leftarrow p - \eta (u + \lambda p)$ with $u$ from `scale_by_ademamix`.
 
-    State: 12 bytes a parameter (24 in float64). Source: Pagliardini et al. 2024, algorithm 1 (https://arxiv.org/abs/2409.03137).
+    State: 12 bytes per parameter (24 in float64). Source: Pagliardini et al. 2024, algorithm 1 (https://arxiv.org/abs/2409.03137).
 
     Args:
       learning_rate: $\eta$, a number or a schedule of it.

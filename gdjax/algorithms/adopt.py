@@ -1,4 +1,4 @@
-"""ADOPT: divide by the root of earlier squares alone, then average."""
+"""ADOPT: divide each gradient by the second moment before it, then average."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ import optax
 
 from gdjax import tree
 from gdjax.compose.chain import chain
-from gdjax.transforms.moments import adam_state, after, mean, mean_squares, means, squarable
+from gdjax.transforms.moments import adam_state, clip_to_squarable, depend_on, mean, mean_squares, means
 from gdjax.transforms.scaling import scale_by_learning_rate
 from gdjax.value import (
     AccumulatorDType,
@@ -20,7 +20,7 @@ from gdjax.value import (
 
 
 def fourth_root(count: jax.Array) -> jax.Array:
-    """The bound that ADOPT's authors clip normalised gradients to at a step: $t^{1/4}$."""
+    """Return $t^{1/4}$, the bound to which ADOPT's authors clip normalized gradients at step $t$."""
     return jnp.asarray(count, float) ** 0.25
 
 
@@ -35,23 +35,23 @@ def scale_by_adopt(
     use_clipping: bool = True,
     clip_value_fn: Callable[[jax.Array], jax.Array] = fourth_root,
 ):
-    r"""Average gradients that were each divided by the root of the mean of squares before them.
+    r"""Average gradients, each divided by the root of the mean of squares before it.
 
     At step $t = 0$, $v = g^2$ and $m = 0$. Afterwards $u = g / \max(\sqrt v, \epsilon)$, clipped to $[-c_t, c_t]$,
     $m \leftarrow \beta_1 m + (1 - \beta_1) u$, and only then $v \leftarrow \beta_2 v + (1 - \beta_2) |g|^2$; the update
-    is $m$, with Nesterov $\beta_1 m + (1 - \beta_1) u$ of the new $m$.
+    is the new $m$, or with Nesterov $\beta_1 m + (1 - \beta_1) u$.
 
-    State: `ScaleByAdamState(count, mu, nu)`, 8 bytes a parameter (16 in float64).
-    Source: Taniguchi et al. 2024, algorithm 2 (https://arxiv.org/abs/2411.02853); unclipped it is that algorithm
-    without the clip, not algorithm 1.
-    Gradients beyond 1.8e19 are clipped to that, as in `scale_by_adam`.
+    State: `ScaleByAdamState(count, mu, nu)`, 8 bytes per parameter (16 in float64).
+    Source: Taniguchi et al. 2024, algorithm 2 (https://arxiv.org/abs/2411.02853). Without clipping it is algorithm
+    2 without the clip, not algorithm 1.
+    Gradients beyond 1.8e19 are clipped to it, as in `scale_by_adam`.
 
     Args:
       b1: $\beta_1$, in [0, 1).
       b2: $\beta_2$, in [0, 1).
       eps: $\epsilon$, the smallest divisor, in [0, inf).
-      mu_dtype: the dtype in which `mu` is kept; by default that of the parameters, float32 at least.
-      nesterov: whether to look ahead by one step of the mean.
+      mu_dtype: the dtype of `mu`; by default that of the parameters, at least float32.
+      nesterov: whether to use Nesterov's mean, one step ahead.
       use_clipping: whether $u$ is clipped.
       clip_value_fn: $c_t$, a function of the count.
 
@@ -65,30 +65,30 @@ def scale_by_adopt(
     """
 
     def update(updates, state, params=None):
-        at_first = state.count == 0
-        kept_b1, kept_b2 = jnp.where(at_first, 1.0, b1), jnp.where(at_first, 0.0, b2)
+        is_first = state.count == 0
+        b1_t, b2_t = jnp.where(is_first, 1.0, b1), jnp.where(is_first, 0.0, b2)
         bound = clip_value_fn(state.count) if use_clipping else jnp.inf
 
         def normalized(g, v):
             u = g / jnp.maximum(tree.root(tree.real_part(v)), eps)
-            return jnp.where(at_first & ~jnp.isnan(g), 0.0, _within(u, tree.scalar(bound, u)))
+            return jnp.where(is_first & ~jnp.isnan(g), 0.0, _adopt_clip(u, tree.scalar(bound, u)))
 
         g = tree.widen(updates)
-        u = jax.tree.map(normalized, squarable(g), state.nu)
-        m = means(u, state.mu, kept_b1)
-        ahead = jax.tree.map(lambda u, m: mean(u, m, kept_b1), u, m) if nesterov else m
+        u = jax.tree.map(normalized, clip_to_squarable(g), state.nu)
+        m = means(u, state.mu, b1_t)
+        update = jax.tree.map(lambda u, m: mean(u, m, b1_t), u, m) if nesterov else m
         mu = tree.cast_like(m, state.mu)
-        nu = tree.cast_like(mean_squares(jax.tree.map(after, g, m), state.nu, kept_b2), state.nu)
-        return tree.cast_like(ahead, updates), optax.ScaleByAdamState(optax.safe_increment(state.count), mu, nu)
+        nu = tree.cast_like(mean_squares(jax.tree.map(depend_on, g, m), state.nu, b2_t), state.nu)
+        return tree.cast_like(update, updates), optax.ScaleByAdamState(optax.safe_increment(state.count), mu, nu)
 
     return lambda params: adam_state(params, mu_dtype), update
 
 
-def _within(u, bound):
-    """A number no larger than a bound, a complex one shortened."""
+def _adopt_clip(u, bound):
+    """Clip each element to `[-bound, bound]`, a complex one by its absolute value."""
     if jnp.iscomplexobj(u):
-        size = jnp.abs(u)
-        return u * jnp.where(size > bound, bound / jnp.maximum(size, bound), 1.0)
+        modulus = jnp.abs(u)
+        return u * jnp.where(modulus > bound, bound / jnp.maximum(modulus, bound), 1.0)
     return jnp.clip(u, -bound, bound)
 
 
@@ -104,9 +104,9 @@ def adopt(
     use_clipping: bool = True,
     clip_value_fn: Callable[[jax.Array], jax.Array] = fourth_root,
 ):
-    r"""ADOPT: $p \leftarrow p - \eta\, u$ with $u$ of `scale_by_adopt`.
+    r"""ADOPT: $p \leftarrow p - \eta\, u$ with $u$ from `scale_by_adopt`.
 
-    State: 8 bytes a parameter (16 in float64). Source: Taniguchi et al. 2024, algorithm 2 (https://arxiv.org/abs/2411.02853).
+    State: 8 bytes per parameter (16 in float64). Source: Taniguchi et al. 2024, algorithm 2 (https://arxiv.org/abs/2411.02853).
 
     Args:
       learning_rate: $\eta$, a number or a schedule of it.

@@ -1,4 +1,4 @@
-"""AMSGrad: Adam over the largest mean of squares seen so far."""
+"""AMSGrad: Adam with the largest mean of squares so far."""
 
 import jax
 import jax.numpy as jnp
@@ -7,11 +7,11 @@ import optax
 from gdjax import tree
 from gdjax.compose.chain import chain
 from gdjax.transforms.moments import (
-    by_root,
-    corrected,
+    bias_corrected,
+    clip_to_squarable,
+    divide_by_root,
     mean_squares,
     means,
-    squarable,
 )
 from gdjax.transforms.scaling import scale_by_learning_rate
 from gdjax.value import (
@@ -33,24 +33,20 @@ def scale_by_amsgrad(
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
 ):
-    r"""Adam's step over the largest mean of squares that was seen.
+    r"""Divide the mean of past gradients by the root of the largest mean of squares so far.
 
-    With $m$, $v$ of `scale_by_adam`, $\bar v \leftarrow \max(\bar v, \hat v)$; the update is
+    With $m$, $v$ from `scale_by_adam`: $\bar v \leftarrow \max(\bar v, \hat v)$; the update is
     $\hat m / (\sqrt{\bar v + \epsilon_0} + \epsilon)$.
 
-    State: `ScaleByAmsgradState(count, mu, nu, nu_max)`, 12 bytes a parameter (24 in float64).
-    Source: Reddi et al. 2018, algorithm 2 (https://arxiv.org/abs/1904.09237). Differs from the paper: means are divided
-    by the sum of their weights, unless this is switched off.
-    Gradients beyond 1.8e19 are clipped to that, as in `scale_by_adam`.
+    State: `ScaleByAmsgradState(count, mu, nu, nu_max)`, 12 bytes per parameter (24 in float64).
+    Source: Reddi et al. 2018, algorithm 2 (https://arxiv.org/abs/1904.09237). Differs from the paper: means are
+    bias-corrected, unless this is switched off.
+    Gradients beyond 1.8e19 are clipped to it, as in `scale_by_adam`.
 
     Args:
-      b1: as in `scale_by_adam`, in [0, 1).
-      b2: as in `scale_by_adam`, in [0, 1).
-      eps: as in `scale_by_adam`, in [0, inf).
-      eps_root: as in `scale_by_adam`, in [0, inf).
-      mu_dtype: as in `scale_by_adam`.
-      bias_correction_mu: whether $\hat m = m / (1 - \beta_1^t)$, else $m$.
-      bias_correction_nu: whether $\hat v = v / (1 - \beta_2^t)$, else $v$.
+      b1, b2, eps, eps_root, mu_dtype: as in `scale_by_adam`.
+      bias_correction_mu: whether $\hat m = m / (1 - \beta_1^t)$, instead of $m$.
+      bias_correction_nu: whether $\hat v = v / (1 - \beta_2^t)$, instead of $v$.
 
     >>> import jax.numpy as jnp
     >>> import gdjax as gd
@@ -67,14 +63,13 @@ def scale_by_amsgrad(
     def update(updates, state, params=None):
         count = optax.safe_increment(state.count)
         g = tree.widen(updates)
-        m, v = means(squarable(g), state.mu, b1), mean_squares(g, state.nu, b2)
-        m_hat = corrected(m, b1, count) if bias_correction_mu else m
-        v_hat = corrected(v, b2, count) if bias_correction_nu else v
-        largest = jax.tree.map(jnp.maximum, state.nu_max, v_hat)
-        scaled = jax.tree.map(lambda m, v: by_root(m, v, eps, eps_root), m_hat, largest)
-        new = {"mu": m, "nu": v, "nu_max": largest}
-        kept = {name: tree.cast_like(moment, getattr(state, name)) for name, moment in new.items()}
-        return tree.cast_like(scaled, updates), optax.ScaleByAmsgradState(count=count, **kept)
+        m, v = means(clip_to_squarable(g), state.mu, b1), mean_squares(g, state.nu, b2)
+        m_hat = bias_corrected(m, b1, count) if bias_correction_mu else m
+        v_hat = bias_corrected(v, b2, count) if bias_correction_nu else v
+        v_max = jax.tree.map(jnp.maximum, state.nu_max, v_hat)
+        scaled = jax.tree.map(lambda m, v: divide_by_root(m, v, eps, eps_root), m_hat, v_max)
+        moments = [tree.cast_like(new, old) for new, old in zip((m, v, v_max), state[1:], strict=True)]
+        return tree.cast_like(scaled, updates), optax.ScaleByAmsgradState(count, *moments)
 
     return init, update
 
@@ -90,9 +85,9 @@ def amsgrad(
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
 ):
-    r"""AMSGrad: $p \leftarrow p - \eta\, u$ with $u$ of `scale_by_amsgrad`.
+    r"""AMSGrad: $p \leftarrow p - \eta\, u$ with $u$ from `scale_by_amsgrad`.
 
-    State: 12 bytes a parameter (24 in float64). Source: Reddi et al. 2018, algorithm 2 (https://arxiv.org/abs/1904.09237).
+    State: 12 bytes per parameter (24 in float64). Source: Reddi et al. 2018, algorithm 2 (https://arxiv.org/abs/1904.09237).
 
     Args:
       learning_rate: $\eta$, a number or a schedule of it.

@@ -1,4 +1,4 @@
-"""Adafactor, held back where its steps disagree: CAME."""
+"""CAME: Adafactor with smaller steps where they disagree with their mean."""
 
 from typing import Any, NamedTuple
 
@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from gdjax import norms, tree
+from gdjax.axes import AxisName
 from gdjax.compose.chain import chain
 from gdjax.transforms.decay import add_decayed_weights
 from gdjax.transforms.factoring import Factoring
-from gdjax.transforms.moments import means, squarable
+from gdjax.transforms.moments import clip_to_squarable, means
 from gdjax.transforms.scaling import scale_by_learning_rate
+from gdjax.tree import Mask
 from gdjax.value import (
     Decay,
     LearningRate,
@@ -21,7 +23,7 @@ from gdjax.value import (
 
 
 class ScaleByCameState(NamedTuple):
-    """Two factored means and a whole one; of a leaf that is not factored `v` and `mu` alone."""
+    """State of CAME; a leaf that is not factored uses only `mu` and `v`."""
 
     mu: Any
     """$m$, the mean of steps, shaped like the parameters."""
@@ -31,7 +33,7 @@ class ScaleByCameState(NamedTuple):
     """$R$, $C$ and $V$ of squared gradients, as in `scale_by_factored_rms`."""
     res_row: Any
     res_col: Any
-    """$R$ and $C$ of the squared distances of steps from their mean."""
+    """$R$ and $C$ of the squared deviations of steps from their mean."""
 
 
 @transform
@@ -43,35 +45,34 @@ def scale_by_came(
     eps_res: Positive = 1e-16,
     clipping_threshold: Positive = 1.0,
     min_dim_size_to_factor: int = 2,
-    axis_name: Any = None,
+    axis_name: AxisName = None,
     dim: int = 0,
 ):
-    r"""Average Adafactor's steps, and divide the mean by the root of a factored mean of what they differ from it by.
+    r"""Average Adafactor's steps, and divide the mean by the root mean square of their deviations from it.
 
-    $u = g / \sqrt{\hat V}$, $\hat V$ of the factored mean of $|g|^2 + \epsilon_1$, then
-    $u \leftarrow u / \max(1, \mathrm{RMS}(u) / d)$; $m \leftarrow \beta_1 m + (1 - \beta_1) u$; the update is
-    $m / \sqrt{\hat S}$, $\hat S$ of the factored mean of $|u - m|^2 + \epsilon_2$, and $m$ where a leaf is not
-    factored.
+    With $\hat V$ the factored mean of $|g|^2 + \epsilon_1$: $u = g / \sqrt{\hat V}$,
+    $u \leftarrow u / \max(1, \mathrm{RMS}(u) / d)$ and $m \leftarrow \beta_1 m + (1 - \beta_1) u$. With $\hat S$ the
+    factored mean of $|u - m|^2 + \epsilon_2$, the update is $m / \sqrt{\hat S}$, or $m$ if the leaf is not factored.
 
-    State: `ScaleByCameState(mu, v_row, v_col, v, res_row, res_col)`, 4 bytes a parameter and 8 a row and a column of a
-    factored leaf, 8 a parameter of the others (twice that in float64).
+    State: `ScaleByCameState(mu, v_row, v_col, v, res_row, res_col)`. A factored leaf takes 4 bytes per parameter and 8
+    per row and per column, others 8 per parameter (twice that in float64).
     Source: Luo et al. 2023, algorithm 2 (https://arxiv.org/abs/2307.02047); leaves of one axis as in its authors' code.
-    Gradients beyond 1.8e19 are clipped to that, as in `scale_by_adam`.
+    Gradients beyond 1.8e19 are clipped to it, as in `scale_by_adam`.
 
     Args:
       b1: $\beta_1$, the decay of the mean of steps, in [0, 1).
-      b2: $\beta_2$, that of the squares of gradients, in [0, 1).
-      b3: $\beta_3$, that of the squared distances, in [0, 1).
+      b2: $\beta_2$, the decay of the squared gradients, in [0, 1).
+      b3: $\beta_3$, the decay of the squared deviations, in [0, 1).
       eps: $\epsilon_1$, in (0, inf].
       eps_res: $\epsilon_2$, in (0, inf].
       clipping_threshold: $d$, in (0, inf].
-      min_dim_size_to_factor: how long the shorter of the two largest axes must be.
-      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
-        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
-      dim: the dimension along which leaves are divided; another for some by `by_path`.
+      min_dim_size_to_factor: the least length of the shorter of the two largest axes.
+      axis_name: the axis over which leaves are sharded, as in `shard_map`. A leaf whose type is invariant over it is
+        replicated; without such types (`vmap`, `pmap`, `check_vma=False`) every leaf counts as sharded.
+      dim: the dimension along which leaves are sharded; use `by_path` if it differs between leaves.
 
     Raises:
-      ValueError: if the axis is not there, at `init` as well, or a leaf that is divided has no dimension `dim`.
+      ValueError: if the axis is not bound, also at `init`, or if a sharded leaf has no dimension `dim`.
 
     >>> import jax.numpy as jnp
     >>> import gdjax as gd
@@ -90,15 +91,15 @@ def scale_by_came(
     def update(updates, state, params=None):
         g = tree.widen(updates)
         v = factoring.means(g, (state.v_row, state.v_col, state.v), b2, eps)
-        u = factoring.over_root(squarable(g), *v)
-        sizes = norms.leaf_rms(u, axis_name)
-        u = jax.tree.map(lambda u, size: u / jnp.maximum(1.0, size / clipping_threshold), u, sizes)
+        u = factoring.divide_by_root(clip_to_squarable(g), *v)
+        rms = norms.leaf_rms(u, axis_name)
+        u = jax.tree.map(lambda u, rms: u / jnp.maximum(1.0, rms / clipping_threshold), u, rms)
         m = means(u, state.mu, b1)
-        none = jax.tree.map(jnp.ones_like, state.v)  # a leaf that is not factored is divided by 1
-        res = factoring.means(jax.tree.map(jnp.subtract, u, m), (state.res_row, state.res_col, none), b3, eps_res)
-        scaled = factoring.over_root(m, *res[:2], none)
-        kept = [tree.cast_like(new, old) for new, old in zip((m, *v, *res[:2]), state, strict=True)]
-        return tree.cast_like(scaled, updates), ScaleByCameState(*kept)
+        ones = jax.tree.map(jnp.ones_like, state.v)  # a leaf that is not factored is divided by 1
+        res = factoring.means(jax.tree.map(jnp.subtract, u, m), (state.res_row, state.res_col, ones), b3, eps_res)
+        scaled = factoring.divide_by_root(m, *res[:2], ones)
+        moments = [tree.cast_like(new, old) for new, old in zip((m, *v, *res[:2]), state, strict=True)]
+        return tree.cast_like(scaled, updates), ScaleByCameState(*moments)
 
     return init, update
 
@@ -113,13 +114,13 @@ def came(
     eps_res: Positive = 1e-16,
     clipping_threshold: Positive = 1.0,
     weight_decay: WeightDecay = 0.0,
-    mask: Any = None,
-    axis_name: Any = None,
+    mask: Mask | None = None,
+    axis_name: AxisName = None,
     dim: int = 0,
 ):
-    r"""CAME: $p \leftarrow p - \eta (u + \lambda p)$ with $u$ of `scale_by_came`.
+    r"""CAME: $p \leftarrow p - \eta (u + \lambda p)$ with $u$ from `scale_by_came`.
 
-    State: 4 bytes a parameter of a matrix, 8 of a vector (8 and 16 in float64).
+    State: 4 bytes per parameter of a matrix, 8 per parameter of a vector (8 and 16 in float64).
     Source: Luo et al. 2023, algorithm 2 (https://arxiv.org/abs/2307.02047).
 
     Args:

@@ -1,6 +1,4 @@
-"""D-Adaptation for AdamW: estimate the distance to the solution."""
-
-from typing import Any
+"""D-Adaptation for AdamW: an estimate of the distance to the solution as the learning rate."""
 
 import jax
 import jax.numpy as jnp
@@ -8,16 +6,25 @@ import optax
 from optax.contrib import DAdaptAdamWState
 
 from gdjax import norms, tree
+from gdjax.axes import AxisName
 from gdjax.transforms.distance import (
-    adam_rate,
-    added,
-    betas_pair,
-    clipped_for_sum,
-    divisor,
-    first_estimate,
-    inner_product,
+    bias_corrected_rate,
+    clip_for_sum,
+    initial_estimate,
+    leaf_sums,
+    nonzero_or_one,
+    real_product,
+    require_betas,
 )
-from gdjax.transforms.moments import after, below_one, by_root, mean, mean_squares, means, squarable
+from gdjax.transforms.moments import (
+    clip_to_squarable,
+    decay_below_one,
+    depend_on,
+    divide_by_root,
+    mean,
+    mean_squares,
+    means,
+)
 from gdjax.value import Decay, LearningRate, NonNegative, Positive, WeightDecay, at, transform
 from gdjax.value.diagnose import require_params
 
@@ -29,9 +36,9 @@ def dadapt_adamw(
     eps: NonNegative = 1e-8,
     estim_lr0: Positive = 1e-6,
     weight_decay: WeightDecay = 0.0,
-    axis_name: Any = None,
+    axis_name: AxisName = None,
 ):
-    r"""D-Adaptation of AdamW: its learning rate is an estimate $d$, from below, of the distance to the solution.
+    r"""D-Adaptation: AdamW whose learning rate is a growing lower bound $d$ on the distance to the solution.
 
     With $\eta = \gamma d \sqrt{1 - \beta_2^t} / (1 - \beta_1^t)$ and $\beta_3 = \sqrt{\beta_2}$,
     $r \leftarrow \beta_3 r + (1 - \beta_3) \eta \langle g, s / (\sqrt v + \epsilon) \rangle$,
@@ -39,21 +46,21 @@ def dadapt_adamw(
     $s \leftarrow \beta_3 s + (1 - \beta_3) \eta g$, $d \leftarrow \max(d, r / ((1 - \beta_3) \lVert s \rVert_1))$ and
     $p \leftarrow p - m / (\sqrt v + \epsilon) - \eta \lambda p$.
 
-    State: `DAdaptAdamWState(exp_avg, exp_avg_sq, grad_sum, estim_lr, numerator_weighted, count)`, that is
-    $m, v, s, d, r, t$: 12 bytes a parameter (24 in float64).
+    State: `DAdaptAdamWState(exp_avg, exp_avg_sq, grad_sum, estim_lr, numerator_weighted, count)`, which are
+    $m, v, s, d, r, t$: 12 bytes per parameter (24 in float64).
     Source: Defazio and Mishchenko 2023, Adam with D-Adaptation (https://arxiv.org/abs/2301.07733). Differs from the
-    paper, as its authors' code and Optax do: Adam's bias correction is in $\eta$, and $r$ is weighted by the $v$ of
-    before the step. Differs from Optax: $d$ stays while $s$ is 0, under zero gradients or a warmup from 0.
-    Gradients beyond 1.8e19 are clipped to that, as in `scale_by_adam`.
+    paper, as its authors' code and Optax do: Adam's bias correction is part of $\eta$, and $r$ uses the $v$
+    before the step. Differs from Optax: $d$ is unchanged while $s = 0$, under zero gradients or a warmup from 0.
+    Gradients beyond 1.8e19 are clipped to it, as in `scale_by_adam`.
 
     Args:
       learning_rate: $\gamma$, a number or a schedule of it.
       betas: $(\beta_1, \beta_2)$, each in [0, 1).
       eps: $\epsilon$, in [0, inf).
-      estim_lr0: the first $d$, in (0, inf]: smaller than any distance that is to be expected.
+      estim_lr0: the first $d$, in (0, inf]; choose it below any distance you expect.
       weight_decay: $\lambda$, in [0, inf), or a schedule of it.
-      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
-        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
+      axis_name: the axis over which leaves are sharded, as in `shard_map`. A leaf whose type is invariant over it is
+        replicated; without such types (`vmap`, `pmap`, `check_vma=False`) every leaf counts as sharded.
 
     Raises:
       ValueError: if `update` is called without `params`.
@@ -64,34 +71,38 @@ def dadapt_adamw(
     >>> print(tx.update(jnp.array([3.0, -4.0]), tx.init(jnp.zeros(2)), jnp.zeros(2))[0].round(4))
     [-0.5  0.5]
     """
-    b1, b2 = betas_pair("dadapt_adamw", betas)
-    b3 = below_one(b2) ** 0.5
+    b1, b2 = require_betas("dadapt_adamw", betas)
+    b3 = decay_below_one(b2) ** 0.5
 
     def init(params):
         m, v, s = (tree.accumulators(params, 0) for _ in range(3))
-        return DAdaptAdamWState(m, v, s, *first_estimate(estim_lr0, params), jnp.zeros((), jnp.int32))
+        return DAdaptAdamWState(m, v, s, *initial_estimate(estim_lr0, params), jnp.zeros((), jnp.int32))
 
     def update(updates, state, params=None):
         require_params("dadapt_adamw", params)
         raw, p, old = tree.widen((updates, params, state._replace(count=None)))
         d = old.estim_lr
-        rate = adam_rate(d, learning_rate, betas, state.count)
+        rate = bias_corrected_rate(d, learning_rate, betas, state.count)
 
-        def over_size(x, v):
-            return by_root(x, v, tree.scalar(eps, x))
+        def normalized(x, v):
+            return divide_by_root(x, v, tree.scalar(eps, x))
 
-        inner = added(
-            lambda g, s, v: inner_product(g, over_size(s, v)), clipped_for_sum(raw), old.grad_sum, old.exp_avg_sq
+        inner = leaf_sums(
+            lambda g, s, v: real_product(g, normalized(s, v)), clip_for_sum(raw), old.grad_sum, old.exp_avg_sq
         )
-        raw = jax.tree.map(after, raw, inner)  # s and v were read: they may be written over
-        g = squarable(raw)
-        moved = jax.tree.map(lambda g: tree.scalar(rate, g) * g, g)
-        m, v, s = means(moved, old.exp_avg, b1), mean_squares(raw, old.exp_avg_sq, b2), means(moved, old.grad_sum, b3)
-        product, size = norms.scalar_sums([inner, added(jnp.abs, s)], axis_name)
+        raw = jax.tree.map(depend_on, raw, inner)  # the sum reads s and v before they are overwritten
+        g = clip_to_squarable(raw)
+        scaled_g = jax.tree.map(lambda g: tree.scalar(rate, g) * g, g)
+        m, v, s = (
+            means(scaled_g, old.exp_avg, b1),
+            mean_squares(raw, old.exp_avg_sq, b2),
+            means(scaled_g, old.grad_sum, b3),
+        )
+        product, s_norm = norms.scalar_sums([inner, leaf_sums(jnp.abs, s)], axis_name)
         r = mean(rate * product, old.numerator_weighted, b3)
-        d = jnp.maximum(d, r / divisor((1.0 - tree.scalar(b3, r)) * size))
-        pull = rate * tree.scalar(at(weight_decay, state.count), rate)
-        step = jax.tree.map(lambda m, v, p: -(over_size(m, v) + tree.scalar(pull, p) * p), m, v, tree.cast_like(p, g))
+        d = jnp.maximum(d, r / nonzero_or_one((1.0 - tree.scalar(b3, r)) * s_norm))
+        decay = rate * tree.scalar(at(weight_decay, state.count), rate)
+        step = jax.tree.map(lambda m, v, p: -(normalized(m, v) + tree.scalar(decay, p) * p), m, v, tree.cast_like(p, g))
         new = DAdaptAdamWState(m, v, s, d, r, optax.safe_increment(state.count))
         return tree.cast_like(step, updates), tree.cast_like(new, state)
 

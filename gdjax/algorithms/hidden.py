@@ -23,31 +23,36 @@ _ENDS = r"\w*embed\w*|wte|wpe|tok(en)?s?|pos(ition(s|al)?)?|symbols?|vocab(ulary
 _VECTORS = r"b|bias|scale|gamma|beta|offset|\w*norm\w*|ln\w*"
 
 NOT_HIDDEN = rf"(?i)(.*/)?({_ENDS})(/.*)?|out(put)?(/.*)?|(.*/)?({_VECTORS})|(.*/)?(\w*norm\w*|ln\w*)/.*"
-"""Paths of what is no hidden matrix whatever its shape: embeddings and heads, by a name on the way, an `output` at the
-root, and the vectors of layers, which are matrices where layers are stacked."""
+"""Paths of leaves that are never hidden matrices: embeddings, heads, `output` layers, and the vectors of layers.
+
+The vectors are matrices if layers are stacked."""
 
 
 @transform(shardable=True)
 def hidden_matrices(
     inner: optax.GradientTransformation, others: optax.GradientTransformation, which: str | None = None
 ):
-    """Give the hidden matrices of a model one transform, and all else another: vectors, embeddings, the head.
+    """Apply one transform to the hidden matrices of a model, and another to vectors, embeddings and the head.
 
-    A hidden matrix is a leaf of two dimensions at least, unless its path says otherwise: a name on it contains `embed`
-    or is `wte`, `wpe`, `token`, `position`, `symbol`, `vocab`, `head`, `lm_head`, `output_head` or `logits`; the first
-    name is `out` or `output`; the last is `b`, `bias`, `scale`, `gamma`, `beta` or `offset`, a vector of which stacked
-    layers have a matrix; or a name contains `norm` or begins with `ln`. Names are all that can tell: look at what
-    `gd.describe(tx, params)` says, and give a pattern where it is not what you mean.
+    A hidden matrix is a leaf of at least two dimensions whose path contains none of these names:
+
+    - a name with `embed`, or `wte`, `wpe`, `token`, `position`, `symbol`, `vocab`, `head`, `lm_head`, `output_head` or
+      `logits`;
+    - `out` or `output` as the first name;
+    - `b`, `bias`, `scale`, `gamma`, `beta` or `offset` as the last name: a vector, which stacked layers make a matrix;
+    - a name with `norm`, or one that begins with `ln`.
+
+    Names can mislead. Check the choice with `gd.describe(tx, params)`, and pass a pattern if it is wrong.
 
     State: `PartitionState(inner_states)`, a dict of the states of `inner` and of `others`.
 
     Args:
-      inner: what is done to hidden matrices.
-      others: what is done to all else.
-      which: a regular expression over whole paths (`"blocks/.*/kernel"`) that says which leaves are hidden matrices.
+      inner: the transform of hidden matrices.
+      others: the transform of all other leaves.
+      which: a regular expression over whole paths (`"blocks/.*/kernel"`) that selects the hidden matrices.
 
     Raises:
-      ValueError: if the pattern is no regular expression, or no path matches it.
+      ValueError: if the pattern is not a regular expression, or if no path matches it.
 
     >>> import jax.numpy as jnp
     >>> import gdjax as gd
@@ -59,27 +64,27 @@ def hidden_matrices(
     layer/kernel  [4, 4]  float32  64           scale_by_muon
     3 leaves, 56 parameters, 404 bytes of state, 20 of them shared
     """
-    are_hidden = chosen(which)
+    select = hidden_selector(which)
 
     def labels(params: Any) -> Any:
-        return jax.tree.map(lambda own: "inner" if own else "others", are_hidden(params))
+        return jax.tree.map(lambda is_hidden: "inner" if is_hidden else "others", select(params))
 
     return optax.partition({"inner": with_routed_weight(inner), "others": with_routed_weight(others)}, labels)
 
 
-def chosen(which: str | None) -> Callable[[Any], Any]:
-    """The function of parameters that says which are hidden matrices: as a pattern does, or by shape and path."""
-    return _are_hidden if which is None else tree.selector("hidden_matrices", which, "which")
+def hidden_selector(which: str | None) -> Callable[[Any], Any]:
+    """Return a function that marks the hidden matrices of a tree of parameters, by a pattern or by shape and path."""
+    return _hidden_by_default if which is None else tree.selector("hidden_matrices", which, "which")
 
 
-def _are_hidden(params: Any) -> Any:
-    """Of every leaf whether it is a hidden matrix, as far as its shape and its path tell."""
-    named = tree.map_paths(lambda path: re.fullmatch(NOT_HIDDEN, path) is None, params)
-    return jax.tree.map(lambda own, p: own and jnp.ndim(p) > 1, named, params)
+def _hidden_by_default(params: Any) -> Any:
+    """Mark the leaves that are hidden matrices by their shape and path."""
+    by_name = tree.map_paths(lambda path: re.fullmatch(NOT_HIDDEN, path) is None, params)
+    return jax.tree.map(lambda is_hidden, p: is_hidden and jnp.ndim(p) > 1, by_name, params)
 
 
-def _with_adamw(direction, learning_rate, adam_learning_rate, weight_decay, which):
-    """Hidden matrices go in a direction, all else as AdamW does."""
+def combine_with_adamw(direction, learning_rate, adam_learning_rate, weight_decay, which):
+    """Step along `direction` for hidden matrices, and by AdamW for all other leaves."""
     rate = learning_rate if adam_learning_rate is None else adam_learning_rate
     inner = chain(direction, add_decayed_weights(weight_decay), scale_by_learning_rate(learning_rate))
     return hidden_matrices(inner, adamw(rate, weight_decay=weight_decay), which)

@@ -1,12 +1,12 @@
-"""LAMB: Adam, scaled in each leaf to the norm of its parameters."""
-
-from typing import Any
+"""LAMB: Adam with the step of each leaf scaled to the norm of its weights."""
 
 from gdjax.algorithms.adam import scale_by_adam
+from gdjax.axes import AxisName
 from gdjax.compose.chain import chain
 from gdjax.transforms.decay import add_decayed_weights
 from gdjax.transforms.scaling import scale_by_learning_rate
 from gdjax.transforms.trust import scale_by_trust_ratio
+from gdjax.tree import Mask
 from gdjax.value import (
     Decay,
     LearningRate,
@@ -24,12 +24,12 @@ def lamb(
     eps: NonNegative = 1e-6,
     eps_root: NonNegative = 0.0,
     weight_decay: WeightDecay = 0.0,
-    mask: Any = None,
-    axis_name: Any = None,
+    mask: Mask | None = None,
+    axis_name: AxisName = None,
 ):
-    r"""LAMB: $p \leftarrow p - \eta\, r (u + \lambda p)$ with $u$ of `scale_by_adam`, $r$ of `scale_by_trust_ratio`.
+    r"""LAMB: $p \leftarrow p - \eta\, r (u + \lambda p)$ $u$ from `scale_by_adam`, $r$ from `scale_by_trust_ratio`.
 
-    State: 8 bytes a parameter (16 in float64). Source: You et al. 2019, algorithm 2 (https://arxiv.org/abs/1904.00962).
+    State: 8 bytes per parameter (16 in float64). Source: You et al. 2019, algorithm 2 (https://arxiv.org/abs/1904.00962).
 
     Args:
       learning_rate: $\eta$, a number or a schedule of it.

@@ -1,6 +1,4 @@
-"""LaProp: divide by the root of past squares first and average afterwards."""
-
-from typing import Any
+"""LaProp: divide each gradient by the second moment, then average."""
 
 import jax
 import optax
@@ -8,8 +6,9 @@ import optax
 from gdjax import tree
 from gdjax.compose.chain import chain
 from gdjax.transforms.decay import add_decayed_weights
-from gdjax.transforms.moments import adam_state, by_root, corrected, mean_squares, means, squarable
+from gdjax.transforms.moments import adam_state, bias_corrected, clip_to_squarable, divide_by_root, mean_squares, means
 from gdjax.transforms.scaling import scale_by_learning_rate
+from gdjax.tree import Mask
 from gdjax.value import (
     AccumulatorDType,
     Decay,
@@ -28,21 +27,22 @@ def scale_by_laprop(
     eps_root: NonNegative = 0.0,
     mu_dtype: AccumulatorDType = None,
 ):
-    r"""Average gradients that were each divided by the root of the mean of squares up to them.
+    r"""Average gradients, each divided by the root of the mean of squares so far.
 
-    $v$ of `scale_by_adam`, $m \leftarrow \beta_1 m + (1 - \beta_1) g / (\sqrt{\hat v + \epsilon_0} + \epsilon)$; the
-    update is $m / (1 - \beta_1^t)$.
+    With $v$ from `scale_by_adam`:
+    $m \leftarrow \beta_1 m + (1 - \beta_1) g / (\sqrt{\hat v + \epsilon_0} + \epsilon)$; the update is
+    $m / (1 - \beta_1^t)$.
 
-    State: `ScaleByAdamState(count, mu, nu)`, 8 bytes a parameter (16 in float64).
+    State: `ScaleByAdamState(count, mu, nu)`, 8 bytes per parameter (16 in float64).
     Source: Ziyin et al. 2020, algorithm 1 (https://arxiv.org/abs/2002.04839).
-    Gradients beyond 1.8e19 are clipped to that, as in `scale_by_adam`.
+    Gradients beyond 1.8e19 are clipped to it, as in `scale_by_adam`.
 
     Args:
       b1: $\beta_1$, in [0, 1).
       b2: $\beta_2$, in [0, 1).
       eps: $\epsilon$, added to the root, in [0, inf).
       eps_root: $\epsilon_0$, added under the root, in [0, inf).
-      mu_dtype: the dtype in which `mu` is kept; by default that of the parameters, float32 at least.
+      mu_dtype: the dtype of `mu`; by default that of the parameters, at least float32.
 
     >>> import jax.numpy as jnp
     >>> import gdjax as gd
@@ -55,10 +55,12 @@ def scale_by_laprop(
         count = optax.safe_increment(state.count)
         g = tree.widen(updates)
         v = mean_squares(g, state.nu, b2)
-        normalized = jax.tree.map(lambda g, v: by_root(g, v, eps, eps_root), squarable(g), corrected(v, b2, count))
+        normalized = jax.tree.map(
+            lambda g, v: divide_by_root(g, v, eps, eps_root), clip_to_squarable(g), bias_corrected(v, b2, count)
+        )
         m = means(normalized, state.mu, b1)
         mu, nu = tree.cast_like(m, state.mu), tree.cast_like(v, state.nu)
-        return tree.cast_like(corrected(m, b1, count), updates), optax.ScaleByAdamState(count, mu, nu)
+        return tree.cast_like(bias_corrected(m, b1, count), updates), optax.ScaleByAdamState(count, mu, nu)
 
     return lambda params: adam_state(params, mu_dtype), update
 
@@ -72,11 +74,11 @@ def laprop(
     eps_root: NonNegative = 0.0,
     mu_dtype: AccumulatorDType = None,
     weight_decay: WeightDecay = 0.0,
-    mask: Any = None,
+    mask: Mask | None = None,
 ):
-    r"""LaProp: $p \leftarrow p - \eta (u + \lambda p)$ with $u$ of `scale_by_laprop`.
+    r"""LaProp: $p \leftarrow p - \eta (u + \lambda p)$ with $u$ from `scale_by_laprop`.
 
-    State: 8 bytes a parameter (16 in float64). Source: Ziyin et al. 2020, algorithm 1 (https://arxiv.org/abs/2002.04839).
+    State: 8 bytes per parameter (16 in float64). Source: Ziyin et al. 2020, algorithm 1 (https://arxiv.org/abs/2002.04839).
 
     Args:
       learning_rate: $\eta$, a number or a schedule of it.

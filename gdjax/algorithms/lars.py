@@ -1,13 +1,15 @@
-"""LARS and Fromage: gradients scaled in each leaf to the norm of its parameters."""
+"""LARS and Fromage: gradients of each leaf scaled to the norm of its weights."""
 
 from typing import Any
 
+from gdjax.axes import AxisName
 from gdjax.compose.chain import chain
 from gdjax.compose.masked import masked
 from gdjax.transforms.decay import add_decayed_weights
 from gdjax.transforms.momentum import trace
 from gdjax.transforms.scaling import scale_by_learning_rate
 from gdjax.transforms.trust import scale_by_trust_ratio
+from gdjax.tree import Mask
 from gdjax.value import (
     LearningRate,
     Momentum,
@@ -21,25 +23,25 @@ from gdjax.value import (
 def lars(
     learning_rate: LearningRate,
     weight_decay: WeightDecay = 0.0,
-    weight_decay_mask: Any = True,
+    weight_decay_mask: Mask = True,
     trust_coefficient: NonNegative = 0.001,
     eps: NonNegative = 0.0,
-    trust_ratio_mask: Any = True,
+    trust_ratio_mask: Mask = True,
     momentum: Momentum = 0.9,
     nesterov: bool = False,
-    axis_name: Any = None,
+    axis_name: AxisName = None,
 ):
-    r"""LARS: the trace of $\eta\, r (g + \lambda p)$ with $r$ of `scale_by_trust_ratio`.
+    r"""LARS: momentum over $\eta\, r (g + \lambda p)$ with $r$ from `scale_by_trust_ratio`.
 
-    State: 4 bytes a parameter (8 in float64). Source: You et al. 2017, algorithm 1 (https://arxiv.org/abs/1708.03888).
-    Differs from the paper, as Optax does: the ratio is over $\lVert g + \lambda p \rVert$, not over
+    State: 4 bytes per parameter (8 in float64). Source: You et al. 2017, algorithm 1 (https://arxiv.org/abs/1708.03888).
+    Differs from the paper, as Optax does: the ratio divides by $\lVert g + \lambda p \rVert$, not by
     $\lVert g \rVert + \lambda \lVert p \rVert$.
 
     Args:
       learning_rate: $\eta$, a number or a schedule of it.
       weight_decay, weight_decay_mask: $\lambda$ and which leaves decay, as in `add_decayed_weights`.
       trust_coefficient, eps: as in `scale_by_trust_ratio`.
-      trust_ratio_mask: which leaves are scaled by it.
+      trust_ratio_mask: which leaves are scaled by the ratio.
       momentum: the decay of `trace`, in [0, 1].
       nesterov: as in `trace`.
       axis_name: as in `scale_by_trust_ratio`.
@@ -57,10 +59,10 @@ def lars(
 
 
 @transform
-def fromage(learning_rate: LearningRate, min_norm: NonNegative = 1e-6, axis_name: Any = None):
-    r"""Fromage: $p \leftarrow (p - \eta\, r g) / \sqrt{1 + \eta^2}$ with $r$ of `scale_by_trust_ratio`.
+def fromage(learning_rate: LearningRate, min_norm: NonNegative = 1e-6, axis_name: AxisName = None):
+    r"""Fromage: $p \leftarrow (p - \eta\, r g) / \sqrt{1 + \eta^2}$ with $r$ from `scale_by_trust_ratio`.
 
-    State: none, or two counts where $\eta$ is a schedule.
+    State: none, or two counts if $\eta$ is a schedule.
     Source: Bernstein et al. 2020, algorithm 1 (https://arxiv.org/abs/2002.03432).
 
     Args:
@@ -72,16 +74,16 @@ def fromage(learning_rate: LearningRate, min_norm: NonNegative = 1e-6, axis_name
     -0.2
     """
 
-    def shrunk(rate):
+    def shrink(rate):
         return (1.0 + rate**2) ** -0.5
 
-    step: Any = learning_rate
-    if callable(step):
-        moved, grown = (
-            (lambda count: shrunk(step(count)) * step(count)),
-            (lambda count: shrunk(step(count)) - 1.0),
+    rate: Any = learning_rate
+    if callable(rate):
+        step_size, decay = (
+            (lambda count: shrink(rate(count)) * rate(count)),
+            (lambda count: shrink(rate(count)) - 1.0),
         )
     else:
-        moved, grown = shrunk(step) * step, shrunk(step) - 1.0
+        step_size, decay = shrink(rate) * rate, shrink(rate) - 1.0
     ratio = scale_by_trust_ratio(min_norm, axis_name=axis_name)
-    return chain(ratio, scale_by_learning_rate(moved), add_decayed_weights(grown))
+    return chain(ratio, scale_by_learning_rate(step_size), add_decayed_weights(decay))

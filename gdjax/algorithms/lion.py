@@ -1,6 +1,6 @@
-"""Lion: step by the sign of an interpolated momentum."""
+"""Lion: step by the sign of a mix of momentum and gradient."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from gdjax.compose.chain import chain
 from gdjax.transforms.decay import add_decayed_weights
 from gdjax.transforms.moments import means
 from gdjax.transforms.scaling import scale_by_learning_rate
+from gdjax.tree import Mask
 from gdjax.value import (
     AccumulatorDType,
     Decay,
@@ -31,21 +32,21 @@ def scale_by_lion(
     mode: Literal["hard", "smooth", "refined"] = "hard",
     smooth_beta: float = 1.0,
 ):
-    r"""Step by the sign of a mean of gradients that leans towards the newest.
+    r"""Replace the gradient by the sign of its mix with the momentum.
 
-    $c = \beta_1 m + (1 - \beta_1) g$, $m \leftarrow \beta_2 m + (1 - \beta_2) g$; the update is $\mathrm{sign}(c)$. It
-    is computed of the new mean, $\beta_2 c = \beta_1 m + (\beta_2 - \beta_1) g$, so that the old one can be written
-    over: no tree of temporaries.
+    $c = \beta_1 m + (1 - \beta_1) g$, $m \leftarrow \beta_2 m + (1 - \beta_2) g$; the update is $\mathrm{sign}(c)$.
+    The code computes $c$ from the new mean, $\beta_2 c = \beta_1 m + (\beta_2 - \beta_1) g$. So the new mean can
+    overwrite the old one, without temporaries.
 
-    State: `ScaleByLionState(count, mu)`, 4 bytes a parameter (8 in float64; 2 with `mu_dtype` bfloat16).
+    State: `ScaleByLionState(count, mu)`, 4 bytes per parameter (8 in float64; 2 with `mu_dtype` bfloat16).
     Source: Chen et al. 2023, algorithm 2 (https://arxiv.org/abs/2302.06675).
 
     Args:
       b1: $\beta_1$, in [0, 1).
       b2: $\beta_2$, in (0, 1).
-      mu_dtype: the dtype in which `mu` is kept; by default that of the parameters, float32 at least.
+      mu_dtype: the dtype of `mu`; by default that of the parameters, at least float32.
       mode: `hard` for the sign of $c$, `smooth` for $\tanh(s c)$, `refined` for $c$ itself where $|c| < 1$.
-      smooth_beta: $s$ of the smooth mode, any number.
+      smooth_beta: $s$ in the smooth mode, any number.
 
     >>> import jax.numpy as jnp
     >>> import gdjax as gd
@@ -53,9 +54,9 @@ def scale_by_lion(
     >>> print(tx.update(jnp.array([0.3, -5.0]), tx.init(jnp.zeros(2)))[0])
     [ 1. -1.]
     """
-    step = _STEPS.get(mode)
-    if step is None:
-        raise ValueError(f"scale_by_lion: mode must be one of {', '.join(_STEPS)}, got {mode!r}.")
+    sign = _LION_SIGNS.get(mode)
+    if sign is None:
+        raise ValueError(f"scale_by_lion: mode must be one of {', '.join(_LION_SIGNS)}, got {mode!r}.")
 
     def init(params):
         mu = tree.accumulators(params, 0, mu_dtype)
@@ -64,14 +65,14 @@ def scale_by_lion(
     def update(updates, state, params=None):
         g = tree.widen(updates)
         m = means(g, state.mu, b2)
-        stepped = jax.tree.map(lambda g, m: step((b1 * m + (b2 - b1) * g) / b2, smooth_beta), g, m)
+        signs = jax.tree.map(lambda g, m: sign((b1 * m + (b2 - b1) * g) / b2, smooth_beta), g, m)
         mu = tree.cast_like(m, state.mu)
-        return tree.cast_like(stepped, updates), optax.ScaleByLionState(optax.safe_increment(state.count), mu)
+        return tree.cast_like(signs, updates), optax.ScaleByLionState(optax.safe_increment(state.count), mu)
 
     return init, update
 
 
-_STEPS = {
+_LION_SIGNS = {
     "hard": lambda c, _: jnp.sign(c),
     "smooth": lambda c, smooth_beta: jnp.tanh(smooth_beta * c),
     "refined": lambda c, _: jnp.where(jnp.abs(c) < 1.0, c, jnp.sign(c)),
@@ -85,11 +86,11 @@ def lion(
     b2: Annotated[Scalar, Interval("(0, 1)")] = 0.99,
     mu_dtype: AccumulatorDType = None,
     weight_decay: WeightDecay = 1e-3,
-    mask: Any = None,
+    mask: Mask | None = None,
 ):
-    r"""Lion: $p \leftarrow p - \eta (u + \lambda p)$ with $u$ of `scale_by_lion`.
+    r"""Lion: $p \leftarrow p - \eta (u + \lambda p)$ with $u$ from `scale_by_lion`.
 
-    State: 4 bytes a parameter (8 in float64). Source: Chen et al. 2023, algorithm 2 (https://arxiv.org/abs/2302.06675).
+    State: 4 bytes per parameter (8 in float64). Source: Chen et al. 2023, algorithm 2 (https://arxiv.org/abs/2302.06675).
 
     Args:
       learning_rate: $\eta$, a number or a schedule of it.

@@ -1,5 +1,6 @@
-"""Orthogonal momentum: Muon and NorMuon."""
+"""Muon: momentum replaced by its orthogonal factor."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -9,11 +10,12 @@ import optax
 from jax.typing import DTypeLike
 
 from gdjax import tree
-from gdjax.algorithms.hidden import _with_adamw
+from gdjax.algorithms.hidden import combine_with_adamw
+from gdjax.axes import AxisName
 from gdjax.linalg import JORDAN, orthogonalize
 from gdjax.linalg.newton_schulz import Coefficients
 from gdjax.matrices import Layout, ScaleOrFunction, jordan_scale
-from gdjax.transforms.moments import corrected, looking_ahead, means
+from gdjax.transforms.moments import bias_corrected, means, nesterov_mean
 from gdjax.value import (
     AccumulatorDType,
     Decay,
@@ -32,38 +34,38 @@ def scale_by_muon(
     nesterov: bool = True,
     scale: ScaleOrFunction = jordan_scale(),  # noqa: B008  (a value)
     products: DTypeLike | None = None,
-    views: Any = None,
-    axis_name: Any = None,
+    views: Mapping[str, str] | None = None,
+    axis_name: AxisName = None,
     dim: int | None = None,
 ):
-    r"""Replace the momentum of every matrix by its orthogonal factor, as long as its shape says.
+    r"""Replace the momentum of each matrix by its orthogonal factor, scaled by its shape.
 
     $m \leftarrow \beta m + (1 - \beta) g$, $\hat m$ as in `scale_by_adam` (with Nesterov); the update is
     $s(in, out)\, UV^*$, $\hat m = U \Sigma V^*$, by Newton-Schulz.
 
-    Of a leaf, the last two dimensions are a matrix of inputs by outputs and those before them a stack of such; a vector
-    is a matrix of one column. Matrices of one shape, or its transpose, are one batch. Over an axis its members divide
-    them, each so much of the arithmetic as the others, and send results: one all-gather, or two all-to-alls where
-    leaves are divided. Momentum is never sent.
+    The last two dimensions of a leaf are a matrix (inputs, outputs), and earlier dimensions stack such matrices. A
+    vector is a matrix of one column. Matrices of the same shape, or of its transpose, form one batch. The devices of an
+    axis share the arithmetic evenly and exchange results: by one all-gather, or by two all-to-alls if leaves are
+    sharded. Momentum is never sent.
 
-    State: `MuonState(count, mu, ns_coeffs)`, 4 bytes a parameter (8 in float64).
-    Source: Jordan 2024 (https://kellerjordan.github.io/posts/muon); the division, after Liu et al. 2025, algorithm 1
-    (https://arxiv.org/abs/2502.16982). Differs from Jordan, as Optax does: the mean is corrected. Differs from Optax:
-    it has the scale, no `eps` since the size of a gradient does not matter, and takes leaves of any shape.
+    State: `MuonState(count, mu, ns_coeffs)`, 4 bytes per parameter (8 in float64).
+    Source: Jordan 2024 (https://kellerjordan.github.io/posts/muon); the distribution follows Liu et al. 2025, algorithm
+    1 (https://arxiv.org/abs/2502.16982). Differs from Jordan, as Optax does: the mean is bias-corrected. Differs from
+    Optax: takes a scale and leaves of any shape, and needs no `eps`, as the size of a gradient does not matter.
 
     Args:
       ns_coeffs: a table of `gd.linalg`, one row $(a, b, c)$ for each step.
       beta: $\beta$, in [0, 1).
-      mu_dtype: the dtype in which `mu` is kept; by default that of the parameters, float32 at least.
-      nesterov: whether to look ahead by one step of the mean.
+      mu_dtype: the dtype of `mu`; by default that of the parameters, at least float32.
+      nesterov: whether to use Nesterov's mean, as in `scale_by_adam`.
       scale: $s$: `jordan_scale()`, `moonlight_scale()`, or a function of inputs and outputs.
-      products: the dtype that real factors of products are rounded to, such as `bfloat16`; by default none.
-      views: a view for every pattern of paths that has one, as in `gd.matrices.view`.
-      axis_name: the axis whose members divide the work, of `vmap`, `pmap`, `shard_map`, or of the mesh under `jit`.
-      dim: the dimension along which leaves are divided over that axis; by default every member has whole ones.
+      products: the dtype to which real factors of products are rounded, such as `bfloat16`; by default no rounding.
+      views: views by pattern of paths, as in `gd.matrices.view`.
+      axis_name: the axis whose devices share the work, of `vmap`, `pmap`, `shard_map`, or of the mesh under `jit`.
+      dim: the dimension along which leaves are sharded over that axis; by default they are replicated.
 
     Raises:
-      ValueError: if a view does not fit its leaf, or the axis is not there.
+      ValueError: if a view does not fit its leaf, or if the axis is not bound.
 
     >>> import jax.numpy as jnp
     >>> import gdjax as gd
@@ -73,47 +75,47 @@ def scale_by_muon(
     [[0. 1.]
      [1. 0.]]
     """
-    table = _table("scale_by_muon", ns_coeffs, products)
+    table = require_coefficients("scale_by_muon", ns_coeffs, products)
     layout = Layout.of("scale_by_muon", views, axis_name, dim)
 
     def init(params):
         layout.check(params)
-        return optax.contrib.MuonState(jnp.zeros((), jnp.int32), tree.accumulators(params, 0, mu_dtype), kept())
+        return optax.contrib.MuonState(jnp.zeros((), jnp.int32), tree.accumulators(params, 0, mu_dtype), coefficients())
 
-    def kept():
+    def coefficients():
         return jnp.asarray(table[0] if len(set(table)) == 1 else table, jnp.float32)
 
     def update(updates, state, params=None):
-        count, mu, direction = _direction(updates, state, beta, nesterov)
-        moved = layout.each(lambda x: orthogonalize(x, table, products), direction)
-        moved = _scaled(moved, layout.shapes(updates), scale)
-        return tree.cast_like(moved, updates), optax.contrib.MuonState(count, mu, kept())
+        count, mu, m_hat = muon_momentum(updates, state, beta, nesterov)
+        o = layout.each(lambda x: orthogonalize(x, table, products), m_hat)
+        scaled = scale_by_shape(o, layout.shapes(updates), scale)
+        return tree.cast_like(scaled, updates), optax.contrib.MuonState(count, mu, coefficients())
 
     return init, update
 
 
-def _direction(updates, state, beta, nesterov):
-    """The count and the momentum after a step, and what is to be made orthogonal."""
+def muon_momentum(updates, state, beta, nesterov):
+    """Return the count and the momentum after a step, and the bias-corrected momentum to orthogonalize."""
     count, g = optax.safe_increment(state.count), tree.widen(updates)
     mu = means(g, state.mu, beta)
-    g, m = jax.tree.map(lambda x: x * 2.0**-4, (g, mu))  # a direction has no size: scaled, it cannot overflow
-    direction = looking_ahead(g, m, beta, count) if nesterov else corrected(m, beta, count)
-    return count, tree.cast_like(mu, state.mu), direction
+    g, m = jax.tree.map(lambda x: x * 2.0**-4, (g, mu))  # only the direction matters; scaled down, it cannot overflow
+    m_hat = nesterov_mean(g, m, beta, count) if nesterov else bias_corrected(m, beta, count)
+    return count, tree.cast_like(mu, state.mu), m_hat
 
 
-def _scaled(moved, shapes, scale):
-    """Updates as long as the shapes of their matrices say."""
-    return jax.tree.map(lambda u, shape: u * tree.scalar(scale(shape.inputs, shape.outputs), u), moved, shapes)
+def scale_by_shape(updates, shapes, scale):
+    """Multiply each leaf by the scale of its matrices' shape."""
+    return jax.tree.map(lambda u, shape: u * tree.scalar(scale(shape.inputs, shape.outputs), u), updates, shapes)
 
 
-def _table(who: str, coefficients: Any, products: Any) -> Coefficients:
-    """A table of coefficients as floats; the dtype of products must be a floating one."""
-    given = _lists(coefficients)
+def require_coefficients(who: str, coefficients: Any, products: DTypeLike | None) -> Coefficients:
+    """Return a table of Newton-Schulz coefficients as floats; `products` must be `None` or a floating dtype."""
+    given = _as_list(coefficients)
     if not isinstance(given, (tuple, list)):
         raise TypeError(f"{who}: ns_coeffs must be a table of gd.linalg, got {brief(coefficients)}.")
     if not (products is None or jnp.issubdtype(products, jnp.floating)):
         raise ValueError(f"{who}: products must be a floating dtype, got {products!r}.")
-    rows = [_lists(row) for row in given]
+    rows = [_as_list(row) for row in given]
     if not rows or not all(isinstance(row, (tuple, list)) and len(row) == 3 for row in rows):
         raise ValueError(
             f"{who}: ns_coeffs must be a table with one row (a, b, c) for each step, got {coefficients!r}."
@@ -121,8 +123,8 @@ def _table(who: str, coefficients: Any, products: Any) -> Coefficients:
     return tuple((float(a), float(b), float(c)) for a, b, c in rows)
 
 
-def _lists(x: Any) -> Any:
-    """Return an array as lists of numbers, and anything else as it is."""
+def _as_list(x: Any) -> Any:
+    """Return an array as nested lists of numbers, and anything else unchanged."""
     return np.asarray(x).tolist() if isinstance(x, (np.ndarray, jax.Array)) else x
 
 
@@ -138,22 +140,24 @@ def muon(
     scale: ScaleOrFunction = jordan_scale(),  # noqa: B008  (a value)
     products: DTypeLike | None = None,
     which: str | None = None,
-    views: Any = None,
-    axis_name: Any = None,
+    views: Mapping[str, str] | None = None,
+    axis_name: AxisName = None,
     dim: int | None = None,
 ):
-    r"""Muon: $p \leftarrow p - \eta (u + \lambda p)$ with $u$ of `scale_by_muon` for hidden matrices, else AdamW.
+    r"""Muon for hidden matrices, AdamW for all other leaves.
 
-    State: 4 bytes a parameter of hidden matrices, 8 of all else (8 and 16 in float64).
-    Source: Jordan 2024 (https://kellerjordan.github.io/posts/muon). Differs from Optax: embeddings and heads are
-    AdamW's though they are matrices, stacked layers are Muon's though they are not (`hidden_matrices`).
+    Hidden matrices: $p \leftarrow p - \eta (u + \lambda p)$ with $u$ from `scale_by_muon`.
+
+    State: 4 bytes per parameter of hidden matrices, 8 per other parameter (8 and 16 in float64).
+    Source: Jordan 2024 (https://kellerjordan.github.io/posts/muon). Differs from Optax: AdamW takes embeddings and
+    heads, although they are matrices, and Muon takes stacked layers, although they are not (`hidden_matrices`).
 
     Args:
       learning_rate: $\eta$ of hidden matrices, a number or a schedule of it.
-      adam_learning_rate: that of all else; by default the same, which fits `moonlight_scale()`.
+      adam_learning_rate: $\eta$ of all other leaves; by default the same, which fits `moonlight_scale()`.
       ns_coeffs, beta, mu_dtype, nesterov, scale, products, views, axis_name, dim: as in `scale_by_muon`.
-      weight_decay: $\lambda$ of both, in [0, inf), or a schedule of it.
-      which: a pattern of the paths of hidden matrices, as in `hidden_matrices`.
+      weight_decay: $\lambda$ for all leaves, in [0, inf), or a schedule of it.
+      which: a pattern for the paths of hidden matrices, as in `hidden_matrices`.
 
     >>> import gdjax as gd
     >>> [part.factory.__name__ for part in gd.expand(gd.muon(0.02, 3e-3)).inner.transforms]
@@ -161,4 +165,4 @@ def muon(
     """
     options = {"scale": scale, "products": products, "views": views, "axis_name": axis_name, "dim": dim}
     direction = scale_by_muon(ns_coeffs, beta, mu_dtype, nesterov=nesterov, **options)
-    return _with_adamw(direction, learning_rate, adam_learning_rate, weight_decay, which)
+    return combine_with_adamw(direction, learning_rate, adam_learning_rate, weight_decay, which)

@@ -1,6 +1,7 @@
-"""NorMuon: Muon whose rows are brought to one size."""
+"""NorMuon: Muon with the weights of each output normalized by their usual size."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -9,8 +10,9 @@ from jax.tree_util import Partial
 from jax.typing import DTypeLike
 
 from gdjax import tree
-from gdjax.algorithms.hidden import _with_adamw
-from gdjax.algorithms.muon import _direction, _scaled, _table
+from gdjax.algorithms.hidden import combine_with_adamw
+from gdjax.algorithms.muon import muon_momentum, require_coefficients, scale_by_shape
+from gdjax.axes import AxisName
 from gdjax.linalg import JORDAN, norm_ratio, orthogonalize
 from gdjax.matrices import Layout, ScaleOrFunction, jordan_scale
 from gdjax.transforms.moments import mean
@@ -25,14 +27,14 @@ from gdjax.value import (
 
 
 class NorMuonState(NamedTuple):
-    """Muon's momentum, and how long the rows of its orthogonal factors were."""
+    """State of NorMuon: the momentum, and the mean square of each output of its orthogonal factor."""
 
     count: Any
-    """How many steps were taken, of shape ()."""
+    """The number of steps, int32 of shape ()."""
     mu: Any
     """$m$, the mean of gradients, shaped like the parameters."""
     nu: tuple[jax.Array, ...]
-    """$v$, of every stack of matrices the mean squares by outputs, of shape (matrices, outputs)."""
+    """$v$, for each stack of matrices, of shape (matrices, outputs)."""
 
 
 @transform
@@ -45,20 +47,20 @@ def scale_by_normuon(
     nesterov: bool = True,
     scale: ScaleOrFunction = jordan_scale(),  # noqa: B008  (a value)
     products: DTypeLike | None = None,
-    views: Any = None,
-    axis_name: Any = None,
+    views: Mapping[str, str] | None = None,
+    axis_name: AxisName = None,
     dim: int | None = None,
 ):
-    r"""Muon whose neurons all move as far: what belongs to an output is divided by the size that it mostly has.
+    r"""Replace momentum by its orthogonal factor, as `scale_by_muon` does, and normalize each output of it.
 
-    With $O$ the orthogonal factor of `scale_by_muon`, of every output $j$:
+    With $O$ the orthogonal factor of `scale_by_muon`, and for each output $j$:
     $v_j \leftarrow \beta_2 v_j + (1 - \beta_2)\, \mathrm{mean}_i |O_{ij}|^2$,
     $\bar O_{ij} = O_{ij} / (\sqrt{v_j} + \epsilon)$; the update is
     $s(in, out)\, \bar O\, \lVert O \rVert / \lVert \bar O \rVert$.
 
-    State: `NorMuonState(count, mu, nu)`, 4 bytes a parameter and 4 an output (8 and 8 in float64).
-    Source: Li et al. 2025, algorithm 1 (https://arxiv.org/abs/2510.05491). Differs from the paper: momentum is that of
-    `scale_by_muon`, the norm that of $O$, and $s$ a function.
+    State: `NorMuonState(count, mu, nu)`, 4 bytes per parameter and 4 per output (8 and 8 in float64).
+    Source: Li et al. 2025, algorithm 1 (https://arxiv.org/abs/2510.05491). Differs from the paper: the momentum is
+    that of `scale_by_muon`, the norm that of $O$, and $s$ a function.
 
     Args:
       ns_coeffs, beta, mu_dtype, nesterov, scale, products, views, axis_name, dim: as in `scale_by_muon`.
@@ -66,7 +68,7 @@ def scale_by_normuon(
       eps: $\epsilon$, in [0, inf).
 
     Raises:
-      ValueError: if a view does not fit its leaf, or the axis is not there.
+      ValueError: if a view does not fit its leaf, or if the axis is not bound.
 
     >>> import jax.numpy as jnp
     >>> import gdjax as gd
@@ -75,32 +77,32 @@ def scale_by_normuon(
     >>> print(tx.update(g, tx.init(g))[0].round(3))
     [[1. 1.]]
     """
-    table = _table("scale_by_normuon", ns_coeffs, products)
+    table = require_coefficients("scale_by_normuon", ns_coeffs, products)
     layout = Layout.of("scale_by_normuon", views, axis_name, dim, oriented=True)
 
     def init(params):
         mu = tree.accumulators(params, 0, mu_dtype)
-        return NorMuonState(jnp.zeros((), jnp.int32), mu, layout.init(kept, params))
+        return NorMuonState(jnp.zeros((), jnp.int32), mu, layout.init(zero_moment, params))
 
-    def kept(piece, x):
+    def zero_moment(piece, x):
         return jnp.sum(tree.abs_sq(x), axis=piece.inputs)
 
     def update(updates, state, params=None):
-        count, mu, direction = _direction(updates, state, beta, nesterov)
-        evened = functools.partial(_evened, table, products)
-        moved, nu = layout.map(Partial(evened, beta2, eps), [direction], state.nu)
-        moved = _scaled(moved, layout.shapes(updates), scale)
-        return tree.cast_like(moved, updates), NorMuonState(count, mu, nu)
+        count, mu, m_hat = muon_momentum(updates, state, beta, nesterov)
+        normalize = functools.partial(_normuon_direction, table, products)
+        direction, nu = layout.map(Partial(normalize, beta2, eps), [m_hat], state.nu)
+        scaled = scale_by_shape(direction, layout.shapes(updates), scale)
+        return tree.cast_like(scaled, updates), NorMuonState(count, mu, nu)
 
     return init, update
 
 
-def _evened(table, products, beta2, eps, piece, nu, x):
-    """Orthogonal factors, each output over its usual length, and these lengths squared."""
+def _normuon_direction(table, products, beta2, eps, piece, v, x):
+    """Return the orthogonal factors of a stack with normalized outputs, and the outputs' mean squares."""
     o = orthogonalize(x, table, products)
-    nu = mean(jnp.mean(tree.abs_sq(o), axis=piece.inputs), nu, beta2)
-    even = o / (tree.root(jnp.expand_dims(nu, piece.inputs)) + eps)
-    return even * norm_ratio(o, even), nu
+    v = mean(jnp.mean(tree.abs_sq(o), axis=piece.inputs), v, beta2)
+    o_bar = o / (tree.root(jnp.expand_dims(v, piece.inputs)) + eps)
+    return o_bar * norm_ratio(o, o_bar), v
 
 
 @transform
@@ -117,13 +119,13 @@ def normuon(
     scale: ScaleOrFunction = jordan_scale(),  # noqa: B008  (a value)
     products: DTypeLike | None = None,
     which: str | None = None,
-    views: Any = None,
-    axis_name: Any = None,
+    views: Mapping[str, str] | None = None,
+    axis_name: AxisName = None,
     dim: int | None = None,
 ):
-    r"""NorMuon: as `muon`, with $u$ of `scale_by_normuon`.
+    r"""NorMuon for hidden matrices, AdamW for all other leaves: `muon` with $u$ from `scale_by_normuon`.
 
-    State: 4 bytes a parameter of hidden matrices and 4 an output, 8 of all else (twice that in float64).
+    State: 4 bytes per parameter of hidden matrices and 4 per output, 8 per other parameter (twice that in float64).
     Source: Li et al. 2025, algorithm 1 (https://arxiv.org/abs/2510.05491).
 
     Args:
@@ -136,4 +138,4 @@ def normuon(
     """
     options = {"scale": scale, "products": products, "views": views, "axis_name": axis_name, "dim": dim}
     direction = scale_by_normuon(ns_coeffs, beta, beta2, eps, mu_dtype, nesterov=nesterov, **options)
-    return _with_adamw(direction, learning_rate, adam_learning_rate, weight_decay, which)
+    return combine_with_adamw(direction, learning_rate, adam_learning_rate, weight_decay, which)

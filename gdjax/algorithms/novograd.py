@@ -1,16 +1,15 @@
-"""NovoGrad: one second moment for each leaf."""
-
-from typing import Any
+"""NovoGrad: Adam with one second moment per leaf."""
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from gdjax import norms, tree
+from gdjax.axes import AxisName
 from gdjax.compose.chain import chain
 from gdjax.squares import clip_to_norm, largest_squarable
 from gdjax.transforms.moments import (
-    by_root,
+    divide_by_root,
     mean,
 )
 from gdjax.transforms.scaling import scale_by_learning_rate
@@ -34,16 +33,16 @@ def scale_by_novograd(
     eps_root: NonNegative = 0.0,
     weight_decay: WeightDecay = 0.0,
     mu_dtype: AccumulatorDType = None,
-    axis_name: Any = None,
+    axis_name: AxisName = None,
 ):
-    r"""Momentum over gradients each divided by the running norm of its leaf.
+    r"""Sum gradients, each divided by the moving average of the norm of its leaf.
 
-    $v \leftarrow \beta_2 v + (1 - \beta_2) \lVert g \rVert^2$ for a leaf, at first $\lVert g \rVert^2$;
+    For each leaf $v \leftarrow \beta_2 v + (1 - \beta_2) \lVert g \rVert^2$, at first $\lVert g \rVert^2$;
     $m \leftarrow \beta_1 m + g / (\sqrt{v + \epsilon_0} + \epsilon) + \lambda p$; the update is $m$.
 
-    State: `ScaleByNovogradState(count, mu, nu)`, 4 bytes a parameter and 4 a leaf (8 in float64).
+    State: `ScaleByNovogradState(count, mu, nu)`, 4 bytes per parameter and 4 per leaf (8 in float64).
     Source: Ginsburg et al. 2019, algorithm 1 (https://arxiv.org/abs/1905.11286).
-    A leaf whose gradient has a norm beyond 1.8e19 (in float32) is scaled down to it, so that $v$ stays finite.
+    A gradient whose norm exceeds 1.8e19 (in float32) is scaled down to it, so that $v$ stays finite.
 
     Args:
       b1: $\beta_1$, in [0, 1).
@@ -51,9 +50,9 @@ def scale_by_novograd(
       eps: $\epsilon$, added to the norm, in [0, inf).
       eps_root: $\epsilon_0$, added under the root, in [0, inf).
       weight_decay: $\lambda$, in [0, inf), or a schedule of it.
-      mu_dtype: the dtype in which `mu` is kept; by default that of the parameters, float32 at least.
-      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
-        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
+      mu_dtype: the dtype of `mu`; by default that of the parameters, at least float32.
+      axis_name: the axis over which leaves are sharded, as in `shard_map`. A leaf whose type is invariant over it is
+        replicated; without such types (`vmap`, `pmap`, `check_vma=False`) every leaf counts as sharded.
 
     Raises:
       ValueError: if `update` is called without `params`.
@@ -74,15 +73,15 @@ def scale_by_novograd(
         require_params("scale_by_novograd", params)
         count = optax.safe_increment(state.count)
         rate = at(weight_decay, state.count)
-        b2_now = jnp.where(state.count == 0, 0.0, b2)
+        b2_t = jnp.where(state.count == 0, 0.0, b2)
         g = tree.widen(updates)
-        sizes = norms.leaf_scaled_norms(g, axis_name)
-        squares = jax.tree.map(lambda g, size: jnp.minimum(size.norm(), largest_squarable(g.dtype)) ** 2, g, sizes)
-        g = jax.tree.map(lambda g, size: clip_to_norm(g, size, largest_squarable(g.dtype)), g, sizes)
-        v = jax.tree.map(lambda g, s, v: mean(s, v, tree.scalar(b2_now, g)), g, squares, state.nu)
+        g_norms = norms.leaf_scaled_norms(g, axis_name)
+        squares = jax.tree.map(lambda g, norm: jnp.minimum(norm.norm(), largest_squarable(g.dtype)) ** 2, g, g_norms)
+        g = jax.tree.map(lambda g, norm: clip_to_norm(g, norm, largest_squarable(g.dtype)), g, g_norms)
+        v = jax.tree.map(lambda g, s, v: mean(s, v, tree.scalar(b2_t, g)), g, squares, state.nu)
         p = tree.widen(params)
-        pull = jax.tree.map(lambda g, v, p: by_root(g, v, eps, eps_root) + tree.scalar(rate, p) * p, g, v, p)
-        m = jax.tree.map(lambda m, pull: b1 * m + pull, tree.widen(state.mu), pull)
+        terms = jax.tree.map(lambda g, v, p: divide_by_root(g, v, eps, eps_root) + tree.scalar(rate, p) * p, g, v, p)
+        m = jax.tree.map(lambda m, term: b1 * m + term, tree.widen(state.mu), terms)
         mu, nu = tree.cast_like(m, state.mu), tree.cast_like(v, state.nu)
         return tree.cast_like(m, updates), optax.ScaleByNovogradState(count=count, mu=mu, nu=nu)
 
@@ -97,11 +96,11 @@ def novograd(
     eps: NonNegative = 1e-6,
     eps_root: NonNegative = 0.0,
     weight_decay: WeightDecay = 0.0,
-    axis_name: Any = None,
+    axis_name: AxisName = None,
 ):
-    r"""NovoGrad: $p \leftarrow p - \eta\, m$ with $m$ of `scale_by_novograd`.
+    r"""NovoGrad: $p \leftarrow p - \eta\, m$ with $m$ from `scale_by_novograd`.
 
-    State: 4 bytes a parameter (8 in float64) and 4 a leaf. Source: Ginsburg et al. 2019, algorithm 1 (https://arxiv.org/abs/1905.11286).
+    State: 4 bytes per parameter (8 in float64) and 4 per leaf. Source: Ginsburg et al. 2019, algorithm 1 (https://arxiv.org/abs/1905.11286).
 
     Args:
       learning_rate: $\eta$, a number or a schedule of it.

@@ -1,8 +1,8 @@
-"""Optimistic descent: step ahead by the last change of the gradient, so that two-player games do not cycle."""
+"""Optimistic descent: extrapolate the gradient, so that two-player games do not cycle."""
 
 import jax
 import jax.numpy as jnp
-from optax._src.transform import ScaleByOptimisticGradientState  # it has no public name
+from optax._src.transform import ScaleByOptimisticGradientState  # Optax gives it no public name
 
 from gdjax import tree
 from gdjax.algorithms.adam import scale_by_adam
@@ -15,7 +15,7 @@ from gdjax.value import AccumulatorDType, Decay, LearningRate, NonNegative, Scal
 def scale_by_optimistic_gradient(alpha: Scalar = 1.0, beta: Scalar = 1.0):
     r"""Add to the gradient its change since the last step: $\alpha g_t + \beta (g_t - g_{t-1})$, with $g_0 = g_1$.
 
-    State: `ScaleByOptimisticGradientState(is_initial_step, previous_gradient)`, 4 bytes a parameter (8 in float64).
+    State: `ScaleByOptimisticGradientState(is_initial_step, previous_gradient)`, 4 bytes per parameter (8 in float64).
     Source: Mokhtari et al. 2020, the generalized OGDA (https://arxiv.org/abs/1901.08511); with $\alpha = \beta$, OMD of
     Daskalakis et al. 2018 (https://arxiv.org/abs/1711.00141).
 
@@ -38,10 +38,10 @@ def scale_by_optimistic_gradient(alpha: Scalar = 1.0, beta: Scalar = 1.0):
 
     def update(updates, state, params=None):
         g = tree.widen(updates)
-        before = jax.tree.map(lambda g, old: jnp.where(state.is_initial_step, g, old), g, state.previous_gradient)
-        ahead = jax.tree.map(lambda g, b: tree.scalar(alpha, g) * g + tree.scalar(beta, g) * (g - b), g, before)
-        kept = tree.fresh(tree.cast_like(g, state.previous_gradient))
-        return tree.cast_like(ahead, updates), ScaleByOptimisticGradientState(jnp.zeros((), bool), kept)
+        g_old = jax.tree.map(lambda g, old: jnp.where(state.is_initial_step, g, old), g, state.previous_gradient)
+        update = jax.tree.map(lambda g, old: tree.scalar(alpha, g) * g + tree.scalar(beta, g) * (g - old), g, g_old)
+        g = tree.fresh(tree.cast_like(g, state.previous_gradient))
+        return tree.cast_like(update, updates), ScaleByOptimisticGradientState(jnp.zeros((), bool), g)
 
     return init, update
 
@@ -50,7 +50,7 @@ def scale_by_optimistic_gradient(alpha: Scalar = 1.0, beta: Scalar = 1.0):
 def optimistic_gradient_descent(learning_rate: LearningRate, alpha: Scalar = 1.0, beta: Scalar = 1.0):
     r"""Optimistic gradient descent: $p \leftarrow p - \eta (\alpha g_t + \beta (g_t - g_{t-1}))$.
 
-    State: 4 bytes a parameter (8 in float64). Source: Mokhtari et al. 2020, the generalized OGDA
+    State: 4 bytes per parameter (8 in float64). Source: Mokhtari et al. 2020, the generalized OGDA
     (https://arxiv.org/abs/1901.08511).
 
     Args:
@@ -80,9 +80,9 @@ def optimistic_adam_v2(
     mu_dtype: AccumulatorDType = None,
     nesterov: bool = True,
 ):
-    r"""Optimistic Adam: $p \leftarrow p - \eta (\alpha u_t + \beta (u_t - u_{t-1}))$ with $u$ of `scale_by_adam`.
+    r"""Optimistic Adam: $p \leftarrow p - \eta (\alpha u_t + \beta (u_t - u_{t-1}))$ with $u$ from `scale_by_adam`.
 
-    State: 12 bytes a parameter (24 in float64). Source: Daskalakis et al. 2018, algorithm 1
+    State: 12 bytes per parameter (24 in float64). Source: Daskalakis et al. 2018, algorithm 1
     (https://arxiv.org/abs/1711.00141). Differs from the paper, as Optax does: Nesterov's mean by default, and
     $u_0 = u_1$, where the paper has $u_0 = 0$.
 
@@ -114,11 +114,12 @@ def optimistic_adam(
     *,
     nesterov: bool = True,
 ):
-    r"""Optimistic Adam with two rates: $p \leftarrow p - \eta u_t - \omega (u_t - u_{t-1})$, $u$ of `scale_by_adam`.
+    r"""Optimistic Adam with two rates: $p \leftarrow p - \eta u_t - \omega (u_t - u_{t-1})$, $u$ from `scale_by_adam`.
 
-    Takes no schedules: use `optimistic_adam_v2`, which is the same for $\alpha = 1$, $\beta = \omega / \eta$.
+    Takes no schedules. For a schedule use `optimistic_adam_v2`, which is equal with $\alpha = 1$ and
+    $\beta = \omega / \eta$.
 
-    State: 12 bytes a parameter (24 in float64). Source: Daskalakis et al. 2018, algorithm 1
+    State: 12 bytes per parameter (24 in float64). Source: Daskalakis et al. 2018, algorithm 1
     (https://arxiv.org/abs/1711.00141). Differs from the paper, as Optax does: Nesterov's mean by default, and
     $u_0 = u_1$, where the paper has $u_0 = 0$.
 

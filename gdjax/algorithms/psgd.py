@@ -1,6 +1,7 @@
-"""Gradients whitened by Kronecker factors that follow them: PSGD."""
+"""PSGD Kron: gradients whitened by learned Kronecker factors."""
 
 import functools
+from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -9,12 +10,13 @@ import optax
 from jax.tree_util import Partial
 
 from gdjax import norms, tree
-from gdjax.algorithms.hidden import _with_adamw
+from gdjax.algorithms.hidden import combine_with_adamw
+from gdjax.axes import AxisName
 from gdjax.linalg import limit_norm
 from gdjax.linalg.whitening import Factors, balance_factors, whiten, whitening_step
 from gdjax.matrices import Layout
 from gdjax.squares import clip_to_norm
-from gdjax.transforms.moments import corrected, means
+from gdjax.transforms.moments import bias_corrected, means
 from gdjax.value import (
     AccumulatorDType,
     Decay,
@@ -29,23 +31,23 @@ from gdjax.value import (
 from gdjax.value.diagnose import require_count
 from gdjax.value.schedule import at
 
-BALANCE = 0.01
-"""How many of the refreshes bring both factors to one size."""
+BALANCE_PROBABILITY = 0.01
+"""The fraction of refreshes that first balance the factors: both then have the same largest element."""
 
 
 class PsgdKronState(NamedTuple):
-    """Momentum, the factors that whiten it, and what chance is drawn from."""
+    """State of PSGD: the momentum, the factors that whiten it, and a key for random numbers."""
 
     count: Any
-    """How many steps were taken, of shape ()."""
+    """The number of steps, int32 of shape ()."""
     key: jax.Array
-    """Of `jax.random`, in raw numbers; a step draws from it folded with its count."""
+    """A raw key of `jax.random`; each step folds its count into it."""
     mu: Any
     """$m$, the mean of gradients, shaped like the parameters."""
     factors: tuple[Factors, ...]
-    """Those of every stack of matrices."""
+    """The factors of each stack of matrices."""
     failures: tuple[jax.Array, ...]
-    """How many refreshes of each matrix were not finite, of shape (matrices,)."""
+    """The number of refreshes of each matrix that were not finite, of shape (matrices,)."""
 
 
 @transform
@@ -59,47 +61,47 @@ def scale_by_psgd_kron(
     max_size_triangular: int = 8192,
     max_skew_triangular: int | None = None,
     seed: int = 0,
-    views: Any = None,
-    axis_name: Any = None,
+    views: Mapping[str, str] | None = None,
+    axis_name: AxisName = None,
     dim: int | None = None,
 ):
-    r"""Whiten the momentum of every matrix by a factor for each side, which learn its covariance.
+    r"""Whiten the momentum of each matrix by one learned factor for each side.
 
     $m \leftarrow \beta m + (1 - \beta) g$, $G = m / (1 - \beta^t)$; the update is
-    $U = Q_L^* Q_L\, G\, (Q_R^* Q_R)^\top$, times $\min(1, r / \mathrm{RMS}(U))$. Before it, with a probability $p_t$,
-    the factors take a step down $\mathbb{E} \lVert A \rVert^2 + \lVert B \rVert^2$, $A = Q_L G Q_R^\top$,
-    $B = Q_L^{-*} V \bar Q_R^{-1}$ with a normal probe $V$, which is least where $U$ is white:
-    $Q_L \leftarrow Q_L - \mu\, \mathrm{triu}(AA^* - BB^*) Q_L / \lVert AA^* + BB^* \rVert$ (a lower bound), $Q_R$
-    alike of $A^\top$ and $B^\top$, a diagonal factor of diagonals. One refresh in a hundred first gives
-    both one largest element.
+    $U = Q_L^* Q_L\, G\, (Q_R^* Q_R)^\top$, times $\min(1, r / \mathrm{RMS}(U))$. First, with probability $p_t$, the
+    factors take a gradient step on $\mathbb{E} \lVert A \rVert^2 + \lVert B \rVert^2$, which is least where $U$ is
+    white. Here $A = Q_L G Q_R^\top$, and $B = Q_L^{-*} V \bar Q_R^{-1}$ with a normal probe $V$:
+    $Q_L \leftarrow Q_L - \mu\, \mathrm{triu}(AA^* - BB^*) Q_L / \lVert AA^* + BB^* \rVert$ with a lower bound of the
+    norm, $Q_R$ likewise from $A^\top$ and $B^\top$, and a diagonal factor from diagonals. One refresh in a hundred
+    first balances the factors: both get the same largest element.
 
-    A refresh that is not finite is counted, and changes nothing; nor does that of a matrix of momentum 0, whose factors
-    would grow without end. No derivative is taken through factors. What is a matrix, batches and the division over an
-    axis are as in `scale_by_muon`; factors are never sent, and probes are the same however matrices are divided.
+    A refresh that is not finite is counted and changes nothing. A matrix of momentum 0 is not refreshed, since its
+    factors would grow without bound. No derivative is taken through factors. Matrices, batches and the distribution
+    over an axis are as in `scale_by_muon`. Factors are never sent, and probes do not depend on the sharding.
 
-    State: `PsgdKronState(count, key, mu, factors, failures)`, 4 bytes a parameter and a matrix's $4 (m^2 + n^2)$, or
-    $4 (m + n)$ with diagonal factors (twice that in float64), and 4.
-    Source: Li 2015 (https://arxiv.org/abs/1512.04202); Li 2018, of the Fisher type
-    (https://arxiv.org/abs/1809.10232); as in Kron (https://github.com/evanatyourservice/kron_torch). Differs from Kron:
-    leaves are matrices and no tensors, and the RMS is that of each; a matrix of momentum 0 waits.
-    Matrices whose norm may be beyond 2.8e14 (in float32) are scaled down to it (`gd.linalg.limit_norm`), so that their
+    State: `PsgdKronState(count, key, mu, factors, failures)`, 4 bytes per parameter. A matrix takes 4 bytes and
+    $4 (m^2 + n^2)$ more, or $4 (m + n)$ with diagonal factors (twice that in float64).
+    Source: Li 2015 (https://arxiv.org/abs/1512.04202); Li 2018, the Fisher type (https://arxiv.org/abs/1809.10232); as
+    in Kron (https://github.com/evanatyourservice/kron_torch). Differs from Kron: leaves are matrices, not tensors, the
+    RMS is that of each matrix, and a matrix of momentum 0 is not refreshed.
+    Matrices whose norm may exceed 2.8e14 (in float32) are scaled down to it (`gd.linalg.limit_norm`), so that their
     factors stay finite.
 
     Args:
       b1: $\beta$, in [0, 1).
       preconditioner_update_probability: $p_t$, a number in [0, 1] or a schedule; by default
         $\max(0.03, \min(1, e^{-(t - 500) / 1000}))$.
-      precond_lr: $\mu$, in (0, 1): diagonals stay positive, since no element is larger than that norm.
-      precond_init_scale: the first $Q_L \otimes Q_R$ is so much of the identity, in (0, inf].
+      precond_lr: $\mu$, in (0, 1). Diagonals stay positive, since no element exceeds that norm.
+      precond_init_scale: the first $Q_L \otimes Q_R$ is this multiple of the identity, in (0, inf].
       max_rms: $r$, in (0, inf].
-      mu_dtype: the dtype in which `mu` is kept; by default that of the parameters, float32 at least.
-      max_size_triangular: the longest side that has a triangular factor, at least 1; of a vector neither has.
-      max_skew_triangular: how many times as long as the other that side may be, at least 1; by default any.
-      seed: of what is drawn, an integer.
+      mu_dtype: the dtype of `mu`; by default that of the parameters, at least float32.
+      max_size_triangular: the longest side with a triangular factor, at least 1; a vector has diagonal factors.
+      max_skew_triangular: the largest ratio of that side to the other, at least 1; by default no limit.
+      seed: the seed of the random numbers, an integer.
       views, axis_name, dim: as in `scale_by_muon`.
 
     Raises:
-      ValueError: if a size or the seed is no such integer, a view does not fit its leaf, or the axis is not there.
+      ValueError: if a size or the seed is out of range, if a view does not fit its leaf, or if the axis is not bound.
 
     >>> import jax.numpy as jnp
     >>> import gdjax as gd
@@ -114,18 +116,19 @@ def scale_by_psgd_kron(
     if type(seed) is not int or not 0 <= seed < 2**32:
         raise ValueError(f"{who}: seed must be an integer in [0, 2^32), got {seed!r}.")
     layout = Layout.of(who, views, axis_name, dim)
-    probability = _probability if preconditioner_update_probability is None else preconditioner_update_probability
+    probability = _psgd_probability if preconditioner_update_probability is None else preconditioner_update_probability
 
     def init(params):
-        mu, kept = tree.accumulators(params, 0, mu_dtype), layout.init(Partial(start, precond_init_scale), params)
-        return PsgdKronState(jnp.zeros((), jnp.int32), jax.random.PRNGKey(seed), mu, *_apart(kept))
+        mu = tree.accumulators(params, 0, mu_dtype)
+        stacks = layout.init(Partial(init_stack, precond_init_scale), params)
+        return PsgdKronState(jnp.zeros((), jnp.int32), jax.random.PRNGKey(seed), mu, *_unzip_pairs(stacks))
 
-    def start(scale, piece, x):
+    def init_stack(scale, piece, x):
         def factor(side, other):
-            size = jnp.sqrt(tree.scalar(scale, x))
+            root = jnp.sqrt(tree.scalar(scale, x))
             if min(side, other) > 1 and side <= min(max_size_triangular, other * (max_skew_triangular or side)):
-                return jnp.tile(size * jnp.eye(side, dtype=x.dtype), (piece.number, 1, 1))
-            return jnp.full((piece.number, side), size, jnp.finfo(x.dtype).dtype)
+                return jnp.tile(root * jnp.eye(side, dtype=x.dtype), (piece.number, 1, 1))
+            return jnp.full((piece.number, side), root, jnp.finfo(x.dtype).dtype)
 
         m, n = x.shape[1:]
         return Factors(factor(m, n), factor(n, m)), jnp.zeros(piece.number, jnp.int32)
@@ -133,55 +136,58 @@ def scale_by_psgd_kron(
     def update(updates, state, params=None):
         count = optax.safe_increment(state.count)
         m = means(tree.widen(updates), state.mu, b1)
-        by_chance, by_probe = jax.random.split(jax.random.fold_in(state.key, state.count))
-        chance = jax.random.uniform(by_chance, (2,))
-        due, balances = chance[0] < at(probability, state.count), chance[1] < BALANCE
-        kept = tuple(zip(state.factors, state.failures, strict=True))
-        step = Partial(_stepped, due, balances, by_probe, precond_lr, max_rms)
-        moved, kept = layout.map(step, [corrected(m, b1, count)], kept)
+        uniform_key, probe_key = jax.random.split(jax.random.fold_in(state.key, state.count))
+        uniform = jax.random.uniform(uniform_key, (2,))
+        refreshes, balances = uniform[0] < at(probability, state.count), uniform[1] < BALANCE_PROBABILITY
+        stacks = tuple(zip(state.factors, state.failures, strict=True))
+        step = Partial(_psgd_step, refreshes, balances, probe_key, precond_lr, max_rms)
+        direction, stacks = layout.map(step, [bias_corrected(m, b1, count)], stacks)
         mu = tree.cast_like(m, state.mu)
-        return tree.cast_like(moved, updates), PsgdKronState(count, state.key, mu, *_apart(kept))
+        return tree.cast_like(direction, updates), PsgdKronState(count, state.key, mu, *_unzip_pairs(stacks))
 
     return init, update
 
 
-def _probability(step):
-    """Of a refresh: 1 as long as factors are new, then ever less."""
+def _psgd_probability(step):
+    """Return the default probability of a refresh: 1 for the first 500 steps, then falling to 0.03."""
     return jnp.clip(jnp.exp((500.0 - step.astype(float)) / 1000.0), 0.03, 1.0)
 
 
-def _apart(kept):
-    return tuple(factors for factors, _ in kept), tuple(failures for _, failures in kept)
+def _unzip_pairs(stacks):
+    return tuple(factors for factors, _ in stacks), tuple(failures for _, failures in stacks)
 
 
 @jax.jit
-def _stepped(due, balances, key, rate, most, piece, kept, x):
-    """The update of a stack, and its factors and failures after a refresh, if one is due."""
+def _psgd_step(refreshes, balances, key, rate, max_rms, piece, stack, x):
+    """Return the update of a stack, and its factors and failures after a refresh if one is due."""
     x = limit_norm(x)
 
-    def refreshed(factors, failures, x):
-        one = functools.partial(_refreshed, balances, key, rate)
-        return jax.vmap(one)(piece.numbers, factors, failures, x)
+    def refresh(factors, failures, x):
+        refresh_one = functools.partial(_psgd_refresh, balances, key, rate)
+        return jax.vmap(refresh_one)(piece.numbers, factors, failures, x)
 
-    before = jax.lax.stop_gradient((*kept, x))
-    after = jax.lax.stop_gradient(jax.lax.cond(due, refreshed, lambda *of: of[:2], *before))
-    return jax.vmap(functools.partial(_directed, most))(after[0], x), after
+    def skip(factors, failures, x):
+        return factors, failures
+
+    old = jax.lax.stop_gradient((*stack, x))
+    new = jax.lax.stop_gradient(jax.lax.cond(refreshes, refresh, skip, *old))
+    return jax.vmap(functools.partial(_psgd_direction, max_rms))(new[0], x), new
 
 
-def _refreshed(balances, key, rate, number, factors, failures, x):
-    """The factors of a matrix one step on, or the last good ones, and how many steps were not finite."""
+def _psgd_refresh(balances, key, rate, number, factors, failures, x):
+    """Return the factors of a matrix after a step, unchanged if it is not finite, and the number of such failures."""
     probe = jax.random.normal(jax.random.fold_in(key, number), x.shape, x.dtype)
-    even = jax.tree.map(functools.partial(jnp.where, balances), balance_factors(factors), factors)
-    new = whitening_step(even, x, probe, rate)
-    finite, some = jnp.isfinite(new.left).all() & jnp.isfinite(new.right).all(), jnp.any(x != 0)
-    kept = jax.tree.map(functools.partial(jnp.where, finite & some), new, factors)
-    return kept, jnp.where(some & ~finite, failures + 1, failures)
+    balanced = jax.tree.map(functools.partial(jnp.where, balances), balance_factors(factors), factors)
+    new = whitening_step(balanced, x, probe, rate)
+    finite, nonzero = jnp.isfinite(new.left).all() & jnp.isfinite(new.right).all(), jnp.any(x != 0)
+    factors = jax.tree.map(functools.partial(jnp.where, finite & nonzero), new, factors)
+    return factors, jnp.where(nonzero & ~finite, failures + 1, failures)
 
 
-def _directed(most, factors, x):
-    """The update of a matrix, within a root mean square."""
+def _psgd_direction(max_rms, factors, x):
+    """Return the whitened momentum of a matrix, with a bounded root mean square."""
     u = whiten(factors, x)
-    return clip_to_norm(u, norms.leaf_scaled_rms(u), most)
+    return clip_to_norm(u, norms.leaf_scaled_rms(u), max_rms)
 
 
 @transform
@@ -199,13 +205,16 @@ def psgd_kron(
     max_skew_triangular: int | None = None,
     seed: int = 0,
     which: str | None = None,
-    views: Any = None,
-    axis_name: Any = None,
+    views: Mapping[str, str] | None = None,
+    axis_name: AxisName = None,
     dim: int | None = None,
 ):
-    r"""PSGD Kron: $p \leftarrow p - \eta (u + \lambda p)$, $u$ of `scale_by_psgd_kron` for hidden matrices, else AdamW.
+    r"""PSGD Kron for hidden matrices, AdamW for all other leaves.
 
-    State: of hidden matrices 4 bytes a parameter and $4 (m^2 + n^2)$ a matrix, of all else 8 (twice that in float64).
+    Hidden matrices: $p \leftarrow p - \eta (u + \lambda p)$ with $u$ from `scale_by_psgd_kron`.
+
+    State: 4 bytes per parameter of hidden matrices and $4 (m^2 + n^2)$ per matrix, 8 per other parameter (twice that in
+    float64).
     Source: Li 2018 (https://arxiv.org/abs/1809.10232), as in Kron (https://github.com/evanatyourservice/kron_torch).
 
     Args:
@@ -219,6 +228,6 @@ def psgd_kron(
     """
     options = {"max_size_triangular": max_size_triangular, "max_skew_triangular": max_skew_triangular, "seed": seed}
     options |= {"views": views, "axis_name": axis_name, "dim": dim}
-    learning = (preconditioner_update_probability, precond_lr, precond_init_scale, max_rms)
-    direction = scale_by_psgd_kron(b1, *learning, mu_dtype, **options)
-    return _with_adamw(direction, learning_rate, adam_learning_rate, weight_decay, which)
+    refresh = (preconditioner_update_probability, precond_lr, precond_init_scale, max_rms)
+    direction = scale_by_psgd_kron(b1, *refresh, mu_dtype, **options)
+    return combine_with_adamw(direction, learning_rate, adam_learning_rate, weight_decay, which)

@@ -1,4 +1,4 @@
-"""RAdam: Adam, rectified while its mean of squares has seen few gradients."""
+"""RAdam: Adam, rectified while its second moment rests on few gradients."""
 
 from typing import Annotated
 
@@ -10,13 +10,13 @@ from gdjax import tree
 from gdjax.compose.chain import chain
 from gdjax.transforms.moments import (
     adam_state,
-    by_root,
-    corrected,
-    correction,
-    looking_ahead,
+    bias_corrected,
+    bias_correction,
+    clip_to_squarable,
+    divide_by_root,
     mean_squares,
     means,
-    squarable,
+    nesterov_mean,
 )
 from gdjax.transforms.scaling import scale_by_learning_rate
 from gdjax.value import (
@@ -39,23 +39,20 @@ def scale_by_radam(
     *,
     nesterov: bool = False,
 ):
-    r"""Adam's step, rectified while its mean of squares has seen too few gradients to be trusted.
+    r"""Take Adam's step, rectified for the variance of its second moment in early steps.
 
-    With $\hat m$, $\hat v$ of `scale_by_adam`, $\rho_\infty = 2 / (1 - \beta_2) - 1$ and
+    With $\hat m$, $\hat v$ from `scale_by_adam`, $\rho_\infty = 2 / (1 - \beta_2) - 1$ and
     $\rho = \rho_\infty - 2 t \beta_2^t / (1 - \beta_2^t)$, the update is
-    $r\, \hat m / (\sqrt{\hat v + \epsilon_0} + \epsilon)$ where $\rho$ reaches the threshold, else $\hat m$, with
+    $r\, \hat m / (\sqrt{\hat v + \epsilon_0} + \epsilon)$ once $\rho$ reaches the threshold, else $\hat m$, with
     $r^2 = (\rho - 4)(\rho - 2) \rho_\infty / ((\rho_\infty - 4)(\rho_\infty - 2) \rho)$.
 
-    State: `ScaleByAdamState(count, mu, nu)`, 8 bytes a parameter (16 in float64).
+    State: `ScaleByAdamState(count, mu, nu)`, 8 bytes per parameter (16 in float64).
     Source: Liu et al. 2019, algorithm 2 (https://arxiv.org/abs/1908.03265).
-    Gradients beyond 1.8e19 are clipped to that, as in `scale_by_adam`.
+    Gradients beyond 1.8e19 are clipped to it, as in `scale_by_adam`.
 
     Args:
-      b1: as in `scale_by_adam`, in [0, 1).
-      b2: as in `scale_by_adam`, in [0, 1).
-      eps: as in `scale_by_adam`, in [0, inf).
-      eps_root: as in `scale_by_adam`, in [0, inf).
-      threshold: the $\rho$ from which on squares are trusted, in [4, inf); the paper has 4.
+      b1, b2, eps, eps_root: as in `scale_by_adam`.
+      threshold: the least $\rho$ at which the second moment is used, in [4, inf); the paper has 4.
       nesterov: as in `scale_by_adam`.
 
     >>> import jax.numpy as jnp
@@ -68,31 +65,31 @@ def scale_by_radam(
     def update(updates, state, params=None):
         count = optax.safe_increment(state.count)
         g = tree.widen(updates)
-        m, v = means(squarable(g), state.mu, b1), mean_squares(g, state.nu, b2)
-        m_hat = looking_ahead(squarable(g), m, b1, count) if nesterov else corrected(m, b1, count)
-        trusted, r = _rectification(b2, count, threshold)
-        rectified = jax.tree.map(
-            lambda m, v: jnp.where(
-                trusted, tree.scalar(r, m) * by_root(m, v, eps, eps_root), m + (v - v)
-            ),  # NaN of NaN
-            m_hat,
-            corrected(v, b2, count),
-        )
+        m, v = means(clip_to_squarable(g), state.mu, b1), mean_squares(g, state.nu, b2)
+        m_hat = nesterov_mean(clip_to_squarable(g), m, b1, count) if nesterov else bias_corrected(m, b1, count)
+        rectifies, r = _radam_rectification(b2, count, threshold)
+        v_hat = bias_corrected(v, b2, count)
+
+        def rectified(m, v):
+            early = m + (v - v)  # NaN where v is NaN
+            return jnp.where(rectifies, tree.scalar(r, m) * divide_by_root(m, v, eps, eps_root), early)
+
+        scaled = jax.tree.map(rectified, m_hat, v_hat)
         mu, nu = tree.cast_like(m, state.mu), tree.cast_like(v, state.nu)
-        return tree.cast_like(rectified, updates), optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
+        return tree.cast_like(scaled, updates), optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
 
     return lambda params: adam_state(params), update
 
 
-def _rectification(b2, count, threshold):
-    """Whether the mean of squares is trusted, and the factor that makes its variance what it will be."""
-    t, weight = count.astype(float), correction(b2, count)
-    last = 2.0 / (1.0 - b2) - 1.0
-    rho = last - 2.0 * t * (1.0 - weight) / weight
-    trusted = rho >= threshold
-    safe = jnp.where(trusted, rho, last)
-    squared = (safe - 4.0) * (safe - 2.0) * last / ((last - 4.0) * (last - 2.0) * safe)
-    return trusted, jnp.sqrt(jnp.where(trusted, squared, 1.0))
+def _radam_rectification(b2, count, threshold):
+    """Return whether to use the second moment, and the factor $r$ that rectifies its variance."""
+    t, weight = count.astype(float), bias_correction(b2, count)
+    rho_inf = 2.0 / (1.0 - b2) - 1.0
+    rho = rho_inf - 2.0 * t * (1.0 - weight) / weight
+    rectifies = rho >= threshold
+    rho = jnp.where(rectifies, rho, rho_inf)
+    r_sq = (rho - 4.0) * (rho - 2.0) * rho_inf / ((rho_inf - 4.0) * (rho_inf - 2.0) * rho)
+    return rectifies, jnp.sqrt(jnp.where(rectifies, r_sq, 1.0))
 
 
 @transform
@@ -106,9 +103,9 @@ def radam(
     *,
     nesterov: bool = False,
 ):
-    r"""RAdam: $p \leftarrow p - \eta\, u$ with $u$ of `scale_by_radam`.
+    r"""RAdam: $p \leftarrow p - \eta\, u$ with $u$ from `scale_by_radam`.
 
-    State: 8 bytes a parameter (16 in float64). Source: Liu et al. 2019, algorithm 2 (https://arxiv.org/abs/1908.03265).
+    State: 8 bytes per parameter (16 in float64). Source: Liu et al. 2019, algorithm 2 (https://arxiv.org/abs/1908.03265).
 
     Args:
       learning_rate: $\eta$, a number or a schedule of it.

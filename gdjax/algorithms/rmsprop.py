@@ -1,13 +1,13 @@
-"""RMSProp: divide by the root of the mean of past squares."""
+"""RMSProp: divide the gradient by its root mean square."""
 
 import jax
 import jax.numpy as jnp
 import optax
-from optax._src.transform import ScaleByRmsWithCountState, ScaleByRStdDevWithCountState  # they have no public names
+from optax._src.transform import ScaleByRmsWithCountState, ScaleByRStdDevWithCountState  # not public in Optax
 
 from gdjax import tree
 from gdjax.compose.chain import chain
-from gdjax.transforms.moments import corrected, mean_squares, means, squarable
+from gdjax.transforms.moments import bias_corrected, clip_to_squarable, mean_squares, means
 from gdjax.transforms.momentum import trace
 from gdjax.transforms.scaling import identity, scale_by_learning_rate
 from gdjax.value import Decay, LearningRate, Momentum, NonNegative, transform
@@ -24,19 +24,19 @@ def scale_by_rms(
     r"""Divide the gradient by the root of the mean of past squares.
 
     $v \leftarrow \beta v + (1 - \beta) |g|^2$; the update is $g / \sqrt{v + \epsilon}$, or $g / (\sqrt v + \epsilon)$
-    with `eps_in_sqrt=False`, of $\hat v = v / (1 - \beta^t)$ with `bias_correction`.
+    with `eps_in_sqrt=False`. With `bias_correction`, $v$ is replaced by $\hat v = v / (1 - \beta^t)$.
 
-    State: `ScaleByRmsState(nu)`, with bias correction `ScaleByRmsWithCountState(count, nu)`, 4 bytes a parameter (8 in
-    float64). Source: Tieleman and Hinton 2012, lecture 6e, slide 29
+    State: `ScaleByRmsState(nu)`, with bias correction `ScaleByRmsWithCountState(count, nu)`, 4 bytes per parameter (8
+    in float64). Source: Tieleman and Hinton 2012, lecture 6e, slide 29
     (https://www.cs.toronto.edu/~hinton/coursera/lecture6/lec6.pdf).
-    Gradients beyond 1.8e19 are clipped to that, as in `scale_by_adam`.
+    Gradients beyond 1.8e19 are clipped to it, as in `scale_by_adam`.
 
     Args:
       decay: $\beta$, in [0, 1).
       eps: $\epsilon$, in [0, inf).
       initial_scale: the first $v$, in [0, inf).
       eps_in_sqrt: whether $\epsilon$ stands under the root.
-      bias_correction: whether to divide $v$ by the sum of its weights.
+      bias_correction: whether to use $\hat v$ instead of $v$.
 
     >>> import jax.numpy as jnp
     >>> import gdjax as gd
@@ -59,8 +59,10 @@ def scale_by_rms(
         return again(updates, new), new
 
     def again(updates, state, params=None):
-        v = corrected(state.nu, decay, state.count) if bias_correction else state.nu
-        scaled = jax.tree.map(lambda g, v: rms_scaled(g, v, eps, eps_in_sqrt), squarable(tree.widen(updates)), v)
+        v = bias_corrected(state.nu, decay, state.count) if bias_correction else state.nu
+        scaled = jax.tree.map(
+            lambda g, v: divide_by_rms(g, v, eps, eps_in_sqrt), clip_to_squarable(tree.widen(updates)), v
+        )
         return tree.cast_like(scaled, updates)
 
     return init, update, again
@@ -74,22 +76,22 @@ def scale_by_stddev(
     eps_in_sqrt: bool = True,
     bias_correction: bool = False,
 ):
-    r"""Divide the gradient by its running deviation from its running mean: centred RMSProp.
+    r"""Divide the gradient by its running standard deviation: centered RMSProp.
 
-    With $m \leftarrow \beta m + (1 - \beta) g$ and $v$ of `scale_by_rms`, the update is
+    With $m \leftarrow \beta m + (1 - \beta) g$ and $v$ from `scale_by_rms`, the update is
     $g / \sqrt{v - |m|^2 + \epsilon}$, or $g / (\sqrt{v - |m|^2} + \epsilon)$ with `eps_in_sqrt=False`.
 
     State: `ScaleByRStdDevState(mu, nu)`, with bias correction `ScaleByRStdDevWithCountState(count, mu, nu)`, 8 bytes a
     parameter (16 in float64). Source: Graves 2013, equations 38-45 (https://arxiv.org/abs/1308.0850). Differs from
-    Optax: a variance that rounding makes negative counts as 0.
-    Gradients beyond 1.8e19 are clipped to that, as in `scale_by_adam`.
+    Optax: if rounding makes the variance negative, it counts as 0.
+    Gradients beyond 1.8e19 are clipped to it, as in `scale_by_adam`.
 
     Args:
       decay: $\beta$, in [0, 1).
       eps: $\epsilon$, in [0, inf).
       initial_scale: the first $v$, in [0, inf).
       eps_in_sqrt: whether $\epsilon$ stands under the root.
-      bias_correction: whether to divide $m$ and $v$ by the sum of their weights.
+      bias_correction: whether to divide $m$ and $v$ by $1 - \beta^t$.
 
     >>> import jax.numpy as jnp
     >>> import gdjax as gd
@@ -106,21 +108,21 @@ def scale_by_stddev(
 
     def update(updates, state, params=None):
         raw = tree.widen(updates)
-        g = squarable(raw)
+        g = clip_to_squarable(raw)
         m, v = m_hat, v_hat = means(g, state.mu, decay), mean_squares(raw, state.nu, decay)
         new = {"mu": tree.cast_like(m, state.mu), "nu": tree.cast_like(v, state.nu)}
         if bias_correction:
             new["count"] = optax.safe_increment(state.count)
-            m_hat, v_hat = (corrected(moment, decay, new["count"]) for moment in (m, v))
+            m_hat, v_hat = (bias_corrected(moment, decay, new["count"]) for moment in (m, v))
         variance = jax.tree.map(lambda m, v: jnp.maximum(tree.real_part(v) - tree.abs_sq(m), 0.0), m_hat, v_hat)
-        scaled = jax.tree.map(lambda g, v: rms_scaled(g, v, eps, eps_in_sqrt), g, variance)
+        scaled = jax.tree.map(lambda g, v: divide_by_rms(g, v, eps, eps_in_sqrt), g, variance)
         return tree.cast_like(scaled, updates), state._replace(**new)
 
     return init, update
 
 
-def rms_scaled(g, v, eps, eps_in_sqrt):
-    """The gradient over the root of a mean square."""
+def divide_by_rms(g, v, eps, eps_in_sqrt):
+    """Return the gradient divided by the root of a mean square."""
     v = tree.real_part(v)
     return g * jax.lax.rsqrt(v + (eps + jnp.finfo(v.dtype).tiny)) if eps_in_sqrt else g / (tree.root(v) + eps)
 
@@ -137,9 +139,9 @@ def rmsprop(
     nesterov: bool = False,
     bias_correction: bool = False,
 ):
-    r"""RMSProp: $p \leftarrow p - \eta\, u$ with $u$ of `scale_by_rms`, or its trace.
+    r"""RMSProp: $p \leftarrow p - \eta\, u$ with $u$ from `scale_by_rms`, or momentum over it.
 
-    State: 4 bytes a parameter, 4 more with momentum, 4 more if centered.
+    State: 4 bytes per parameter, 4 more with momentum, 4 more if centered.
     Source: Tieleman and Hinton 2012, lecture 6e, slide 29
     (https://www.cs.toronto.edu/~hinton/coursera/lecture6/lec6.pdf); centered: Graves 2013, equations 38-45
     (https://arxiv.org/abs/1308.0850).
@@ -147,8 +149,8 @@ def rmsprop(
     Args:
       learning_rate: $\eta$, a number or a schedule of it.
       decay, eps, initial_scale, eps_in_sqrt: as in `scale_by_rms`.
-      centered: whether to divide by the deviation from the mean, not by the root of the mean square.
-      momentum: the decay of the trace of the steps, in [0, 1]; `None` for none.
+      centered: whether to divide by the standard deviation instead of the root mean square.
+      momentum: the decay of the `trace` of the steps, in [0, 1]; `None` for no momentum.
       nesterov: as in `trace`.
       bias_correction: as in `scale_by_rms`.
 
@@ -157,9 +159,9 @@ def rmsprop(
     >>> print(f"{tx.update(6.0, tx.init(5.0))[0]:.4f}")
     -0.2000
     """
-    by_size = scale_by_stddev if centered else scale_by_rms
+    scale_gradient = scale_by_stddev if centered else scale_by_rms
     return chain(
-        by_size(decay, eps, initial_scale, eps_in_sqrt, bias_correction),
+        scale_gradient(decay, eps, initial_scale, eps_in_sqrt, bias_correction),
         scale_by_learning_rate(learning_rate),
         identity() if momentum is None else trace(momentum, nesterov),
     )

@@ -1,4 +1,4 @@
-"""Rprop: a step size for every number, which grows while its gradient keeps its sign and shrinks when it turns."""
+"""Rprop: one step size per element, which grows while the gradient keeps its sign and shrinks when it flips."""
 
 from typing import Annotated
 
@@ -12,26 +12,26 @@ from gdjax.schedules.progress import require_order
 from gdjax.transforms.scaling import scale
 from gdjax.value import Interval, NonNegative, Positive, Scalar, transform
 
-Shrinking = Annotated[Scalar, Interval("(0, 1]")]
-Growing = Annotated[Scalar, Interval("[1, inf]")]
+ShrinkFactor = Annotated[Scalar, Interval("(0, 1]")]
+GrowthFactor = Annotated[Scalar, Interval("[1, inf]")]
 
 
 @transform(elementwise=True)
 def scale_by_rprop(
     learning_rate: Positive,
-    eta_minus: Shrinking = 0.5,
-    eta_plus: Growing = 1.2,
+    eta_minus: ShrinkFactor = 0.5,
+    eta_plus: GrowthFactor = 1.2,
     min_step_size: NonNegative = 1e-6,
     max_step_size: Positive = 50.0,
 ):
-    r"""Replace each number of the gradient by its sign times its step size.
+    r"""Replace each element of the gradient by its sign times its step size.
 
     With $s = \mathrm{sign}(g_t)\, \mathrm{sign}(u_{t-1})$: where $s = 1$ the step size grows,
     $\Delta \leftarrow \min(\eta_+ \Delta, \Delta_{max})$; where $s = -1$ it shrinks,
     $\Delta \leftarrow \max(\eta_- \Delta, \Delta_{min})$, and this update is 0. The update is otherwise
     $u_t = \Delta\, \mathrm{sign}(g_t)$. The real and the imaginary part of a complex number each have a step size.
 
-    State: `ScaleByRpropState(step_sizes, prev_updates)`, 8 bytes a parameter (16 in float64).
+    State: `ScaleByRpropState(step_sizes, prev_updates)`, 8 bytes per parameter (16 in float64).
     Source: Igel and Hüsken 2003, algorithm iRprop- (https://doi.org/10.1016/S0925-2312(01)00700-7), after Riedmiller
     and Braun 1993 (https://doi.org/10.1109/ICNN.1993.298623). Differs from Optax, which returns the update of the
     previous step, and compares signs by a product that may underflow.
@@ -60,33 +60,33 @@ def scale_by_rprop(
     require_order("scale_by_rprop", "min_step_size", min_step_size, "max_step_size", max_step_size)
 
     def init(params):
-        steps = jax.tree.map(_in_both_parts, tree.accumulators(params, learning_rate))
+        steps = jax.tree.map(_copy_to_imaginary, tree.accumulators(params, learning_rate))
         return optax.ScaleByRpropState(step_sizes=steps, prev_updates=tree.accumulators(params, 0))
 
     def update(updates, state, params=None):
         g = tree.widen(updates)
         sizes = jax.tree.map(step_size, g, state.prev_updates, state.step_sizes)
         steps = jax.tree.map(step, g, state.prev_updates, sizes)
-        sizes, kept = tree.cast_like(sizes, state.step_sizes), tree.cast_like(steps, state.prev_updates)
-        return tree.cast_like(steps, updates), optax.ScaleByRpropState(sizes, kept)
+        sizes, prev_updates = tree.cast_like(sizes, state.step_sizes), tree.cast_like(steps, state.prev_updates)
+        return tree.cast_like(steps, updates), optax.ScaleByRpropState(sizes, prev_updates)
 
-    @_by_parts
-    def step_size(g, before, size):
-        agreement = jnp.sign(g) * jnp.sign(before)
+    @_on_real_parts
+    def step_size(g, prev_update, size):
+        agreement = jnp.sign(g) * jnp.sign(prev_update)
         factor = jnp.where(agreement > 0, tree.scalar(eta_plus, g), tree.scalar(eta_minus, g))
         changed = jnp.clip(size * factor, tree.scalar(min_step_size, g), tree.scalar(max_step_size, g))
         return jnp.where(agreement == 0, size, changed)
 
-    @_by_parts
-    def step(g, before, size):
-        turned = jnp.sign(g) * jnp.sign(before) < 0
-        return jnp.where(turned, 0, size * jnp.sign(g))
+    @_on_real_parts
+    def step(g, prev_update, size):
+        flipped = jnp.sign(g) * jnp.sign(prev_update) < 0
+        return jnp.where(flipped, 0, size * jnp.sign(g))
 
     return init, update
 
 
-def _by_parts(f):
-    """Apply a function of real arrays to the real and to the imaginary parts of complex ones."""
+def _on_real_parts(f):
+    """Apply a function of real arrays to the real and to the imaginary parts of complex arrays."""
 
     def applied(*xs):
         if not jnp.iscomplexobj(xs[0]):
@@ -96,21 +96,21 @@ def _by_parts(f):
     return applied
 
 
-def _in_both_parts(x):
+def _copy_to_imaginary(x):
     return jax.lax.complex(x.real, x.real) if jnp.iscomplexobj(x) else x
 
 
 @transform
 def rprop(
     learning_rate: Positive,
-    eta_minus: Shrinking = 0.5,
-    eta_plus: Growing = 1.2,
+    eta_minus: ShrinkFactor = 0.5,
+    eta_plus: GrowthFactor = 1.2,
     min_step_size: NonNegative = 1e-6,
     max_step_size: Positive = 50.0,
 ):
-    r"""Rprop: $p \leftarrow p - u$ with $u$ of `scale_by_rprop`. For full-batch gradients: noise turns signs.
+    r"""Rprop: $p \leftarrow p - u$ with $u$ from `scale_by_rprop`. For full-batch gradients: noise flips signs.
 
-    State: 8 bytes a parameter (16 in float64). Source: Igel and Hüsken 2003, algorithm iRprop-
+    State: 8 bytes per parameter (16 in float64). Source: Igel and Hüsken 2003, algorithm iRprop-
     (https://doi.org/10.1016/S0925-2312(01)00700-7).
 
     Args:

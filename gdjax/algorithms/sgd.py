@@ -13,13 +13,13 @@ def sgd(
     nesterov: bool = False,
     accumulator_dtype: AccumulatorDType = None,
 ):
-    r"""Step down the gradient, with momentum or without: $p \leftarrow p - \eta\, t$, $t$ of `trace`, else $g$.
+    r"""SGD with momentum, $p \leftarrow p - \eta\, t$ with $t$ from `trace`, or without, $p \leftarrow p - \eta\, g$.
 
-    State: 4 bytes a parameter with momentum, none without.
+    State: 4 bytes per parameter with momentum, none without.
 
     Args:
       learning_rate: $\eta$, a number or a schedule of it.
-      momentum: the decay of `trace`, in [0, 1]; `None` for none.
+      momentum: the decay of `trace`, in [0, 1]; `None` for no momentum.
       nesterov, accumulator_dtype: as in `trace`.
 
     >>> import gdjax as gd

@@ -1,6 +1,7 @@
-"""Gradients whitened from both sides by inverse roots of their Kronecker factors: Shampoo."""
+"""Shampoo: gradients whitened from both sides by inverse roots of Kronecker factors."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -10,7 +11,8 @@ from jax.tree_util import Partial
 
 from gdjax import tree
 from gdjax.algorithms.adam import scale_by_adam
-from gdjax.algorithms.hidden import _with_adamw
+from gdjax.algorithms.hidden import combine_with_adamw
+from gdjax.axes import AxisName
 from gdjax.linalg import (
     gram,
     inverse_root,
@@ -21,7 +23,7 @@ from gdjax.linalg import (
     two_sided_product,
 )
 from gdjax.matrices import Layout, blocks, in_turn, joined
-from gdjax.transforms.moments import corrected, correction, mean, over, rounded
+from gdjax.transforms.moments import bias_corrected, bias_correction, divide_by_scalar, mean, rounded_decay
 from gdjax.value import (
     Decay,
     LearningRate,
@@ -34,27 +36,27 @@ from gdjax.value.diagnose import require_count
 
 
 class ShampooStack(NamedTuple):
-    """What is kept of a stack of matrices, rows never more than columns, each cut into blocks of a by b."""
+    """State of a stack of m x n matrices with m <= n, each cut into blocks of shape (a, b)."""
 
     mu: jax.Array
     """$M$, the mean of gradients, of shape (matrices, m, n)."""
     factors: tuple[jax.Array | None, ...]
-    """$L$, $R$, of shapes (blocks, a, a) and (blocks, b, b), of all blocks; `None` for a side that is not whitened."""
+    """$L$, $R$ of all blocks, of shapes (blocks, a, a) and (blocks, b, b); `None` for a side that is not whitened."""
     roots: tuple[jax.Array | None, ...]
-    """The inverse roots of these, of the same shapes."""
+    """The inverse roots of the factors, of the same shapes."""
     failures: jax.Array
-    """How many times no finite root was found, int32 of shape (blocks,)."""
+    """The number of refreshes without a finite root, int32 of shape (blocks,)."""
 
 
 class ShampooState(NamedTuple):
-    """The count, the state of what is grafted, and the stacks."""
+    """State of Shampoo: the count, the state of the grafted transform, and the stacks."""
 
     count: Any
-    """How many steps were taken, of shape ()."""
+    """The number of steps, int32 of shape ()."""
     graft: Any
-    """Of the transform whose lengths the updates have."""
+    """The state of the transform that gives the norms of the updates."""
     stacks: tuple[ShampooStack, ...]
-    """One for each shape of matrices."""
+    """One stack per shape of matrices."""
 
 
 @transform
@@ -69,48 +71,49 @@ def scale_by_shampoo(
     one_sided: bool = False,
     exponent: Any = None,
     root: Literal["eigh", "newton"] = "eigh",
-    views: Any = None,
-    axis_name: Any = None,
+    views: Mapping[str, str] | None = None,
+    axis_name: AxisName = None,
     dim: int | None = None,
 ):
-    r"""Shampoo's direction, as long as the step of another transform.
+    r"""Replace the gradient by Shampoo's direction, with the norm of another transform's update.
 
-    $L \leftarrow \beta_2 L + (1 - \beta_2) GG^*$, $R$ alike of $G^*G$, sums where $\beta_2 = 1$;
-    $P = (\hat L + \epsilon I)^{-e}\, \hat M\, (\hat R + \epsilon I)^{-e}$ with $e = 1/4$ and
+    $L \leftarrow \beta_2 L + (1 - \beta_2) GG^*$, $R$ likewise from $G^*G$, or plain sums if
+    $\beta_2 = 1$; $P = (\hat L + \epsilon I)^{-e}\, \hat M\, (\hat R + \epsilon I)^{-e}$ with $e = 1/4$ and
     $\hat M = M / (1 - \beta_1^t)$, $M$ the mean of gradients; the update is $P\, \lVert U \rVert / \lVert P \rVert$
-    with the update $U$ of `graft`, block by block, and $U$ itself until all roots are there.
+    with the update $U$ of `graft`, block by block, and $U$ itself until all blocks have roots.
 
-    What is a matrix, batches and the division over an axis are as in `scale_by_muon`; of a vector, one side is
-    whitened, $e = 1/2$. Large matrices are cut into blocks as equal as can be, each with factors of its own; blocks
-    have their turns to get new roots one after the other, so that no step pays for all.
+    Matrices, batches and the distribution over an axis are as in `scale_by_muon`. A vector is whitened on one side,
+    with $e = 1/2$. Large matrices are cut into blocks of nearly equal size, each with separate factors. Blocks refresh
+    their roots at different steps, so that no step pays for all of them.
 
-    State: `ShampooState(count, graft, stacks)`: that of `graft`, 4 bytes a number and $8 (a^2 + b^2)$ a block (twice
-    that in float64), each matrix kept by its owner alone where work is divided: the state is of so many members.
+    State: `ShampooState(count, graft, stacks)`: that of `graft`, 4 bytes per parameter and $8 (a^2 + b^2)$ per block
+    (twice that in float64). Over an axis, the state of a matrix lives only on the device that owns the matrix, and so
+    depends on the number of devices.
     Source: Gupta et al. 2018, algorithm 1 (https://arxiv.org/abs/1802.09568); Shi et al. 2023, algorithm 2
-    (https://arxiv.org/abs/2309.06497), and its code (facebookresearch/optimizers). Differs from the code: blocks get
-    their roots in turn. No derivative of gradients is taken through factors.
-    On a processor roots are LAPACK's: with few cores,
-    `OPENBLAS_NUM_THREADS=1` in the environment may make them many times as fast.
-    Matrices whose norm may be beyond 2.8e14 (in float32) are scaled down to it (`gd.linalg.limit_norm`), so that their
+    (https://arxiv.org/abs/2309.06497), and its code (facebookresearch/optimizers). Differs from the code: blocks
+    refresh their roots at different steps. No derivative is taken through factors.
+    On a CPU, LAPACK computes the roots. With few cores, `OPENBLAS_NUM_THREADS=1` in the environment may speed this up
+    many times.
+    Matrices whose norm may exceed 2.8e14 (in float32) are scaled down to it (`gd.linalg.limit_norm`), so that their
     factors stay finite.
 
     Args:
-      graft: what the lengths are of: `scale_by_adam()`, `scale_by_rms()`, `identity()`.
+      graft: the transform that gives the norms: `scale_by_adam()`, `scale_by_rms()`, `identity()`.
       b1: $\beta_1$, in [0, 1).
       b2: $\beta_2$, in [0, 1].
       eps: $\epsilon$, in (0, inf].
-      every: the steps between two turns of a block, at least 1.
-      start: the first step, counted from 1, that Shampoo directs, no less than `every`, when all blocks had their turn;
-        by default that.
+      every: the number of steps between two refreshes of a block, at least 1.
+      start: the first step, counted from 1, with Shampoo's direction; at least `every`, the default, when all blocks
+        have roots.
       block: the longest side of a block, at least 1.
-      one_sided: whether of a matrix the shorter side alone is whitened, $e = 1/2$.
-      exponent: $e$, a Python number in (0, 1]; by default one over twice the number of sides that are whitened.
+      one_sided: whether to whiten only the shorter side of a matrix, with $e = 1/2$.
+      exponent: $e$, a Python number in (0, 1]; by default one over twice the number of whitened sides.
       root: how roots are found: `eigh` by eigenvalues, `newton` by products alone, of a whole $1 / e$.
       views, axis_name, dim: as in `scale_by_muon`.
 
     Raises:
-      ValueError: if `every`, `start`, `block`, `exponent` or `root` is out of its range, a view does not fit its leaf,
-        or the axis is not there.
+      ValueError: if `every`, `start`, `block`, `exponent` or `root` is out of range, if a view does not fit its leaf,
+        or if the axis is not bound.
 
     >>> import jax.numpy as jnp
     >>> import gdjax as gd
@@ -124,20 +127,20 @@ def scale_by_shampoo(
     for name, number in (("every", every), ("start", start), ("block", block)):
         require_count("scale_by_shampoo", name, number)
     if start < every:
-        raise ValueError(f"scale_by_shampoo: start must be {every} at least, when all have roots, got {start}.")
+        raise ValueError(f"scale_by_shampoo: start must be at least {every}, when all blocks have roots, got {start}.")
     if not (exponent is None or (type(exponent) in (int, float) and 0 < exponent <= 1)):
         raise ValueError(f"scale_by_shampoo: exponent must be a Python number in (0, 1], got {exponent!r}.")
-    rooted_by = _ROOTS.get(root)
-    if rooted_by is None:
+    compute_root = _ROOTS.get(root)
+    if compute_root is None:
         raise ValueError(f"scale_by_shampoo: root must be one of {', '.join(_ROOTS)}, got {root!r}.")
     if root == "newton" and exponent is not None:
         root_degree("scale_by_shampoo", exponent)
     layout = Layout.of("scale_by_shampoo", views, axis_name, dim)
 
     def init(params):
-        return ShampooState(jnp.zeros((), jnp.int32), graft.init(params), layout.init(kept, params))
+        return ShampooState(jnp.zeros((), jnp.int32), graft.init(params), layout.init(init_stack, params))
 
-    def kept(piece, zeros):
+    def init_stack(piece, zeros):
         number, a, b = blocks(zeros, block).shape
         left = square(number, a, zeros.dtype) if a > 1 else None
         right = square(number, b, zeros.dtype) if b > 1 and not (one_sided and a > 1) else None
@@ -150,10 +153,10 @@ def scale_by_shampoo(
     def update(updates, state, params=None):
         count, g = optax.safe_increment(state.count), tree.widen(updates)
         grafted, graft_state = graft.update(updates, state.graft, params)
-        stepped = functools.partial(_stepped, rooted_by, exponent, every, start, block)
-        step = Partial(stepped, _Numbers(count, b1, b2, eps))
-        moved, stacks = layout.map(step, [g, tree.widen(grafted)], state.stacks)
-        return tree.cast_like(moved, updates), ShampooState(count, graft_state, stacks)
+        step = functools.partial(_shampoo_step, compute_root, exponent, every, start, block)
+        step = Partial(step, _Hyperparams(count, b1, b2, eps))
+        direction, stacks = layout.map(step, [g, tree.widen(grafted)], state.stacks)
+        return tree.cast_like(direction, updates), ShampooState(count, graft_state, stacks)
 
     return init, update
 
@@ -161,7 +164,7 @@ def scale_by_shampoo(
 _ROOTS = {"eigh": inverse_root, "newton": inverse_root_by_newton}
 
 
-class _Numbers(NamedTuple):
+class _Hyperparams(NamedTuple):
     count: Any
     b1: Any
     b2: Any
@@ -169,40 +172,39 @@ class _Numbers(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
-def _stepped(root, exponent, every, start, block, numbers, piece, stack, g, length):
-    """The update of a stack, and what is kept of it; that of the grafted transform until the roots are there."""
-    count, b1, b2, eps = numbers
+def _shampoo_step(root, exponent, every, start, block, hyperparams, piece, stack, g, u):
+    """Return the update of a stack and its new state; until all blocks have roots, the grafted update `u`."""
+    count, b1, b2, eps = hyperparams
     g = limit_norm(g)
-    mu, own = mean(g, stack.mu, b1), jax.lax.stop_gradient(blocks(g, block))
-    of_sides = zip((own, own.mT.conj()), stack.factors, strict=True)
-    factors = tuple(None if old is None else _summed(gram(x), old, b2) for x, old in of_sides)
+    mu, g_blocks = mean(g, stack.mu, b1), jax.lax.stop_gradient(blocks(g, block))
+    sides = zip((g_blocks, g_blocks.mT.conj()), stack.factors, strict=True)
+    factors = tuple(None if old is None else _shampoo_factor(gram(x), old, b2) for x, old in sides)
     power = exponent or 0.5 / max(len(jax.tree.leaves(factors)), 1)
 
-    def rooted(factors, _):
-        return jax.tree.map(lambda a: root(_fair(a, b2, count), power, eps), factors)
+    def inverse_roots(factors, _):
+        return jax.tree.map(lambda a: root(_corrected_factor(a, b2, count), power, eps), factors)
 
-    def directed(roots, mu, length):
+    def graft_direction(roots, mu, u):
         left, right = roots
-        whitened = two_sided_product(left, blocks(corrected(mu, b1, count), block), right)
-        length = blocks(length, block)
-        return joined(whitened * norm_ratio(length, whitened), mu.shape, block)
+        p = two_sided_product(left, blocks(bias_corrected(mu, b1, count), block), right)
+        return joined(p * norm_ratio(blocks(u, block), p), mu.shape, block)
 
     turns = piece.cut(len(stack.failures) // piece.number)
-    roots, failures = in_turn(rooted, factors, stack.roots, stack.failures, count, every, turns)
-    moved = jax.lax.cond(count >= start, directed, lambda roots, mu, length: length, roots, mu, length)
-    return moved, ShampooStack(mu, factors, roots, failures)
+    roots, failures = in_turn(inverse_roots, factors, stack.roots, stack.failures, count, every, turns)
+    update = jax.lax.cond(count >= start, graft_direction, lambda roots, mu, u: u, roots, mu, u)
+    return update, ShampooStack(mu, factors, roots, failures)
 
 
-def _summed(x, old, decay):
-    """An exponential mean one step on, or the sum where nothing decays."""
-    decay = rounded(decay, jnp.finfo(old.dtype).dtype)
+def _shampoo_factor(x, old, decay):
+    """Return a moving average after one step, or the sum if `decay` is 1."""
+    decay = rounded_decay(decay, jnp.finfo(old.dtype).dtype)
     return decay * old + tree.scalar(jnp.where(decay < 1, 1 - decay, 1.0), old) * x
 
 
-def _fair(x, decay, count):
-    """A mean over the sum of its weights; a sum as it is."""
-    weight = correction(decay, count, jnp.finfo(x.dtype).dtype)
-    return over(x, jnp.where(weight > 0, weight, 1.0))
+def _corrected_factor(x, decay, count):
+    """Return a mean divided by the sum of its weights, and a sum unchanged."""
+    weight = bias_correction(decay, count, jnp.finfo(x.dtype).dtype)
+    return divide_by_scalar(x, jnp.where(weight > 0, weight, 1.0))
 
 
 @transform
@@ -219,13 +221,16 @@ def shampoo(
     block: int = 1024,
     one_sided: bool = False,
     which: str | None = None,
-    views: Any = None,
-    axis_name: Any = None,
+    views: Mapping[str, str] | None = None,
+    axis_name: AxisName = None,
     dim: int | None = None,
 ):
-    r"""Shampoo: $p \leftarrow p - \eta (u + \lambda p)$, $u$ of `scale_by_shampoo` for hidden matrices, else AdamW.
+    r"""Shampoo for hidden matrices, AdamW for all other leaves.
 
-    State: of hidden matrices 12 bytes a parameter and $8 (a^2 + b^2)$ a block, of all else 8 (twice that in float64).
+    Hidden matrices: $p \leftarrow p - \eta (u + \lambda p)$ with $u$ from `scale_by_shampoo`.
+
+    State: 12 bytes per parameter of hidden matrices and $8 (a^2 + b^2)$ per block, 8 per other parameter (twice that in
+    float64).
     Source: Gupta et al. 2018, algorithm 1 (https://arxiv.org/abs/1802.09568); Shi et al. 2023, algorithm 2
     (https://arxiv.org/abs/2309.06497).
 
@@ -240,4 +245,4 @@ def shampoo(
     options = {"every": every, "start": start, "block": block, "one_sided": one_sided}
     options |= {"views": views, "axis_name": axis_name, "dim": dim}
     direction = scale_by_shampoo(graft, b1, b2, eps, **options)
-    return _with_adamw(direction, learning_rate, adam_learning_rate, weight_decay, which)
+    return combine_with_adamw(direction, learning_rate, adam_learning_rate, weight_decay, which)

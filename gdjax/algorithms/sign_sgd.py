@@ -1,4 +1,4 @@
-"""SignSGD and Signum: step by the sign of the gradient, or of its momentum."""
+"""SignSGD and Signum: step by the sign of the gradient, or of its mean."""
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,9 @@ from gdjax.value import (
 
 @transform(elementwise=True)
 def scale_by_sign():
-    r"""Replace every number by its sign: $-1$, 0 or 1; a complex one by $g / |g|$.
+    r"""Replace each element by its sign, $-1$, 0 or 1; a complex element by $g / |g|$.
 
-    Stateless: 0 bytes a parameter. Source: Bernstein et al. 2018, algorithm 1 (https://arxiv.org/abs/1802.04434).
+    Stateless: 0 bytes per parameter. Source: Bernstein et al. 2018, algorithm 1 (https://arxiv.org/abs/1802.04434).
 
     >>> import jax.numpy as jnp
     >>> import gdjax as gd
@@ -33,7 +33,7 @@ def scale_by_sign():
 def sign_sgd(
     learning_rate: LearningRate,
 ):
-    r"""Descend by signs: $p \leftarrow p - \eta\, \mathrm{sign}(g)$.
+    r"""SignSGD: $p \leftarrow p - \eta\, \mathrm{sign}(g)$.
 
     State: none. Source: Bernstein et al. 2018, algorithm 1 (https://arxiv.org/abs/1802.04434).
 
@@ -56,9 +56,9 @@ def signum(
     beta: Decay = 0.9,
     accumulator_dtype: AccumulatorDType = None,
 ):
-    r"""Descend by the signs of a mean of gradients: $p \leftarrow p - \eta\, \mathrm{sign}(m)$.
+    r"""Signum: $p \leftarrow p - \eta\, \mathrm{sign}(m)$ with $m$ from `ema`.
 
-    State: 4 bytes a parameter (8 in float64). Source: Bernstein et al. 2018, algorithm 2 (https://arxiv.org/abs/1802.04434).
+    State: 4 bytes per parameter (8 in float64). Source: Bernstein et al. 2018, algorithm 2 (https://arxiv.org/abs/1802.04434).
 
     Args:
       learning_rate: $\eta$, a number or a schedule of it.

@@ -1,6 +1,4 @@
-"""Simplified AdEMAMix: a sum of gradients with long memory, and the newest one once more."""
-
-from typing import Any
+"""Simplified AdEMAMix: a decaying sum of gradients plus a multiple of the newest one."""
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +8,9 @@ from optax.contrib import ScaleBySimplifiedAdEMAMixState
 from gdjax import tree
 from gdjax.compose.chain import chain
 from gdjax.transforms.decay import add_decayed_weights
-from gdjax.transforms.moments import by_root, corrected, mean_squares, squarable
+from gdjax.transforms.moments import bias_corrected, clip_to_squarable, divide_by_root, mean_squares
 from gdjax.transforms.scaling import scale_by_learning_rate
+from gdjax.tree import Mask
 from gdjax.value import Decay, LearningRate, NonNegative, Rate, WeightDecay, at, transform
 
 
@@ -23,14 +22,14 @@ def scale_by_simplified_ademamix(
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
 ):
-    r"""Divide a sum of past gradients and the newest gradient by the root of the mean of squares.
+    r"""Divide a decaying sum of gradients plus a multiple of the newest one by the root of the mean of squares.
 
     $m \leftarrow \beta_1 m + g$, $n \leftarrow \beta_2 n + (1 - \beta_2) |g|^2$; the update is
     $(m + \alpha g) / (\sqrt{\hat n + \epsilon_0} + \epsilon)$ with $\hat n = n / (1 - \beta_2^t)$.
 
-    State: `ScaleBySimplifiedAdEMAMixState(t, m, n)`, 8 bytes a parameter (16 in float64).
+    State: `ScaleBySimplifiedAdEMAMixState(t, m, n)`, 8 bytes per parameter (16 in float64).
     Source: Morwani et al. 2025, algorithm 1 (https://arxiv.org/abs/2502.02431). Differs from Optax, where a square that
-    overflows becomes NaN a step later, and complex numbers are squared without their absolute value.
+    overflows gives NaN a step later, and where complex numbers are squared without their absolute value.
 
     Args:
       b1: $\beta_1$, the decay of the sum, in [0, 1).
@@ -52,15 +51,15 @@ def scale_by_simplified_ademamix(
 
     def update(updates, state, params=None):
         t = optax.safe_increment(state.t)
-        weight = at(alpha, state.t)
+        alpha_t = at(alpha, state.t)
         raw = tree.widen(updates)
-        g = squarable(raw)
+        g = clip_to_squarable(raw)
         m = jax.tree.map(lambda g, m: g + tree.scalar(b1, g) * m, g, tree.widen(state.m))
         n = mean_squares(raw, state.n, b2)
-        leading = jax.tree.map(lambda m, g: m + tree.scalar(weight, g) * g, m, g)
-        scaled = jax.tree.map(lambda u, n: by_root(u, n, eps, eps_root), leading, corrected(n, b2, t))
-        kept = ScaleBySimplifiedAdEMAMixState(t, tree.cast_like(m, state.m), tree.cast_like(n, state.n))
-        return tree.cast_like(scaled, updates), kept
+        mixed = jax.tree.map(lambda m, g: m + tree.scalar(alpha_t, g) * g, m, g)
+        scaled = jax.tree.map(lambda u, n: divide_by_root(u, n, eps, eps_root), mixed, bias_corrected(n, b2, t))
+        new = ScaleBySimplifiedAdEMAMixState(t, tree.cast_like(m, state.m), tree.cast_like(n, state.n))
+        return tree.cast_like(scaled, updates), new
 
     return init, update
 
@@ -74,16 +73,16 @@ def simplified_ademamix(
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
     weight_decay: WeightDecay = 0.0,
-    mask: Any = None,
+    mask: Mask | None = None,
 ):
-    r"""Simplified AdEMAMix: $p \leftarrow p - \eta (u + \lambda p)$ with $u$ of `scale_by_simplified_ademamix`.
+    r"""Simplified AdEMAMix: $p \leftarrow p - \eta (u + \lambda p)$ with $u$ from `scale_by_simplified_ademamix`.
 
-    State: 8 bytes a parameter (16 in float64). Source: Morwani et al. 2025, algorithm 1
+    State: 8 bytes per parameter (16 in float64). Source: Morwani et al. 2025, algorithm 1
     (https://arxiv.org/abs/2502.02431).
 
     Args:
-      learning_rate: $\eta$, a number or a schedule of it; the sum of gradients is up to $1 / (1 - \beta_1)$ times a
-        mean, so use a rate that much smaller than Adam's.
+      learning_rate: $\eta$, a number or a schedule of it. The sum of gradients is up to $1 / (1 - \beta_1)$ times their
+        mean, so use a rate smaller than Adam's by this factor.
       b1, b2, alpha, eps, eps_root: as in `scale_by_simplified_ademamix`.
       weight_decay, mask: $\lambda$ and which leaves decay, as in `add_decayed_weights`.
 

@@ -1,4 +1,4 @@
-"""SM3: AdaGrad in the memory of one number for each row and each column."""
+"""SM3: AdaGrad with one accumulator per row and per column."""
 
 import functools
 
@@ -8,30 +8,30 @@ import optax
 
 from gdjax import tree
 from gdjax.compose.chain import chain
-from gdjax.transforms.moments import TERMS, means, squarable, square, with_room
+from gdjax.transforms.moments import MAX_TERMS, capped_sum, clip_to_squarable, means, safe_square
 from gdjax.transforms.scaling import scale_by_learning_rate
 from gdjax.value import Decay, LearningRate, Momentum, NonNegative, transform
 
 
 @transform
 def scale_by_sm3(b1: Decay = 0.9, b2: Momentum = 1.0, eps: NonNegative = 1e-8):
-    r"""Divide the gradient by the root of a bound on its sum of squares, kept by rows and columns; average the result.
+    r"""Divide the gradient by the root of a bound on its sum of squares, stored by row and column, then average.
 
-    For a leaf with accumulators $\mu^{(r)}$, one vector for each dimension $r$:
-    $\nu = \min_r \mu^{(r)} + |g|^2$, $\mu^{(r)} \leftarrow \max \nu$ over all other dimensions, and the update is the
+    A leaf has accumulators $\mu^{(r)}$, one vector for each dimension $r$:
+    $\nu = \min_r \mu^{(r)} + |g|^2$, and $\mu^{(r)} \leftarrow \max \nu$ over all other dimensions. The update is the
     mean $m \leftarrow \beta_1 m + (1 - \beta_1)\, g / \sqrt{\nu + \epsilon}$. With $\beta_2 < 1$ the sum becomes the
-    mean $\nu = \beta_2 \min_r \mu^{(r)} + (1 - \beta_2) |g|^2$. A vector keeps $\nu$ itself, and a scalar is a vector
-    of one.
+    mean $\nu = \beta_2 \min_r \mu^{(r)} + (1 - \beta_2) |g|^2$. A vector stores $\nu$ itself, and a scalar counts as a
+    vector of one element.
 
     State: `ScaleBySM3State(mu, nu)`: `mu` holds a list of vectors for each leaf, one for each dimension; `nu` is $m$.
-    4 bytes a parameter (8 in float64), and 4 a row and a column. Source: Anil et al. 2019, algorithm SM3-II
-    (https://arxiv.org/abs/1901.11150). Differs from the paper: $\epsilon$ is added. Differs from Optax, which fails on
-    scalars and on leaves of no elements, and refuses complex numbers.
-    Gradients beyond 7.2e16 (in float32) are clipped to that: the sum has room for 65,536 of the largest squares.
+    4 bytes per parameter (8 in float64), and 4 per row and column. Source: Anil et al. 2019, algorithm SM3-II
+    (https://arxiv.org/abs/1901.11150). Differs from the paper: adds $\epsilon$. Differs from Optax, which fails on
+    scalars, empty leaves and complex numbers.
+    Gradients beyond 7.2e16 (in float32) are clipped to it, so that the sum can hold 65,536 of the largest squares.
 
     Args:
       b1: $\beta_1$, the decay of the mean, in [0, 1).
-      b2: $\beta_2$, in [0, 1]; 1 sums squares.
+      b2: $\beta_2$, in [0, 1]; 1 for the sum of squares.
       eps: $\epsilon$, in [0, inf).
 
     >>> import jax.numpy as jnp
@@ -43,42 +43,44 @@ def scale_by_sm3(b1: Decay = 0.9, b2: Momentum = 1.0, eps: NonNegative = 1e-8):
 
     def init(params):
         zeros = jax.tree.map(tree.real_part, tree.accumulators(params, 0))
-        return optax.ScaleBySM3State(mu=jax.tree.map(_bounds, zeros), nu=tree.accumulators(params, 0))
+        return optax.ScaleBySM3State(mu=jax.tree.map(_sm3_bounds, zeros), nu=tree.accumulators(params, 0))
 
     def update(updates, state, params=None):
         g = tree.widen(updates)
-        sums = jax.tree.map(squares, g, state.mu)
-        g = squarable(g, TERMS)
+        sums = jax.tree.map(bounded_sum, g, state.mu)
+        g = clip_to_squarable(g, MAX_TERMS)
         scaled = jax.tree.map(lambda g, v: g * _reciprocal_root(v + tree.scalar(eps, v)), g, sums)
         m = means(scaled, state.nu, b1)
-        mu = jax.tree.map(lambda v, bounds: jax.tree.unflatten(jax.tree.structure(bounds), _bounds(v)), sums, state.mu)
-        kept = optax.ScaleBySM3State(tree.cast_like(mu, state.mu), tree.cast_like(m, state.nu))
-        return tree.cast_like(m, updates), kept
+        mu = jax.tree.map(
+            lambda v, bounds: jax.tree.unflatten(jax.tree.structure(bounds), _sm3_bounds(v)), sums, state.mu
+        )
+        new = optax.ScaleBySM3State(tree.cast_like(mu, state.mu), tree.cast_like(m, state.nu))
+        return tree.cast_like(m, updates), new
 
-    def squares(g, bounds):
-        new = square(g, TERMS)
-        decay = tree.scalar(b2, new)
-        least = _least(g, jax.tree.leaves(bounds))  # NNX keeps a list as a state of its own
-        return decay * with_room(least) + jnp.where(decay == 1, 1.0, 1 - decay) * new
+    def bounded_sum(g, bounds):
+        g_sq = safe_square(g, MAX_TERMS)
+        decay = tree.scalar(b2, g_sq)
+        bound = _min_bound(g, jax.tree.leaves(bounds))  # Flax NNX turns the list into a node of its state
+        return decay * capped_sum(bound) + jnp.where(decay == 1, 1.0, 1 - decay) * g_sq
 
     return init, update
 
 
-def _bounds(v):
-    """Return the largest number of each slice along each dimension: the state of SM3 for a leaf."""
+def _sm3_bounds(v):
+    """Return the maximum of each slice along each dimension: the accumulators of a leaf."""
     if jnp.ndim(v) < 2:
         return [jnp.reshape(v, (1,)) if jnp.ndim(v) == 0 else v]
-    return [jnp.max(v, _others(v, dim), initial=0) for dim in range(v.ndim)]
+    return [jnp.max(v, _other_dims(v, dim), initial=0) for dim in range(v.ndim)]
 
 
-def _least(g, bounds):
-    """Return the smallest of the bounds on each number."""
+def _min_bound(g, bounds):
+    """Return the smallest accumulator of each element."""
     if jnp.ndim(g) < 2:
         return jnp.reshape(bounds[0], jnp.shape(g)) if jnp.ndim(g) == 0 else bounds[0]
-    return functools.reduce(jnp.minimum, (jnp.expand_dims(v, _others(g, dim)) for dim, v in enumerate(bounds)))
+    return functools.reduce(jnp.minimum, (jnp.expand_dims(v, _other_dims(g, dim)) for dim, v in enumerate(bounds)))
 
 
-def _others(x, dim):
+def _other_dims(x, dim):
     return tuple(i for i in range(x.ndim) if i != dim)
 
 
@@ -90,9 +92,9 @@ def _reciprocal_root(x):
 
 @transform
 def sm3(learning_rate: LearningRate, momentum: Decay = 0.9):
-    r"""SM3: $p \leftarrow p - \eta\, m$ with $m$ of `scale_by_sm3`.
+    r"""SM3: $p \leftarrow p - \eta\, m$ with $m$ from `scale_by_sm3`.
 
-    State: 4 bytes a parameter (8 in float64), and 4 a row and a column. Source: Anil et al. 2019, algorithm SM3-II
+    State: 4 bytes per parameter (8 in float64), and 4 per row and column. Source: Anil et al. 2019, algorithm SM3-II
     (https://arxiv.org/abs/1901.11150).
 
     Args:

@@ -1,4 +1,4 @@
-"""Yogi: a second moment that grows and shrinks by a bounded amount."""
+"""Yogi: Adam with a second moment that changes by a bounded amount."""
 
 import jax
 import jax.numpy as jnp
@@ -7,11 +7,11 @@ import optax
 from gdjax import tree
 from gdjax.compose.chain import chain
 from gdjax.transforms.moments import (
-    by_root,
-    corrected,
+    bias_corrected,
+    clip_to_squarable,
+    divide_by_root,
     means,
-    squarable,
-    square,
+    safe_square,
 )
 from gdjax.transforms.scaling import scale_by_learning_rate
 from gdjax.value import (
@@ -22,7 +22,7 @@ from gdjax.value import (
 )
 
 
-@transform(packable=True)  # zeros filled up would not stay zeros
+@transform(packable=True)  # not elementwise: padding zeros would not stay zeros
 def scale_by_yogi(
     b1: Decay = 0.9,
     b2: Decay = 0.999,
@@ -30,16 +30,16 @@ def scale_by_yogi(
     eps_root: NonNegative = 0.0,
     initial_accumulator_value: NonNegative = 1e-6,
 ):
-    r"""Adam's step with a second moment that grows and shrinks by the square of the gradient alone.
+    r"""Take Adam's step with a second moment that changes by at most a multiple of the squared gradient.
 
-    With $m$ of `scale_by_adam`, $v \leftarrow v - (1 - \beta_2) \mathrm{sign}(v - |g|^2) |g|^2$; the update is
+    With $m$ from `scale_by_adam`: $v \leftarrow v - (1 - \beta_2) \mathrm{sign}(v - |g|^2) |g|^2$; the update is
     $\hat m / (\sqrt{\hat v + \epsilon_0} + \epsilon)$.
 
-    State: `ScaleByAdamState(count, mu, nu)`, 8 bytes a parameter (16 in float64).
+    State: `ScaleByAdamState(count, mu, nu)`, 8 bytes per parameter (16 in float64).
     Source: Zaheer et al. 2018, algorithm 2
-    (https://papers.nips.cc/paper/2018/hash/90365351ccc7437a1309dc64e4db32a3-Abstract.html). Differs from the paper:
-    means are divided by the sum of their weights, and $m$ starts at the initial value too, as in Optax.
-    Gradients beyond 1.8e19 are clipped to that, as in `scale_by_adam`.
+    (https://papers.nips.cc/paper/2018/hash/90365351ccc7437a1309dc64e4db32a3-Abstract.html). Differs from the paper, as
+    Optax does: means are bias-corrected, and $m$ also starts at the initial value.
+    Gradients beyond 1.8e19 are clipped to it, as in `scale_by_adam`.
 
     Args:
       b1: $\beta_1$, in [0, 1).
@@ -62,18 +62,18 @@ def scale_by_yogi(
     def update(updates, state, params=None):
         count = optax.safe_increment(state.count)
         g = tree.widen(updates)
-        m = means(squarable(g), state.mu, b1)
-        v = jax.tree.map(lambda g, v: _yogi_moment(square(g), tree.real_part(v), b2), g, state.nu)
-        m_hat, v_hat = corrected(m, b1, count), corrected(v, b2, count)
-        scaled = jax.tree.map(lambda m, v: by_root(m, v, eps, eps_root), m_hat, v_hat)
+        m = means(clip_to_squarable(g), state.mu, b1)
+        v = jax.tree.map(lambda g, v: _yogi_moment(safe_square(g), tree.real_part(v), b2), g, state.nu)
+        m_hat, v_hat = bias_corrected(m, b1, count), bias_corrected(v, b2, count)
+        scaled = jax.tree.map(lambda m, v: divide_by_root(m, v, eps, eps_root), m_hat, v_hat)
         mu, nu = tree.cast_like(m, state.mu), tree.cast_like(v, state.nu)
         return tree.cast_like(scaled, updates), optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
 
     return init, update
 
 
-def _yogi_moment(square, v, b2):
-    return v - (1 - b2) * jnp.sign(v - square) * square
+def _yogi_moment(g_sq, v, b2):
+    return v - (1 - b2) * jnp.sign(v - g_sq) * g_sq
 
 
 @transform
@@ -83,9 +83,9 @@ def yogi(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-3,
 ):
-    r"""Yogi: $p \leftarrow p - \eta\, u$ with $u$ of `scale_by_yogi`.
+    r"""Yogi: $p \leftarrow p - \eta\, u$ with $u$ from `scale_by_yogi`.
 
-    State: 8 bytes a parameter (16 in float64). Source: Zaheer et al. 2018, algorithm 2
+    State: 8 bytes per parameter (16 in float64). Source: Zaheer et al. 2018, algorithm 2
     (https://papers.nips.cc/paper/2018/hash/90365351ccc7437a1309dc64e4db32a3-Abstract.html).
 
     Args:

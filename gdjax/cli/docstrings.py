@@ -110,7 +110,7 @@ def _measure_state(factory: Factory[..., Any]) -> str | None:
     except (TypeError, ValueError):
         return None
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    return f"{round(size / 128**2, 1):g} bytes a parameter, measured on a float32 matrix of shape (128, 128)."
+    return f"{round(size / 128**2, 1):g} bytes per parameter, measured on a float32 matrix of shape (128, 128)."
 
 
 def _format_items(text: str, width: int) -> str:

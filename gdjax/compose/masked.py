@@ -1,17 +1,16 @@
 """Some leaves and not others."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
 
 from gdjax import tree
+from gdjax.tree import Mask
 from gdjax.value import stateless, transform
 
 
 @transform(shardable=True)
-def masked(inner: optax.GradientTransformation, mask: Any, *, mask_compatible_extra_args: bool = False):
+def masked(inner: optax.GradientTransformation, mask: Mask, *, mask_compatible_extra_args: bool = False):
     """Transform the leaves where a mask is true, and let the others pass.
 
     State: `MaskedState(inner_state)`, of the chosen leaves alone.
@@ -38,7 +37,7 @@ def masked(inner: optax.GradientTransformation, mask: Any, *, mask_compatible_ex
 def frozen():
     """Keep parameters as they are: every update is zero. Takes leaves of any dtype, integers too.
 
-    Stateless: 0 bytes a parameter.
+    Stateless: 0 bytes per parameter.
 
     >>> import gdjax as gd
     >>> gd.by_path({"head/.*": gd.sgd(0.1), ".*": gd.frozen()}).transforms[".*"]

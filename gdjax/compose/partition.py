@@ -7,6 +7,7 @@ import jax
 import optax
 
 from gdjax import tree
+from gdjax.tree import Mask
 from gdjax.value import transform
 from gdjax.value.printing import brief
 
@@ -61,10 +62,10 @@ multi_transform = partition
 
 
 @transform(any_dtype=True)
-def freeze(mask: Any):
+def freeze(mask: Mask):
     """Keep the parameters where a mask is true, and let the updates of the others pass.
 
-    State: `MaskedState(inner_state)`, 0 bytes a parameter.
+    State: `MaskedState(inner_state)`, 0 bytes per parameter.
 
     Args:
       mask: a tree of booleans like the parameters or a prefix of it, or a function of the parameters that returns one.
@@ -80,7 +81,7 @@ def freeze(mask: Any):
 
 
 @transform
-def selective_transform(optimizer: optax.GradientTransformation, *, freeze_mask: Any):
+def selective_transform(optimizer: optax.GradientTransformation, *, freeze_mask: Mask):
     """Keep the parameters where a mask is true, and give the others a transform.
 
     State: `PartitionState(inner_states)`, of the leaves that are not frozen.

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import axes, norms
+from gdjax.axes import AxisName
 from gdjax.value import transform
 from gdjax.value.diagnose import require_params
 from gdjax.value.traits import has_trait, local_grad_axes
@@ -21,7 +22,7 @@ class WatchState(NamedTuple):
 
 
 @transform(shardable=True)
-def watch(inner: optax.GradientTransformation, name: str = "", axis_name: Any = None):
+def watch(inner: optax.GradientTransformation, name: str = "", axis_name: AxisName = None):
     r"""Record the norms of what goes into a transform, of what comes out of it, and of the parameters.
 
     `gd.metrics(state)` reads `grad_norm`, `update_norm` and `param_norm`, zero before the first step. The state is the
@@ -34,8 +35,8 @@ def watch(inner: optax.GradientTransformation, name: str = "", axis_name: Any = 
     Args:
       inner: what is watched.
       name: set before the names of the norms (`encoder/grad_norm`) where several transforms are watched.
-      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
-        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
+      axis_name: the axis over which leaves are sharded, as in `shard_map`. A leaf whose type is invariant over it is
+        replicated; without such types (`vmap`, `pmap`, `check_vma=False`) every leaf counts as sharded.
 
     Raises:
       ValueError: if `update` is called without `params`.

@@ -1,11 +1,10 @@
-"""Bound the gradient."""
-
-from typing import Any
+"""Clip the gradient, by element or by norm."""
 
 import jax
 import jax.numpy as jnp
 
 from gdjax import axes, norms, tree
+from gdjax.axes import AxisName
 from gdjax.squares import clip_to_norm
 from gdjax.value import NonNegative, Positive, stateless, transform
 from gdjax.value.diagnose import require_params
@@ -13,9 +12,9 @@ from gdjax.value.diagnose import require_params
 
 @transform(elementwise=True)
 def clip(max_delta: Positive):
-    r"""Clip every element to $[-\delta, \delta]$, the parts of a complex one each for itself.
+    r"""Clip each element to $[-\delta, \delta]$, the real and the imaginary part separately.
 
-    Stateless: 0 bytes a parameter.
+    Stateless: 0 bytes per parameter.
 
     Args:
       max_delta: $\delta$, in (0, inf].
@@ -27,32 +26,31 @@ def clip(max_delta: Positive):
     [-1.   0.5]
     """
 
-    def clipped(updates, params):
-        return tree.cast_like(jax.tree.map(lambda g: _clipped(g, max_delta), tree.widen(updates)), updates)
+    def clip_leaves(updates, params):
+        return tree.cast_like(jax.tree.map(lambda g: _clip_leaf(g, max_delta), tree.widen(updates)), updates)
 
-    return stateless(clipped)
+    return stateless(clip_leaves)
 
 
-def _clipped(g, bound):
+def _clip_leaf(g, bound):
     if jnp.iscomplexobj(g):
-        return jax.lax.complex(_clipped(g.real, bound), _clipped(g.imag, bound))
+        return jax.lax.complex(_clip_leaf(g.real, bound), _clip_leaf(g.imag, bound))
     return jnp.clip(g, -bound, bound)
 
 
 @transform(packable=True, shardable=True)
-def clip_by_global_norm(max_norm: Positive, axis_name: Any = None):
-    r"""Scale the gradient down where its norm is larger than a bound: $g \min(1, c / \lVert g \rVert)$.
+def clip_by_global_norm(max_norm: Positive, axis_name: AxisName = None):
+    r"""Scale the gradient down if its norm exceeds a bound: $g \min(1, c / \lVert g \rVert)$.
 
-    The norm is that of all leaves as one vector, accumulated in float32 or wider whatever their dtype. Each leaf is
-    multiplied by one scalar, not divided by the norm: XLA copies a product into all that use it, but writes the
-    quotients out as a whole tree.
+    The norm is taken over all leaves as one vector, and accumulated in float32 or wider. Each leaf is multiplied by one
+    scalar, not divided by the norm: XLA fuses a product into its consumers, but writes the quotients to memory.
 
-    Stateless: 0 bytes a parameter. Source: Pascanu et al. 2013, algorithm 1 (https://arxiv.org/abs/1211.5063).
+    Stateless: 0 bytes per parameter. Source: Pascanu et al. 2013, algorithm 1 (https://arxiv.org/abs/1211.5063).
 
     Args:
       max_norm: $c$, in (0, inf].
-      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
-        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
+      axis_name: the axis over which leaves are sharded, as in `shard_map`. A leaf whose type is invariant over it is
+        replicated; without such types (`vmap`, `pmap`, `check_vma=False`) every leaf counts as sharded.
 
     >>> import jax.numpy as jnp
     >>> import gdjax as gd
@@ -61,23 +59,23 @@ def clip_by_global_norm(max_norm: Positive, axis_name: Any = None):
     [0.6 0.8]
     """
 
-    def clipped(updates, params):
-        length = norms.global_scaled_norm(updates, axis_name)
-        return tree.cast_like(jax.tree.map(lambda g: clip_to_norm(g, length, max_norm), tree.widen(updates)), updates)
+    def clip_leaves(updates, params):
+        norm = norms.global_scaled_norm(updates, axis_name)
+        return tree.cast_like(jax.tree.map(lambda g: clip_to_norm(g, norm, max_norm), tree.widen(updates)), updates)
 
-    return stateless(clipped)
+    return stateless(clip_leaves)
 
 
 @transform
-def clip_by_block_rms(threshold: Positive, axis_name: Any = None):
-    r"""Scale every leaf down where its root mean square is larger than a bound: $u \min(1, d / \mathrm{RMS}(u))$.
+def clip_by_block_rms(threshold: Positive, axis_name: AxisName = None):
+    r"""Scale each leaf down if its root mean square exceeds a bound: $u \min(1, d / \mathrm{RMS}(u))$.
 
-    Stateless: 0 bytes a parameter. Source: Shazeer and Stern 2018, section 6 (https://arxiv.org/abs/1804.04235).
+    Stateless: 0 bytes per parameter. Source: Shazeer and Stern 2018, section 6 (https://arxiv.org/abs/1804.04235).
 
     Args:
       threshold: $d$, in (0, inf].
-      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
-        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
+      axis_name: the axis over which leaves are sharded, as in `shard_map`. A leaf whose type is invariant over it is
+        replicated; without such types (`vmap`, `pmap`, `check_vma=False`) every leaf counts as sharded.
 
     >>> import jax.numpy as jnp
     >>> import gdjax as gd
@@ -85,12 +83,12 @@ def clip_by_block_rms(threshold: Positive, axis_name: Any = None):
     [ 1. -1.  1.]
     """
 
-    def clipped(updates, params):
+    def clip_leaves(updates, params):
         u = tree.widen(updates)
-        sizes = norms.leaf_scaled_rms(u, axis_name)
-        return tree.cast_like(jax.tree.map(lambda u, rms: clip_to_norm(u, rms, threshold), u, sizes), updates)
+        rms = norms.leaf_scaled_rms(u, axis_name)
+        return tree.cast_like(jax.tree.map(lambda u, rms: clip_to_norm(u, rms, threshold), u, rms), updates)
 
-    return stateless(clipped)
+    return stateless(clip_leaves)
 
 
 @transform
@@ -98,27 +96,27 @@ def adaptive_grad_clip(
     clipping: Positive,
     eps: NonNegative = 1e-3,
     axis: int | tuple[int, ...] | None = None,
-    axis_name: Any = None,
+    axis_name: AxisName = None,
     dim: int = 0,
 ):
-    r"""Scale a unit's gradient down where its norm is larger than a share of the norm of the unit's weights.
+    r"""Scale a unit's gradient down if its norm exceeds a fraction of the norm of the unit's weights.
 
-    $g_i \min(1, \lambda \max(\lVert w_i \rVert, \epsilon) / \lVert g_i \rVert)$ for every unit $i$.
+    $g_i \min(1, \lambda \max(\lVert w_i \rVert, \epsilon) / \lVert g_i \rVert)$ for each unit $i$.
 
-    Stateless: 0 bytes a parameter. Source: Brock et al. 2021, equation 3 (https://arxiv.org/abs/2102.06171).
+    Stateless: 0 bytes per parameter. Source: Brock et al. 2021, equation 3 (https://arxiv.org/abs/2102.06171).
 
     Args:
       clipping: $\lambda$, in (0, inf].
-      eps: $\epsilon$, in [0, inf): weights that start at zero can still move.
-      axis: the axes along which the weights of one unit lie; by default the first of a leaf of 2 or 3 axes, all but the
-        last of one of 4 or 5, and the whole of a vector.
-      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
-        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
-      dim: the dimension along which leaves are divided; another for some by `by_path`.
+      eps: $\epsilon$, in [0, inf): lets weights that start at zero move.
+      axis: the axes along which the weights of one unit lie. By default the first axis of a leaf of 2 or 3 axes, all
+        but the last of a leaf of 4 or 5, and the only axis of a vector.
+      axis_name: the axis over which leaves are sharded, as in `shard_map`. A leaf whose type is invariant over it is
+        replicated; without such types (`vmap`, `pmap`, `check_vma=False`) every leaf counts as sharded.
+      dim: the dimension along which leaves are sharded; use `by_path` if it differs between leaves.
 
     Raises:
-      ValueError: if `update` is called without `params`, a leaf has more than 5 axes and `axis` is not given, or a leaf
-        that is divided has no dimension `dim`.
+      ValueError: if `update` is called without `params`, if a leaf has more than 5 axes and `axis` is not given, or if
+        a sharded leaf has no dimension `dim`.
 
     >>> import jax.numpy as jnp
     >>> import gdjax as gd
@@ -130,32 +128,33 @@ def adaptive_grad_clip(
         if not (number is None or type(number) is int):
             raise TypeError(f"adaptive_grad_clip: axis must be an integer, a tuple of them or None, got {axis!r}.")
 
-    def clipped(updates, params):
+    def clip_leaves(updates, params):
         require_params("adaptive_grad_clip", params)
 
-        def bounded(g, weight, length):
-            return clip_to_norm(g, length, clipping * jnp.maximum(weight.norm(), eps))
+        def clip_leaf(g, w_norm, g_norm):
+            return clip_to_norm(g, g_norm, clipping * jnp.maximum(w_norm.norm(), eps))
 
         w, g = tree.widen(params), tree.widen(updates)
-        lengths = _unit_norms((w, g), axis, axis_name, dim)
-        return tree.cast_like(jax.tree.map(bounded, g, *lengths), updates)
+        w_norms, g_norms = _unit_norms((w, g), axis, axis_name, dim)
+        return tree.cast_like(jax.tree.map(clip_leaf, g, w_norms, g_norms), updates)
 
-    return stateless(clipped)
+    return stateless(clip_leaves)
 
 
 def _unit_norms(trees, axis, axis_name, dim):
-    """The norm of every unit of every leaf, axes kept at length 1."""
+    """Return the norm of each unit of each leaf; the axes of a unit keep length 1."""
     xs, treedef = jax.tree.flatten(trees)
-    along = [_unit_axes(axes.global_shape(x, axis_name, dim)) if axis is None else axis for x in xs]
-    along = [of if isinstance(of, tuple) else (of,) for of in along]
-    over = [axes.reduction_axes(x, of, axis_name, dim) for x, of in zip(xs, along, strict=True)]
-    return treedef.unflatten(norms.scaled_norms_along(xs, along, over))
+    dims = [_unit_axes(axes.global_shape(x, axis_name, dim)) if axis is None else axis for x in xs]
+    dims = [along if isinstance(along, tuple) else (along,) for along in dims]
+    over = [axes.reduction_axes(x, along, axis_name, dim) for x, along in zip(xs, dims, strict=True)]
+    return treedef.unflatten(norms.scaled_norms_along(xs, dims, over))
 
 
 def _unit_axes(shape):
-    """The axes along which the weights of one unit lie."""
+    """Return the axes along which the weights of one unit lie."""
     if sum(length != 1 for length in shape) <= 1:
         return tuple(range(len(shape)))
     if len(shape) > 5:
-        raise ValueError(f"adaptive_grad_clip: which axes of a leaf of {len(shape)} are one unit's? Give axis.")
+        must = "a leaf must have at most 5 axes"
+        raise ValueError(f"adaptive_grad_clip: {must}, got {len(shape)}. Pass axis, the axes of one unit's weights.")
     return (0,) if len(shape) <= 3 else tuple(range(len(shape) - 1))

@@ -1,11 +1,11 @@
-"""Remember past gradients."""
+"""Momentum: sums and averages of past gradients."""
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from gdjax import tree
-from gdjax.transforms.moments import corrected, means
+from gdjax.transforms.moments import bias_corrected, means
 from gdjax.value import AccumulatorDType, Decay, Momentum, transform
 
 
@@ -15,18 +15,18 @@ def trace(
     nesterov: bool = False,
     accumulator_dtype: AccumulatorDType = None,
 ):
-    r"""Sum past gradients with decay: the heavy ball, or Nesterov's momentum.
+    r"""Sum past gradients with decay: heavy-ball or Nesterov momentum.
 
-    $t \leftarrow g + \mu t$; the update is $t$, or with Nesterov $g + \mu t$ of the new $t$.
+    $t \leftarrow g + \mu t$; the update is the new $t$, or with Nesterov $g + \mu t$.
 
-    State: `TraceState(trace)`, 4 bytes a parameter (8 in float64), or those of `accumulator_dtype`.
+    State: `TraceState(trace)`, 4 bytes per parameter (8 in float64), or those of `accumulator_dtype`.
     Source: Sutskever et al. 2013, equations 1-4 (http://proceedings.mlr.press/v28/sutskever13.html). Differs from the
     paper: the learning rate multiplies the sum, not the gradients summed.
 
     Args:
       decay: $\mu$, in [0, 1].
-      nesterov: whether to look ahead by one more step of the momentum.
-      accumulator_dtype: the dtype of the state; by default that of the parameters, float32 at least.
+      nesterov: whether to apply the momentum once more to the update.
+      accumulator_dtype: the dtype of the state; by default that of the parameters, at least float32.
 
     >>> import gdjax as gd
     >>> tx = gd.trace(0.9)
@@ -43,22 +43,22 @@ def trace(
     def update(updates, state, params=None):
         g = tree.widen(updates)
         t = jax.tree.map(lambda g, t: g + decay * t, g, tree.widen(state.trace))
-        ahead = jax.tree.map(lambda g, t: g + decay * t, g, t) if nesterov else t
-        return tree.cast_like(ahead, updates), optax.TraceState(trace=tree.cast_like(t, state.trace))
+        update = jax.tree.map(lambda g, t: g + decay * t, g, t) if nesterov else t
+        return tree.cast_like(update, updates), optax.TraceState(trace=tree.cast_like(t, state.trace))
 
     return init, update
 
 
 @transform(elementwise=True)
 def ema(decay: Decay, debias: bool = True, accumulator_dtype: AccumulatorDType = None):
-    r"""Average past gradients, the newest most: $m \leftarrow \beta m + (1 - \beta) g$; the update is $m$.
+    r"""Average past gradients exponentially: $m \leftarrow \beta m + (1 - \beta) g$; the update is $m$.
 
-    State: `EmaState(count, ema)`, 4 bytes a parameter (8 in float64), or those of `accumulator_dtype`.
+    State: `EmaState(count, ema)`, 4 bytes per parameter (8 in float64), or those of `accumulator_dtype`.
 
     Args:
       decay: $\beta$, in [0, 1).
-      debias: whether the update is $m / (1 - \beta^t)$.
-      accumulator_dtype: the dtype of the state; by default that of the parameters, float32 at least.
+      debias: whether the update is $m / (1 - \beta^t)$ instead of $m$.
+      accumulator_dtype: the dtype of the state; by default that of the parameters, at least float32.
 
     >>> import gdjax as gd
     >>> tx = gd.ema(0.5)
@@ -73,7 +73,7 @@ def ema(decay: Decay, debias: bool = True, accumulator_dtype: AccumulatorDType =
     def update(updates, state, params=None):
         count = optax.safe_increment(state.count)
         m = means(tree.widen(updates), state.ema, decay)
-        averaged = corrected(m, decay, count) if debias else m
-        return tree.cast_like(averaged, updates), optax.EmaState(count, tree.cast_like(m, state.ema))
+        m_hat = bias_corrected(m, decay, count) if debias else m
+        return tree.cast_like(m_hat, updates), optax.EmaState(count, tree.cast_like(m, state.ema))
 
     return init, update

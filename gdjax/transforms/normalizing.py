@@ -1,26 +1,25 @@
-"""Give the gradient another size or mean, and mend what is not a number."""
-
-from typing import Any
+"""Normalize, centralize or clean the gradient."""
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from gdjax import axes, norms, tree
+from gdjax.axes import AxisName
 from gdjax.squares import multiply_in_turn
 from gdjax.value import Positive, Scalar, stateless, transform
 
 
 @transform(packable=True, shardable=True)
-def normalize(axis_name: Any = None):
-    r"""Divide the gradient by its norm, that of all leaves as one vector: $g / \lVert g \rVert$, and 0 at 0.
+def normalize(axis_name: AxisName = None):
+    r"""Divide the gradient by its norm over all leaves as one vector: $g / \lVert g \rVert$, and 0 at 0.
 
-    Stateless: 0 bytes a parameter. Differs from Optax: a zero gradient gives 0, where Optax gives NaN, and its
-    derivative is finite.
+    Stateless: 0 bytes per parameter. Differs from Optax: a zero gradient gives 0 with a finite derivative, where Optax
+    gives NaN.
 
     Args:
-      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
-        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
+      axis_name: the axis over which leaves are sharded, as in `shard_map`. A leaf whose type is invariant over it is
+        replicated; without such types (`vmap`, `pmap`, `check_vma=False`) every leaf counts as sharded.
 
     >>> import jax.numpy as jnp
     >>> import gdjax as gd
@@ -37,16 +36,16 @@ def normalize(axis_name: Any = None):
 
 
 @transform(packable=True, shardable=True)
-def normalize_by_update_norm(scale_factor: Scalar = 1.0, eps: Positive = 1e-6, axis_name: Any = None):
-    r"""Give the gradient one norm: $c\, g / (\lVert g \rVert + \epsilon)$, the norm that of all leaves as one vector.
+def normalize_by_update_norm(scale_factor: Scalar = 1.0, eps: Positive = 1e-6, axis_name: AxisName = None):
+    r"""Scale the gradient to a norm: $c\, g / (\lVert g \rVert + \epsilon)$, over all leaves as one vector.
 
-    Stateless: 0 bytes a parameter.
+    Stateless: 0 bytes per parameter.
 
     Args:
       scale_factor: $c$, any number.
       eps: $\epsilon$, in (0, inf].
-      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
-        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
+      axis_name: the axis over which leaves are sharded, as in `shard_map`. A leaf whose type is invariant over it is
+        replicated; without such types (`vmap`, `pmap`, `check_vma=False`) every leaf counts as sharded.
 
     >>> import jax.numpy as jnp
     >>> import gdjax as gd
@@ -63,17 +62,17 @@ def normalize_by_update_norm(scale_factor: Scalar = 1.0, eps: Positive = 1e-6, a
 
 
 @transform
-def centralize(axis_name: Any = None, dim: int = 0):
-    r"""Subtract from a matrix of gradients the mean of each of its rows: $g - \bar g$, over all axes but the first.
+def centralize(axis_name: AxisName = None, dim: int = 0):
+    r"""Subtract from each row of a matrix of gradients its mean: $g - \bar g$, over all axes but the first.
 
-    Vectors and scalars stay as they are. Stateless: 0 bytes a parameter.
+    Vectors and scalars pass unchanged. Stateless: 0 bytes per parameter.
     Source: Yong et al. 2020, equation 1 (https://arxiv.org/abs/2004.01461). Differs from the paper, as Optax does: the
-    mean there is one of each output unit, whose weights are a column of a kernel `[inputs, outputs]`.
+    paper takes the mean of each output unit, which is a column of a kernel `[inputs, outputs]`.
 
     Args:
-      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
-        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
-      dim: the dimension along which leaves are divided; another for some by `by_path`.
+      axis_name: the axis over which leaves are sharded, as in `shard_map`. A leaf whose type is invariant over it is
+        replicated; without such types (`vmap`, `pmap`, `check_vma=False`) every leaf counts as sharded.
+      dim: the dimension along which leaves are sharded; use `by_path` if it differs between leaves.
 
     >>> import jax.numpy as jnp
     >>> import gdjax as gd
@@ -81,26 +80,26 @@ def centralize(axis_name: Any = None, dim: int = 0):
     [[-1.  1.]]
     """
 
-    def centred(updates, params):
+    def centralized(updates, params):
         leaves, treedef = jax.tree.flatten(tree.widen(updates))
         matrices = [g for g in leaves if g.ndim > 1]
         rows = [tuple(range(1, g.ndim)) for g in matrices]
-        over = [axes.reduction_axes(g, of, axis_name, dim) for g, of in zip(matrices, rows, strict=True)]
+        over = [axes.reduction_axes(g, dims, axis_name, dim) for g, dims in zip(matrices, rows, strict=True)]
         means = iter(norms.means_along(matrices, rows, over, keepdims=True))
         return tree.cast_like(treedef.unflatten(g - next(means) if g.ndim > 1 else g for g in leaves), updates)
 
-    return stateless(centred)
+    return stateless(centralized)
 
 
 @transform(shardable=True)
-def zero_nans(axis_name: Any = None):
-    """Replace NaN by zero, and say in which leaves there was one.
+def zero_nans(axis_name: AxisName = None):
+    """Replace NaN by zero, and record which leaves held one.
 
     State: `ZeroNansState(found_nan)`, 1 byte a leaf: whether the last gradient held a NaN.
 
     Args:
-      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
-        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
+      axis_name: the axis over which leaves are sharded, as in `shard_map`. A leaf whose type is invariant over it is
+        replicated; without such types (`vmap`, `pmap`, `check_vma=False`) every leaf counts as sharded.
 
     >>> import jax.numpy as jnp
     >>> import gdjax as gd

@@ -1,4 +1,4 @@
-"""Shorter steps where the loss no longer falls."""
+"""Reduce the step size when the loss stops improving."""
 
 from typing import Annotated
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from optax.contrib import ReduceLROnPlateauState
 
-from gdjax.transforms.scaling import scaled
+from gdjax.transforms.scaling import multiply_updates
 from gdjax.value import Interval, NonNegative, Scalar, transform
 
 
@@ -21,27 +21,27 @@ def reduce_on_plateau(
     accumulation_size: Annotated[Scalar, Interval("[1, inf)")] = 1,
     min_scale: NonNegative = 0.0,
 ):
-    r"""Multiply by a scale that falls by a factor whenever the loss has not improved for some while.
+    r"""Multiply by a scale that is reduced by a factor whenever the loss stops improving.
 
-    A value $f$, the mean of as many losses as are accumulated, improves on the best one $b$ where
-    $f < b - \rho |b| - \alpha$; after a number of values that do not, $s \leftarrow \max(\gamma s, s_{min})$. The
-    update is $s g$.
+    A value $f$ is the mean of `accumulation_size` losses. It improves on the best value $b$ if
+    $f < b - \rho |b| - \alpha$. After `patience` values without improvement, $s \leftarrow \max(\gamma s, s_{min})$.
+    The update is $s g$.
 
     State: `ReduceLROnPlateauState(scale, best_value, plateau_count, cooldown_count, count, avg_value)`, 24 bytes in
-    all (36 where floats are float64). Differs from Optax: $|b|$ stands where Optax has $b$, which takes a negative loss
-    that is no better than the best one, or a little worse, for an improvement; the numbers are float32 at least.
+    all (36 where floats are float64). Differs from Optax, which has $b$ instead of $|b|$, and so counts a negative loss
+    that is equal to the best, or slightly worse, as an improvement. The numbers are at least float32.
 
     Args:
       factor: $\gamma$, in (0, 1).
-      patience: how many values may not improve, in [1, inf).
+      patience: the number of values without improvement before a reduction, in [1, inf).
       rtol: $\rho$, in [0, 1].
-      atol: $\alpha$, in [0, inf); one of the two tolerances is above 0.
-      cooldown: for how many values after a fall none is counted, in [0, inf).
-      accumulation_size: how many losses make a value, in [1, inf).
+      atol: $\alpha$, in [0, inf); `rtol` or `atol` must be above 0.
+      cooldown: the number of values to ignore after a reduction, in [0, inf).
+      accumulation_size: the number of losses averaged into a value, in [1, inf).
       min_scale: $s_{min}$, in [0, inf).
 
     Raises:
-      ValueError: if both tolerances are 0, or `update` is called without `value`, the loss.
+      ValueError: if both tolerances are 0, or if `update` is called without `value`, the loss.
 
     >>> import gdjax as gd
     >>> tx = gd.reduce_on_plateau(factor=0.5, patience=2)
@@ -52,7 +52,7 @@ def reduce_on_plateau(
     0.5
     """
     if isinstance(rtol, float) and isinstance(atol, float) and rtol == atol == 0.0:
-        raise ValueError("reduce_on_plateau: one of rtol and atol must be above 0, got 0.0 for both.")
+        raise ValueError("reduce_on_plateau: rtol or atol must be above 0, got 0.0 for both.")
 
     def init(params):
         counts = {name: jnp.zeros((), jnp.int32) for name in ("plateau_count", "cooldown_count", "count")}
@@ -64,23 +64,23 @@ def reduce_on_plateau(
             raise ValueError("reduce_on_plateau needs the loss: call update(updates, state, params, value=loss).")
         count = jnp.asarray(optax.safe_increment(state.count))
         mean = state.avg_value + (jnp.asarray(value, float) - state.avg_value) / count.astype(float)
-        seen = state._replace(count=count, avg_value=mean)
+        accumulated = state._replace(count=count, avg_value=mean)
         full = count.astype(float) >= accumulation_size
-        state = jax.tree.map(lambda new, old: jnp.where(full, new, old), judged(seen), seen)
-        return scaled(updates, state.scale), state
+        state = jax.tree.map(lambda new, old: jnp.where(full, new, old), evaluate(accumulated), accumulated)
+        return multiply_updates(updates, state.scale), state
 
-    def judged(state):
+    def evaluate(state):
         best, cooling = state.best_value, state.cooldown_count > 0
         improved = state.avg_value < jnp.where(jnp.isinf(best), best, best - rtol * jnp.abs(best) - atol)
-        waited = jnp.where(improved, 0, optax.safe_increment(state.plateau_count))
-        falls = (waited.astype(float) >= patience) & ~cooling
-        fallen = jnp.maximum(state.scale * factor, min_scale)
-        rest = jnp.where(falls, jnp.asarray(cooldown, jnp.int32), jnp.maximum(state.cooldown_count - 1, 0))
+        plateau_count = jnp.where(improved, 0, optax.safe_increment(state.plateau_count))
+        reduces = (plateau_count.astype(float) >= patience) & ~cooling
+        reduced = jnp.maximum(state.scale * factor, min_scale)
+        remaining = jnp.where(reduces, jnp.asarray(cooldown, jnp.int32), jnp.maximum(state.cooldown_count - 1, 0))
         return ReduceLROnPlateauState(
-            scale=jnp.where(falls, fallen, state.scale).astype(state.scale.dtype),
+            scale=jnp.where(reduces, reduced, state.scale).astype(state.scale.dtype),
             best_value=jnp.where(improved, state.avg_value, best),
-            plateau_count=jnp.where(falls | cooling, 0, waited),
-            cooldown_count=rest,
+            plateau_count=jnp.where(reduces | cooling, 0, plateau_count),
+            cooldown_count=remaining,
             count=jnp.zeros_like(state.count),
             avg_value=jnp.zeros_like(state.avg_value),
         )

@@ -1,4 +1,4 @@
-"""Multiply by a number: the learning rate."""
+"""Multiply updates by a number, such as the learning rate."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ from gdjax.value import Rate, Scalar, stateless, transform
 
 @transform(any_dtype=True, elementwise=True)
 def identity():
-    """Leave the updates as they are.
+    """Return the updates unchanged.
 
-    Stateless: 0 bytes a parameter.
+    Stateless: 0 bytes per parameter.
 
     >>> import gdjax as gd
     >>> gd.identity().update(1.0, ())
@@ -27,7 +27,7 @@ def identity():
 def scale(step_size: Scalar):
     r"""Multiply by a number: $\alpha g$.
 
-    Stateless: 0 bytes a parameter.
+    Stateless: 0 bytes per parameter.
 
     Args:
       step_size: $\alpha$, any number.
@@ -37,7 +37,7 @@ def scale(step_size: Scalar):
     >>> print(gd.scale(-0.5).update(jnp.ones(2), ())[0])
     [-0.5 -0.5]
     """
-    return stateless(lambda updates, params: scaled(updates, step_size))
+    return stateless(lambda updates, params: multiply_updates(updates, step_size))
 
 
 @transform(elementwise=True)
@@ -55,18 +55,18 @@ def scale_by_schedule(step_size_fn: optax.Schedule):
     >>> print(tx.update(jnp.ones(2), tx.init(jnp.ones(2)))[0])
     [2. 2.]
     """
-    return _by_schedule(step_size_fn)
+    return _scale_by_schedule(step_size_fn)
 
 
 @transform(elementwise=True)
 def scale_by_learning_rate(learning_rate: Rate | None = None, *, flip_sign: bool = True):
-    r"""Multiply by the learning rate and turn downhill: $-\eta g$.
+    r"""Multiply by the learning rate and negate, in order to descend: $-\eta g$.
 
-    State: none, or `ScaleByScheduleState(count)` where $\eta$ is a schedule, 4 bytes in all.
+    State: none, or `ScaleByScheduleState(count)` if $\eta$ is a schedule, 4 bytes in all.
 
     Args:
-      learning_rate: $\eta$, a number or a schedule of it; `None` leaves the updates as they are.
-      flip_sign: whether to descend; otherwise the updates climb.
+      learning_rate: $\eta$, a number or a schedule of it; `None` returns the updates unchanged.
+      flip_sign: whether to negate the updates; without, they ascend.
 
     >>> import jax.numpy as jnp
     >>> import gdjax as gd
@@ -77,11 +77,11 @@ def scale_by_learning_rate(learning_rate: Rate | None = None, *, flip_sign: bool
     if learning_rate is None:
         return stateless(lambda updates, params: updates)
     if callable(learning_rate):
-        return _by_schedule(lambda count: sign * learning_rate(count))
-    return stateless(lambda updates, params: scaled(updates, sign * learning_rate))
+        return _scale_by_schedule(lambda count: sign * learning_rate(count))
+    return stateless(lambda updates, params: multiply_updates(updates, sign * learning_rate))
 
 
-def _by_schedule(step_size_fn):
+def _scale_by_schedule(step_size_fn):
     """Return the functions of a transform that multiplies by a schedule."""
 
     def init(params):
@@ -89,14 +89,14 @@ def _by_schedule(step_size_fn):
 
     def update(updates, state, params=None):
         new = optax.ScaleByScheduleState(count=optax.safe_increment(state.count))
-        return scaled(updates, step_size_fn(state.count)), new
+        return multiply_updates(updates, step_size_fn(state.count)), new
 
     def again(updates, state, params=None):
-        return scaled(updates, step_size_fn(state.count - 1))
+        return multiply_updates(updates, step_size_fn(state.count - 1))
 
     return init, update, again
 
 
-def scaled(updates: Any, number: Any) -> Any:
-    """Every leaf times a number, in its own dtype."""
+def multiply_updates(updates: Any, number: Any) -> Any:
+    """Multiply each leaf by a number, in the dtype of the leaf."""
     return tree.cast_like(jax.tree.map(lambda g: tree.scalar(number, g) * g, tree.widen(updates)), updates)

@@ -44,14 +44,14 @@ def accumulate(
     not finite. Around a transform that reduces over an axis (`mean_over`), $w$ is each member's own, and all sums run
     over members too: give a weight at every call, or at none.
 
-    State: `AccumulateState(mini_step, gradient_step, inner_state, scaled_grads, weight)`, 4 bytes a parameter (8 in
+    State: `AccumulateState(mini_step, gradient_step, inner_state, scaled_grads, weight)`, 4 bytes per parameter (8 in
     float64), or those of `accumulator_dtype`, beside the inner one. Differs from `optax.MultiSteps`, which runs the
     inner transform at every call, and rounds the mean at every call to the dtype it is kept in.
 
     Args:
       inner: what takes the steps.
       every: $k$, a whole number in [1, inf), or a schedule of it by steps taken.
-      accumulator_dtype: the dtype of the sum; by default that of the parameters, float32 at least.
+      accumulator_dtype: the dtype of the sum; by default that of the parameters, at least float32.
 
     Raises:
       ValueError: if `every` is not a whole number, or `weight` is not a scalar. Also if the type of `weight` says

@@ -1,18 +1,17 @@
 """Steps that are not taken."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
 
 from gdjax import axes, tree
+from gdjax.axes import AxisName
 from gdjax.value import transform
 from gdjax.value.traits import local_grad_axes
 
 
 @transform(shardable=True)
-def apply_if_finite(inner: optax.GradientTransformation, max_consecutive_errors: int, axis_name: Any = None):
+def apply_if_finite(inner: optax.GradientTransformation, max_consecutive_errors: int, axis_name: AxisName = None):
     """Skip the steps whose gradient is not finite: the updates are zero, and the inner state stays as it is.
 
     After more such gradients in a row than are allowed they are let through, so that the run is seen to fail.
@@ -24,9 +23,9 @@ def apply_if_finite(inner: optax.GradientTransformation, max_consecutive_errors:
     Args:
       inner: what takes the steps.
       max_consecutive_errors: how many steps in a row may be skipped, at least 0.
-      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
-        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is. All members skip the
-        same steps, as they do where the inner transform takes the mean over one.
+      axis_name: the axis over which leaves are sharded, as in `shard_map`. A leaf whose type is invariant over it is
+        replicated; without such types (`vmap`, `pmap`, `check_vma=False`) every leaf counts as sharded. All
+        devices skip the same steps, also if the inner transform takes the mean over an axis.
 
     Raises:
       ValueError: if `max_consecutive_errors` is negative.

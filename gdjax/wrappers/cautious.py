@@ -1,16 +1,16 @@
 """Steps that agree with the gradient, and no others."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
 
 from gdjax import norms, tree
 from gdjax.algorithms.adam import scale_by_adam
+from gdjax.axes import AxisName
 from gdjax.compose.chain import chain
 from gdjax.transforms.decay import add_decayed_weights
 from gdjax.transforms.scaling import scale_by_learning_rate
+from gdjax.tree import Mask
 from gdjax.value import (
     Decay,
     GradientTransform,
@@ -24,7 +24,7 @@ from gdjax.value.traits import refuse_local_grads
 
 
 @transform(any_dtype=False)
-def cautious(inner: optax.GradientTransformation, axis_name: Any = None):
+def cautious(inner: optax.GradientTransformation, axis_name: AxisName = None):
     r"""Leave out the numbers of an update whose sign is not that of the gradient, and lengthen the others.
 
     $u\, 1[u g > 0]\, n / \max(\#[u g > 0], n / 1000)$, $n$ the size of a leaf. What is wrapped is a direction, as every
@@ -36,8 +36,8 @@ def cautious(inner: optax.GradientTransformation, axis_name: Any = None):
 
     Args:
       inner: what makes the direction.
-      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
-        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
+      axis_name: the axis over which leaves are sharded, as in `shard_map`. A leaf whose type is invariant over it is
+        replicated; without such types (`vmap`, `pmap`, `check_vma=False`) every leaf counts as sharded.
 
     Raises:
       ValueError: if the inner transform has a learning rate.
@@ -81,12 +81,12 @@ def cautious_adamw(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
     weight_decay: WeightDecay = 1e-4,
-    mask: Any = None,
-    axis_name: Any = None,
+    mask: Mask | None = None,
+    axis_name: AxisName = None,
 ):
     r"""C-AdamW: `adamw` whose step, decay apart, is `cautious`.
 
-    State: 8 bytes a parameter (16 in float64). Source: Liang et al. 2024, algorithm 1 (https://arxiv.org/abs/2411.16085).
+    State: 8 bytes per parameter (16 in float64). Source: Liang et al. 2024, algorithm 1 (https://arxiv.org/abs/2411.16085).
 
     Args:
       learning_rate: $\eta$, a number or a schedule of it.

@@ -18,7 +18,7 @@ class SlowState(NamedTuple):
     steps_since_sync: jax.Array
     """int32 of shape ()."""
     slow: Any
-    """The slow parameters, float32 at least."""
+    """The slow parameters, at least float32."""
 
 
 @transform(any_dtype=False, shardable=True)
@@ -34,8 +34,8 @@ def lookahead(
     The slow parameters $s$ are kept in the state, and `eval_params` reads them. Where parameters are given as Optax's
     `LookaheadParams(fast, slow)`, they are kept there, as in Optax.
 
-    State: `SlowState(fast_state, steps_since_sync, slow)`, 4 bytes a parameter (8 in float64) beside the inner one; of
-    `LookaheadParams` it is `LookaheadState(fast_state, steps_since_sync)`.
+    State: `SlowState(fast_state, steps_since_sync, slow)`, 4 bytes per parameter (8 in float64) beside the inner
+    one. With `LookaheadParams` it is `LookaheadState(fast_state, steps_since_sync)`.
     Source: Zhang et al. 2019, algorithm 1 (https://arxiv.org/abs/1907.08610), with $k = 5$ and $\alpha = 0.5$.
 
     Args:

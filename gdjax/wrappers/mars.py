@@ -8,11 +8,13 @@ import optax
 
 from gdjax import tree
 from gdjax.algorithms.adam import scale_by_adam
+from gdjax.axes import AxisName
 from gdjax.compose.chain import chain
 from gdjax.transforms.clipping import clip_by_global_norm
 from gdjax.transforms.decay import add_decayed_weights
-from gdjax.transforms.moments import below_one
+from gdjax.transforms.moments import decay_below_one
 from gdjax.transforms.scaling import scale_by_learning_rate
+from gdjax.tree import Mask
 from gdjax.value import (
     Decay,
     LearningRate,
@@ -31,7 +33,7 @@ class MarsState(NamedTuple):
     count: Any
     """Steps taken, int32 of shape ()."""
     grads: Any
-    """The last gradient, float32 at least."""
+    """The last gradient, at least float32."""
 
 
 SMALL = 2.0**-8
@@ -44,14 +46,14 @@ def mars(
     b1: Decay = 0.95,
     gamma: NonNegative = 0.025,
     max_norm: Positive = 1.0,
-    axis_name: Any = None,
+    axis_name: AxisName = None,
 ):
     r"""Give a transform gradients from which part of their noise is taken: what the last one and this one share.
 
     $c = g + \gamma \frac{\beta_1}{1 - \beta_1} (g - g_{old})$, then $c \leftarrow c \min(1, C / \lVert c \rVert)$; the
     inner transform gets $c$. At the first step $c = g$.
 
-    State: `MarsState(inner_state, count, grads)`, 4 bytes a parameter (8 in float64) beside the inner one.
+    State: `MarsState(inner_state, count, grads)`, 4 bytes per parameter (8 in float64) beside the inner one.
     Source: Yuan et al. 2024, algorithm 1, the approximate form of section 3.2 (https://arxiv.org/abs/2411.10438).
     Differs from the authors' code, as the paper does: the norm is that of all leaves together, vectors among them.
 
@@ -60,8 +62,8 @@ def mars(
       b1: $\beta_1$, in [0, 1).
       gamma: $\gamma$, in [0, inf).
       max_norm: $C$, in (0, inf].
-      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
-        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
+      axis_name: the axis over which leaves are sharded, as in `shard_map`. A leaf whose type is invariant over it is
+        replicated; without such types (`vmap`, `pmap`, `check_vma=False`) every leaf counts as sharded.
 
     >>> import gdjax as gd
     >>> tx = gd.mars(gd.identity(), b1=0.5, gamma=0.5, max_norm=10.0)
@@ -79,7 +81,7 @@ def mars(
 
     def update(updates, state, params=None, **extra_args):
         g = tree.widen(updates)
-        decay = below_one(b1)
+        decay = decay_below_one(b1)
         lead = jnp.where(state.count == 0, 0, gamma * decay / (1 - decay))
         small, old = jax.tree.map(lambda x: x * SMALL, (g, state.grads))
         ahead = jax.tree.map(lambda g, old: g + tree.scalar(lead, g) * (g - old), small, old)
@@ -101,12 +103,12 @@ def mars_adamw(
     gamma: NonNegative = 0.025,
     max_norm: Positive = 1.0,
     weight_decay: WeightDecay = 0.0,
-    mask: Any = None,
-    axis_name: Any = None,
+    mask: Mask | None = None,
+    axis_name: AxisName = None,
 ):
     r"""MARS-AdamW: `adamw` of the gradients that `mars` makes.
 
-    State: 12 bytes a parameter (24 in float64).
+    State: 12 bytes per parameter (24 in float64).
     Source: Yuan et al. 2024, algorithm 2 (https://arxiv.org/abs/2411.10438).
 
     Args:

@@ -15,7 +15,7 @@ def monitor(measures: Any):
     """Keep measures of the updates in the state, and let the updates pass.
 
     State: `MonitorState(measurements, measure_states)`: the measures by name, zeros before the first update, and the
-    states of those that are transforms. Measures get the updates in float32 at least. Differs from Optax, where there
+    states of those that are transforms. Measures get the updates in at least float32. Differs from Optax, where there
     are no measures before the first update: the state changes its type there, and `scan` cannot carry it.
 
     Args:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import tree
-from gdjax.transforms.moments import below_one, corrected, mean, means
+from gdjax.transforms.moments import bias_corrected, decay_below_one, mean, means
 from gdjax.value import AccumulatorDType, Decay, transform
 from gdjax.value.diagnose import require_params
 
@@ -31,7 +31,7 @@ def params_ema(inner: optax.GradientTransformation, decay: Decay = 0.999, accumu
     The mean is of the parameters after every step, whatever was done to them, the first ones left out. They are taken
     in at the next call of `update`, and the newest by `eval_params`: no update is needed twice.
 
-    State: `ParamsEmaState(inner_state, count, decay, ema)`, 4 bytes a parameter (8 in float64), or those of
+    State: `ParamsEmaState(inner_state, count, decay, ema)`, 4 bytes per parameter (8 in float64), or those of
     `accumulator_dtype`, beside the inner one.
     Source: Polyak and Juditsky 1992 (https://doi.org/10.1137/0330046), exponential as in Kingma and Ba 2014, section
     7.2 (https://arxiv.org/abs/1412.6980).
@@ -39,7 +39,7 @@ def params_ema(inner: optax.GradientTransformation, decay: Decay = 0.999, accumu
     Args:
       inner: what moves the parameters.
       decay: $d$, in [0, 1).
-      accumulator_dtype: the dtype of the mean; by default that of the parameters, float32 at least.
+      accumulator_dtype: the dtype of the mean; by default that of the parameters, at least float32.
 
     Raises:
       ValueError: if `update` is called without `params`.
@@ -58,7 +58,7 @@ def params_ema(inner: optax.GradientTransformation, decay: Decay = 0.999, accumu
         return ParamsEmaState(
             inner_state=inner.init(params),
             count=jnp.zeros((), jnp.int32),
-            decay=tree.fresh(below_one(decay), float),
+            decay=tree.fresh(decay_below_one(decay), float),
             ema=tree.accumulators(params, 0, accumulator_dtype),
         )
 
@@ -67,7 +67,7 @@ def params_ema(inner: optax.GradientTransformation, decay: Decay = 0.999, accumu
         moved, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
         known = jax.tree.map(lambda p: jnp.where(state.count == 0, 0, p), tree.widen(params))
         ema = tree.cast_like(means(known, state.ema, decay), state.ema)
-        count, kept = optax.safe_increment(state.count), tree.fresh(below_one(decay), float)
+        count, kept = optax.safe_increment(state.count), tree.fresh(decay_below_one(decay), float)
         return moved, ParamsEmaState(inner_state, count, kept, ema)
 
     return init, update
@@ -75,4 +75,4 @@ def params_ema(inner: optax.GradientTransformation, decay: Decay = 0.999, accumu
 
 def ema_of(p, ema, state):
     """The mean with the newest parameters taken in; before the first step these alone."""
-    return corrected(mean(p, ema, state.decay), state.decay, jnp.maximum(state.count, 1))
+    return bias_corrected(mean(p, ema, state.decay), state.decay, jnp.maximum(state.count, 1))

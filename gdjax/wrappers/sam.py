@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from gdjax import norms, tree
+from gdjax.axes import AxisName
 from gdjax.squares import multiply_in_turn
 from gdjax.value import NonNegative, transform
 from gdjax.value.diagnose import require_params
@@ -15,7 +16,7 @@ from gdjax.value.traits import refuse_example_grads, refuse_local_grads
 
 
 @transform(any_dtype=False)
-def sam(inner: optax.GradientTransformation, rho: NonNegative = 0.05, axis_name: Any = None):
+def sam(inner: optax.GradientTransformation, rho: NonNegative = 0.05, axis_name: AxisName = None):
     r"""Step by the gradient at the worst point nearby: $g' = \nabla f(p + \rho\, g / \lVert g \rVert)$.
 
     The inner transform gets $g'$, the parameters stay what they are, and nothing is kept between steps: one call of
@@ -31,8 +32,8 @@ def sam(inner: optax.GradientTransformation, rho: NonNegative = 0.05, axis_name:
     Args:
       inner: what gets the gradient.
       rho: $\rho$, the radius, in [0, inf).
-      axis_name: the axis over which leaves are divided, as in `shard_map`; one that its type says is the same on all
-        members is whole, and where no type tells (`vmap`, `pmap`, `check_vma=False`) none is.
+      axis_name: the axis over which leaves are sharded, as in `shard_map`. A leaf whose type is invariant over it is
+        replicated; without such types (`vmap`, `pmap`, `check_vma=False`) every leaf counts as sharded.
 
     Raises:
       ValueError: if `update` is called without `params` or `value_fn`.

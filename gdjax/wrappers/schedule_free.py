@@ -43,11 +43,11 @@ def schedule_free(
     by `eval_params`: train at $y$, evaluate at $x$. The update is $c (z - y) + (1 - c)(1 - \beta) u$, with $u$ what the
     $z$ that is kept has moved by.
 
-    State: `ScheduleFreeState(b1, weight_sum, step_count, max_lr, base_optimizer_state, z)`, 4 bytes a parameter (8 in
+    State: `ScheduleFreeState(b1, weight_sum, step_count, max_lr, base_optimizer_state, z)`, 4 bytes per parameter (8 in
     float64), or those of `state_dtype`, beside that of the base optimizer.
     Source: Defazio et al. 2024, algorithm 1 (https://arxiv.org/abs/2405.15682). Differs from the paper, as Optax does:
     $\eta$ is without Adam's correction of the bias. Differs from Optax: $w$ is that of the step's own rate, as in the
-    paper; Optax takes the rate of the next step. $\sum w$, $\max \eta$, $\beta$ and $z$ are float32 at least, where a
+    paper; Optax takes the rate of the next step. $\sum w$, $\max \eta$, $\beta$ and $z$ are at least float32, where a
     sum in bfloat16 stops growing at 256.
 
     Args:
@@ -55,7 +55,7 @@ def schedule_free(
       learning_rate: $\eta$, that of the base optimizer, a number or a schedule of it.
       b1: $\beta$, in (0, 1].
       weight_lr_power: $r$, in [0, inf).
-      state_dtype: the dtype of $z$; by default that of the parameters, float32 at least.
+      state_dtype: the dtype of $z$; by default that of the parameters, at least float32.
 
     Raises:
       ValueError: if `update` is called without `params`.
@@ -130,7 +130,7 @@ def schedule_free_sgd(
 ):
     r"""`sgd` within `schedule_free`.
 
-    State: 4 bytes a parameter (8 in float64), or those of `state_dtype`.
+    State: 4 bytes per parameter (8 in float64), or those of `state_dtype`.
     Source: Defazio et al. 2024, algorithm 1 (https://arxiv.org/abs/2405.15682).
 
     Args:
@@ -161,7 +161,7 @@ def schedule_free_adamw(
 ):
     r"""AdamW without momentum within `schedule_free`, which is its momentum.
 
-    State: 8 bytes a parameter (16 in float64), half of it those of `state_dtype` where this is given.
+    State: 8 bytes per parameter (16 in float64), half of it those of `state_dtype` where this is given.
     Source: Defazio et al. 2024, algorithm 1 (https://arxiv.org/abs/2405.15682).
 
     Args:
