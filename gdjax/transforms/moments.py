@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import lax
 
-from gdjax import tree
+from gdjax import tree, xla
 from gdjax.squares import largest_squarable
 
 
@@ -56,7 +57,8 @@ def clip_to_squarable(gs, terms: float = 1):
 def safe_square(x, terms: float = 1, source=None):
     """Return `|x|^2` clipped as by `clip_to_squarable`, and NaN where `source` (by default `x`) is inf or NaN."""
     source = x if source is None else source
-    return tree.abs_sq(_clip_abs(x, largest_squarable(x.dtype, terms))) + tree.real_part(source - source)
+    not_finite = tree.real_part(lax.sub(source, source))
+    return lax.add(tree.abs_sq(_clip_abs(x, largest_squarable(x.dtype, terms))), not_finite)
 
 
 MAX_TERMS = 2**16
@@ -70,7 +72,7 @@ def capped_sum(total):
 
 def _clip_abs(g, bound):
     if not jnp.iscomplexobj(g):
-        return jax.lax.clamp(g.dtype.type(-bound), g, g.dtype.type(bound))  # one operation, where jnp.clip traces six
+        return lax.clamp(g.dtype.type(-bound), g, g.dtype.type(bound))  # one operation, where jnp.clip traces six
     size, bound = jnp.maximum(jnp.abs(g.real), jnp.abs(g.imag)), bound / math.sqrt(2)
     return g * jnp.where(size > bound, bound / jnp.where(size > bound, size, 1.0), 1.0)
 
@@ -78,7 +80,7 @@ def _clip_abs(g, bound):
 def mean(x, old, decay):
     """Return an exponential moving average after one step: `decay * old + (1 - decay) * x`."""
     decay = rounded_decay(decay, tree.real_dtype(old.dtype))
-    return decay * old + (1 - decay) * x
+    return xla.weighted_sum(decay, old, 1 - decay, x)
 
 
 def means(xs, olds, decay):
