@@ -19,7 +19,7 @@ from tests import stubs
 
 PACKAGE = pathlib.Path(gd.__file__).parent
 FLOORS = [
-    ["calls", "exports", "hints", "prng", "raveling"],
+    ["calls", "exports", "hints", "prng", "raveling", "xla"],
     ["concrete"],
     ["axes", "fallback"],
     ["tree"],
