@@ -1,4 +1,4 @@
-"""Hyperparameters as values of the step: each schedule is a pytree of its numbers and a function of the count."""
+"""Schedules: functions of the step count, each a pytree whose leaves are its numbers."""
 
 from gdjax.fallback import stand_in
 from gdjax.schedules.ademamix import ademamix_alpha as ademamix_alpha

@@ -1,4 +1,4 @@
-"""Shared parts of schedules: ranges of their numbers, steps counted from a start, interpolation between values."""
+"""Helpers of schedules: ranges of their numbers, elapsed steps, interpolation."""
 
 import itertools
 import math
@@ -8,23 +8,24 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from gdjax.value import Interval, Scalar
 
 Number = Annotated[Scalar, Interval("(-inf, inf)")]
 Steps = Annotated[Scalar, Interval("[0, inf)")]
-Share = Annotated[Scalar, Interval("[0, 1]")]
-Factor = Annotated[Scalar, Interval("(0, inf)")]
+Fraction = Annotated[Scalar, Interval("[0, 1]")]
+FinitePositive = Annotated[Scalar, Interval("(0, inf)")]
 
 
-LAST = 2**31 - 128
+LARGEST_FLOAT32_STEP = 2**31 - 128
 """The largest float32 below 2**31."""
 
 
-def after(count: Any, start: Any = 0.0) -> jax.Array:
-    """Return the steps from a start to a count as a float; it is negative before the start.
+def elapsed_steps(count: ArrayLike, start: Scalar = 0.0) -> jax.Array:
+    """Return the number of steps from a start to a count, as a float; it is negative before the start.
 
-    Whole counts are subtracted as integers: float32 alone would confuse counts from 2**24 on.
+    Integer counts are subtracted as integers: float32 cannot tell all counts from 2**24 on apart.
     """
     if isinstance(count, (int, np.integer)):
         count = int(count)
@@ -32,92 +33,97 @@ def after(count: Any, start: Any = 0.0) -> jax.Array:
     count = jnp.asarray(count)
     if not jnp.issubdtype(count.dtype, jnp.integer) or count.dtype in (jnp.uint32, jnp.uint64):
         return count.astype(float) - start
-    whole = _whole(start, math.floor, jnp.floor)
-    return (_signed(count) - _as_int(whole)).astype(float) - (start - whole)
+    integer = _round_start(start, math.floor, jnp.floor)
+    return (_as_signed(count) - _as_int32(integer)).astype(float) - (start - integer)
 
 
-def whole_steps(count: Any, start: Any) -> jax.Array:
-    """Return the whole steps from a start to a whole count, 0 before it, as an integer."""
+def elapsed_integer_steps(count: ArrayLike, start: Scalar) -> jax.Array:
+    """Return the number of steps from a start to an integer count, rounded down, as an integer; 0 before the start."""
     if isinstance(count, (int, np.integer)):
         count = min(int(count), 2**31 - 1)
-    return jnp.maximum(_signed(jnp.asarray(count)) - _as_int(_whole(start, math.ceil, jnp.ceil)), 0)
+    return jnp.maximum(_as_signed(jnp.asarray(count)) - _as_int32(_round_start(start, math.ceil, jnp.ceil)), 0)
 
 
-def _whole(start: Any, of_number: Callable[[float], int], of_array: Callable[[Any], jax.Array]) -> Any:
-    """Round a start to a whole number that an int32 holds."""
+def _round_start(
+    start: Scalar, round_number: Callable[[float], int], round_array: Callable[[Any], jax.Array]
+) -> Scalar:
+    """Round a start to an integer in the range of int32."""
     if isinstance(start, float):
-        return float(min(max(of_number(start), 0), LAST))
-    return jnp.clip(of_array(start), 0.0, float(LAST))
+        return float(min(max(round_number(start), 0), LARGEST_FLOAT32_STEP))
+    return jnp.clip(round_array(start), 0.0, float(LARGEST_FLOAT32_STEP))
 
 
-def _as_int(whole: Any) -> Any:
-    return int(whole) if isinstance(whole, float) else whole.astype(jnp.int32)
+def _as_int32(integer: Scalar) -> jax.Array | int:
+    return int(integer) if isinstance(integer, (int, float)) else integer.astype(jnp.int32)
 
 
-def _signed(count: jax.Array) -> jax.Array:
+def _as_signed(count: jax.Array) -> jax.Array:
     return count.astype(jnp.promote_types(count.dtype, jnp.int32))
 
 
-def progress(passed: jax.Array, steps: Any, empty: float = 1.0) -> jax.Array:
-    """Return the share of a part that is done, in [0, 1].
+def progress(elapsed: jax.Array, steps: Scalar, empty: float = 1.0) -> jax.Array:
+    """Return the fraction of a phase that is done, in [0, 1].
 
-    A part of no steps is over once it is reached; with `empty=0.0` it never begins.
+    A phase of 0 steps is done once it starts; with `empty=0.0` it never is.
     """
-    done = jnp.where(steps > 0, passed / jnp.where(steps > 0, steps, 1.0), jnp.where(passed >= 0, empty, 0.0))
+    done = jnp.where(steps > 0, elapsed / jnp.where(steps > 0, steps, 1.0), jnp.where(elapsed >= 0, empty, 0.0))
     return jnp.clip(done, 0.0, 1.0)
 
 
-def since(count: Any, start: Any) -> jax.Array:
-    """Return the steps since a start, 0 before it."""
-    passed = after(count, start)
-    return jnp.where(passed < 0, 0.0, passed)
+def elapsed_or_zero(count: ArrayLike, start: Scalar) -> jax.Array:
+    """Return the number of steps since a start, as a float; it is 0 before the start."""
+    elapsed = elapsed_steps(count, start)
+    return jnp.where(elapsed < 0, 0.0, elapsed)
 
 
-def nonnegative(number: Any) -> Any:
+def clip_negative(number: Scalar) -> Scalar:
     """Return a number, or 0 if it is negative."""
     return max(number, 0.0) if isinstance(number, float) else jnp.where(number < 0, 0.0, number)
 
 
-def held(value: Any, count: Any) -> jax.Array:
-    """A value in the shape of the counts."""
+def broadcast_value(value: Scalar, count: ArrayLike) -> jax.Array:
+    """Broadcast a value with the shape of the count."""
     return jnp.broadcast_to(value, jnp.broadcast_shapes(jnp.shape(value), jnp.shape(count)))
 
 
-def between(first: Any, last: Any, left: jax.Array) -> jax.Array:
-    """Between two values, of which it is exactly the first where all is left and the last where nothing is."""
-    return left * first + (1.0 - left) * last
+def interpolate(first: Scalar, last: Scalar, remaining: jax.Array) -> jax.Array:
+    """Interpolate between two values: exactly the first if the remaining fraction is 1, the last if it is 0."""
+    return remaining * first + (1.0 - remaining) * last
 
 
 def half_cosine(done: jax.Array) -> jax.Array:
-    """What is left along half a cosine: 1 where nothing is done, 0 where all is."""
+    """Return the fraction that remains along half a cosine: 1 at the start, 0 at the end."""
     return 0.5 * (1.0 + jnp.cos(jnp.pi * done))
 
 
-def raised(left: jax.Array, exponent: Any) -> jax.Array:
-    """A power of what is left; where nothing is, its derivative is 0, not the infinite one of a root."""
-    some = jnp.where(left > 0, left, 1.0)
-    return jnp.where(left > 0, jnp.power(some, exponent), jnp.power(0.0, exponent))
+def safe_power(remaining: jax.Array, exponent: Scalar) -> jax.Array:
+    """Return a power of the remaining fraction, with derivative 0 at 0, where that of a root is infinite."""
+    positive = jnp.where(remaining > 0, remaining, 1.0)
+    return jnp.where(remaining > 0, jnp.power(positive, exponent), jnp.power(0.0, exponent))
 
 
-def through(
-    count: Any, levels: Sequence[Any], boundaries: Iterable[Any], left: Callable[[jax.Array], jax.Array]
+def interpolate_levels(
+    count: ArrayLike,
+    levels: Sequence[Scalar],
+    boundaries: Iterable[Scalar],
+    remaining: Callable[[jax.Array], jax.Array],
 ) -> jax.Array:
-    """Go through levels and reach the next one at each boundary; before step 0 stay at 0."""
-    start, passed = 0.0, after(count)
-    value = jnp.where(passed < 0, 0.0, held(levels[0], count))
+    """Move from level to level, reaching the next one at each boundary; the value is 0 before step 0."""
+    start, elapsed = 0.0, elapsed_steps(count)
+    value = jnp.where(elapsed < 0, 0.0, broadcast_value(levels[0], count))
     for (first, last), end in zip(itertools.pairwise(levels), boundaries, strict=True):
-        value = jnp.where(passed < 0, value, between(first, last, left(progress(passed, end - start))))
-        start, passed = end, after(count, end)
+        value = jnp.where(elapsed < 0, value, interpolate(first, last, remaining(progress(elapsed, end - start))))
+        start, elapsed = end, elapsed_steps(count, end)
     return value
 
 
-def require_order(who: str, name: str, number: Any, other: str, most: Any) -> None:
-    """Refuse a number larger than another; what is no plain number is taken at its word."""
+def require_order(who: str, name: str, number: Scalar, other: str, most: Scalar) -> None:
+    """Reject a number larger than another, non-negative one, if both are Python floats."""
     if isinstance(number, float) and isinstance(most, float) and number > most >= 0:
-        raise ValueError(f"{who}: {name} must be at most {other}, {most}, got {number}.")
+        raise ValueError(f"{who}: {name} must be at most {other} ({most}), got {number}.")
 
 
-def require_less(who: str, name: str, number: Any, other: str, limit: Any) -> None:
-    """Refuse a number that is not smaller than another, where both are plain numbers."""
+def require_less(who: str, name: str, number: Scalar, other: str, limit: Scalar) -> None:
+    """Reject a number that is not smaller than another, if both are Python floats."""
     if isinstance(number, float) and isinstance(limit, float) and number >= limit:
-        raise ValueError(f"{who}: {name} must be less than {other}, {limit}, got {number}.")
+        raise ValueError(f"{who}: {name} must be less than {other} ({limit}), got {number}.")

@@ -325,7 +325,7 @@ READ += [
     (lambda: gd.noisy_sgd(0.1, eta=-1), ValueError, "noisy_sgd: eta must lie in [0, inf), got -1"),
     (lambda: gd.polyak_sgd(scaling=-1), ValueError, "polyak_sgd: scaling must lie in [0, inf), got -1.0"),
     (lambda: gd.momo(beta=1.5), ValueError, "momo: beta must lie in [0, 1], got 1.5"),
-    (lambda: gd.rprop(0.1, min_step_size=60), ValueError, "min_step_size must be at most max_step_size, 50.0, got 60"),
+    (lambda: gd.rprop(0.1, min_step_size=60), ValueError, "min_step_size must be at most max_step_size (50.0), got 60"),
     (lambda: gd.sgd(np.float32(-1)), ValueError, "sgd: learning_rate must lie in [0, inf), got -1.0; give a positive"),
     (lambda: gd.sgd(jnp.float32(-1)), ValueError, "sgd: learning_rate must lie in [0, inf), got -1.0; give a positive"),
     (lambda: gd.sgd(np.array([0.1, -1])), ValueError, "sgd: learning_rate must lie in [0, inf), got [0.1, -1.0]; give"),
@@ -481,9 +481,9 @@ READ += [
     (
         lambda: gd.piecewise_constant_schedule(1.0, 3.0),
         TypeError,
-        "boundaries_and_scales must be a dict of scales by bound",
+        "boundaries_and_scales must be a dict from boundaries",
     ),
-    (lambda: gd.sgdr_schedule({}), TypeError, "sgdr_schedule: cosine_kwargs must be a list of dicts, one for each"),
+    (lambda: gd.sgdr_schedule({}), TypeError, "sgdr_schedule: cosine_kwargs must be a list of dicts, one per cycle"),
     (
         lambda: gd.sgdr_schedule([3.0]),
         TypeError,
@@ -499,9 +499,9 @@ READ += [
         TypeError,
         "replicate: devices must be a list of devices, jax.devices(), or none",
     ),
-    (lambda: gd.replicate(ADAMW.init), TypeError, "replicate: tree must be an array, or a number, got <adamw.init>"),
+    (lambda: gd.replicate(ADAMW.init), TypeError, "replicate: tree must be an array or a number, got <adamw.init>"),
     (lambda: gd.sharding.of_state(ADAMW, PARAMS, 3), TypeError, "sharding.of_state: mesh must be a jax.sharding.Mesh"),
-    (lambda: gd.sharding.of_state(ADAMW, "a", MESH), TypeError, "sharding.of_state: params must be an array, or a jax"),
+    (lambda: gd.sharding.of_state(ADAMW, "a", MESH), TypeError, "sharding.of_state: params must be an array or a jax"),
     (
         lambda: gd.sharding.zero(ADAMW, PARAMS, MESH, axis=3),
         TypeError,
@@ -526,9 +526,9 @@ READ += [
     (
         lambda: gd.describe(ADAMW, "a"),
         TypeError,
-        "describe: params must be an array, or a jax.ShapeDtypeStruct, got 'a'",
+        "describe: params must be an array or a jax.ShapeDtypeStruct, got 'a'",
     ),
-    (lambda: gd.global_norm({"w": print}), TypeError, "global_norm: updates at 'w' must be an array, or a number, got"),
+    (lambda: gd.global_norm({"w": print}), TypeError, "global_norm: updates at 'w' must be an array or a number, got"),
     (
         lambda: gd.descend(ADAMW, PARAMS, STATE),
         TypeError,
@@ -539,8 +539,8 @@ READ += [
         ValueError,
         "apply_updates: params and updates differ at 'w'",
     ),
-    (lambda: gd.incremental_update(PARAMS, PARAMS, "a"), TypeError, "step_size must be an array, or a number, got 'a'"),
-    (lambda: gd.safe_norm("a", 1.0), TypeError, "safe_norm: x must be an array, or a number, got 'a'"),
+    (lambda: gd.incremental_update(PARAMS, PARAMS, "a"), TypeError, "step_size must be an array or a number, got 'a'"),
+    (lambda: gd.safe_norm("a", 1.0), TypeError, "safe_norm: x must be an array or a number, got 'a'"),
 ]
 MULTI = gd.MultiSteps(ADAMW, 2)
 MESH = jax.sharding.AbstractMesh((2,), ("data",))
@@ -565,9 +565,9 @@ def test_a_loss_names_its_arguments_that_do_not_fit(name):
     fault = "Indexer must have .*;" if name == "multiclass_sparsemax_loss" else "the shapes must fit together,"
     with pytest.raises((TypeError, ValueError), match=rf"^{name}: {fault} got {one} of shape \(4, 3\), {two} of shape"):
         jax.eval_shape(loss, x, jax.ShapeDtypeStruct((4, 5), "float32"))
-    for strange, told in (("zz", "'zz'"), ([1.0, 2.0], f"[1.0, 2.0]; make one: jnp.asarray({two})"), (None, "None")):
+    for strange, told in (("zz", "'zz'"), ([1.0, 2.0], f"[1.0, 2.0]; pass jnp.asarray({two})"), (None, "None")):
         check(
-            lambda strange=strange: loss(jnp.ones((4, 3)), strange), Exception, f"{name}: {two} must be an array, or a"
+            lambda strange=strange: loss(jnp.ones((4, 3)), strange), Exception, f"{name}: {two} must be an array or a"
         )
         check(lambda strange=strange: loss(jnp.ones((4, 3)), strange), Exception, told)
     check(loss, TypeError, f"{name}: missing a required argument: '{one}'; its signature is {name}({one}, {two}")
