@@ -15,7 +15,7 @@ import pytest
 import gdjax as gd
 from gdjax import problems
 from gdjax.problems import transformer
-from gdjax.problems.bundled import bundled
+from gdjax.problems.bundled import load_sklearn
 from tests.loops import by_default
 
 SMALL_TEXT = "text(width=16, layers=1, heads=2, length=32, limit=40_000)"
@@ -429,7 +429,7 @@ def test_text_is_by_default_the_modules_of_the_standard_library():
         (lambda: problems.exploding(depth=0), "exploding: depth must be an integer of at least 1, got 0"),
         (lambda: problems.text(width=10, heads=4), "text: width must be a multiple of heads, got 10 and 4"),
         (lambda: problems.text(data="no/such").train, "text: data must be a file or a folder of files, got 'no/such'"),
-        (lambda: problems.text(limit=100).train, "text: windows of length 64 need 650 bytes, got 100"),
+        (lambda: problems.text(limit=100).train, "text: windows of length 64 need at least 650 bytes, got 100"),
         (lambda: problems.Parts(loss=abs), "Parts: init must be a function, got None"),
         (lambda: problems.Parts(init=abs), "Parts: loss must be a function, got None"),
         (lambda: problems.Parts(init=abs, loss=abs, epochs=1, steps=2), "Parts: give epochs or steps, got 1 and 2"),
@@ -444,11 +444,15 @@ def test_what_is_wrong_is_said(make, message):
 @pytest.mark.parametrize(
     ("p", "batch", "message"),
     [
-        (problems.digits(), None, r"digits: a batch must be \(float32\[n,64\], int32\[n\]\), got None"),
+        (problems.digits(), None, r"digits: batch must be \(float32\[n,64\], int32\[n\]\), got None"),
         (problems.digits(), (np.ones((3, 5)), np.ones(3, int)), r"got \(float\d+\[3,5\], int\d+\[3\]\)"),
         (problems.digits(), (np.ones((3, 64)), np.ones(4, int)), r"got \(float\d+\[3,64\], int\d+\[4\]\)"),
-        (problems.regression(), np.ones((3, 10)), r"regression: a batch must be \(float32\[n,10\], float32\[n\]\)"),
-        (problems.parabola(), np.ones(3), r"parabola has no data: its batch is None, got float\d+\[3\]"),
+        (problems.regression(), np.ones((3, 10)), r"regression: batch must be \(float32\[n,10\], float32\[n\]\)"),
+        (
+            problems.parabola(),
+            np.ones(3),
+            r"parabola: batch must be None, since there are no data, got float\d+\[3\]",
+        ),
     ],
 )
 def test_a_wrong_batch_is_told_from_a_right_one(p, batch, message):
@@ -461,7 +465,7 @@ def test_a_wrong_batch_is_told_from_a_right_one(p, batch, message):
 def test_without_scikit_learn_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'gdjax\[train\]'"):
-        bundled("digits")
+        load_sklearn("digits")
 
 
 # Of users.

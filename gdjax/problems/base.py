@@ -1,4 +1,4 @@
-"""The value that is a problem: what there is to descend on."""
+"""Problems as values: the `problem` decorator, `Problem` and `Parts`."""
 
 import contextlib
 import dataclasses
@@ -8,7 +8,7 @@ from typing import Any, ParamSpec
 
 import jax
 
-from gdjax.problems.checks import may_be_rows, shapes
+from gdjax.problems.checks import could_be_rows, format_shapes
 from gdjax.value import Factory, diagnose
 from gdjax.value.base import Value, register
 from gdjax.value.factory import declared
@@ -19,13 +19,13 @@ P = ParamSpec("P")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What the function of a problem returns; `Problem` tells what each of them is.
+    """Parts of a problem, as returned by a function under `problem`; `Problem` documents each of them.
 
-    `init` and `loss` are needed. All but these and the metrics may be functions without arguments, called when they are
-    asked for: data that must be loaded, or what is made of a number that may be a tracer.
+    `init` and `loss` are required. Any other part but `metrics` may be a function without arguments, called on access.
+    That delays loading of data, and use of numbers that may be tracers.
     """
 
-    init: Callable[[Any], Any] = None  # pyright: ignore[reportAssignmentType]  (refused below, in our own words)
+    init: Callable[[Any], Any] = None  # pyright: ignore[reportAssignmentType]  (rejected below)
     loss: Callable[..., Any] = None  # pyright: ignore[reportAssignmentType]
     train: Any = None
     held_out: Any = None
@@ -50,91 +50,90 @@ class Parts:
 
 @register
 class Problem(Value):
-    """A function of parameters to descend on: how they start, the data, what is measured and what is known.
+    """Problem to optimize: initial parameters, loss, data, metrics, and the optimum where it is known.
 
-    Numbers in it are the leaves of a pytree, as those of an optimizer: `vmap` descends on many conditions at once.
+    It is a pytree whose leaves are its numbers, like an optimizer: `vmap` can optimize many conditions at once.
     """
 
     @property
     def init(self) -> Callable[[Any], Any]:
-        """`init(key)`, the parameters at the start, of a PRNG key."""
-        return _Start(self)
+        """Function `init(key)` that returns the initial parameters for a PRNG key."""
+        return _Init(self)
 
     @property
     def loss(self) -> Callable[..., jax.Array]:
-        """`loss(params, batch)`, or `loss(params, batch, key)`, a scalar; `batch` is rows of `train`.
+        """Function `loss(params, batch)` or `loss(params, batch, key)` that returns a scalar.
 
-        Those of equal problems are equal, so that what is compiled of one serves the other.
+        `batch` holds rows of `train`. Equal problems have equal losses, so a program compiled for one serves the other.
         """
-        return _OfBatches(self, None)
+        return _BatchFunction(self, None)
 
     @property
     def train(self) -> Any:
-        """The data, a tree of arrays with one leading axis, or `None` for a function of the parameters alone."""
-        return _asked(self.parts().train)
+        """Training data, a tree of arrays with a common leading axis; `None` for a function of the parameters alone."""
+        return _call_if_callable(self.parts().train)
 
     @property
     def held_out(self) -> Any:
-        """The like, kept from the descent, or `None`."""
-        return _asked(self.parts().held_out)
+        """Held-out data of the same structure, or `None`."""
+        return _call_if_callable(self.parts().held_out)
 
     @property
     def metrics(self) -> Mapping[str, Callable[..., jax.Array]]:
-        """What is measured on `held_out`: functions of `(params, batch)` by name.
+        """Functions of `(params, batch)` by name, to evaluate on `held_out`.
 
-        Unless the problem names its own: the gap between the loss and its optimum where there are no data, else the
-        loss of what is held out.
+        The default without data is `gap`, the loss minus its optimum, and with held-out data it is `loss`.
         """
         parts = self.parts()
         if parts.metrics is not None:
-            return {name: _OfBatches(self, name) for name in parts.metrics}
+            return {name: _BatchFunction(self, name) for name in parts.metrics}
         if parts.train is None and parts.optimum is not None:
             return {"gap": _Gap(self)}
         return {"loss": self.loss} if parts.train is None or parts.held_out is not None else {}
 
     @property
     def optimum(self) -> Any:
-        """The least that the loss can be, of all of `train`; `None` where it is not known."""
-        return _asked(self.parts().optimum)
+        """Minimum of the loss over all of `train`, or `None` if it is unknown."""
+        return _call_if_callable(self.parts().optimum)
 
     @property
     def minimizer(self) -> Any:
-        """Parameters of that loss, as NumPy arrays, or `None`."""
-        return _asked(self.parts().minimizer)
+        """Parameters at the minimum, as NumPy arrays, or `None`."""
+        return _call_if_callable(self.parts().minimizer)
 
     @property
     def target(self) -> str | None:
-        """What the default run reaches: the name of a metric, `<` or `>`, and a number."""
-        return _asked(self.parts().target)
+        """Goal that the default run reaches, such as `gap<1e-9`: a metric, `<` or `>`, and a number."""
+        return _call_if_callable(self.parts().target)
 
     @property
     def optimizer(self) -> str:
-        """The text of an optimizer to begin with."""
-        return _asked(self.parts().optimizer)
+        """Default optimizer, as text."""
+        return _call_if_callable(self.parts().optimizer)
 
     @property
     def batch_size(self) -> Any:
-        """Rows a step to begin with, or `"full"`."""
-        return _asked(self.parts().batch_size)
+        """Default number of rows per step, or `"full"`."""
+        return _call_if_callable(self.parts().batch_size)
 
     @property
     def epochs(self) -> int | None:
-        """Times through the data to begin with, or `None`: then `steps` says it."""
-        return _asked(self.parts().epochs)
+        """Default number of passes over the data, or `None` if `steps` gives the length of a run."""
+        return _call_if_callable(self.parts().epochs)
 
     @property
     def steps(self) -> int | None:
-        """Steps to begin with, or `None`: then `epochs` says it."""
+        """Default number of steps, or `None` if `epochs` gives the length of a run."""
         parts = self.parts()
-        return 1_000 if parts.epochs is None and parts.steps is None else _asked(parts.steps)
+        return 1_000 if parts.epochs is None and parts.steps is None else _call_if_callable(parts.steps)
 
     @property
     def summary(self) -> str:
-        """The first line of the docstring."""
+        """First line of the docstring."""
         return (inspect.getdoc(self.factory.function) or "").split("\n")[0]
 
     def parts(self) -> Parts:
-        """What the function returns."""
+        """Return what the decorated function returns."""
         with diagnose.branches(self):
             parts = self.body()
         if not isinstance(parts, Parts):
@@ -142,24 +141,26 @@ class Problem(Value):
         return parts
 
     def check(self) -> None:
-        """Run the function once, so that what it refuses is refused when the value is made."""
+        """Run the function once, so that invalid arguments fail when the value is made."""
         self.parts()
 
     @contextlib.contextmanager
-    def _mismatches(self, batch: Any) -> Iterator[None]:
+    def _explain_wrong_batch(self, batch: Any) -> Iterator[None]:
         who = self.factory.__name__
         if batch is not None and self.parts().train is None:
-            raise ValueError(f"{who} has no data: its batch is None, got {shapes(batch)}.")
+            raise ValueError(f"{who}: batch must be None, since there are no data, got {format_shapes(batch)}.")
         try:
             yield
         except (TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
-            if (train := self.train) is None or may_be_rows(batch, train):
+            if (train := self.train) is None or could_be_rows(batch, train):
                 raise
-            raise ValueError(f"{who}: a batch must be {shapes(train, 'n')}, got {shapes(batch)}.") from error
+            raise ValueError(
+                f"{who}: batch must be {format_shapes(train, 'n')}, got {format_shapes(batch)}."
+            ) from error
 
 
 def _hash(self: Any) -> int:
-    """Return a hash of a function of a problem: by value, or by the factory where the problem holds arrays."""
+    """Hash a function of a problem: by value, or by the factory if the problem holds arrays."""
     try:
         return hash((type(self), self.problem))
     except TypeError:
@@ -167,15 +168,16 @@ def _hash(self: Any) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class _OfBatches:
-    """The loss of a problem, or a metric by its name: equal to that of an equal one; says what a batch must be."""
+class _BatchFunction:
+    """Loss or metric of a problem: compares by value, and explains a batch of a wrong shape."""
 
     problem: Problem
     metric: str | None
+    """The name of the metric; `None` for the loss."""
     __hash__ = _hash
 
     def __call__(self, params: Any, batch: Any, *more: Any, **named: Any) -> Any:
-        with self.problem._mismatches(batch):
+        with self.problem._explain_wrong_batch(batch):
             return self._function(params, batch, *more, **named)
 
     @property
@@ -189,8 +191,8 @@ class _OfBatches:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Start:
-    """The parameters of a problem at the start, as a function of a key."""
+class _Init:
+    """Function of a key that returns the initial parameters of a problem."""
 
     problem: Problem
     __hash__ = _hash
@@ -205,7 +207,7 @@ class _Start:
 
 @dataclasses.dataclass(frozen=True)
 class _Gap:
-    """The loss of a problem less its optimum."""
+    """Loss of a problem minus its optimum."""
 
     problem: Problem
     __hash__ = _hash
@@ -215,9 +217,9 @@ class _Gap:
 
 
 def problem(function: Callable[P, Parts], /) -> Factory[P, Problem]:
-    """Turn a function that returns `Parts` into a factory of problems.
+    """Decorate a function that returns `Parts`, to make it a factory of problems.
 
-    As in `transform`, parameters annotated as numbers are leaves, those of other types shape the program.
+    As with `transform`, parameters annotated as numbers are leaves; all others are static.
 
     >>> import jax.numpy as jnp, gdjax as gd
     >>> @gd.problem
@@ -235,5 +237,5 @@ def problem(function: Callable[P, Parts], /) -> Factory[P, Problem]:
     return declared(function, Problem)
 
 
-def _asked(part: Any) -> Any:
+def _call_if_callable(part: Any) -> Any:
     return part() if callable(part) else part

@@ -1,25 +1,25 @@
-r"""Where gradients say little: beside a saddle, and far out on a plateau."""
+r"""Problems with tiny gradients: near a saddle, and far out on a plateau."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gdjax.problems.base import Parts, problem
-from gdjax.problems.checks import at_least
+from gdjax.problems.checks import require_sizes
 from gdjax.value import NonNegative, Positive
 
 
 @problem
 def saddle(offset: NonNegative = 1e-3):
-    r"""Leave a saddle, from so near its ridge that at first the descent goes straight to it.
+    r"""Escape a saddle, from a start so near its ridge that descent first leads to it.
 
-    $f(x, y) = \frac{1}{4} (x^2 - 1)^2 + \frac{1}{2} y^2$ from $(\delta z, 1)$ with $z$ normal. At the saddle, $(0, 0)$,
-    the curvatures are $-1$ and $1$; the optimum is 0 at $(1, 0)$ and at $(-1, 0)$.
+    $f(x, y) = \frac{1}{4} (x^2 - 1)^2 + \frac{1}{2} y^2$, starting at $(\delta z, 1)$ with $z$ normal. At the saddle,
+    $(0, 0)$, the curvatures are $-1$ and $1$. The optimum is 0, at $(1, 0)$ and at $(-1, 0)$.
 
-    Source: Dauphin et al. 2014, section 4 (https://arxiv.org/abs/1406.2572), for what saddles do to descent.
+    Source: Dauphin et al. 2014, section 4 (https://arxiv.org/abs/1406.2572), on the effect of saddles on descent.
 
     Args:
-      offset: $\delta$, how far from the ridge the descent starts, in [0, inf).
+      offset: $\delta$, the scale of the initial distance to the ridge, in [0, inf).
 
     >>> import jax, gdjax as gd
     >>> print(jax.hessian(gd.problems.saddle().loss)(jnp.zeros(2), None))
@@ -44,20 +44,20 @@ def saddle(offset: NonNegative = 1e-3):
 
 @problem
 def plateau(distance: Positive = 5.0, size: int = 2):
-    r"""Come in from a plateau, where the gradient is all but zero though the least is far.
+    r"""Descend from a plateau, where the gradient is almost 0 although the minimum is far.
 
-    $f(x) = 1 - \exp(-\frac{1}{2} \|x\|^2)$ from a point at distance $r$; there the gradient is $r \exp(-r^2 / 2)$ long.
-    The optimum is 0 at $x = 0$. Adam comes in fast, but forgets how large the gradients on its way were and is thrown
-    out again by its own steps; AMSGrad, the default, does not forget.
+    $f(x) = 1 - \exp(-\frac{1}{2} \|x\|^2)$, starting at distance $r$, where the gradient has norm $r \exp(-r^2 / 2)$.
+    The optimum is 0, at $x = 0$. Adam arrives fast, but its second moment forgets the large gradients on the way, and
+    its steps then grow and overshoot. AMSGrad, the default, does not forget.
 
-    Source: Dennis and Welsch 1978 (https://doi.org/10.1080/03610917808812083), the loss that forgets what is far.
+    Source: Dennis and Welsch 1978 (https://doi.org/10.1080/03610917808812083), the loss that ignores distant points.
 
     Args:
-      distance: $r$, in (0, inf].
-      size: how many weights, at least 1.
+      distance: $r$, the distance of the start from the minimum, in (0, inf].
+      size: the number of weights, at least 1.
 
     Raises:
-      ValueError: if the size is no integer of at least 1.
+      ValueError: `size` is not an integer of at least 1.
 
     >>> import jax, gdjax as gd
     >>> p = gd.problems.plateau(5)
@@ -65,7 +65,7 @@ def plateau(distance: Positive = 5.0, size: int = 2):
     >>> print(f"{jnp.linalg.norm(gradient):.2g}")
     1.9e-05
     """
-    at_least("plateau", 1, size=size)
+    require_sizes("plateau", 1, size=size)
 
     def init(key):
         direction = jax.random.normal(key, (size,))
@@ -73,8 +73,8 @@ def plateau(distance: Positive = 5.0, size: int = 2):
 
     def loss(x, batch):
         exponent = -0.5 * (x**2).sum()
-        near = jnp.maximum(exponent, -1.0)  # where expm1 is exact, as is its gradient
-        return jnp.where(exponent > -1.0, -jnp.expm1(near), 1 - jnp.exp(exponent))
+        clipped = jnp.maximum(exponent, -1.0)  # expm1 and its gradient are accurate here
+        return jnp.where(exponent > -1.0, -jnp.expm1(clipped), 1 - jnp.exp(exponent))
 
     return Parts(
         init=init,

@@ -618,7 +618,7 @@ def test_a_flag_that_no_file_can_hold_is_a_sentence(flag, refused):
         said = refused(flag, value, *others)
         assert len(said) < 1_500
         assert value or f"{flag} must not be empty: leave it out" in said
-        assert not value.startswith("json:") or "must be a problem: a function decorated with @gd.problem" in said
+        assert not value.startswith("json:") or "must be a problem: a function under @gd.problem" in said
 
 
 @pytest.mark.parametrize("value", ["9" * 5_000, str(10**30), "2147483648", "0", "-1", "1.5", "nan", "²", ""])

@@ -306,7 +306,7 @@ def data(tmp_path):
 
 def test_what_leads_out_of_a_folder_of_data_is_skipped_and_said(data):
     problem = gd.problems.text(width=8, layers=1, heads=2, length=16, data=str(data))
-    with pytest.warns(UserWarning, match="these are skipped, for they lead out of it or are no files: ") as told:
+    with pytest.warns(UserWarning, match="since they lead out of it or are not files: ") as told:
         seen = problem.train
     assert len(told) == 1
     message = str(told[0].message)
