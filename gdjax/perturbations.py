@@ -1,13 +1,13 @@
 """Differentiable approximations of functions by random perturbations, under Optax's names."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import KeyPath
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 from optax.perturbations import Gumbel as Gumbel
 from optax.perturbations import Normal as Normal
 
@@ -20,7 +20,7 @@ __getattr__, __dir__ = stand_in(__name__)
 class NoiseDistribution(Protocol):
     """Distribution of the noise of `make_perturbed_fun`."""
 
-    def sample(self, key: jax.Array, sample_shape: tuple[int, ...], dtype: Any, /) -> jax.Array:
+    def sample(self, key: jax.Array, sample_shape: tuple[int, ...], dtype: DTypeLike, /) -> jax.Array:
         """Return independent samples."""
         ...
 

@@ -1,7 +1,6 @@
 """Hessian-vector products and diagonals of Hessians, under Optax's names."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +12,11 @@ from gdjax.upcasting import upcast
 
 __getattr__, __dir__ = stand_in(__name__)
 
-Loss = Callable[[Tree, Any, Any], jax.Array]
+Loss = Callable[[Tree, Tree, Tree], jax.Array]
 """`loss(params, inputs, targets)`, a scalar."""
 
 
-def hvp(loss: Loss, v: jax.Array, params: Tree, inputs: Any, targets: Any) -> Tree:
+def hvp(loss: Loss, v: jax.Array, params: Tree, inputs: Tree, targets: Tree) -> Tree:
     """Return the product of a loss's Hessian with a vector, as a tree like the parameters.
 
     Args:
@@ -35,7 +34,7 @@ def hvp(loss: Loss, v: jax.Array, params: Tree, inputs: Any, targets: Any) -> Tr
     return jax.jvp(gradient, [params], [unravel(v.astype(flat.dtype))])[1]
 
 
-def hessian_diag(loss: Loss, params: Tree, inputs: Any, targets: Any) -> jax.Array:
+def hessian_diag(loss: Loss, params: Tree, inputs: Tree, targets: Tree) -> jax.Array:
     """Return the diagonal of a loss's Hessian, as a flat vector with one element per parameter.
 
     It costs one Hessian-vector product per parameter.
@@ -59,7 +58,7 @@ def hessian_diag(loss: Loss, params: Tree, inputs: Any, targets: Any) -> jax.Arr
     return jax.vmap(diagonal_entry)(jnp.eye(flat.size, dtype=flat.dtype))
 
 
-def fisher_diag(negative_log_likelihood: Loss, params: Tree, inputs: Any, targets: Any) -> jax.Array:
+def fisher_diag(negative_log_likelihood: Loss, params: Tree, inputs: Tree, targets: Tree) -> jax.Array:
     """Return the squared gradient: the diagonal of one example's observed Fisher information.
 
     Args:

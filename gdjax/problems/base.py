@@ -9,7 +9,8 @@ from typing import Any, ParamSpec
 import jax
 
 from gdjax.problems.checks import could_be_rows, format_shapes
-from gdjax.value import Factory, diagnose
+from gdjax.tree import Tree
+from gdjax.value import Factory, Scalar, diagnose
 from gdjax.value.base import Value, register
 from gdjax.value.factory import declared
 from gdjax.value.printing import text
@@ -25,18 +26,18 @@ class Parts:
     That delays loading of data, and use of numbers that may be tracers.
     """
 
-    init: Callable[[Any], Any] = None  # pyright: ignore[reportAssignmentType]  (rejected below)
+    init: Callable[[jax.Array], Tree] = None  # pyright: ignore[reportAssignmentType]  (rejected below)
     loss: Callable[..., Any] = None  # pyright: ignore[reportAssignmentType]
-    train: Any = None
-    held_out: Any = None
+    train: Tree | Callable[[], Tree] = None
+    held_out: Tree | Callable[[], Tree] = None
     metrics: Mapping[str, Callable[..., Any]] | None = None
-    optimum: Any = None
-    minimizer: Any = None
-    target: Any = None
-    optimizer: Any = "adam(1e-3)"
-    batch_size: Any = "full"
-    epochs: Any = None
-    steps: Any = None
+    optimum: Scalar | Callable[[], Scalar] | None = None
+    minimizer: Tree | Callable[[], Tree] = None
+    target: str | Callable[[], str | None] | None = None
+    optimizer: str | Callable[[], str] = "adam(1e-3)"
+    batch_size: int | str | Callable[[], int | str] = "full"
+    epochs: int | Callable[[], int] | None = None
+    steps: int | Callable[[], int] | None = None
 
     def __post_init__(self) -> None:
         for name in ("init", "loss"):
@@ -56,7 +57,7 @@ class Problem(Value):
     """
 
     @property
-    def init(self) -> Callable[[Any], Any]:
+    def init(self) -> Callable[[jax.Array], Tree]:
         """Function `init(key)` that returns the initial parameters for a PRNG key."""
         return _Init(self)
 
@@ -69,12 +70,12 @@ class Problem(Value):
         return _BatchFunction(self, None)
 
     @property
-    def train(self) -> Any:
+    def train(self) -> Tree:
         """Training data, a tree of arrays with a common leading axis; `None` for a function of the parameters alone."""
         return _call_if_callable(self.parts().train)
 
     @property
-    def held_out(self) -> Any:
+    def held_out(self) -> Tree:
         """Held-out data of the same structure, or `None`."""
         return _call_if_callable(self.parts().held_out)
 
@@ -92,12 +93,12 @@ class Problem(Value):
         return {"loss": self.loss} if parts.train is None or parts.held_out is not None else {}
 
     @property
-    def optimum(self) -> Any:
+    def optimum(self) -> Scalar | None:
         """Minimum of the loss over all of `train`, or `None` if it is unknown."""
         return _call_if_callable(self.parts().optimum)
 
     @property
-    def minimizer(self) -> Any:
+    def minimizer(self) -> Tree:
         """Parameters at the minimum, as NumPy arrays, or `None`."""
         return _call_if_callable(self.parts().minimizer)
 
@@ -112,7 +113,7 @@ class Problem(Value):
         return _call_if_callable(self.parts().optimizer)
 
     @property
-    def batch_size(self) -> Any:
+    def batch_size(self) -> int | str:
         """Default number of rows per step, or `"full"`."""
         return _call_if_callable(self.parts().batch_size)
 
@@ -213,7 +214,7 @@ class _Gap:
     __hash__ = _hash
 
     def __call__(self, params: Any, batch: Any) -> Any:
-        return self.problem.loss(params, batch) - self.problem.optimum
+        return self.problem.loss(params, batch) - self.problem.optimum  # pyright: ignore[reportOperatorIssue]
 
 
 def problem(function: Callable[P, Parts], /) -> Factory[P, Problem]:

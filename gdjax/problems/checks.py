@@ -1,7 +1,5 @@
 """Checks of sizes and batches."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -12,7 +10,7 @@ MAX_SIZE = 2**31 - 1
 """The largest size of a problem: JAX counts the elements of an axis in 32 bits."""
 
 
-def require_sizes(who: str, least: int, **sizes: Any) -> None:
+def require_sizes(who: str, least: int, **sizes: int) -> None:
     """Reject sizes that are not integers, too small, or larger than `MAX_SIZE`."""
     for name, size in sizes.items():
         if not isinstance(size, int) or isinstance(size, bool) or size < least:
