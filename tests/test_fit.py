@@ -165,7 +165,7 @@ def test_the_same_descent_twice_is_compiled_once(monkeypatch):
 
     first = run(0.125)
     traced = []
-    monkeypatch.setattr(gd.descent.loop.program.Program, "many", lambda *a: traced.append(a))
+    monkeypatch.setattr(gd.descent.loop.program.Program, "take_steps", lambda *a: traced.append(a))
     np.testing.assert_array_equal(run(0.125).params["w"], first.params["w"])
     assert not traced
 
@@ -349,7 +349,7 @@ def test_what_is_not_finite_at_the_first_step_is_told_from_later(start, data, wo
 def test_an_update_that_is_not_finite_is_told_from_a_gradient():
     done = fit(parabola, 5.0, gd.sgd(lambda count: jnp.where(count == 3, jnp.inf, 0.1)), steps=9)
     assert done.stopped is gd.Stopped.NONFINITE
-    assert "the parameters that the update before it made are not finite" in done.because
+    assert "the parameters made by the update before it are not finite" in done.because
 
 
 def test_a_last_update_that_is_not_finite_is_told_and_not_saved(tmp_path):
@@ -418,8 +418,8 @@ def test_a_long_curve_is_drawn_by_means_and_ranges():
 @pytest.mark.parametrize(
     ("attempt", "error", "message"),
     [
-        (lambda: fit(parabola, 5.0, gd.sgd(0.1)), ValueError, "say how long"),
-        (lambda: fit(parabola, 5.0, gd.sgd(0.1), steps=1, epochs=1), ValueError, "say how long"),
+        (lambda: fit(parabola, 5.0, gd.sgd(0.1)), ValueError, "give a length"),
+        (lambda: fit(parabola, 5.0, gd.sgd(0.1), steps=1, epochs=1), ValueError, "give a length"),
         (lambda: fit(parabola, 5.0, gd.sgd(0.1), steps=0), ValueError, "steps must be an integer of 1 at least, got 0"),
         (lambda: fit(parabola, 5, gd.sgd(0.1), steps=1), TypeError, "must be floating or complex"),
         (
@@ -438,10 +438,10 @@ def test_a_long_curve_is_drawn_by_means_and_ranges():
             ValueError,
             "batch_size must be .* got 0",
         ),
-        (lambda: fit(loss, START, gd.sgd(0.1), (X[:0], Y[:0]), steps=1), ValueError, "one example at least, got none"),
-        (lambda: fit(loss, START, gd.sgd(0.1), (), steps=1), ValueError, "data must hold one array at least"),
+        (lambda: fit(loss, START, gd.sgd(0.1), (X[:0], Y[:0]), steps=1), ValueError, "at least one example, got none"),
+        (lambda: fit(loss, START, gd.sgd(0.1), (), steps=1), ValueError, "data must hold at least one array"),
         (lambda: fit(loss, START, gd.sgd(0.1), (X, 3.0), steps=1), ValueError, "got a scalar at '1'"),
-        (lambda: fit(loss, START, gd.sgd(0.1), iter(()), steps=1), ValueError, "one batch at least"),
+        (lambda: fit(loss, START, gd.sgd(0.1), iter(()), steps=1), ValueError, "at least one batch"),
         (lambda: fit(loss, START, gd.sgd(0.1), Batches(), batch_size=2, steps=1), ValueError, "batches as they are"),
         (
             lambda: fit(parabola, 5.0, gd.sgd(0.1), stop=STOP.target("los", below=1)),
@@ -454,7 +454,7 @@ def test_a_long_curve_is_drawn_by_means_and_ranges():
         (
             lambda: fit(parabola, 5.0, gd.sgd(0.1), steps=1, evaluate=3),
             TypeError,
-            "a function of the parameters is needed",
+            "function must be a function of the parameters",
         ),
         (
             lambda: fit(parabola, 5.0, gd.sgd(0.1), steps=1, evaluate=lambda w: jnp.ones(2)),
@@ -474,12 +474,12 @@ def test_a_long_curve_is_drawn_by_means_and_ranges():
         (
             lambda: fit(parabola, 5.0, gd.sgd(0.1), steps=1, evaluate=lambda w: {"loss": w}),
             ValueError,
-            "what is evaluated must not be named as what every step reports, got 'loss'",
+            "what is evaluated must not have the name of a metric that every step reports, got 'loss'",
         ),
         (
             lambda: fit(lambda w, b: (w, {"step": w}), 5.0, gd.sgd(0.1), steps=1),
             ValueError,
-            "aux must not be named as what every step reports, got 'step'",
+            "aux must not have the name of a metric that every step reports, got 'step'",
         ),
         (
             lambda: fit(parabola, 5.0, gd.sgd(0.1), steps=1, evaluate=lambda w: {"a": {"b": w}}),
@@ -494,11 +494,11 @@ def test_a_long_curve_is_drawn_by_means_and_ranges():
         (
             lambda: fit(lambda w, b, extra: (w, 1.0), gd.State.create(5.0, gd.sgd(0.1), extra=1), gd.sgd(0.1), steps=1),
             ValueError,
-            "fit: loss must return `extra` of the type that it was given",
+            "fit: loss must return `extra` of the same type as it received",
         ),
         (lambda: fit(parabola, 5.0, "sgd(0.1)", steps=1), TypeError, "tx must be an optimizer.* gd.parse reads a text"),
         (lambda: fit(parabola, 5.0, gd.sgd, steps=1), TypeError, "tx must be an optimizer.*; call it"),
-        (lambda: fit(loss, START, gd.sgd(0.1), [X, Y], steps=1), TypeError, "a list may be meant as either"),
+        (lambda: fit(loss, START, gd.sgd(0.1), [X, Y], steps=1), TypeError, "a list could mean either"),
         (lambda: fit(loss, START, gd.sgd(0.1), Batches, steps=1), TypeError, "got the function .*: call it"),
         (lambda: fit(parabola, 5.0, gd.sgd(0.1), steps=1, evaluate=lambda w: "x"), TypeError, "numbers, got 'x'"),
         (lambda: gd.make_step(parabola, gd.sgd(0.1))(5.0, None), TypeError, "step takes a State"),

@@ -90,8 +90,8 @@ def test_a_state_that_is_divided_stays_so(alone):
 
 def test_a_dispatch_is_one_program_however_the_state_lies(monkeypatch):
     traced = []
-    many = gd.descent.loop.program.Program.many
-    monkeypatch.setattr(gd.descent.loop.program.Program, "many", lambda *a: traced.append(1) or many(*a))
+    many = gd.descent.loop.program.Program.take_steps
+    monkeypatch.setattr(gd.descent.loop.program.Program, "take_steps", lambda *a: traced.append(1) or many(*a))
     grid = mesh(8)
     fit(zero(grid), gd.adamw(1e-2, b1=0.8), mesh=grid, evaluate=gd.Evaluate(lambda p: p["w2"].sum(), every=3))
     assert len(traced) == 1
@@ -99,7 +99,7 @@ def test_a_dispatch_is_one_program_however_the_state_lies(monkeypatch):
 
 def test_data_are_divided_by_rows_and_filled_up():
     placement = Placement.of(mesh(8))
-    x, y = placement.divided((X, Y))
+    x, y = placement.shard_rows((X, Y))
     assert x.shape == (48, 6)
     assert {shard.data.shape for shard in x.addressable_shards} == {(6, 6)}
     assert {shard.data.shape for shard in y.addressable_shards} == {(6,)}
@@ -122,7 +122,7 @@ def test_rows_are_found_to_the_bit_wherever_they_lie(kind):
     placement = Placement.of(MESHES[kind]())
     rows = np.random.default_rng(0).permutation(42)[:16]
     data = {**ODD, "keys": jax.random.split(jax.random.key(0), 42)}
-    found = jax.jit(placement.rows)(placement.divided(data), rows)
+    found = jax.jit(placement.gather_rows)(placement.shard_rows(data), rows)
     for name, x in ODD.items():
         assert np.asarray(found[name]).tobytes() == x[rows].tobytes(), name
         assert found[name].dtype == x.dtype
@@ -163,7 +163,7 @@ def test_it_is_resumed_on_other_devices(alone, tmp_path, then, now):
     ("options", "error", "message"),
     [
         ({"mesh": "data=8"}, TypeError, "mesh must be a Mesh or the NamedSharding of a batch"),
-        ({"mesh": lambda: NamedSharding(mesh(8), P())}, ValueError, "must divide its first axis and no other"),
+        ({"mesh": lambda: NamedSharding(mesh(8), P())}, ValueError, "must shard its first axis and no other"),
         ({"mesh": lambda: NamedSharding(mesh(4, 2), P("data", "model"))}, ValueError, "and no other, got"),
         ({"mesh": lambda: mesh(8), "batch_size": 12}, ValueError, "a multiple of the 8 devices of mesh, got 12"),
         ({"mesh": lambda: mesh(8), "data": None, "batch_size": "full"}, ValueError, "there are no data"),
@@ -182,5 +182,7 @@ def test_what_cannot_be_divided_is_refused(options, error, message):
 
 def test_an_optimizer_over_an_axis_is_refused_with_the_way_out():
     tx = gd.chain(gd.compressed_mean("data", bits=8), gd.sgd(0.1))
-    with pytest.raises(ValueError, match=r"fit: tx must take the gradient of the whole batch.*'data'.*leave it out"):
+    with pytest.raises(
+        ValueError, match=r"fit: tx must take the gradient of the global batch.*'data'.*Leave that part"
+    ):
         gd.fit(lambda w, batch: (w - 1.0) ** 2, 0.0, tx, steps=1, progress=False)

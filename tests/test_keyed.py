@@ -12,8 +12,8 @@ import pytest
 from flax import nnx
 
 import gdjax as gd
-from gdjax.descent.checkpoints.optimizer_diff import differing
-from gdjax.descent.checkpoints.state_keys import keyed, unkeyed
+from gdjax.descent.checkpoints.optimizer_diff import optimizer_difference
+from gdjax.descent.checkpoints.state_keys import restore_state, state_arrays
 from tests.samples import VARIANTS, names, sample, tree
 
 
@@ -88,14 +88,14 @@ def assert_same(ours, theirs):
 def test_a_state_is_what_its_keyed_arrays_make_of_another(tx):
     like = jax.eval_shape(tx.init, tree())
     state = numbered(like)
-    arrays = keyed(state)
+    arrays = state_arrays(state)
     assert len(arrays) == len(jax.tree.leaves(state))
     assert not any(jnp.issubdtype(x.dtype, jax.dtypes.prng_key) for x in arrays.values())
-    assert {key: (x.shape, x.dtype) for key, x in keyed(like).items()} == {
+    assert {key: (x.shape, x.dtype) for key, x in state_arrays(like).items()} == {
         key: (x.shape, x.dtype) for key, x in arrays.items()
     }
-    assert_same(unkeyed(arrays, like), state)
-    assert_same(unkeyed({key: np.asarray(x) for key, x in reversed(arrays.items())}, state), state)
+    assert_same(restore_state(arrays, like), state)
+    assert_same(restore_state({key: np.asarray(x) for key, x in reversed(arrays.items())}, state), state)
 
 
 AROUND = [
@@ -110,17 +110,19 @@ AROUND = [
 @pytest.mark.parametrize("around", AROUND, ids=["watch", "chain", "clip", "all"])
 def test_what_has_no_arrays_of_its_own_changes_no_key_of_the_others(tx, around):
     state, other = (jax.eval_shape(of.init, tree()) for of in (tx, around(tx)))
-    assert [key for key in keyed(other) if "watch:" not in key or key in keyed(state)] == list(keyed(state))
-    before = keyed(numbered(state))
-    restored = unkeyed(before, other)
-    assert_same({key: x for key, x in keyed(restored).items() if key in before}, before)
-    assert_same(unkeyed(keyed(restored), state), numbered(state))
+    assert [key for key in state_arrays(other) if "watch:" not in key or key in state_arrays(state)] == list(
+        state_arrays(state)
+    )
+    before = state_arrays(numbered(state))
+    restored = restore_state(before, other)
+    assert_same({key: x for key, x in state_arrays(restored).items() if key in before}, before)
+    assert_same(restore_state(state_arrays(restored), state), numbered(state))
 
 
 def test_the_keys_are_stable_and_can_be_read():
     by_path = gd.by_path({"w": gd.adamw(gd.constant(0.1)), ".*": gd.watch(gd.sgd(0.1, momentum=0.9), "rest")})
     tx = gd.chain(gd.clip(1.0), gd.named_chain(("first", gd.watch(by_path)), ("then", gd.params_ema(gd.identity()))))
-    assert list(keyed(tx.init(tree()))) == [
+    assert list(state_arrays(tx.init(tree()))) == [
         "first/Partition/inner_states/.*/Masked/inner_state/Trace/trace/b",
         "first/Partition/inner_states/.*/Masked/inner_state/watch:rest/grad_norm",
         "first/Partition/inner_states/.*/Masked/inner_state/watch:rest/param_norm",
@@ -141,15 +143,15 @@ def test_the_keys_are_stable_and_can_be_read():
 
 def test_the_second_of_two_alike_has_a_number():
     state = gd.chain(gd.trace(0.9), gd.trace(0.5), gd.trace(0.1)).init({"w": jnp.zeros(2)})
-    assert list(keyed(state)) == ["Trace/trace/w", "Trace/trace/w#2", "Trace/trace/w#3"]
-    assert_same(unkeyed(keyed(numbered(state)), state), numbered(state))
+    assert list(state_arrays(state)) == ["Trace/trace/w", "Trace/trace/w#2", "Trace/trace/w#3"]
+    assert_same(restore_state(state_arrays(numbered(state)), state), numbered(state))
 
 
 def test_what_optax_makes_has_the_keys_of_ours():
     params = tree()
     ours = gd.chain(gd.clip(1.0), gd.adamw(gd.constant(0.1)))
     theirs = optax.chain(optax.clip(1.0), optax.adamw(optax.constant_schedule(0.1)))
-    assert list(keyed(ours.init(params))) == list(keyed(theirs.init(params)))
+    assert list(state_arrays(ours.init(params))) == list(state_arrays(theirs.init(params)))
 
 
 class Layer(NamedTuple):
@@ -183,9 +185,9 @@ OF_TREES = [
 def test_parameters_of_every_kind_have_keys_and_are_found_by_them(params, tx):
     params = PARAMS[params]()
     for of in (params, tx.init(params)):
-        arrays = keyed(numbered(of))
+        arrays = state_arrays(numbered(of))
         assert len(arrays) == len(jax.tree.leaves(of))
-        assert_same(unkeyed(arrays, of), numbered(of))
+        assert_same(restore_state(arrays, of), numbered(of))
 
 
 @pytest.mark.parametrize(
@@ -199,22 +201,22 @@ def test_parameters_of_every_kind_have_keys_and_are_found_by_them(params, tx):
 )
 def test_the_keys_of_parameters_are_their_paths(params, expected):
     params = PARAMS[params]()
-    assert list(keyed(params)) == expected
-    assert list(keyed(gd.trace(0.9).init(params))) == [f"Trace/trace/{path}" for path in expected]
+    assert list(state_arrays(params)) == expected
+    assert list(state_arrays(gd.trace(0.9).init(params))) == [f"Trace/trace/{path}" for path in expected]
 
 
 def test_what_is_masked_or_none_has_no_key():
     params = {"w": jnp.zeros(2), "b": None, "frozen": jnp.zeros(3)}
-    assert list(keyed(gd.masked(gd.trace(0.9), "w").init(params))) == ["Masked/inner_state/Trace/trace/w"]
+    assert list(state_arrays(gd.masked(gd.trace(0.9), "w").init(params))) == ["Masked/inner_state/Trace/trace/w"]
 
 
 @pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
 def test_typed_keys_go_as_their_data_and_come_back_as_they_were(impl):
     state = {"key": jax.random.key(3, impl=impl), "keys": jax.random.split(jax.random.key(4, impl=impl), 5)}
-    arrays = keyed(state)
+    arrays = state_arrays(state)
     assert all(x.dtype == jnp.uint32 for x in arrays.values())
     for like in (state, jax.eval_shape(lambda: state)):
-        restored = unkeyed(jax.tree.map(np.asarray, arrays), like)
+        restored = restore_state(jax.tree.map(np.asarray, arrays), like)
         assert_same(restored, state)
         assert jax.random.key_impl(restored["key"]) == impl
 
@@ -223,14 +225,14 @@ def test_the_norms_that_a_watch_lacks_are_those_it_begins_with():
     tx, params = gd.sgd(0.1, momentum=0.9), tree()
     like = gd.watch(tx).init(params)
     like = like._replace(seen={name: jnp.float32(3.0) for name in like.seen})
-    restored = unkeyed(keyed(tx.init(params)), like)
+    restored = restore_state(state_arrays(tx.init(params)), like)
     assert {float(x) for x in gd.metrics(restored).values()} == {3.0}
-    restored = unkeyed(keyed(tx.init(params)), jax.eval_shape(lambda: like))
+    restored = restore_state(state_arrays(tx.init(params)), jax.eval_shape(lambda: like))
     assert {float(x) for x in gd.metrics(restored).values()} == {0.0}
 
 
 def changed(**changes):
-    arrays = keyed(gd.adam(0.1).init({"w": jnp.zeros((3, 2))}))
+    arrays = state_arrays(gd.adam(0.1).init({"w": jnp.zeros((3, 2))}))
     arrays |= {key.replace("_", "/"): x for key, x in changes.items()}
     return {key: x for key, x in arrays.items() if x is not None}
 
@@ -251,12 +253,12 @@ def changed(**changes):
 def test_what_is_missing_or_another_is_named(arrays, said, around):
     like = around(gd.adam(0.1)).init({"w": jnp.zeros((3, 2))})
     with pytest.raises(ValueError, match=re.escape(said)):
-        unkeyed(arrays, like)
+        restore_state(arrays, like)
 
 
 def test_of_much_that_is_missing_the_first_is_named():
     with pytest.raises(ValueError, match=r"'ScaleByAdam/count' must be .* and 16 more\. Restore"):
-        unkeyed({}, gd.adam(0.1).init({f"w{i}": jnp.zeros(1) for i in range(10)}))
+        restore_state({}, gd.adam(0.1).init({f"w{i}": jnp.zeros(1) for i in range(10)}))
 
 
 # Whether an optimizer is the one that was saved
@@ -284,7 +286,7 @@ SAME = {
 @pytest.mark.parametrize("case", SAME)
 def test_the_same_optimizer_differs_in_nothing(case):
     for then, now in (SAME[case], SAME[case][::-1]):
-        assert differing(written(then), now) is None
+        assert optimizer_difference(written(then), now) is None
 
 
 def written(tx):
@@ -293,8 +295,8 @@ def written(tx):
 
 @each
 def test_every_optimizer_is_the_same_as_it_was(tx):
-    assert differing(repr(tx), tx) is None
-    assert differing(repr(gd.watch(tx)), gd.chain(tx)) is None
+    assert optimizer_difference(repr(tx), tx) is None
+    assert optimizer_difference(repr(gd.watch(tx)), gd.chain(tx)) is None
 
 
 @gd.transform
@@ -359,11 +361,11 @@ OTHER = {
 @pytest.mark.parametrize("case", OTHER)
 def test_what_differs_is_named(case):
     then, now, said = OTHER[case]
-    assert differing(written(then), now) == said
+    assert optimizer_difference(written(then), now) == said
 
 
 @pytest.mark.parametrize(
     "text", ["", "adam(", "<>", "\x00", "(" * 1_000, "adam(0.1))", "1" * 5_000, "()" + "()" * 100_000]
 )
 def test_a_text_that_is_none_differs_and_breaks_nothing(text):
-    assert "now" in differing(text, gd.adam(0.1))
+    assert "now" in optimizer_difference(text, gd.adam(0.1))

@@ -195,13 +195,13 @@ def wrong(loss, params=1.0, batch=None, extra=None, **options):
         (
             lambda: wrong(lambda p, b, extra: (p, {"n": jnp.ones(2)}), extra={"n": jnp.ones(3)}),
             ValueError,
-            r"`extra` of the type that it was given: at 'n': float32\[2\]",
+            r"`extra` of the same type as it received: at 'n': float32\[2\]",
         ),
         (lambda: wrong(lambda p, b, key, other: p), TypeError, r"must take \(params, batch\), then perhaps a key"),
         (lambda: wrong(lambda p: p), TypeError, r"must take \(params, batch\)"),
         (lambda: wrong(lambda p, b: p, params={"n": 3}), TypeError, "params at 'n' must be floating or complex"),
         (lambda: wrong(lambda p, b: p, accumulate=0), ValueError, "accumulate must be an integer of 1 at least, got 0"),
-        (lambda: wrong(lambda p, b: p, accumulate=2), ValueError, "needs a batch to cut, got None"),
+        (lambda: wrong(lambda p, b: p, accumulate=2), ValueError, "needs a batch to split, got None"),
         (
             lambda: wrong(lambda p, b: p, batch={"x": jnp.ones((4, 2)), "y": jnp.ones(3)}, accumulate=2),
             ValueError,

@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import gdjax as gd
-from gdjax.descent.checkpoints import orbax as whole
+from gdjax.descent.checkpoints import orbax
 from gdjax.descent.checkpoints.store import Store
 from gdjax.descent.data.placement import Placement, put
 from tests.network import given, loss
@@ -69,7 +69,7 @@ def divided(mesh, me, folder):
 
 
 def placed(mesh, me, folder):
-    x, _ = Placement.of(mesh).divided((X, Y))
+    x, _ = Placement.of(mesh).shard_rows((X, Y))
     return [x.shape, [shard.data.shape for shard in x.addressable_shards]]
 
 
@@ -167,7 +167,7 @@ def fsdp(mesh, me, folder):
 
 def keys_of_an_iterable(mesh, me, folder):
     keys = jax.random.split(jax.random.key(0), 8)
-    brought = Placement.of(mesh).brought(keys[4 * me : 4 * me + 4])
+    brought = Placement.of(mesh).place_local(keys[4 * me : 4 * me + 4])
     parts = [(part.data, keys[part.index[:1]]) for part in brought.addressable_shards]
     return [brought.shape, [bool((jax.random.key_data(a) == jax.random.key_data(b)).all()) for a, b in parts]]
 
@@ -273,8 +273,8 @@ def test_what_one_process_decides_by_itself_ends_all_at_the_same_step(both):
 
 
 FAILED = (
-    "fit: process 1 failed, and all end with it: {}. What was saved stays: start all of them again, with resume=True "
-    "where there is a checkpoint."
+    "fit: process 1 failed, and all processes end: {}. Saved checkpoints stay: start all of them again, with "
+    "resume=True where there is a checkpoint."
 )
 
 
@@ -298,7 +298,7 @@ def test_batches_that_end_earlier_in_one_process_are_refused_in_all(both):
     for of in both:
         for kind, words in of["uneven"]:
             assert kind == "ValueError"
-            assert "as many batches an epoch in every process; process 0 has " in words
+            assert "the same number of batches an epoch in every process; process 0 has " in words
 
 
 def test_batches_of_other_shapes_in_one_process_are_refused_in_all(both):
@@ -396,9 +396,9 @@ def test_whatever_part_of_a_checkpoint_is_broken_it_is_found_or_was_not_needed(b
 def test_a_part_that_is_another_by_one_bit_is_told_by_its_own_checksum():
     x = np.arange(8.0, dtype=np.float32).reshape(4, 2)
     mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
-    sums = whole.sums({"x": jax.device_put(x, NamedSharding(mesh, P("data")))})["x"]
+    sums = orbax.checksums({"x": jax.device_put(x, NamedSharding(mesh, P("data")))})["x"]
     assert [bounds for bounds, _ in sums] == [[(0, 2), (0, 2)], [(2, 4), (0, 2)]]
-    assert whole._is_whole(x, sums)
-    assert not whole._is_whole(x, sums[:1])
+    assert orbax._is_intact(x, sums)
+    assert not orbax._is_intact(x, sums[:1])
     x[3, 1] = np.nextafter(x[3, 1], 0)
-    assert not whole._is_whole(x, sums)
+    assert not orbax._is_intact(x, sums)

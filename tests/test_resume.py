@@ -193,7 +193,7 @@ def test_what_ended_it_ends_it_again(run, tmp_path):
 
 def test_a_folder_that_holds_a_descent_is_not_written_over(run, tmp_path):
     run(tmp_path, steps=20)
-    with pytest.raises(gd.CheckpointError, match=r"holds a descent of 20 steps already: resume=True goes on with it"):
+    with pytest.raises(gd.CheckpointError, match=r"already holds a descent of 20 steps: resume=True resumes it"):
         run(tmp_path, steps=20)
 
 

@@ -620,11 +620,11 @@ def test_every_member_has_a_key_and_extra_is_shared():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_sharding": P("data")}, r"batch_sharding must be a NamedSharding that divides the first axis, got P"),
-        (lambda mesh: NamedSharding(mesh, P()), r"must be a NamedSharding that divides the first axis"),
+        ({"batch_sharding": P("data")}, r"batch_sharding must be a NamedSharding that shards the first axis, got P"),
+        (lambda mesh: NamedSharding(mesh, P()), r"must be a NamedSharding that shards the first axis"),
         (
             {"batch_sharding": 1, "axis_name": "data"},
-            r"batch_sharding is of jit, and over the axis 'data' it has no say",
+            r"batch_sharding is for jit and has no effect over the axis 'data'",
         ),
         (
             lambda mesh: NamedSharding(mesh, P("data")),

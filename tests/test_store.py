@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from gdjax.descent.checkpoints import orbax as whole
+from gdjax.descent.checkpoints import orbax
 from gdjax.descent.checkpoints.options import Checkpoints
 from gdjax.descent.checkpoints.orbax import Saved
 from gdjax.descent.checkpoints.store import Store
@@ -108,7 +108,7 @@ def test_a_step_that_is_there_stays_as_it_is(store):
 
 
 def test_what_another_version_wrote_is_told_from_what_is_broken(store, monkeypatch):
-    monkeypatch.setattr(whole, "FORMAT", 0)
+    monkeypatch.setattr(orbax, "FORMAT", 0)
     store.save(1, saved(1))
     store.wait()
     monkeypatch.undo()
@@ -278,7 +278,7 @@ def test_an_array_that_reads_well_but_is_another_by_one_bit_is_found(tmp_path):
         store.save(2, Saved(other, {"step": 2}))
     shutil.rmtree(one / "2" / "arrays")
     shutil.copytree(tmp_path / "other" / "2" / "arrays", one / "2" / "arrays")
-    with pytest.warns(UserWarning, match="its array 'params/w' is not what was saved") as said:
+    with pytest.warns(UserWarning, match="its array 'params/w' differs from the saved one") as said:
         assert_saved(found(one), 1)
     assert said[0].filename == __file__
 
@@ -287,7 +287,7 @@ def test_a_record_that_reads_well_but_is_another_is_found(tmp_path):
     folder = filled(tmp_path, [1, 2])
     record = next(path for path in files(folder / "2" / "record") if "text" in path.read_text())
     record.write_text(record.read_text().replace('\\"step\\": 2', '\\"step\\": 3'))
-    with pytest.warns(UserWarning, match="its record is not what was saved"):
+    with pytest.warns(UserWarning, match="its record differs from the saved one"):
         assert_saved(found(folder), 1)
 
 
@@ -467,8 +467,8 @@ def faulty(folder, fault):
         told += [caught(store.save, 3, saved(3))]
         for sentence in told:
             assert sentence == (
-                f"The checkpoint of step 2 could not be saved in '{folder}': {why}; that of step 1 is whole. "
-                "Make room there or take another folder, then go on from what is saved."
+                f"The checkpoint of step 2 could not be saved in '{folder}': {why}; that of step 1 is intact. "
+                "Make room there or take another folder, then resume."
             )
         assert_saved(store.newest(), 1)
         mended(folder)
@@ -491,7 +491,7 @@ def test_a_disk_that_takes_no_more_is_told_at_once_and_loses_nothing(tmp_path, f
 def test_a_folder_that_is_none_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "within"):
-        with pytest.raises(CheckpointError, match=r"folder must be one in which files can be made, got .*file"):
+        with pytest.raises(CheckpointError, match=r"folder must be writable, got .*file"):
             Store(Checkpoints(folder))
 
 

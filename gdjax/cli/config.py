@@ -74,13 +74,13 @@ def read(path: Path) -> Settings:
 
 def write(path: Path, settings: ResolvedSettings) -> None:
     """Write `config.toml` atomically."""
-    from gdjax.descent.checkpoints import disk
+    from gdjax.descent import write_atomically
 
     values = cast("Mapping[str, int | str]", settings)
     lines = [f"# gdjax train --config {path} repeats this run."]
     lines += [f"{name} = {_to_toml(values[name])}" for name in TYPES if name in values]
     lines += ["", f"[{VERSIONS_TABLE}]", *(f"{name} = {_to_toml(value)}" for name, value in versions().items())]
-    disk.replace(path, ("\n".join(lines) + "\n").encode())
+    write_atomically(path, ("\n".join(lines) + "\n").encode())
 
 
 def versions() -> dict[str, str]:

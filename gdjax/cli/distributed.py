@@ -16,7 +16,7 @@ from gdjax.cli.coordinator import Coordinator, require_port
 from gdjax.cli.errors import ExitStatus, InputError
 from gdjax.cli.processes import ProcessGroup
 from gdjax.cli.signals import SignalHandler
-from gdjax.descent.peers import PeerLostError, is_lost
+from gdjax.descent import PeerLostError, is_peer_loss
 
 HEARTBEAT_TIMEOUT = 10
 """Seconds without a heartbeat after which a process counts as lost, and all exit."""
@@ -79,7 +79,7 @@ def join_processes(group: ProcessGroup, signal_handler: SignalHandler) -> Iterat
         _initialize(group)
         yield JoinedProcesses(group.num_processes, monitor)
     except BaseException as error:
-        if isinstance(error, PeerLostError) or is_lost(error):
+        if isinstance(error, PeerLostError) or is_peer_loss(error):
             os._exit(ExitStatus.FAILED)  # the monitor reports why; a shutdown would wait for the lost process
         monitor.stop()
         raise

@@ -10,14 +10,22 @@ from gdjax.cli.errors import InputError
 from gdjax.cli.run_folder import RunFolder
 from gdjax.cli.run_spec import RunSpec
 from gdjax.cli.signals import SignalHandler
-from gdjax.descent import Checkpoints, Evaluate, Fit, JsonLines, Progress, fit
-from gdjax.descent.data.placement import Placement
-from gdjax.descent.loop.signals import Heard
-from gdjax.descent.peers import PeerFailedError, Peers
+from gdjax.descent import (
+    CaughtSignal,
+    Checkpoints,
+    Evaluate,
+    Fit,
+    JsonLines,
+    PeerFailedError,
+    Peers,
+    Placement,
+    Progress,
+    fit,
+)
 
 
 def fit_run(
-    spec: RunSpec, folder: RunFolder, mesh: Mesh | None, peers: Peers, early_signal: Heard,
+    spec: RunSpec, folder: RunFolder, mesh: Mesh | None, peers: Peers, early_signal: CaughtSignal,
     signal_handler: SignalHandler, *, resume: bool, save_every: int | None,
 ) -> Fit:  # fmt: skip
     """Descend, and write metrics and checkpoints to the folder of the run.
@@ -61,7 +69,7 @@ def fit_run(
             resume=resume,
             key=fit_key,
             mesh=mesh,
-            callbacks=[at_first_step, *([JsonLines(folder.metrics)] if peers.first else [])],
+            callbacks=[at_first_step, *([JsonLines(folder.metrics)] if peers.is_first else [])],
         )
     except (TypeError, ValueError) as error:
         if has_started:
@@ -79,7 +87,7 @@ def _evaluate(spec: RunSpec, mesh: Mesh | None) -> Evaluate | None:
     """Return the evaluation of all metrics in one compiled program; `None` without metrics."""
     if not spec.metrics:
         return None
-    held_out = Placement.of(mesh).placed(spec.problem.held_out)
+    held_out = Placement.of(mesh).place(spec.problem.held_out)
     compiled: Callable[..., dict[str, jax.Array]] = jax.jit(
         lambda params, batch: {name: metric(params, batch) for name, metric in spec.metrics.items()}
     )

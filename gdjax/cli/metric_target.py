@@ -9,7 +9,7 @@ from gdjax.cli.errors import InputError
 from gdjax.hints import nearest
 
 if TYPE_CHECKING:
-    from gdjax.descent.stopping import Criterion
+    from gdjax.descent import Criterion
 
 
 class MetricTarget(NamedTuple):

@@ -11,8 +11,7 @@ from gdjax.cli.metric_target import MetricTarget
 from gdjax.cli.run_folder import RunFolder
 from gdjax.cli.run_spec import RunSpec
 from gdjax.cli.tables import print_table
-from gdjax.descent import Fit, Stopped
-from gdjax.descent.checkpoints import disk
+from gdjax.descent import Fit, Stopped, short_cause, write_atomically
 
 
 def report(spec: RunSpec, folder: RunFolder, fit: Fit) -> None:
@@ -116,8 +115,8 @@ def _draw_curves(folder: RunFolder, fit: Fit) -> None:
         with matplotlib.rc_context(matplotlib.rcParamsDefault):
             image = io.BytesIO()
             fit.plot().savefig(image, format="png")
-        disk.replace(folder.curves, image.getvalue())
+        write_atomically(folder.curves, image.getvalue())
     except ModuleNotFoundError:
         print_message("no curves.png: plot needs matplotlib: pip install 'gdjax[lab]'")
     except OSError as error:
-        print_message(f"no curves.png: {disk.cause(error)}.")
+        print_message(f"no curves.png: {short_cause(error)}.")

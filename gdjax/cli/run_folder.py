@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from gdjax.cli.errors import InputError
 
 if TYPE_CHECKING:
-    from gdjax.descent.peers import Peers
+    from gdjax.descent import Peers
 
 RUNS = Path("runs")
 """Folder of the runs without `--out`."""
@@ -50,9 +50,9 @@ class RunFolder(NamedTuple):
     @property
     def last_step(self) -> int:
         """Return the step of the newest checkpoint; 0 if there is none."""
-        from gdjax.descent.checkpoints.paths import steps_in  # loads JAX, which most uses of a folder do not need
+        from gdjax.descent import checkpoint_steps  # loads JAX, which most uses of a folder do not need
 
-        return max(steps_in(self.checkpoints), default=0)
+        return max(checkpoint_steps(self.checkpoints), default=0)
 
     @property
     def existing(self) -> list[Path]:
@@ -83,12 +83,12 @@ def create(out: Path | None, name: str) -> Iterator[RunFolder]:
       out: the folder; by default the first free `runs/<name>-<n>`.
       name: of the problem.
     """
-    from gdjax.descent.checkpoints.lock import alone
+    from gdjax.descent import lock_folder
 
     path, is_new = _create_numbered(name) if out is None else _create_given(out)
     folder = RunFolder(path)
     try:
-        with alone(path):
+        with lock_folder(path):
             if folder.existing:
                 raise InputError(
                     f"{str(path)!r} holds a run already: add --resume to resume it, or give another --out for a new "
@@ -104,10 +104,10 @@ def create(out: Path | None, name: str) -> Iterator[RunFolder]:
 @contextlib.contextmanager
 def open_existing(path: Path) -> Iterator[RunFolder]:
     """Lock the folder of a run to resume."""
-    from gdjax.descent.checkpoints.lock import alone
+    from gdjax.descent import lock_folder
 
     require_run(path)
-    with alone(path):
+    with lock_folder(path):
         yield RunFolder(path)
 
 
@@ -115,8 +115,8 @@ def open_existing(path: Path) -> Iterator[RunFolder]:
 def share(peers: "Peers", opened: contextlib.AbstractContextManager[RunFolder]) -> Iterator[RunFolder]:
     """Open a folder in the first process, and share its path with all others."""
     with contextlib.ExitStack() as stack:
-        folder = peers.together(lambda: stack.enter_context(opened) if peers.first else None)
-        path = peers.texts(str(folder.path) if folder else "")[0]
+        folder = peers.call_on_all(lambda: stack.enter_context(opened) if peers.is_first else None)
+        path = peers.gather_texts(str(folder.path) if folder else "")[0]
         yield RunFolder(Path(path))
 
 

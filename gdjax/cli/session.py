@@ -18,8 +18,7 @@ from gdjax.cli.request import ConfigFile, Request
 from gdjax.cli.run_folder import RunFolder
 from gdjax.cli.run_spec import RunSpec
 from gdjax.cli.signals import SignalHandler
-from gdjax.descent.loop.signals import REASONS, Heard, heard
-from gdjax.descent.peers import Peers, attempted
+from gdjax.descent import STOP_REASONS, CaughtSignal, Peers, attempt, catch_signals
 
 
 def run(request: Request, contents: ConfigFile | None, group: ProcessGroup, signal_handler: SignalHandler) -> None:
@@ -49,20 +48,20 @@ class _Session:
         """Start a run in a new folder."""
         request = self._request
         contents, settings, mesh, peers = self._set_up(contents)
-        if request.file and peers.first:
+        if request.file and peers.is_first:
             config.warn_if_versions_differ(request.file)
 
         def resolve() -> RunSpec:
             spec = RunSpec.resolve(settings, request.labels)
-            if request.file and peers.first:
+            if request.file and peers.is_first:
                 for difference in config.differences(_stored(contents, spec, request), spec.settings).values():
                     print_message(f"not as in {request.file}: {difference}.")
             spec.check()
             return spec
 
-        spec = peers.together(resolve)
+        spec = peers.call_on_all(resolve)
         with run_folder.share(peers, run_folder.create(request.out, spec.problem.factory.__name__)) as folder:
-            if peers.first:
+            if peers.is_first:
                 config.write(folder.config, spec.settings)
             raise typer.Exit(self._fit(spec, folder, mesh, peers))
 
@@ -70,11 +69,11 @@ class _Session:
         """Resume a run, or extend one that is complete."""
         folder = RunFolder(self._request.out or Path())
         contents, settings, mesh, peers = self._set_up(contents)
-        if peers.first:
+        if peers.is_first:
             config.warn_if_versions_differ(folder.config)
         with run_folder.share(peers, run_folder.open_existing(folder.path)) as folder:
-            spec, has_changed = peers.together(lambda: self._resolve_resumed(folder, contents, settings))
-            if peers.first and has_changed:
+            spec, has_changed = peers.call_on_all(lambda: self._resolve_resumed(folder, contents, settings))
+            if peers.is_first and has_changed:
                 config.write(folder.config, spec.settings)
             raise typer.Exit(self._fit(spec, folder, mesh, peers))
 
@@ -88,20 +87,20 @@ class _Session:
             devices.configure_cpu_devices(settings.get("mesh"), processes.num_processes)
             return loaded, settings
 
-        configured, failure = attempted(configure)  # the processes cannot communicate before JAX has started
+        configured, failure = attempt(configure)  # the processes cannot communicate before JAX has started
         peers = Peers(None if processes.num_processes == 1 else devices.one_device_per_process())
-        if not peers.alone:
-            silence_stdout(peers.first)
-        peers.end_if_any(failure)
+        if not peers.is_single:
+            silence_stdout(peers.is_first)
+        peers.raise_if_any(failure)
         loaded, settings = configured
-        difference = peers.differing(lambda: {**settings, "save_every": request.save_every, "resume": request.resume})
+        difference = peers.difference(lambda: {**settings, "save_every": request.save_every, "resume": request.resume})
 
         def make_mesh() -> Mesh | None:
             if difference:
                 raise InputError(f"every process must be asked for the same {difference}.")
             return devices.make_mesh(settings.get("mesh"))
 
-        if (mesh := peers.together(make_mesh)) is None:
+        if (mesh := peers.call_on_all(make_mesh)) is None:
             return loaded, settings, None, peers
         settings["mesh"] = f"{mesh.axis_names[0]}={mesh.size}"
         return loaded, settings, mesh, Peers(mesh)
@@ -133,24 +132,25 @@ class _Session:
         self._processes.monitor.send(str(folder.path))
         print(f"{spec.settings['problem']} in {folder.path}", flush=True)
         handler.outcome = f"{'earlier checkpoints are kept' if resume else 'no step was taken'}. {to_resume}"
-        handler.descent_saves = not peers.alone  # several processes end together, at one step
+        handler.descent_saves = not peers.is_single  # several processes end together, at one step
         try:
-            with contextlib.nullcontext(Heard()) if peers.alone else heard(*REASONS) as early_signal:
+            catch = contextlib.nullcontext(CaughtSignal()) if peers.is_single else catch_signals(*STOP_REASONS)
+            with catch as early_signal:
                 fit = fit_run(
                     spec, folder, mesh, peers, early_signal, handler, resume=resume, save_every=self._request.save_every
                 )
         except SystemExit as ended:  # `fit` has printed the reason
-            if ended.code in (ExitStatus.TERMINATED, ExitStatus.HUNG_UP) and peers.first:
+            if ended.code in (ExitStatus.TERMINATED, ExitStatus.HUNG_UP) and peers.is_first:
                 print_message(f"to resume: {folder.resume_command}")
             raise
         finally:
             handler.descent_saves, handler.outcome = False, f"the run is in {folder.path}. {to_resume}"
-            if not peers.alone:  # a launcher may send a signal after the run is over
-                for number in REASONS:
+            if not peers.is_single:  # a launcher may send a signal after the run is over
+                for number in STOP_REASONS:
                     signal.signal(number, signal.SIG_IGN)
-        if peers.first:
+        if peers.is_first:
             report(spec, folder, fit)
-        peers.wait()  # else a process that is done would leave while the first one draws the curves
+        peers.barrier()  # else a process that is done would leave while the first one draws the curves
         if handler.pending is None:
             return exit_status(spec, fit)
         print_message(f"interrupted; {handler.outcome}")

@@ -2,7 +2,7 @@
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint could not be saved or read: the message says which, why, what is whole, and the way out."""
+    """A checkpoint cannot be saved or read; the message says which, why, what is intact, and the fix."""
 
 
 class UnsafePathError(CheckpointError):
@@ -10,21 +10,21 @@ class UnsafePathError(CheckpointError):
 
 
 class FolderInUseError(CheckpointError):
-    """Another run writes to a folder."""
+    """Another run writes to the folder."""
 
 
 class OrbaxError(Exception):
-    """What Orbax could not do, in a few words."""
+    """Orbax failed; the message says why in a few words."""
 
 
 class PeerLostError(RuntimeError):
-    """Another process of the descent is gone: the message says what is saved, and how to go on."""
+    """Another process of the descent is gone; the message says what is saved and how to resume."""
 
 
 class PeerFailedError(RuntimeError):
-    """Another process of the descent failed, and says why itself; all end together."""
+    """Another process of the descent failed and reports why itself; all processes end together."""
 
     kind: str = ""
-    """The name of the error of that process."""
+    """Class name of the error in that process."""
     agreed: bool = False
-    """Whether all processes know, and end together: own errors that they were told of have this too."""
+    """Do all processes know of the failure, and end together? Set on the original error too."""

@@ -1,45 +1,50 @@
-"""Descend: full-batch, stochastic or by mini-batches, until it is done; resumed, it is as if it had never stopped."""
+"""Descend on a loss: full-batch, stochastic or by mini-batches. A resumed descent is the same to the bit."""
 
 import os
+import signal
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
+from jax.typing import ArrayLike
 
-from gdjax import sharding, tree
+from gdjax import prng, sharding, tree
 from gdjax.descent import stopping
-from gdjax.descent.checkpoints import orbax as whole
 from gdjax.descent.checkpoints.options import Checkpoints
-from gdjax.descent.data.batching import Plan, plan
-from gdjax.descent.data.iterables import is_stream
+from gdjax.descent.checkpoints.orbax import checksum
+from gdjax.descent.data.batching import Batching, make_batching
+from gdjax.descent.data.iterables import is_iterable_of_batches
 from gdjax.descent.data.placement import Placement
-from gdjax.descent.loop import program as loop
-from gdjax.descent.loop.driver import descend
+from gdjax.descent.loop.driver import drive, finish
 from gdjax.descent.loop.evaluation import Evaluate
-from gdjax.descent.loop.progress import Callback
-from gdjax.descent.loop.run import Request
+from gdjax.descent.loop.feeding import ArrayFeed, IterableFeed
+from gdjax.descent.loop.program import Program, compiled
+from gdjax.descent.loop.progress import Callback, show_progress
+from gdjax.descent.loop.resuming import find_start
+from gdjax.descent.loop.run import Limits, Run
+from gdjax.descent.loop.saving import Saver
+from gdjax.descent.loop.signals import STOP_REASONS, catch_signals
 from gdjax.descent.peers import Peers
 from gdjax.descent.result import Fit
 from gdjax.descent.step.gradient import require_trainable
-from gdjax.descent.step.loss import require_loss
-from gdjax.descent.step.step import State, as_key, begun, require_no_axis
+from gdjax.descent.step.loss import Loss, require_loss
+from gdjax.descent.step.step import State, as_key, initial_state, require_no_axis
 from gdjax.descent.stopping import Criterion
 from gdjax.explaining import explain_usage
-from gdjax.prng import is_key, plain
 from gdjax.value.diagnose import MAX_COUNT, require_count, require_optimizer
 from gdjax.value.printing import brief, text
 
 
 @explain_usage("fit")
 def fit(
-    loss: Callable[..., Any],
-    params: Any,
-    tx: Any,
+    loss: Loss,
+    params: optax.Params | State,
+    tx: optax.GradientTransformation,
     data: Any = None,
     *,
     batch_size: int | str = "full",
@@ -50,71 +55,43 @@ def fit(
     evaluate: Callable[..., Any] | Evaluate | None = None,
     checkpoint: Checkpoints | str | os.PathLike[str] | None = None,
     resume: bool | str = False,
-    key: Any = 0,
+    key: ArrayLike = 0,
     mesh: Mesh | NamedSharding | None = None,
     progress: bool = True,
     callbacks: Sequence[Callback] = (),
 ) -> Fit:
-    r"""Descend on a loss from given parameters, and say how it went.
+    r"""Descend on a loss from given parameters, until its length or a criterion ends it.
 
-    Every step is $\theta \leftarrow \theta + \mathrm{tx}(\nabla \ell(\theta; \text{batch}))$. Many are one dispatch;
-    how many follows the clock, and changes no number. A step whose loss or gradient is not finite changes nothing but
-    the count, and ends the descent (`stop.nonfinite(n)` tolerates n): what was saved before it stays the newest, if
-    anything was. The arrays given stay as they are.
+    Each step is $\theta \leftarrow \theta + \mathrm{tx}(\nabla \ell(\theta; \text{batch}))$. A step whose loss or
+    gradient is not finite changes only the count, and ends the descent (`stop.nonfinite(n)` tolerates n - 1 of them).
+    Your arrays stay as they are. Data, meshes, resuming and several processes are explained in docs/fit.md.
 
     Args:
-      loss: as in `make_step`; where it returns `(scalar, aux)`, the scalars in `aux` go into the history.
-      params: where to begin: a tree of arrays, or a `State` (`fit.state` of a descent before, or one with `extra`).
+      loss: as in `make_step`; if it returns `(scalar, aux)`, the scalars in `aux` go into the history.
+      params: a tree of arrays, or a `State`: `fit.state` of an earlier descent, or one with `extra`.
       tx: the optimizer, a value or one of Optax.
-      data: arrays in a tuple, dict or other tree, with one first axis of examples: they stay on the device. Or an
-        iterable of batches (of a list, `iter` of it), which are put there ahead; where its iterator has `get_state` and
-        `set_state`, as Grain's have, a checkpoint holds its state, else a resumed descent passes over what it had.
-        `None` for a loss of the parameters alone.
-      batch_size: of arrays, `"full"`, 1 or more: every epoch goes through all examples once, in an order of its own.
-      drop_remainder: whether the examples that do not fill the last batch of an epoch are left out. Else they are a
-        smaller batch, whose gradient is scaled by its share of a full one: every example weighs the same.
-      epochs: times through the data; those of a checkpoint count, and of a `State` where data are arrays.
-      steps: updates, in the place of epochs; those of a `State` or checkpoint count.
-      stop: what ends it before: `gd.stop.target("accuracy", above=0.97) | gd.stop.seconds(60)`.
-      evaluate: `evaluate(params)`, which returns a scalar or a dict of scalars; or `gd.Evaluate` of one, which says how
-        often. It is called as it is (jit it), at `eval_params`, before the first step, then after every epoch (every
-        100 steps where one is a step), and at the end. The arrays it gets are gone at the next step: copy what stays.
-      checkpoint: a folder, or `gd.Checkpoints` of one.
-      resume: whether to go on from the newest whole checkpoint, or to begin if there is none. Under another optimizer
-        that is an error (functions, and so Optax's own optimizers, are told by name alone); `"params"` takes its
-        parameters and where it stood, and begins the optimizer's state anew, `"state"` takes this too, if it fits.
-      key: a PRNG key, or the seed of one: of the order of examples and of the loss.
-      mesh: devices over all of whose axes every batch is divided, or the `NamedSharding` of a batch, over some of
-        them. Parameters, or a `State`, that lie on the mesh stay as they are (FSDP; ZeRO-1 by `gd.sharding.zero`), and
-        the optimizer's state follows them; what does not is whole on every device. Rows of arrays are divided over
-        the devices; which make up a batch is as on one device, and so are the losses, but for the order of sums. See
-        below for several processes.
-      progress: whether to show it: a bar on a screen or in a notebook, else a line every ten seconds.
-      callbacks: each is called with a `Progress` after every dispatch; one that returns `True` ends the descent, one
-        that raises too, after all is saved.
-
-    Where the devices of `mesh` are those of several processes (`jax.distributed.initialize` comes first), each calls
-    `fit` with the same arguments: the same whole arrays, of which it puts its part on its devices, or arrays that are
-    global already; an iterable yields in each that process's part of every batch, the parts in the order of processes.
-    What `evaluate` or a callback does with its arrays by JAX, it does in all of them, or one waits for the rest.
-    The clock, what is evaluated and what is shown are those of the first; a signal, a callback that returns `True`, or
-    one that raises, as `evaluate` and an iterable may, in one of them ends all at the same step. The folder of
-    checkpoints is one that all share; it is resumed on any number of processes and devices. How soon a process that is
-    gone is noticed is said to `jax.distributed.initialize`: `heartbeat_timeout_seconds` (100 by default; JAX itself
-    ends the others then, if no collective has failed before; Gloo's give up after 30 seconds) and
-    `shutdown_timeout_seconds` (300, which a process that ends waits for the others).
+      data: arrays with one first axis of examples, an iterable of batches, or `None` for a loss of `params` alone.
+      batch_size: for arrays, `"full"` or at least 1; every epoch visits all examples once, in a new random order.
+      drop_remainder: drop an incomplete last batch; else every example in it weighs the same as in a full one.
+      epochs: passes through the data; those of a checkpoint count, and those of a `State` where data are arrays.
+      steps: updates, instead of epochs; those of a `State` or checkpoint count.
+      stop: a criterion that ends it earlier, such as `gd.stop.target("accuracy", above=0.97) | gd.stop.seconds(60)`.
+      evaluate: `evaluate(params)` returns a scalar or a dict of scalars, every epoch; `gd.Evaluate` sets the interval.
+      checkpoint: a folder, or `gd.Checkpoints`.
+      resume: `True` resumes from the newest checkpoint, if there is one. `"params"` accepts another optimizer and
+        resets its state; `"state"` keeps its state if it fits.
+      key: a PRNG key, or the seed of one, for the order of examples and the loss.
+      mesh: devices over whose axes every batch is sharded, or the `NamedSharding` of a batch over some of them.
+      progress: show a bar on a terminal or in a notebook, else a line every ten seconds.
+      callbacks: functions of a `Progress`, called after every dispatch; one that returns `True` ends the descent.
 
     Returns:
-      A `Fit`. Ctrl-C ends the descent as a criterion does. SIGTERM, where there is a checkpoint, saves and exits with
-      status 143.
+      A `Fit`. Ctrl-C ends the descent as a criterion does. SIGTERM with a checkpoint saves and exits with status 143.
 
     Raises:
-      TypeError: if the loss is not a real scalar, or parameters are not floating or complex.
-      ValueError: if arguments do not fit together: data of different lengths, a batch larger than the data, ...
-      CheckpointError: if nothing can be saved or read; what was saved before stays as it was.
-      PeerLostError: if another process is gone; end this one by `os._exit`, or its shutdown waits for that one.
-      PeerFailedError: if another process failed and all end together; what all find wrong alike the first alone raises
-        as what it is.
+      TypeError, ValueError: if an argument is invalid, or arguments do not fit together.
+      CheckpointError: if no checkpoint can be saved or read; earlier ones stay intact.
+      PeerLostError, PeerFailedError: if another process is gone or failed; see docs/fit.md.
 
     >>> import gdjax as gd
     >>> fit = gd.fit(lambda w, batch: (w - 2.0) ** 2, 5.0, gd.sgd(0.1), steps=100, progress=False)
@@ -123,101 +100,126 @@ def fit(
     """
     placement = Placement.of(mesh)
     peers = Peers(placement.mesh)
-    streamed = is_stream(data)
 
-    def checked() -> tuple[Any, ...]:
+    def validate() -> _Inputs:
         _require_length(epochs, steps, stop)
         _require_order(loss, params, tx, data)
         require_no_axis("fit", tx)
-        if resume not in (False, True, "params", "state"):
-            raise ValueError(f'fit: resume must be a boolean, "params" or "state", got {resume!r}.')
-        if resume and checkpoint is None:
-            raise ValueError("fit: resume needs the checkpoint to resume from.")
-        if not isinstance(drop_remainder, bool):
-            raise TypeError(f"fit: drop_remainder must be True or False, got {drop_remainder!r}.")
-        if streamed and (batch_size != "full" or not drop_remainder):
-            must = "batch_size and drop_remainder are for arrays"
-            raise ValueError(f"fit: {must}; an iterable yields batches as they are.")
-        if not drop_remainder and (data is None or batch_size == "full"):
-            raise ValueError(
-                "fit: drop_remainder=False has no effect where every batch holds all data: give batch_size, or leave "
-                "it out."
-            )
-        cut = None if streamed else plan(data, batch_size, drop_remainder)
-        if cut:
-            _require_divisible(cut, placement, data)
-            _require_countable(epochs, cut)
-        if isinstance(params, State):
-            _require_counted(params.count)
-        else:
-            require_trainable("fit", params)
-            if not jax.tree.leaves(params):
-                raise ValueError(f"fit: params must hold one array at least, got {brief(params)}.")
-        saving = checkpoint if checkpoint is None or isinstance(checkpoint, Checkpoints) else Checkpoints(checkpoint)
+        _require_resume(resume, checkpoint)
+        batching = _batching(data, batch_size, drop_remainder, epochs, placement)
+        _require_params(params)
+        options = Checkpoints.of(checkpoint)
         _require_functions(callbacks)
-        return cut, saving, Evaluate.of(evaluate), as_key("fit", key)
+        return _Inputs(batching, options, Evaluate.of(evaluate), as_key("fit", key))
 
-    cut, saving, evaluating, whole_key = peers.together(checked)
-    asked = {"tx": text(tx), "epochs": epochs, "steps": steps, "stop": stop, "batches": cut, "resume": resume}
-    asked |= {"evaluate": evaluating and f"one every {evaluating.every}", "checkpoint": saving}
-    if words := peers.differing(lambda: asked | _summed(params=params, key=whole_key, data=None if streamed else data)):
-        raise ValueError(f"fit: every process must be given the same {words}.")
-    of_state, of_order = jax.random.split(whole_key)
-    started = placement.placed(tree.fresh(params))
-    state = started if isinstance(params, State) else _begun(started, tx, of_state, placement)
-    placement = placement.keeping(state)
-    request = Request(
-        program=loop.Program(loss, tx, stopping.guarded(stop), cut, placement),
-        state=state,
-        order_key=placement.placed(of_order),
-        data=data if streamed else placement.divided(data),
-        peers=peers,
-        epochs=epochs,
-        steps=epochs * cut.per_epoch if epochs and cut else steps,
-        evaluate=evaluating,
-        checkpoint=saving,
-        resume=resume,
-        callbacks=tuple(callbacks),
-    )
-    return descend(request, progress)
+    def summarize(inputs: _Inputs) -> dict[str, Any]:
+        return {
+            "tx": text(tx), "epochs": epochs, "steps": steps, "stop": stop, "batches": inputs.batching,
+            "resume": resume, "evaluate": inputs.evaluate and f"one every {inputs.evaluate.every}",
+            "checkpoint": inputs.checkpoint, "params": _summarize(params), "key": _summarize(inputs.key),
+            "data": _summarize(None if inputs.batching is None else data),
+        }  # fmt: skip
 
-
-def _summed(**trees: Any) -> dict[str, str]:
-    """What arrays are, in a few words: their types, and a checksum of those that lie in this process."""
-
-    def of(x: Any) -> str:
-        if isinstance(x, jax.Array) and is_key(x):
-            x = plain(x)
-        bits = np.asarray(x) if not isinstance(x, jax.Array) or x.is_fully_addressable else np.zeros(0)
-        return f"{jnp.result_type(x)}{list(np.shape(x))} {whole.checksum(bits)}"
-
-    def words(arrays: Any) -> str:
-        each = [f"{path} {of(x)}" for path, x in tree.leaves_with_paths(arrays)]
-        return f"{len(each)} arrays of checksum {zlib.crc32(' '.join(each).encode()):08x}"
-
-    return {name: words(arrays) for name, arrays in trees.items()}
+    inputs = peers.agree(validate, summarize)
+    batching, options = inputs.batching, inputs.checkpoint
+    state_key, order_key = jax.random.split(inputs.key)
+    state = _place_state(params, tx, state_key, placement)
+    placement = placement.with_state(state)
+    order_key = placement.place(order_key)
+    program = Program(loss, tx, stopping.with_nonfinite(stop), batching, placement)
+    if batching is not None:
+        data = placement.shard_rows(data)
+    saver, signals = Saver(options, peers), STOP_REASONS if options else (signal.SIGINT,)
+    with peers.report_loss(lambda: saver.status):
+        with saver, catch_signals(*signals) as caught, show_progress(progress and peers.is_first) as display:
+            start = find_start(saver, state, order_key, program, resume, peers)
+            if batching is None:
+                saves = options is not None
+                feed = IterableFeed(compiled(program), data, placement, peers, start.position, epochs, saves)
+            else:
+                feed = ArrayFeed(compiled(program), data, batching, peers)
+                steps = epochs * batching.steps_per_epoch if epochs else steps
+            run = Run(program, start, feed, Limits(epochs, steps), inputs.evaluate, saver, peers)
+            run.start()
+            if resume:
+                resumed = f"resuming from step {run.step:,}"
+                display.say(resumed if saver.has_checkpoint else "no checkpoint yet: starting over")
+            ending = drive(run, (display.progress, *callbacks), caught)
+        return finish(run, ending, callbacks)
 
 
-def _begun(params: Any, tx: Any, key: jax.Array, placement: Placement) -> State:
-    """The state before the first step, placed."""
+class _Inputs(NamedTuple):
+    """Validated inputs of `fit`."""
+
+    batching: Batching | None
+    """`None` for an iterable of batches."""
+    checkpoint: Checkpoints | None
+    evaluate: Evaluate | None
+    key: jax.Array
+
+
+def _place_state(params: Any, tx: optax.GradientTransformation, key: jax.Array, placement: Placement) -> State:
+    """Return the state before the first step, or a given one, on its devices; the arrays are copies."""
+    placed = placement.place(tree.fresh(params))
+    if isinstance(params, State):
+        return placed
     if placement.mesh is None:
-        return jax.device_put(begun(params, key, None, tx))
-    opt_state = sharding.init(tx, params, sharding.of_state(tx, params, placement.mesh))
-    return placement.placed(State(params, opt_state, jnp.zeros((), jnp.int32), key, None))
+        return jax.device_put(initial_state(placed, key, None, tx))
+    opt_state = sharding.init(tx, placed, sharding.of_state(tx, placed, placement.mesh))
+    return placement.place(State(placed, opt_state, jnp.zeros((), jnp.int32), key, None))
 
 
-def _require_divisible(cut: Plan, placement: Placement, data: Any) -> None:
-    number = placement.parts
+def _summarize(arrays: Any) -> str:
+    """Describe arrays in a few words: their number, and a checksum of types, shapes and local content."""
+
+    def describe(x: Any) -> str:
+        if isinstance(x, jax.Array) and prng.is_key(x):
+            x = prng.raw(x)
+        content = np.asarray(x) if not isinstance(x, jax.Array) or x.is_fully_addressable else np.zeros(0)
+        return f"{jnp.result_type(x)}{list(np.shape(x))} {checksum(content)}"
+
+    leaves = [f"{path} {describe(x)}" for path, x in tree.leaves_with_paths(arrays)]
+    return f"{len(leaves)} arrays of checksum {zlib.crc32(' '.join(leaves).encode()):08x}"
+
+
+def _batching(
+    data: Any, batch_size: int | str, drop_remainder: bool, epochs: int | None, placement: Placement
+) -> Batching | None:
+    """Return the batches of arrays; `None` for an iterable of batches."""
+    if not isinstance(drop_remainder, bool):
+        raise TypeError(f"fit: drop_remainder must be True or False, got {drop_remainder!r}.")
+    is_iterable = is_iterable_of_batches(data)
+    if is_iterable and (batch_size != "full" or not drop_remainder):
+        raise ValueError("fit: batch_size and drop_remainder are for arrays; an iterable yields batches as they are.")
+    if not drop_remainder and (data is None or batch_size == "full"):
+        raise ValueError(
+            "fit: drop_remainder=False has no effect where every batch holds all data: give batch_size, or leave it "
+            "out."
+        )
+    if is_iterable:
+        return None
+    batching = make_batching(data, batch_size, drop_remainder)
+    _require_divisible(batching, placement, data)
+    if epochs is not None and epochs * batching.steps_per_epoch > MAX_COUNT:
+        raise ValueError(
+            f"fit: epochs must be at most {MAX_COUNT // batching.steps_per_epoch:,} where each is "
+            f"{batching.steps_per_epoch:,} steps, since counts are int32, got {epochs:,}."
+        )
+    return batching
+
+
+def _require_divisible(batching: Batching, placement: Placement, data: Any) -> None:
+    number = placement.shards
     if data is None and placement.mesh is not None:
-        raise ValueError(f"fit: mesh divides batches, and there are no data for its {number} devices: leave it out.")
-    for what, size in (("batch_size", cut.batch_size), ("the remainder of an epoch", cut.remainder)):
+        raise ValueError(f"fit: mesh shards batches, and there are no data for its {number} devices: leave it out.")
+    for name, size in (("batch_size", batching.batch_size), ("the remainder of an epoch", batching.remainder)):
         if size % number:
-            way = f"give batch_size={max(size // number, 1) * number}, or a mesh of fewer"
-            raise ValueError(f"fit: {what} must be a multiple of the {number} devices of mesh, got {size}: {way}.")
+            fix = f"give batch_size={max(size // number, 1) * number}, or a mesh of fewer"
+            raise ValueError(f"fit: {name} must be a multiple of the {number} devices of mesh, got {size}: {fix}.")
 
 
 def _require_order(loss: Any, params: Any, tx: Any, data: Any) -> None:
-    """Refuse arguments in another order than loss, parameters, optimizer, data."""
+    """Raise if arguments are in another order than loss, params, tx, data."""
     require_loss("fit", loss, params)
     for name, given in (("params", params), ("data", data)):
         if isinstance(given, optax.GradientTransformation):
@@ -225,38 +227,42 @@ def _require_order(loss: Any, params: Any, tx: Any, data: Any) -> None:
     require_optimizer("fit", tx)
 
 
+def _require_resume(resume: Any, checkpoint: Any) -> None:
+    if resume not in (False, True, "params", "state"):
+        raise ValueError(f'fit: resume must be a boolean, "params" or "state", got {resume!r}.')
+    if resume and checkpoint is None:
+        raise ValueError("fit: resume needs the checkpoint to resume from.")
+
+
+def _require_params(params: Any) -> None:
+    if isinstance(params, State):
+        count = params.count
+        if not jnp.issubdtype(jnp.result_type(count), jnp.integer) or jnp.ndim(count):
+            raise TypeError(f"fit: the count of a State must be an integer of shape (), got {text(count)}.")
+        if int(count) < 0:
+            raise ValueError(f"fit: the count of a State must be at least 0, got {int(count)}.")
+        return
+    require_trainable("fit", params)
+    if not jax.tree.leaves(params):
+        raise ValueError(f"fit: params must hold at least one array, got {brief(params)}.")
+
+
 def _require_functions(callbacks: Any) -> None:
-    """Refuse callbacks that are not a list of functions."""
+    """Raise unless callbacks are a list of functions."""
     if callable(callbacks):
         raise TypeError(f"fit: callbacks must be a list of functions, got one; write callbacks=[{brief(callbacks)}].")
     if wrong := [x for x in callbacks if not callable(x)]:
         raise TypeError(f"fit: each of callbacks must be a function of a Progress, got {brief(wrong[0])}.")
 
 
-def _require_countable(epochs: int | None, cut: Plan) -> None:
-    if epochs is not None and epochs * cut.per_epoch > MAX_COUNT:
-        raise ValueError(
-            f"fit: epochs must be at most {MAX_COUNT // cut.per_epoch:,} where each is {cut.per_epoch:,} steps, for "
-            f"counts are int32, got {epochs:,}."
-        )
-
-
-def _require_counted(count: Any) -> None:
-    if not jnp.issubdtype(jnp.result_type(count), jnp.integer) or jnp.ndim(count):
-        raise TypeError(f"fit: the count of a State must be an integer of shape (), got {text(count)}.")
-    if int(count) < 0:
-        raise ValueError(f"fit: the count of a State must be 0 at least, got {int(count)}.")
-
-
 def _require_length(epochs: Any, steps: Any, stop: Any) -> None:
     if (epochs is not None and steps is not None) or (epochs is None and steps is None and stop is None):
-        raise ValueError(
-            f"fit: say how long, by one of epochs and steps, or by stop; got {epochs=}, {steps=}, {stop=}."
-        )
+        raise ValueError(f"fit: give a length: epochs or steps, or a criterion stop; got {epochs=}, {steps=}, {stop=}.")
     for name, number in (("epochs", epochs), ("steps", steps)):
         if number is not None:
             require_count("fit", name, number)
     if stop is not None and not isinstance(stop, Criterion):
-        way = f"; call it: gd.stop.{stop.__name__}(...)" if getattr(stop, "__module__", "") == stopping.__name__ else ""
-        way = way or "; callbacks= takes functions of your own" * callable(stop)
-        raise TypeError(f"fit: stop must be made of gd.stop (target, plateau, ...), got {brief(stop)}{way}.")
+        is_factory = getattr(stop, "__module__", "") == stopping.__name__
+        hint = f"; call it: gd.stop.{stop.__name__}(...)" if is_factory else ""
+        hint = hint or "; callbacks= takes functions of your own" * callable(stop)
+        raise TypeError(f"fit: stop must be made of gd.stop (target, plateau, ...), got {brief(stop)}{hint}.")

@@ -1,4 +1,4 @@
-"""What a descent was like, step by step."""
+"""The history of a descent, step by step."""
 
 import heapq
 import itertools
@@ -8,94 +8,95 @@ import operator
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from gdjax.descent.checkpoints import disk as files
+from gdjax.descent.checkpoints import disk
 from gdjax.value.printing import brief
 
 CHUNK = 4_096
-"""Rows of a history that are held as Python numbers at one time."""
+"""Rows of a history that are Python numbers at one time."""
 
 
 class Columns(Mapping[str, np.ndarray]):
-    """Arrays of one length by name, to which rows are added; where a name is new, or missing, its rows are NaN."""
+    """Arrays of one length by name, to which rows are added; missing values are NaN."""
 
     def __init__(self, arrays: Mapping[str, Any] | None = None):
         self.rows = 0
-        """How many."""
-        self._parts: dict[str, list[np.ndarray]] = {}
+        """Number of rows."""
+        self._chunks: dict[str, list[np.ndarray]] = {}
         self.add(arrays or {})
 
     def add(self, rows: Mapping[str, Any]) -> None:
-        """Put rows at the end."""
+        """Append rows."""
         arrays = {name: np.asarray(x) for name, x in rows.items()}
         number = len(next(iter(arrays.values()), ()))
-        for name in [name for name in arrays if name not in self._parts]:
-            self._parts[name] = [np.full(self.rows, np.nan, np.float32)] if self.rows else []
-        for name, parts in self._parts.items():
-            parts.append(arrays.get(name, np.full(number, np.nan, np.float32)))
+        for name in [name for name in arrays if name not in self._chunks]:
+            self._chunks[name] = [np.full(self.rows, np.nan, np.float32)] if self.rows else []
+        for name, chunks in self._chunks.items():
+            chunks.append(arrays.get(name, np.full(number, np.nan, np.float32)))
         self.rows += number
 
     def since(self, first: int) -> dict[str, np.ndarray]:
-        """The rows from one on; what is before them is not touched."""
+        """Return the rows from one on, without touching those before."""
         return self.between(first, self.rows)
 
     def between(self, first: int, last: int) -> dict[str, np.ndarray]:
         """Return the rows from one up to another, without touching others."""
-        return {name: _between(parts, first, last, self.rows) for name, parts in self._parts.items()}
+        return {name: _between(chunks, first, last, self.rows) for name, chunks in self._chunks.items()}
 
     def __getitem__(self, name: str) -> np.ndarray:
-        parts = self._parts[name]
-        if len(parts) > 1:
-            parts[:] = [np.concatenate([part for part in parts if part.size] or parts[:1])]
-        return parts[0]
+        chunks = self._chunks[name]
+        if len(chunks) > 1:
+            chunks[:] = [np.concatenate([chunk for chunk in chunks if chunk.size] or chunks[:1])]
+        return chunks[0]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._parts)
+        return iter(self._chunks)
 
     def __len__(self) -> int:
-        return len(self._parts)
+        return len(self._chunks)
 
     def __repr__(self) -> str:
-        return f"{self.rows:,} rows of {', '.join(self._parts) or 'nothing'}"
+        return f"{self.rows:,} rows of {', '.join(self._chunks) or 'nothing'}"
 
 
-def _between(parts: list[np.ndarray], first: int, last: int, rows: int) -> np.ndarray:
-    found, ends = [], rows
-    for part in reversed(parts):
-        begins = ends - len(part)
-        if begins < last and len(part):
-            found.append(part[max(first - begins, 0) : last - begins])
-        if begins <= first:
+def _between(chunks: list[np.ndarray], first: int, last: int, rows: int) -> np.ndarray:
+    """Return the values from one row up to another, searched from the end."""
+    taken, end = [], rows
+    for chunk in reversed(chunks):
+        begin = end - len(chunk)
+        if begin < last and len(chunk):
+            taken.append(chunk[max(first - begin, 0) : last - begin])
+        if begin <= first:
             break
-        ends = begins
-    return np.concatenate(found[::-1]) if found else np.empty(0)
+        end = begin
+    return np.concatenate(taken[::-1]) if taken else np.empty(0)
 
 
 class History(Columns):
     """Arrays by name, with a row for every step: `step`, `loss`, `grad_norm`, `learning_rate`, `throughput`, ...
 
-    `loss` and the norms are those before the update of that step, `learning_rate` the one of that update, where the
-    optimizer has one. `throughput` is in examples a second, NaN where a program was compiled. All but it is the same to
-    the bit where a descent was resumed.
+    `loss` and the norms are those before the update of that step, and `learning_rate` is the one of that update, if the
+    optimizer has one. `throughput` is in examples per second, NaN where a program was compiled. A resumed descent has
+    the same history to the bit, apart from `throughput`.
     """
 
     def __init__(self, steps: Mapping[str, Any] | None = None, evaluations: Mapping[str, Any] | None = None):
         super().__init__(steps)
         self.evaluations = Columns(evaluations)
-        """The like with a row for every evaluation; `step` counts the steps taken before it."""
+        """Arrays by name, with a row for every evaluation; `step` counts the steps taken before it."""
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Everything in one flat dict, as a checkpoint holds it."""
+        """Return everything in one flat dict, as a checkpoint stores it."""
         steps = {f"steps/{name}": x for name, x in self.items()}
         return steps | {f"evaluations/{name}": x for name, x in self.evaluations.items()}
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, Any]) -> "History":
-        """What `arrays` made."""
-        return cls(under("steps/", arrays), under("evaluations/", arrays))
+        """Return the history with these `arrays`."""
+        return cls(select_prefix("steps/", arrays), select_prefix("evaluations/", arrays))
 
     def lines(self, first_step: int = 0, first_evaluation: int = 0) -> Iterator[str]:
         """Yield JSON, a line for every step and every evaluation, in order; numbers that are not finite are `null`.
@@ -109,29 +110,38 @@ class History(Columns):
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "History":
-        """Read a file of such lines, one that a run still writes too; `null` is NaN.
+        """Read a file of such lines; a run may still write to it. `null` is read as NaN.
 
         Args:
           path: of the file.
         """
         history = cls()
         with pathlib.Path(path).open(encoding="utf-8") as file:
-            whole = (line for line in file if line.endswith("\n"))
-            while lines := list(itertools.islice(whole, CHUNK)):
+            complete = (line for line in file if line.endswith("\n"))
+            while lines := list(itertools.islice(complete, CHUNK)):
                 rows = [json.loads(line) for line in lines]
                 history.add(_columns([row for row in rows if "evaluation" not in row]))
-                seen = [{"step": row["step"], **row["evaluation"]} for row in rows if "evaluation" in row]
-                history.evaluations.add(_columns(seen))
+                evaluations = [{"step": row["step"], **row["evaluation"]} for row in rows if "evaluation" in row]
+                history.evaluations.add(_columns(evaluations))
         return history
 
 
-class JsonLines:
-    """A callback that writes the history of a descent to a file, line by line, while it goes on.
+class HasHistory(Protocol):
+    """Progress with a history."""
 
-    Where a descent is resumed, the file is written anew up to there: it never holds a step twice, nor half a line.
+    @property
+    def history(self) -> History:
+        """The history so far."""
+        ...
+
+
+class JsonLines:
+    """A callback that writes the history of a descent to a file, line by line, while it runs.
+
+    On resuming, it rewrites the file up to the checkpoint: the file never holds a step twice, nor half a line.
 
     Args:
-      path: a regular file, created if it is missing; nothing is written through a link.
+      path: a regular file, created if it is missing; a link is an error.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
@@ -143,27 +153,28 @@ class JsonLines:
         self._history: History | None = None
         self._written = 0, 0
 
-    def __call__(self, progress: Any) -> None:
-        """Write what is new."""
+    def __call__(self, progress: HasHistory) -> None:
+        """Write the new rows."""
         history: History = progress.history
-        begins = history is not self._history
-        if begins:
+        is_new = history is not self._history
+        if is_new:
             self._history, self._written = history, (0, 0)
             self._path.parent.mkdir(parents=True, exist_ok=True)
-        with files.opened(self._path, "w" if begins else "a") as file:
+        with disk.open_regular(self._path, "w" if is_new else "a") as file:
             file.writelines(f"{line}\n" for line in history.lines(*self._written))
         self._written = history.rows, history.evaluations.rows
 
 
-def under(part: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """What stands in a flat dict under a part of the names, by the rest of them."""
-    return {name.removeprefix(part): x for name, x in arrays.items() if name.startswith(part)}
+def select_prefix(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): x for name, x in arrays.items() if name.startswith(prefix)}
 
 
 def _rows(columns: Columns, first: int) -> Iterator[dict[str, Any]]:
+    """Yield rows from one on, as JSON."""
     for begin in range(first, columns.rows, CHUNK):
         part = columns.between(begin, min(begin + CHUNK, columns.rows))
-        lists = [[_plain(value) for value in x.tolist()] for x in part.values()]
+        lists = [[_to_json(value) for value in x.tolist()] for x in part.values()]
         yield from (dict(zip(part, row, strict=True)) for row in zip(*lists, strict=True))
 
 
@@ -173,5 +184,5 @@ def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
     return {name: [math.nan if (x := row.get(name)) is None else x for row in rows] for name in names}
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""What the processes of one descent tell each other, so that all of them take the same steps."""
+"""The processes of one descent: they exchange numbers and errors, so that all take the same steps."""
 
 import contextlib
 import functools
@@ -16,113 +16,145 @@ from gdjax.descent.errors import OrbaxError, PeerFailedError, PeerLostError
 Result = TypeVar("Result")
 
 LOST = re.compile(r"gloo|nccl|connection|socket|unavailable|deadline.exceeded|heartbeat|aborted", re.IGNORECASE)
-"""What the errors have in common that a collective ends with where another process is gone."""
+"""Matches the errors of collectives whose peer process is gone."""
 
-ROOM = 64
-"""Bytes of a text that is gathered, at least: a text twice as long is another compiled program."""
+BUFFER_BYTES = 64
+"""Smallest buffer for a gathered text; its size doubles, since every size is another compiled program."""
 
 
-def is_lost(error: BaseException) -> bool:
-    """Whether an error of JAX or Orbax tells that another process is gone: its first line does."""
+def is_peer_loss(error: BaseException) -> bool:
+    """Return whether an error of JAX or Orbax means that a peer process is gone; its first line tells."""
     first = _first_line(error)
-    of_xla = isinstance(error, ValueError) and re.match("[A-Z_]+: ", first)  # where an array is read, it is this
+    of_xla = isinstance(error, ValueError) and re.match("[A-Z_]+: ", first)  # raised where an array is read
     return bool((of_xla or isinstance(error, (jax.errors.JaxRuntimeError, OrbaxError))) and LOST.search(first))
 
 
 class Peers:
     """The processes whose devices a mesh has. All call the same methods in the same order, and wait for each other.
 
-    One process alone hears what it says itself, at once.
+    In a single process every method returns at once.
 
     Args:
       mesh: of the descent; `None` for one device.
 
-    >>> Peers().numbers(1.5, 2)
+    >>> Peers().gather(1.5, 2)
     [(1.5, 2)]
     """
 
     def __init__(self, mesh: Mesh | None = None):
         self._mesh = mesh
         devices = [] if mesh is None else mesh.devices.flat
-        of_devices = [device.process_index for device in devices] or [jax.process_index()]
-        self.processes = sorted({*of_devices})
+        process_of_device = [device.process_index for device in devices] or [jax.process_index()]
+        self.processes = sorted({*process_of_device})
         """Their numbers."""
-        self._rows = [of_devices.index(process) for process in self.processes]
-        self.alone = len(self.processes) == 1
-        """Whether this is the only one."""
-        self.first = self.alone or self.processes[0] == jax.process_index()
-        """Whether this is the one that speaks for all."""
-        self.failed = False
-        """Whether all have failed at one place, and may still do something together."""
+        self._rows = [process_of_device.index(process) for process in self.processes]
+        self.is_single = len(self.processes) == 1
+        """Is this the only process?"""
+        self.is_first = self.is_single or self.processes[0] == jax.process_index()
+        """Is this the process that reports and writes for all?"""
+        self.have_failed = False
+        """Have all failed at the same place, so that they may still do something together?"""
 
-    def numbers(self, *mine: float) -> list[tuple[float, ...]]:
-        """Those of every process, in their order."""
-        if self.alone:
-            return [mine]
-        rows = self._gathered(np.asarray(mine, np.float64).view(np.uint8))
-        return [tuple(row.view(np.float64).tolist()) for row in rows]
-
-    def wait(self) -> None:
-        """Wait until all are here."""
-        self.numbers(0.0)
-
-    def texts(self, mine: str) -> list[str]:
-        """Those of every process, in their order."""
-        if self.alone:
-            return [mine]
-        text = np.frombuffer(mine.encode(errors="backslashreplace"), np.uint8)
-        sizes = [int(size) for (size,) in self.numbers(text.size)]
-        if not max(sizes):
-            return [""] * len(sizes)
-        room = ROOM << max(0, (max(sizes) - 1) // ROOM).bit_length()
-        rows = self._gathered(np.pad(text, (0, room - text.size)))
-        return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
-
-    def together(self, call: Callable[[], Result]) -> Result:
-        """What a call returns that every process makes, each for itself; where it fails in one, all fail.
-
-        Raises:
-          PeerFailedError: where it failed in others alone, or in one before this for the same reason.
-        """
-        if self.alone:
-            return call()
-        found, failure = attempted(call)
-        self.end_if_any(failure)
-        return found
-
-    def end_if_any(self, failure: BaseException | None) -> None:
-        """Raise in all processes where one failed: there what it was, in others that it was.
-
-        Raises:
-          PeerFailedError: as `together`.
-        """
-        mine = "" if failure is None else f"{type(failure).__name__}: {failure}"
-        told = {process: text for process, text in zip(self.processes, self.texts(mine), strict=True) if text}
-        if not told:
-            return
-        self.failed = True
-        (process, text), *_ = told.items()
-        if failure is not None:
-            failure.agreed = True  # pyright: ignore[reportAttributeAccessIssue]
-        if failure is not None and (process == jax.process_index() or mine != text):
-            raise failure
-        error = PeerFailedError(
-            f"fit: process {process} failed, and all end with it: {text.rstrip('.')}. What was saved stays: start all "
-            "of them again, with resume=True where there is a checkpoint."
-        )
-        error.agreed = True
-        error.kind = text.partition(":")[0]
-        raise error from failure
-
-    def differing(self, mine: Callable[[], Mapping[str, Any]]) -> str | None:
-        """What the processes have otherwise that all should have alike, in words; `None` if there is nothing.
+    def agree(
+        self, validate: Callable[[], Result], summarize: Callable[[Result], Mapping[str, Any]], who: str = "fit"
+    ) -> Result:
+        """Validate the inputs in every process, and require the same ones in all.
 
         Args:
-          mine: makes what JSON can hold, by name; it is not called in a process alone.
+          validate: checks the inputs of this process, and returns them.
+          summarize: describes validated inputs by name, as JSON; not called in a single process.
+          who: the public function, named in errors.
+
+        Raises:
+          ValueError: if an input differs between processes.
+          PeerFailedError: if the inputs of another process are invalid.
         """
-        if self.alone:
+        inputs = self.call_on_all(validate)
+        if difference := self.difference(lambda: summarize(inputs)):
+            raise ValueError(f"{who}: every process must be given the same {difference}.")
+        return inputs
+
+    def gather(self, *numbers: float) -> list[tuple[float, ...]]:
+        """Return the numbers of every process, in the order of processes."""
+        if self.is_single:
+            return [numbers]
+        rows = self._gather_bytes(np.asarray(numbers, np.float64).view(np.uint8))
+        return [tuple(row.view(np.float64).tolist()) for row in rows]
+
+    def gather_texts(self, text: str) -> list[str]:
+        """Return the text of every process, in the order of processes."""
+        if self.is_single:
+            return [text]
+        content = np.frombuffer(text.encode(errors="backslashreplace"), np.uint8)
+        sizes = [int(size) for (size,) in self.gather(content.size)]
+        if not max(sizes):
+            return [""] * len(sizes)
+        buffer = BUFFER_BYTES << max(0, (max(sizes) - 1) // BUFFER_BYTES).bit_length()
+        rows = self._gather_bytes(np.pad(content, (0, buffer - content.size)))
+        return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
+
+    def gather_json(self, value: Any) -> list[Any]:
+        """Return a value of every process as JSON, in the order of processes."""
+        return [json.loads(text) for text in self.gather_texts(json.dumps(value))]
+
+    def barrier(self) -> None:
+        """Wait until all processes are here."""
+        self.gather(0.0)
+
+    def call_on_all(self, call: Callable[[], Result]) -> Result:
+        """Call a function in every process; if it fails in one, all fail.
+
+        Raises:
+          PeerFailedError: if it failed in other processes only, or for the same reason in an earlier one.
+        """
+        if self.is_single:
+            return call()
+        result, error = attempt(call)
+        self.raise_if_any(error)
+        return result
+
+    def from_first(self, call: Callable[[], Result]) -> Result:
+        """Call a function in every process, and return the result of the first, which JSON can hold."""
+        result = self.call_on_all(call)
+        return result if self.is_single else self.gather_json(result)[0]
+
+    def attempt(self, call: Callable[[], Result]) -> tuple[Result | None, BaseException | None]:
+        """Call a function; several processes get its error as a value, for `raise_if_any`. A single one raises it."""
+        return (call(), None) if self.is_single else attempt(call)
+
+    def raise_if_any(self, error: BaseException | None) -> None:
+        """Raise in all processes if one has an error: there the error itself, elsewhere a `PeerFailedError`.
+
+        Raises:
+          PeerFailedError: as in `call_on_all`.
+        """
+        mine = "" if error is None else f"{type(error).__name__}: {error}"
+        errors = {p: text for p, text in zip(self.processes, self.gather_texts(mine), strict=True) if text}
+        if not errors:
+            return
+        self.have_failed = True
+        (process, text), *_ = errors.items()
+        if error is not None:
+            error.agreed = True  # pyright: ignore[reportAttributeAccessIssue]
+        if error is not None and (process == jax.process_index() or mine != text):
+            raise error
+        failure = PeerFailedError(
+            f"fit: process {process} failed, and all processes end: {text.rstrip('.')}. Saved checkpoints stay: start "
+            "all of them again, with resume=True where there is a checkpoint."
+        )
+        failure.agreed = True
+        failure.kind = text.partition(":")[0]
+        raise failure from error
+
+    def difference(self, summarize: Callable[[], Mapping[str, Any]]) -> str | None:
+        """Describe the first difference between the processes' summaries; `None` if there is none.
+
+        Args:
+          summarize: returns JSON by name; not called in a single process.
+        """
+        if self.is_single:
             return None
-        first, *others = (json.loads(text) for text in self.texts(json.dumps(mine(), default=repr)))
+        first, *others = (json.loads(text) for text in self.gather_texts(json.dumps(summarize(), default=repr)))
         for process, other in zip(self.processes[1:], others, strict=True):
             for name in first | other:
                 if (here := first.get(name)) != (there := other.get(name)):
@@ -130,31 +162,35 @@ class Peers:
         return None
 
     @contextlib.contextmanager
-    def losing(self, saved: Callable[[], str]) -> Iterator[None]:
-        """Say in one sentence that another process is gone, with what is saved, where a collective tells so."""
+    def report_loss(self, saved: Callable[[], str]) -> Iterator[None]:
+        """Turn the error of a collective into a `PeerLostError` if a peer is gone.
+
+        Args:
+          saved: describes the saved checkpoints for its message.
+        """
         try:
             yield
         except Exception as error:
-            if self.alone or not is_lost(error):
+            if self.is_single or not is_peer_loss(error):
                 raise
             first = _first_line(error)
-            why = first if len(first) <= 200 else f"{first[:197]}..."
-            raise PeerLostError(f"fit: another process of this descent was lost ({why}); {saved()}.") from error
+            cause = first if len(first) <= 200 else f"{first[:197]}..."
+            raise PeerLostError(f"fit: another process of this descent was lost ({cause}); {saved()}.") from error
 
-    def _gathered(self, row: np.ndarray) -> np.ndarray:
-        """The bytes of every process: each of its devices holds a copy, and the first of them is read."""
+    def _gather_bytes(self, row: np.ndarray) -> np.ndarray:
+        """Return the bytes of every process: each of its devices holds a copy, and the first one is read."""
         assert self._mesh is not None
-        over = NamedSharding(self._mesh, PartitionSpec(self._mesh.axis_names))
-        rows = jax.make_array_from_callback((self._mesh.size, row.size), over, lambda _: row[None])
-        return np.asarray(_everywhere(self._mesh)(rows).addressable_data(0))[self._rows]
+        over_devices = NamedSharding(self._mesh, PartitionSpec(self._mesh.axis_names))
+        rows = jax.make_array_from_callback((self._mesh.size, row.size), over_devices, lambda _: row[None])
+        return np.asarray(_replicate(self._mesh)(rows).addressable_data(0))[self._rows]
 
 
-def attempted(call: Callable[[], Result]) -> tuple[Any, BaseException | None]:
-    """What a call returns, or what it failed with; but for what tells that another process is gone."""
+def attempt(call: Callable[[], Result]) -> tuple[Any, BaseException | None]:
+    """Return the result of a call, and its error instead of raising it; an error that means a lost peer is raised."""
     try:
         return call(), None
     except (Exception, SystemExit) as error:
-        if is_lost(error):
+        if is_peer_loss(error):
             raise
         return None, error
 
@@ -164,5 +200,5 @@ def _first_line(error: BaseException) -> str:
 
 
 @functools.lru_cache(maxsize=4)
-def _everywhere(mesh: Mesh) -> Any:
+def _replicate(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
     return jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))

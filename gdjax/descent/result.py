@@ -1,10 +1,11 @@
-"""What a descent came to."""
+"""The result of a descent, and its curves."""
 
 import dataclasses
 import html
 import io
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,30 +13,34 @@ from gdjax.descent.history import Columns, History
 from gdjax.descent.step.step import State
 from gdjax.descent.stopping import Stopped
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 POINTS = 2_000
-"""Points of a curve at the most: longer ones are drawn by the mean, and the range, of equal parts."""
+"""Most points of a curve; a longer one is drawn by the mean and the range of equal chunks."""
 RANGE = 1e-18
-"""Smallest value that a logarithmic axis with zeros tells from 0, as a share of the largest."""
+"""Smallest value that a logarithmic axis with zeros separates from 0, as a share of the largest."""
 TICKS = 7
 """Most decades that such an axis labels."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Fit:
-    """What `fit` returns; prints why it ended and where, in a notebook with its curves."""
+    """The result of `fit`. It prints why and where the descent ended, in a notebook with its curves."""
 
     params: Any
-    """To evaluate and to keep: those of `eval_params`."""
+    """Parameters to evaluate and to keep, by `eval_params`."""
     state: State
-    """To go on from: `fit(loss, fit.state, ...)`. Its parameters are those that are descended on."""
+    """State to continue from: `fit(loss, fit.state, ...)`. Its parameters are those that the descent updates."""
     history: History
     stopped: Stopped
     because: str
-    """The same in words."""
+    """The reason in words."""
     seconds: float
-    """Since the beginning, compiling too, and before a resumption."""
+    """Time since the beginning, with compilation, and before a resumption too."""
     compiling: float = 0.0
-    """Seconds of these until programs were compiled: the first evaluation, and the first dispatch of each program."""
+    """Seconds spent until programs were compiled: the first evaluation, and the first dispatch of each program."""
 
     def __repr__(self) -> str:
         step = int(self.state.count)
@@ -48,11 +53,11 @@ class Fit:
         last |= {name: x[-1] for name, x in evaluations.items() if name != "step"} if evaluations.rows else {}
         return "".join(f"; {name} {float(value):.4g}" for name, value in last.items())
 
-    def plot(self, axes: Any = None) -> Any:
-        """Draw the loss, and what was evaluated, over the steps (needs matplotlib).
+    def plot(self, axes: "Axes | Sequence[Axes] | None" = None) -> "Figure":
+        """Draw the loss and the evaluations over the steps (needs matplotlib).
 
         Args:
-          axes: two of matplotlib's to draw on, one above the other; by default those of a new figure.
+          axes: two axes of matplotlib, one above the other; by default those of a new figure.
 
         Returns:
           The figure.
@@ -70,8 +75,8 @@ class Fit:
         return words + image.getvalue()[image.getvalue().index("<svg") :]
 
 
-def curves(history: History, axes: Any = None) -> Any:
-    """Draw the loss over the steps, on a logarithmic axis where it can be, and below it what was evaluated."""
+def curves(history: History, axes: "Axes | Sequence[Axes] | None" = None) -> "Figure":
+    """Draw the loss over the steps, on a logarithmic axis if possible, and below it the evaluations."""
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
@@ -79,13 +84,14 @@ def curves(history: History, axes: Any = None) -> Any:
     evaluated = [name for name in history.evaluations if name != "step"]
     if axes is None:
         figure = Figure(figsize=(7, 3 + 2 * bool(evaluated)), layout="constrained")
-        axes = figure.subplots(1 + bool(evaluated), sharex=True, squeeze=False)[:, 0]
-    axes = np.atleast_1d(axes)
-    _loss(axes[0], history)
-    if evaluated and len(axes) > 1:
-        _evaluations(axes[1], history.evaluations, evaluated)
-    axes[-1].set_xlabel("steps")
-    return axes[0].figure
+        panels: Any = figure.subplots(1 + bool(evaluated), sharex=True, squeeze=False)[:, 0]
+    else:
+        panels = np.atleast_1d(axes)  # pyright: ignore
+    _loss(panels[0], history)
+    if evaluated and len(panels) > 1:
+        _evaluations(panels[1], history.evaluations, evaluated)
+    panels[-1].set_xlabel("steps")
+    return panels[0].figure
 
 
 def _loss(axes: Any, history: History) -> None:
@@ -94,7 +100,7 @@ def _loss(axes: Any, history: History) -> None:
         return
     steps, loss = history["step"], history["loss"].astype(float)
     edges = np.linspace(0, len(loss), min(len(loss), POINTS) + 1).astype(int)[:-1]
-    mean, least, most = _parts(np.where(np.isfinite(loss), loss, np.nan), edges)
+    mean, least, most = _chunk_ranges(np.where(np.isfinite(loss), loss, np.nan), edges)
     if len(edges) < len(loss):
         axes.fill_between(steps[edges], least, most, alpha=0.25, linewidth=0)
     axes.plot(steps[edges], mean, linewidth=1)
@@ -103,8 +109,8 @@ def _loss(axes: Any, history: History) -> None:
     axes.grid(alpha=0.3)
 
 
-def _parts(values: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the mean, the least and the greatest finite value of each part; parts begin at the edges."""
+def _chunk_ranges(values: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the mean, minimum and maximum finite value of each chunk; chunks begin at the edges."""
     count = np.add.reduceat(np.isfinite(values).astype(int), edges)
     total = np.add.reduceat(np.nan_to_num(values), edges)
     mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
@@ -124,9 +130,9 @@ def _evaluations(axes: Any, evaluations: Columns, names: list[str]) -> None:
 
 
 def _scale(axes: Any, values: np.ndarray, spread: float) -> None:
-    """Make an axis logarithmic where its values are positive and spread by more than a factor.
+    """Make an axis logarithmic if its values are positive and spread by more than a factor.
 
-    Zeros stand on a linear stretch below the least positive value, which the axis labels.
+    Zeros lie on a linear stretch below the smallest positive value, which the axis labels.
     """
     finite = values[np.isfinite(values)]
     positive = finite[finite > 0]

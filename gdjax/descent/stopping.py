@@ -1,7 +1,7 @@
-"""When a descent ends: criteria, combined by `|` and `&`.
+"""Criteria that end a descent, combined by `|` and `&`.
 
-A criterion is pure functions of what was seen, run on the device after every step: a descent ends at the very step that
-ends it, however many steps one dispatch takes.
+A criterion is a set of pure functions of metrics, run on the device after every step. So a descent ends at exactly the
+step that meets it, however many steps one dispatch takes.
 """
 
 import dataclasses
@@ -21,12 +21,12 @@ from gdjax.value.diagnose import require_count
 from gdjax.value.printing import brief
 
 P = ParamSpec("P")
-Seen = Mapping[str, Any]
-"""What is new, by name: `step` (steps taken), `loss`, ... after a step; what was evaluated; `seconds`."""
+Metrics = Mapping[str, Any]
+"""New metrics by name: `step` (steps taken), `loss`, ... after a step; evaluations; or `seconds`."""
 
 
 class Stopped(enum.StrEnum):
-    """Why a descent ended."""
+    """The reason a descent ended."""
 
     STEPS = "steps"
     TARGET = "target"
@@ -41,28 +41,28 @@ class Stopped(enum.StrEnum):
 
 
 Ending = tuple[Stopped, str]
-"""Why a descent ends, as a value and in words."""
+"""The reason a descent ends, as a value and in words."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Criterion:
-    """What says that a descent ends; equal to what prints alike."""
+    """A criterion that ends a descent; criteria with the same printed form are equal."""
 
     text: str
     init: Callable[[], Any] = dataclasses.field(compare=False)
-    """The state before anything is seen: arrays."""
-    update: Callable[[Any, Seen], Any] = dataclasses.field(compare=False)
-    """The state after something was seen; as it was where that says nothing to it."""
+    """Return the initial state, a tree of arrays."""
+    update: Callable[[Any, Metrics], Any] = dataclasses.field(compare=False)
+    """Return the state after new metrics; unchanged if they do not concern the criterion."""
     met: Callable[[Any], jax.Array] = dataclasses.field(compare=False)
-    """Whether the descent ends, a boolean of shape ()."""
+    """Return whether the descent ends, a boolean of shape ()."""
     because: Callable[[Any], Ending | None] = dataclasses.field(compare=False)
-    """Why it is met, on the host; `None` where it is not."""
+    """Return the ending if the criterion is met, on the host; else `None`."""
     watched: frozenset[str] = dataclasses.field(compare=False)
-    """The names that it must see."""
-    tolerates: bool = dataclasses.field(default=False, compare=False)
+    """Names of the metrics that it needs."""
+    tolerates_nonfinite: bool = dataclasses.field(default=False, compare=False)
     """Does it set how many non-finite steps are tolerated?"""
     made_by: tuple[Callable[..., Any], tuple[Any, ...]] | None = dataclasses.field(default=None, compare=False)
-    """The call that makes it again, used for pickling; `None` pickles its own functions."""
+    """The call that makes it, for pickling; `None` pickles the functions themselves."""
 
     def __or__(self, other: "Criterion") -> "Criterion":
         _require_criterion("|", other)
@@ -80,8 +80,8 @@ class Criterion:
             one, two = self.because(state[0]), other.because(state[1])
             return (one[0], f"{one[1]} and {two[1]}") if one and two else None
 
-        mine, theirs = (f"({part})" if " | " in str(part) else str(part) for part in (self, other))
-        both = _both(f"{mine} & {theirs}", self, other, jnp.logical_and, because)
+        left, right = (f"({side})" if " | " in str(side) else str(side) for side in (self, other))
+        both = _both(f"{left} & {right}", self, other, jnp.logical_and, because)
         return dataclasses.replace(both, made_by=(operator.and_, (self, other)))
 
     def __repr__(self) -> str:
@@ -92,17 +92,17 @@ class Criterion:
 
 
 def _picklable(function: Callable[P, Criterion]) -> Callable[P, Criterion]:
-    """Make a function of this module return criteria that are pickled as the call that made them."""
+    """Decorate a function of this module, so that its criteria are pickled as the call that made them."""
 
     @explain_usage(f"stop.{function.__name__}")
     @functools.wraps(function)
     def make(*args: P.args, **kwargs: P.kwargs) -> Criterion:
-        return dataclasses.replace(function(*args, **kwargs), made_by=(_again, (function.__name__, args, kwargs)))
+        return dataclasses.replace(function(*args, **kwargs), made_by=(_make_again, (function.__name__, args, kwargs)))
 
     return make
 
 
-def _again(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Criterion:
+def _make_again(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Criterion:
     return globals()[name](*args, **kwargs)
 
 
@@ -113,7 +113,7 @@ def target(name: str, *, above: float | None = None, below: float | None = None)
     Args:
       name: the metric.
       above: ends when the metric is greater.
-      below: ends when the metric is less. One of the two is given.
+      below: ends when the metric is less. Give one of the two.
 
     >>> target("accuracy", above=0.97)
     target('accuracy', above=0.97)
@@ -136,13 +136,13 @@ def target(name: str, *, above: float | None = None, below: float | None = None)
 
 @_picklable
 def plateau(patience: int, min_delta: float = 0.0, metric: str = "loss", *, higher: bool = False) -> Criterion:
-    """End when a metric has not become better for a while.
+    """End when a metric has not improved for a while.
 
     Args:
-      patience: times that the metric is seen (every step, or every evaluation) without a new best, at least 1.
-      min_delta: by how much a new best must be better, at least 0.
+      patience: number of values (one a step, or one an evaluation) without a new best, at least 1.
+      min_delta: smallest improvement that makes a new best, at least 0.
       metric: its name.
-      higher: whether higher is better.
+      higher: True if higher is better.
     """
     require_count("stop.plateau", "patience", patience)
     _require_name("plateau", "metric", metric)
@@ -155,18 +155,18 @@ def plateau(patience: int, min_delta: float = 0.0, metric: str = "loss", *, high
     def init() -> Any:
         return jnp.asarray(-math.inf if higher else math.inf, jnp.float32), jnp.zeros((), jnp.int32)
 
-    def update(state: Any, seen: Seen) -> Any:
-        if metric not in seen:
+    def update(state: Any, metrics: Metrics) -> Any:
+        if metric not in metrics:
             return state
-        best, without = state
-        value = jnp.asarray(seen[metric]).astype(jnp.float32)
+        best, waited = state
+        value = jnp.asarray(metrics[metric]).astype(jnp.float32)
         better = value > best + min_delta if higher else value < best - min_delta
-        return jnp.where(better, value, best), jnp.where(better, 0, optax.safe_increment(without))
+        return jnp.where(better, value, best), jnp.where(better, 0, optax.safe_increment(waited))
 
     def because(state: Any) -> Ending | None:
-        best, without = state
-        words = f"{metric} not better than {float(best):.6g} for {int(without):,} times"
-        return (Stopped.PLATEAU, words) if without >= patience else None
+        best, waited = state
+        words = f"{metric} not better than {float(best):.6g} for {int(waited):,} times"
+        return (Stopped.PLATEAU, words) if waited >= patience else None
 
     text = f"plateau({patience}, min_delta={min_delta!r}, metric={metric!r}, higher={higher})"
     return Criterion(text, init, update, lambda state: state[1] >= patience, because, frozenset({metric}))
@@ -174,7 +174,7 @@ def plateau(patience: int, min_delta: float = 0.0, metric: str = "loss", *, high
 
 @_picklable
 def tolerance(*, grad_norm: float) -> Criterion:
-    """End when the norm of the gradient is at most this, greater than 0."""
+    """End when the norm of the gradient is at most `grad_norm`, which is greater than 0."""
     _require_number("tolerance", "grad_norm", grad_norm)
     if not grad_norm > 0:
         raise ValueError(f"stop.tolerance: grad_norm must be greater than 0, got {grad_norm}.")
@@ -187,7 +187,7 @@ def tolerance(*, grad_norm: float) -> Criterion:
 
 @_picklable
 def steps(number: int) -> Criterion:
-    """End after a number of steps, at least 1, all of them counted, those before a resumption too."""
+    """End after a number of steps, at least 1; those before a resumption count."""
     require_count("stop.steps", "number", number)
     words = Stopped.STEPS, f"{number:,} steps taken"
     return _last(f"steps({number})", "step", lambda step: step >= number, lambda _: words)
@@ -195,7 +195,7 @@ def steps(number: int) -> Criterion:
 
 @_picklable
 def seconds(number: float) -> Criterion:
-    """End after a time, greater than 0, told between dispatches; the time before a resumption counts."""
+    """End after a time greater than 0, checked between dispatches; the time before a resumption counts."""
     _require_number("seconds", "number", number)
     if not number > 0:
         raise ValueError(f"stop.seconds: the number must be greater than 0, got {number}.")
@@ -208,23 +208,23 @@ def seconds(number: float) -> Criterion:
 
 @_picklable
 def nonfinite(patience: int = 1) -> Criterion:
-    """End after steps in a row whose loss or gradient is not finite; such a step changes nothing but the count.
+    """End after steps in a row whose loss or gradient is not finite; such a step changes only the count.
 
-    Every descent ends after one of them, unless its criterion says how many it tolerates.
+    Every descent ends after one such step, unless its criterion contains `nonfinite(n)`.
 
     Args:
-      patience: how many in a row, at least 1.
+      patience: number of such steps in a row, at least 1.
     """
     require_count("stop.nonfinite", "patience", patience)
 
     def init() -> Any:
         return jnp.zeros((), jnp.int32), jnp.zeros((2,), jnp.float32)
 
-    def update(state: Any, seen: Seen) -> Any:
-        if "loss" not in seen:
+    def update(state: Any, metrics: Metrics) -> Any:
+        if "loss" not in metrics:
             return state
-        last = jnp.stack([jnp.asarray(seen[name]).astype(jnp.float32) for name in ("loss", "grad_norm")])
-        finite = jnp.isfinite(seen["loss"]) & jnp.isfinite(seen["grad_norm"])
+        last = jnp.stack([jnp.asarray(metrics[name]).astype(jnp.float32) for name in ("loss", "grad_norm")])
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
         return jnp.where(finite, 0, optax.safe_increment(state[0])), last
 
     def because(state: Any) -> Ending | None:
@@ -232,46 +232,46 @@ def nonfinite(patience: int = 1) -> Criterion:
         words = "loss {:g}, gradient norm {:g}".format(*map(float, state[1]))
         return (Stopped.NONFINITE, words + in_a_row) if state[0] >= patience else None
 
-    met, none = (lambda state: state[0] >= patience), frozenset[str]()
-    return Criterion(f"nonfinite({patience})", init, update, met, because, none, tolerates=True)
+    met, watched = (lambda state: state[0] >= patience), frozenset[str]()
+    return Criterion(f"nonfinite({patience})", init, update, met, because, watched, tolerates_nonfinite=True)
 
 
-def guarded(stop: Criterion | None) -> Criterion:
-    """A criterion that ends a descent on what is not finite, unless it says something of that itself."""
+def with_nonfinite(stop: Criterion | None) -> Criterion:
+    """Return a criterion that also ends at the first step that is not finite, unless it tolerates such steps."""
     if stop is None:
         return nonfinite()
-    return stop if stop.tolerates else nonfinite() | stop
+    return stop if stop.tolerates_nonfinite else nonfinite() | stop
 
 
 def _require_number(who: str, name: str, number: Any) -> None:
-    """Refuse anything but a number."""
+    """Raise unless it is a number."""
     if isinstance(number, (bool, str)) or not hasattr(number, "__float__"):
         raise TypeError(f"stop.{who}: {name} must be a number, got {number!r}.")
 
 
 def _require_name(who: str, name: str, given: Any) -> None:
-    """Refuse anything but the name of a metric."""
+    """Raise unless it is the name of a metric."""
     if not isinstance(given, str):
         raise TypeError(f"stop.{who}: {name} must be the name of a metric, got {given!r}.")
 
 
 def _require_criterion(sign: str, given: Any) -> None:
-    """Refuse to combine a criterion with anything else."""
+    """Raise unless both sides of an operator are criteria."""
     if not isinstance(given, Criterion):
-        way = f"; call it: gd.stop.{given.__name__}(...)" if getattr(given, "__module__", "") == __name__ else ""
-        raise TypeError(f"stop: {sign} must stand between two criteria, got {brief(given)}{way}.")
+        hint = f"; call it: gd.stop.{given.__name__}(...)" if getattr(given, "__module__", "") == __name__ else ""
+        raise TypeError(f"stop: {sign} must stand between two criteria, got {brief(given)}{hint}.")
 
 
 def _last(text: str, name: str, passes: Callable[[Any], Any], words: Callable[[float], Ending]) -> Criterion:
-    """A criterion of the last value of one metric."""
+    """Return a criterion on the last value of one metric."""
 
     def init() -> Any:
         return jnp.asarray(False), jnp.asarray(math.nan, jnp.float32)
 
-    def update(state: Any, seen: Seen) -> Any:
-        if name not in seen:
+    def update(state: Any, metrics: Metrics) -> Any:
+        if name not in metrics:
             return state
-        return jnp.asarray(passes(seen[name])), jnp.asarray(seen[name]).astype(jnp.float32)
+        return jnp.asarray(passes(metrics[name])), jnp.asarray(metrics[name]).astype(jnp.float32)
 
     def because(state: Any) -> Ending | None:
         return words(float(state[1])) if state[0] else None
@@ -279,18 +279,18 @@ def _last(text: str, name: str, passes: Callable[[Any], Any], words: Callable[[f
     return Criterion(text, init, update, lambda state: state[0], because, frozenset({name}))
 
 
-def _both(text: str, one: Criterion, other: Criterion, together: Any, because: Any) -> Criterion:
-    """Two criteria as one, whose state is the pair of theirs."""
+def _both(text: str, one: Criterion, other: Criterion, combine: Callable[..., Any], because: Any) -> Criterion:
+    """Return two criteria as one, whose state is the pair of their states."""
 
-    def update(state: Any, seen: Seen) -> Any:
-        return one.update(state[0], seen), other.update(state[1], seen)
+    def update(state: Any, metrics: Metrics) -> Any:
+        return one.update(state[0], metrics), other.update(state[1], metrics)
 
     return Criterion(
         text,
         init=lambda: (one.init(), other.init()),
         update=update,
-        met=lambda state: together(one.met(state[0]), other.met(state[1])),
+        met=lambda state: combine(one.met(state[0]), other.met(state[1])),
         because=because,
         watched=one.watched | other.watched,
-        tolerates=one.tolerates or other.tolerates,
+        tolerates_nonfinite=one.tolerates_nonfinite or other.tolerates_nonfinite,
     )

@@ -14,7 +14,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import gdjax as gd
-from gdjax.descent.checkpoints import state_keys as gd_keyed
+from gdjax.descent.checkpoints.state_keys import restore_state, state_arrays
 
 N = 4
 RNG = np.random.default_rng(0)
@@ -272,7 +272,7 @@ def test_weights_of_a_loss_that_all_members_share_are_refused_by_its_type_and_ca
     def stepped(params, batch):
         return step(gd.State.create(params, gd.sgd(1.0)), batch)[0].params
 
-    with pytest.raises(ValueError, match="make_step: weight has no effect on a loss that is the same on all members"):
+    with pytest.raises(ValueError, match="make_step: weight has no effect on a loss that is invariant over the axis"):
         over_members("checked", stepped)
     grads, _ = expected("pmean")
     np.testing.assert_allclose(PARAMS["w"] - over_members("vmap", stepped)["w"], [grads["w"]] * N, rtol=2e-5)
@@ -331,8 +331,8 @@ def test_weights_of_accumulated_gradients():
 def test_a_checkpoint_from_before_weights_counts_each_gradient_as_one():
     tx = gd.accumulate(gd.sgd(1.0), 3)
     _, state = tx.update(jnp.ones(2), tx.init(jnp.ones(2)))
-    older = {key: x for key, x in gd_keyed.keyed(state).items() if key != "Accumulate/weight"}
-    assert gd_keyed.unkeyed(older, tx.init(jnp.ones(2))).weight == 1.0
+    older = {key: x for key, x in state_arrays(state).items() if key != "Accumulate/weight"}
+    assert restore_state(older, tx.init(jnp.ones(2))).weight == 1.0
 
 
 def test_a_checkpoint_from_before_sums_were_scaled_goes_on_as_it_was():
@@ -344,7 +344,7 @@ def test_a_checkpoint_from_before_sums_were_scaled_goes_on_as_it_was():
     }
     older |= {f"{within}/weight": jnp.array(5.0), f"{within}/weight#2": jnp.array(2.0)}
     older |= {f"{within}/acc_grads/a": jnp.full(2, 7.0), f"{within}/acc_grads/b": jnp.full(3, 8.0)}
-    update, _ = tx.update(jax.tree.map(jnp.ones_like, params), gd_keyed.unkeyed(older, state), params)
+    update, _ = tx.update(jax.tree.map(jnp.ones_like, params), restore_state(older, state), params)
     np.testing.assert_allclose(update["a"], [-(7 + 1) / (5 + 1)] * 2, rtol=1e-6)
     np.testing.assert_allclose(update["b"], [-(8 + 1) / (2 + 1)] * 3, rtol=1e-6)
 

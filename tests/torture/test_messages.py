@@ -240,7 +240,7 @@ DESCENTS = [
         "each of callbacks must be a function of a Progress, got 1",
     ),
     (lambda: gd.make_step(ADAMW, loss), "make_step: loss must be a function of (params, batch), got adamw("),
-    (lambda: gd.make_step(3.0, ADAMW), "got 3.0; give the function, not what it returned"),
+    (lambda: gd.make_step(3.0, ADAMW), "got 3.0; give the function, not its result"),
     (
         lambda: gd.State.create(PARAMS, gd.adamw),
         "State.create: tx must be an optimizer, a value or one of Optax, got <a",
@@ -262,7 +262,7 @@ def test_a_descent_says_what_it_was_given_and_what_to_give(call, message):
 
 
 def test_params_without_an_array_are_refused():
-    check(lambda: fit(loss, {}, ADAMW), ValueError, "fit: params must hold one array at least, got {}")
+    check(lambda: fit(loss, {}, ADAMW), ValueError, "fit: params must hold at least one array, got {}")
     check(lambda: fit(loss, PARAMS, ADAMW, ([1.0], [2.0])), ValueError, "make arrays of lists: np.asarray")
 
 
@@ -514,7 +514,7 @@ READ += [
     ),
     (lambda: gd.JsonLines(3), TypeError, "JsonLines: path must be the path of a file, got 3"),
     (lambda: gd.JsonLines(""), ValueError, "JsonLines: path must be the path of a file, got an empty one"),
-    (lambda: gd.Evaluate(3), TypeError, "Evaluate: a function of the parameters is needed, got 3"),
+    (lambda: gd.Evaluate(3), TypeError, "Evaluate: function must be a function of the parameters, got 3"),
     (lambda: gd.Checkpoints(None), TypeError, "Checkpoints: folder must be a path, got None"),
     (lambda: gd.stop.tolerance(0.1), TypeError, "its signature is tolerance(*, grad_norm)"),
     (lambda: gd.stop.plateau(min_delta=1), TypeError, "stop.plateau: missing a required argument: 'patience'; its sig"),

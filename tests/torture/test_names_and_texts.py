@@ -25,9 +25,9 @@ from hypothesis import strategies as st
 
 import gdjax as gd
 from gdjax.cli import config, main
-from gdjax.descent.checkpoints import paths as naming
 from gdjax.descent.checkpoints.options import Checkpoints
 from gdjax.descent.checkpoints.orbax import Saved
+from gdjax.descent.checkpoints.paths import checkpoint_steps
 from gdjax.descent.checkpoints.store import Store
 from gdjax.descent.errors import CheckpointError
 from gdjax.value.printing import DTYPES
@@ -366,7 +366,7 @@ def test_what_is_no_local_folder_is_refused_at_once(folder):
 
 
 def test_a_write_that_cannot_be_read_back_is_an_error_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(naming, "_MISREAD", re.compile("never"))
+    monkeypatch.setattr("gdjax.descent.checkpoints.paths._MISREAD", re.compile("never"))
     with pytest.raises(CheckpointError, match=r"step 1 could not be saved .*lr\[0\.1\].* there is none before it"):
         saved_in(tmp_path / "lr[0.1]", [1])
 
@@ -392,7 +392,7 @@ def test_what_others_have_in_the_folder_stays(tmp_path):
         (tmp_path / name / "file").write_text("theirs")
     (tmp_path / "dangling").symlink_to("nowhere")
     saved_in(tmp_path, [1, 2, 3], keep_best=0)
-    assert naming.steps_in(tmp_path) == [2, 3]
+    assert checkpoint_steps(tmp_path) == [2, 3]
     assert newest_in(tmp_path) == 3
     assert all((tmp_path / name / "file").read_text() == "theirs" for name in OTHERS)
     assert (tmp_path / "dangling").is_symlink()
@@ -455,7 +455,7 @@ def test_counts_of_2_to_the_31_are_refused_and_those_before_them_are_not():
     with pytest.raises(ValueError, match="fit: epochs must be at most 536,870,911 where each is 4 steps"):
         gd.fit(pull, 1.0, gd.sgd(0.1), np.ones(4), batch_size=1, epochs=2**29)
     state = gd.State.create(1.0, gd.sgd(0.1))
-    with pytest.raises(ValueError, match="count of a State must be 0 at least, got -5"):
+    with pytest.raises(ValueError, match="count of a State must be at least 0, got -5"):
         gd.fit(pull, state._replace(count=jnp.int32(-5)), gd.sgd(0.1), np.ones(4), steps=5)
     late, never = state._replace(count=jnp.int32(2**31 - 6)), gd.stop.target("loss", below=-1.0)
     for data in (np.ones(4), iter([np.ones(4)] * 9)):

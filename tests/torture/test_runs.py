@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 import gdjax as gd
-from gdjax.descent.loop.resuming import Archive
+from gdjax.descent.loop.saving import Saver
+from gdjax.descent.peers import Peers
 from gdjax.descent.result import curves
 from tests.commands import commands
 from tests.processes import environment, hearing, running, steps_in
@@ -240,8 +241,8 @@ class Wish:
     ],
 )
 def test_the_first_checkpoint_is_begun_within_five_seconds_or_at_the_last_chance_before(times, seconds, at):
-    archive = Archive(None, None, False, None)
-    found = [now for now, waited in times if archive._is_early(now, waited, seconds)]
+    saver = Saver(None, Peers())
+    found = [now for now, waited in times if saver._is_first_due(now, waited, seconds)]
     assert (found[0] if found else None) == at
 
 

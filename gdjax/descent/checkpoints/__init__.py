@@ -1,1 +1,1 @@
-"""Checkpoints: written by Orbax, verified when they are read."""
+"""Checkpoints of a descent: written by Orbax, verified when they are read."""

@@ -1,4 +1,4 @@
-"""Open and replace the files of a run: regular files alone, and never through a link.
+"""Open and replace the files of a run: only regular files, never through a link.
 
 A folder may be untrusted. A link in it could redirect a write to any of the user's files, a pipe would block, and
 opening a device can do harm by itself.
@@ -26,7 +26,7 @@ KINDS = ((stat.S_ISLNK, "a symbolic link"), (stat.S_ISDIR, "a folder"), (stat.S_
 KINDS += ((stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
 
 
-def descriptor(path: str | os.PathLike[str], mode: str) -> int:
+def open_descriptor(path: str | os.PathLike[str], mode: str) -> int:
     """Open a regular file and return its descriptor; it is not truncated.
 
     Args:
@@ -34,11 +34,11 @@ def descriptor(path: str | os.PathLike[str], mode: str) -> int:
       mode: `"r"`, `"r+"`, `"w"` or `"a"`, as in `open`.
 
     Raises:
-      UnsafePathError: if the path is a link, a folder, a FIFO, a socket or a device; or, where it would be written to,
-        a file with several names (hard links), for a write would change all of them.
+      UnsafePathError: if the path is a link, a folder, a FIFO, a socket or a device. Also if it is opened for writing
+        and has several names (hard links): a write would change all of them.
       OSError: if it cannot be opened.
     """
-    with contextlib.suppress(FileNotFoundError):  # `os.open` says so where that is a fault
+    with contextlib.suppress(FileNotFoundError):  # `os.open` raises it where that is an error
         _require_regular(path, os.lstat(path), mode)
     file = os.open(path, FLAGS[mode] | GUARDS, 0o644)
     try:
@@ -49,25 +49,25 @@ def descriptor(path: str | os.PathLike[str], mode: str) -> int:
     return file
 
 
-def opened(path: str | os.PathLike[str], mode: str = "r") -> IO[Any]:
-    """Open a regular file as UTF-8 text; the errors are those of `descriptor`.
+def open_regular(path: str | os.PathLike[str], mode: str = "r") -> IO[Any]:
+    """Open a regular file as UTF-8 text; the errors are those of `open_descriptor`.
 
     >>> import tempfile, pathlib
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = pathlib.Path(folder, "link")
     ...     path.symlink_to("/etc/hostname")
-    ...     opened(path, "w")
+    ...     open_regular(path, "w")
     Traceback (most recent call last):
     ...
     gdjax.descent.errors.UnsafePathError: '...link' must be a regular file, and it is a symbolic link: remove it, or ...
     """
-    file = descriptor(path, mode)
+    file = open_descriptor(path, mode)
     if mode == "w":
         os.ftruncate(file, 0)
     return os.fdopen(file, mode, encoding="utf-8")
 
 
-def replace(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
     """Write a file atomically; a link of that name is replaced, and its target stays as it is."""
     partial = path.with_name(f"{path.name}.tmp")
     partial.unlink(missing_ok=True)
@@ -77,7 +77,7 @@ def replace(path: Path, content: bytes) -> None:
 
 
 def require_inside(folder: Path) -> None:
-    """Refuse a folder with an entry that leads out of it, or that is neither a file nor a folder.
+    """Raise for a folder with an entry that leads out of it, or that is neither a file nor a folder.
 
     Raises:
       UnsafePathError: if there is one.
@@ -95,8 +95,9 @@ def _entries(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
     """Yield the path and the status of everything below a folder, without following links."""
     folders = [str(folder)]
     while folders:
-        with contextlib.suppress(FileNotFoundError), os.scandir(folders.pop()) as found:  # another process removes some
-            for entry in found:
+        # another process may remove some
+        with contextlib.suppress(FileNotFoundError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
                 with contextlib.suppress(FileNotFoundError):
                     status = entry.stat(follow_symlinks=False)
                     folders += [entry.path] if stat.S_ISDIR(status.st_mode) else []
@@ -104,18 +105,18 @@ def _entries(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def _require_regular(path: str | os.PathLike[str], status: os.stat_result, mode: str) -> None:
-    way = "remove it, or give another folder."
+    fix = "remove it, or give another folder."
     if not stat.S_ISREG(status.st_mode):
         kind = next((words for is_kind, words in KINDS if is_kind(status.st_mode)), "none")
-        raise UnsafePathError(f"{str(path)!r} must be a regular file, and it is {kind}: {way}")
+        raise UnsafePathError(f"{str(path)!r} must be a regular file, and it is {kind}: {fix}")
     if mode != "r" and status.st_nlink > 1:
         raise UnsafePathError(
-            f"{str(path)!r} has {status.st_nlink} names (hard links), and writing to it would change all of them: {way}"
+            f"{str(path)!r} has {status.st_nlink} names (hard links), and writing to it would change all of them: {fix}"
         )
 
 
-def cause(error: BaseException) -> str:
-    """Why something failed, in a few words."""
+def short_cause(error: BaseException) -> str:
+    """Describe an error of a disk or of Orbax in a few words."""
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno).lower()
     if code := re.search(r"os_error_code='(\d+)'", str(error)):  # TensorStore's
@@ -131,20 +132,19 @@ def cause(error: BaseException) -> str:
 
 
 def require_writable(folder: Path) -> None:
-    """Make a folder where there is none, and refuse one that takes no files."""
+    """Make a folder if it is missing; raise unless files can be made in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        must = "must be one in which files can be made"
         raise CheckpointError(
-            f"Checkpoints: folder {must}, got {str(folder)!r}: {cause(error)}. Give another one."
+            f"Checkpoints: folder must be writable, got {str(folder)!r}: {short_cause(error)}. Give another one."
         ) from None
 
 
-def require_room(folder: Path, size: int) -> None:
-    """Refuse to begin what would fill a disk to the brim."""
+def require_free_space(folder: Path, size: int) -> None:
+    """Raise the error of a full disk unless a number of bytes are free."""
     total, _, free = shutil.disk_usage(folder)
-    if total and free < size:  # some file systems do not tell
+    if total and free < size:  # some file systems report 0
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -1,4 +1,4 @@
-"""Where a descent is saved, how often, and what is kept."""
+"""Options of checkpoints: the folder, the intervals, and which are kept."""
 
 import dataclasses
 import os
@@ -10,16 +10,16 @@ from gdjax.descent.checkpoints.paths import require_local
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoints:
-    """Where a descent is saved, how often, and what is kept.
+    """Options for saving a descent: the folder, the intervals, and which checkpoints are kept.
 
     Args:
-      folder: where; it is made if there is none.
+      folder: the folder of this descent, made if it is missing.
       every: steps from one checkpoint to the next, at least 1; by default the clock alone decides.
       seconds: time from one to the next, in (0, inf].
-      keep_last: how many of the newest are kept, at least 1.
-      keep_best: how many of the best are kept beside them, at least 0.
-      best: the metric that decides which is best, the least of it; or `(metric, "max")`. A checkpoint saved without it,
-        or at which it is not finite, is none of the best.
+      keep_last: number of newest checkpoints that are kept, at least 1.
+      keep_best: number of best checkpoints kept beside them, at least 0.
+      best: the metric whose smallest value is best, or `(metric, "max")`. A checkpoint without it, or with a value
+        that is not finite, is never among the best.
 
     >>> Checkpoints("runs/digits", every=1_000, best=("accuracy", "max")).best
     ('accuracy', 'max')
@@ -56,3 +56,8 @@ class Checkpoints:
             raise ValueError(f"Checkpoints: best has no effect with keep_best=0, got {self.best!r}. Leave one out.")
         object.__setattr__(self, "folder", Path(self.folder))
         object.__setattr__(self, "best", best)
+
+    @classmethod
+    def of(cls, checkpoint: "Checkpoints | str | os.PathLike[str] | None") -> "Checkpoints | None":
+        """Return the options for the `checkpoint` of `fit`: a folder alone gets the defaults."""
+        return checkpoint if checkpoint is None or isinstance(checkpoint, cls) else cls(checkpoint)  # pyright: ignore

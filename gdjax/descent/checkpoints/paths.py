@@ -1,4 +1,4 @@
-"""Names of checkpoint folders and of what lies in them."""
+"""Names of checkpoint folders and of the checkpoints in them."""
 
 import os
 import re
@@ -8,8 +8,8 @@ from pathlib import Path
 from gdjax.descent.errors import CheckpointError
 from gdjax.value.diagnose import MAX_COUNT
 
-LONGEST = 3_000
-"""Longest path given to Orbax, in bytes; with what Orbax appends it must stay below the system's 4,096."""
+MAX_PATH = 3_000
+"""Longest path given to Orbax, in bytes; Orbax appends to it, and the system allows 4,096."""
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _MISREAD = re.compile(r"[*?\[\]{}\\:\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -17,7 +17,7 @@ _MISREAD = re.compile(r"[*?\[\]{}\\:\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def require_local(folder: str | os.PathLike[str]) -> None:
-    """Refuse a name that no local folder can have.
+    """Raise for a name that no local folder can have.
 
     Raises:
       CheckpointError: if it is a URL, as in `gs://bucket/run`, or holds a null character.
@@ -41,17 +41,17 @@ def step_of(name: str) -> int | None:
     return None if step is None or step > MAX_COUNT else step
 
 
-def steps_in(folder: Path) -> list[int]:
+def checkpoint_steps(folder: Path) -> list[int]:
     """Return the steps that have a checkpoint in a folder, in order; none if there is no folder."""
-    found = folder.iterdir() if folder.is_dir() else ()
-    return sorted(step for path in found if (step := step_of(path.name)) is not None and _is_folder(path))
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return sorted(step for path in paths if (step := step_of(path.name)) is not None and _is_folder(path))
 
 
-def require_free(folder: Path, step: int) -> None:
-    """Refuse a step where a file, or a link, has the name of its checkpoint.
+def require_free_name(folder: Path, step: int) -> None:
+    """Raise if a file or a link has the name of the checkpoint of a step.
 
     Raises:
-      FileExistsError: if one has.
+      FileExistsError: if one does.
     """
     path = folder / str(step)
     if os.path.lexists(path) and not _is_folder(path):
@@ -62,38 +62,38 @@ def _is_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
 
 
-class PlainPath:
-    """A path to a folder that Orbax reads literally: its own, or a link to it in a temporary folder.
+class LiteralPath:
+    """A path to a folder that Orbax reads literally: the folder's path, or a link to it in a temporary folder.
 
-    Orbax takes `lr[0.1]` for a pattern: it writes there and finds nothing again. A link in a temporary folder leads to
-    the same files, and is removed when the process ends.
+    Orbax reads `lr[0.1]` as a pattern: it writes there, and finds nothing afterwards. A link in a temporary folder
+    leads to the same files, and is removed when the process ends.
 
     Args:
       folder: an absolute path.
-      shared: whether several processes write there. They must all use one path, so a link is not possible.
+      shared: several processes write there. They must all use one path, so a link is not possible.
 
     Raises:
-      CheckpointError: if there is no such path.
+      CheckpointError: if no such path exists.
     """
 
     def __init__(self, folder: Path, shared: bool = False):
         self._folder, self.path = folder, folder
-        if _is_plain(folder):
+        if _is_literal(folder):
             return
         must = "must have a path without any of *?[]{}\\: and control characters, in UTF-8 and not too long"
         if shared:
             raise CheckpointError(f"Checkpoints: a folder of several processes {must}, got {str(folder)!r}.")
         self._links = tempfile.TemporaryDirectory(prefix="gdjax-", ignore_cleanup_errors=True)
         self.path = Path(self._links.name).absolute() / "checkpoints"
-        if not _is_plain(self.path):
+        if not _is_literal(self.path):
             raise CheckpointError(
-                f"Checkpoints: folder, or the temporary folder in its place, {must}, got {str(folder)!r} and "
+                f"Checkpoints: folder, or the temporary folder used instead, {must}, got {str(folder)!r} and "
                 f"{str(self.path)!r}."
             )
         self.renew()
 
     def renew(self) -> None:
-        """Make the link again where someone has cleaned the temporary folder."""
+        """Make the link again if someone has cleaned the temporary folder."""
         if self.path is not self._folder and not self.path.is_symlink():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.symlink_to(self._folder, target_is_directory=True)
@@ -104,5 +104,5 @@ class PlainPath:
             self._links.cleanup()
 
 
-def _is_plain(path: Path) -> bool:
-    return not _MISREAD.search(str(path)) and len(os.fsencode(path)) <= LONGEST
+def _is_literal(path: Path) -> bool:
+    return not _MISREAD.search(str(path)) and len(os.fsencode(path)) <= MAX_PATH

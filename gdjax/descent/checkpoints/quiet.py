@@ -8,46 +8,49 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-from gdjax.descent.checkpoints.disk import cause
+from gdjax.descent.checkpoints.disk import short_cause
 from gdjax.descent.errors import OrbaxError
 
+P = ParamSpec("P")
+Result = TypeVar("Result")
 
-def quietly(folder: Path, call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """Have Orbax do something in a folder; of what fails there nothing is heard but this one `OrbaxError`.
 
-    Orbax's threads log it with a traceback each, TensorStore calls back into event loops that the failure has closed,
-    and asyncio tells of every task whose error nobody read when it is collected: so it is collected here.
+def call_quietly(folder: Path, call: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
+    """Call Orbax on a folder; a failure raises one `OrbaxError` and prints nothing.
+
+    Otherwise each thread of Orbax logs a traceback, and TensorStore calls back into event loops that the failure has
+    closed. Asyncio also reports every task whose error nobody read when it is collected, so collect them here.
     """
-    with _unheard(folder):
+    with _silenced(folder):
         try:
-            return call(*arguments, **named)
+            return call(*args, **kwargs)
         except MemoryError:
             raise
         except Exception as error:
-            failure = OrbaxError(cause(error))
+            failure = OrbaxError(short_cause(error))
             failure.add_note(f"{type(error).__name__}: {str(error)[:500]}")
-        time.sleep(0.1)  # the other writes fail in their turn
+        time.sleep(0.1)  # the other writes fail meanwhile
         gc.collect()
     raise failure
 
 
 @contextlib.contextmanager
-def _unheard(folder: Path) -> Iterator[None]:
+def _silenced(folder: Path) -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
 
-    def of_another(record: logging.LogRecord) -> bool:
+    def is_elsewhere(record: logging.LogRecord) -> bool:
         return str(folder) not in f"{record.getMessage()} {record.exc_info}"
 
     for logger in loggers:
-        logger.addFilter(of_another)
+        logger.addFilter(is_elsewhere)
     try:
-        with _closed_loops.unheard():
+        with _closed_loops.silenced():
             yield
     finally:
         for logger in loggers:
-            logger.removeFilter(of_another)
+            logger.removeFilter(is_elsewhere)
 
 
 class _ClosedLoops:
@@ -58,7 +61,7 @@ class _ClosedLoops:
         self._before: Callable[[Any], Any] = sys.unraisablehook
 
     @contextlib.contextmanager
-    def unheard(self) -> Iterator[None]:
+    def silenced(self) -> Iterator[None]:
         with self._lock:
             if not self._threads:
                 self._before, sys.unraisablehook = sys.unraisablehook, self._hook

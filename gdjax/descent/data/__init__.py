@@ -1,1 +1,1 @@
-"""Data of a descent: cut into batches, shuffled, read ahead and placed on devices."""
+"""Data of a descent: cut into batches, shuffled, read ahead, and placed on devices."""

@@ -1,4 +1,4 @@
-"""Batches of whatever an iterable yields, read ahead."""
+"""Batches of an iterable, read ahead."""
 
 import base64
 import collections
@@ -12,141 +12,142 @@ import numpy as np
 from gdjax import tree
 from gdjax.descent.data.batching import require_numbers
 
-AHEAD = 4
-"""Batches of an iterable that lie on the device before they are needed."""
+READ_AHEAD = 4
+"""Batches of an iterable that wait on the device."""
+_END = object()
 
 
-def is_stream(data: Any) -> bool:
-    """Whether data are batches one after the other, and no arrays."""
+def is_iterable_of_batches(data: object) -> bool:
+    """Return whether data are batches to iterate over, not arrays of all examples."""
     if isinstance(data, Iterator):
         return True
     if isinstance(data, (str, bytes)):
         return False
-    unknown = jax.tree.structure(data) == jax.tree.structure(0)  # to JAX: no container of arrays
-    return unknown and not hasattr(data, "dtype") and isinstance(data, Iterable)
+    is_leaf = jax.tree.structure(data) == jax.tree.structure(0)  # to JAX: no container of arrays
+    return is_leaf and not hasattr(data, "dtype") and isinstance(data, Iterable)
 
 
-class Item(NamedTuple):
-    """A batch on the device."""
+class ReadBatch(NamedTuple):
+    """A batch on the device, with the position of the iterable after it."""
 
     batch: Any
-    about: dict[str, Any]
-    """Where the iterable stands after it, as JSON."""
-    ends: bool
-    """Whether it is the last of its epoch."""
+    position: dict[str, Any]
+    """JSON with the fields `epoch`, `position`, `state` and `over`, as checkpoints store it."""
+    ends_epoch: bool
 
 
-class Stream:
-    """Batches of an iterable, put on the device before they are needed: while the device works, the host reads on.
+class BatchReader:
+    """Read batches of an iterable onto the device before they are needed, while the device works.
 
-    With every batch goes the state of the iterator after it, so that what is read ahead is not lost to a checkpoint.
+    Every batch carries the state of the iterator after it, so a checkpoint loses no batch that was read ahead.
 
     Args:
       data: the iterable.
       put: puts a batch on the device.
-      about: where a descent stood, to go on from: by the iterator's state, or past what it had given.
-      epochs: how many are asked for; no further one is begun.
-      states: whether the state of the iterator is asked for.
-      patient: whether what the iterable fails with is kept until it is asked what is `ready`.
+      position: resume from here: by the iterator's state, or by skipping the batches before it.
+      epochs: number of epochs wanted; no further one is begun.
+      saves_state: ask the iterator for its state after every batch.
+      delays_errors: keep an error of the iterable until `available` is called.
     """
 
     def __init__(
         self,
         data: Iterable[Any],
         put: Callable[[Any], Any],
-        about: dict[str, Any] | None = None,
+        position: dict[str, Any] | None = None,
         epochs: int | None = None,
-        states: bool = True,
-        patient: bool = False,
+        saves_state: bool = True,
+        delays_errors: bool = False,
     ):
-        self._data, self._put, self._epochs, self._states = data, put, epochs, states
-        self._patient = patient
-        self._failure: Exception | None = None
+        self._data, self._put, self._epochs, self._saves_state = data, put, epochs, saves_state
+        self._delays_errors = delays_errors
+        self._error: Exception | None = None
         self._iterator = iter(data)
-        self._epoch, self._position = (about["epoch"], about["position"]) if about else (0, 0)
-        self._over = bool(about and about["over"] and isinstance(data, Iterator))
-        self._ahead: collections.deque[Item] = collections.deque()
-        if about and about["state"] is not None:
-            _settable(self._iterator).set_state(_unpacked(about["state"]))
-        elif about:
-            for skipped in range(self._position):
-                if next(self._iterator, _END) is _END:
-                    had = f"the {self._position:,} batches that it had given before, got {skipped:,}"
-                    raise ValueError(f"fit: on resuming, data must yield {had}.")
+        self._epoch, self._taken = (position["epoch"], position["position"]) if position else (0, 0)
+        self._is_over = bool(position and position["over"] and isinstance(data, Iterator))
+        self._waiting: collections.deque[ReadBatch] = collections.deque()
+        if position and position["state"] is not None:
+            _require_set_state(self._iterator).set_state(_decode_state(position["state"]))
+        elif position:
+            self._skip(self._taken)
 
-    def next(self) -> Item | None:
-        """The next batch, or `None` where the iterable has no further epoch."""
+    def _skip(self, number: int) -> None:
+        for skipped in range(number):
+            if next(self._iterator, _END) is _END:
+                raise ValueError(
+                    f"fit: to resume, data must yield the {number:,} batches that it yielded before, got {skipped:,}."
+                )
+
+    def next(self) -> ReadBatch | None:
+        """Remove and return the next batch; `None` where the iterable has no further epoch."""
         self._fill()
-        return self._ahead.popleft() if self._ahead else None
+        return self._waiting.popleft() if self._waiting else None
 
-    def peek(self) -> Item | None:
-        """What comes next."""
+    def peek(self) -> ReadBatch | None:
+        """Return the next batch and keep it."""
         self._fill()
-        return self._ahead[0] if self._ahead else None
+        return self._waiting[0] if self._waiting else None
 
-    def ready(self, most: int) -> list[Item]:
-        """The batches of this epoch that lie ahead, so many at the most.
+    def available(self, most: int) -> list[ReadBatch]:
+        """Return the batches of this epoch that are read, at most a given number.
 
-        Of one that ends the epoch it is known: the last that was read counts only where nothing follows.
+        Whether the last one ends the epoch is unknown until something is read after it; until then it is left out.
         """
         self._fill()
-        if self._failure is not None:
-            raise self._failure
-        known = list(self._ahead) if self._over else list(self._ahead)[:-1]
-        ends = next((place for place, item in enumerate(known, 1) if item.ends), most)
+        if self._error is not None:
+            raise self._error
+        known = list(self._waiting) if self._is_over else list(self._waiting)[:-1]
+        ends = next((number for number, item in enumerate(known, 1) if item.ends_epoch), most)
         return known[: min(ends, most)]
 
     def _fill(self) -> None:
-        while len(self._ahead) <= AHEAD and not self._over and self._failure is None:
+        while len(self._waiting) <= READ_AHEAD and not self._is_over and self._error is None:
             try:
                 self._read()
             except Exception as error:
-                if not self._patient:
+                if not self._delays_errors:
                     raise
-                self._failure = error
+                self._error = error
 
     def _read(self) -> None:
         batch = next(self._iterator, _END)
         if batch is _END:
             self._end_epoch()
             return
-        self._position += 1
-        state = _packed(self._iterator) if self._states else None
-        about = {"epoch": self._epoch, "position": self._position, "state": state, "over": False}
-        # copied: the iterable may fill one buffer again and again, and what is put may be that very memory
+        self._taken += 1
+        state = _encode_state(self._iterator) if self._saves_state else None
+        position = {"epoch": self._epoch, "position": self._taken, "state": state, "over": False}
         for path, x in tree.leaves_with_paths(batch):
             require_numbers("batches", x, f" at {path!r}" if path else "")
-        own = jax.tree.map(lambda x: np.array(x) if isinstance(x, np.ndarray) else x, batch)
-        self._ahead.append(Item(self._put(own), about, ends=False))
+        # copied: the iterable may refill one buffer, and JAX may use that very memory
+        copied = jax.tree.map(lambda x: np.array(x) if isinstance(x, np.ndarray) else x, batch)
+        self._waiting.append(ReadBatch(self._put(copied), position, ends_epoch=False))
 
     def _end_epoch(self) -> None:
-        if not self._position and not self._epoch:
-            raise ValueError("fit: data must yield one batch at least, got none.")
-        if self._ahead and self._position:
+        if not self._taken and not self._epoch:
+            raise ValueError("fit: data must yield at least one batch, got none.")
+        if self._waiting and self._taken:
             self._epoch += 1
-        self._over = self._epoch == self._epochs or isinstance(self._data, Iterator) or not self._position
-        if self._ahead and self._position:
-            about = {"epoch": self._epoch, "position": 0, "state": None, "over": self._over}
-            self._ahead.append(self._ahead.pop()._replace(ends=True, about=about))
-        self._position = 0
-        if not self._over:
+        self._is_over = self._epoch == self._epochs or isinstance(self._data, Iterator) or not self._taken
+        if self._waiting and self._taken:
+            position = {"epoch": self._epoch, "position": 0, "state": None, "over": self._is_over}
+            self._waiting.append(self._waiting.pop()._replace(ends_epoch=True, position=position))
+        self._taken = 0
+        if not self._is_over:
             self._iterator = iter(self._data)
 
 
-_END = object()
-
-
-def _settable(iterator: Any) -> Any:
+def _require_set_state(iterator: Any) -> Any:
     if not hasattr(iterator, "set_state"):
         raise TypeError(
             "fit: the checkpoint holds the state of an iterator, and this one has no set_state: "
-            f"resume with data as they were, got {type(iterator).__name__}."
+            f"resume with the same kind of data, got {type(iterator).__name__}."
         )
     return iterator
 
 
-def _packed(iterator: Any) -> Any:
-    """The state of an iterator as JSON that is its own, `None` if it has none."""
+def _encode_state(iterator: Any) -> dict[str, Any] | None:
+    """Return a copy of an iterator's state as JSON; `None` if it has none."""
     if not hasattr(iterator, "get_state"):
         return None
     state = iterator.get_state()
@@ -155,5 +156,5 @@ def _packed(iterator: Any) -> Any:
     return {"json": json.loads(json.dumps(state))}
 
 
-def _unpacked(state: dict[str, Any]) -> Any:
+def _decode_state(state: dict[str, Any]) -> Any:
     return base64.b64decode(state["bytes"]) if "bytes" in state else state["json"]

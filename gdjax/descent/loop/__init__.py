@@ -1,1 +1,1 @@
-"""The loop that takes many steps: compiled on the device, driven from the host."""
+"""The loop of a descent: many steps in one dispatch on the device, driven from the host."""

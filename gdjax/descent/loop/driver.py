@@ -1,76 +1,105 @@
-"""The host's side of a descent: go on until something ends it, in all of its processes."""
+"""The host's side of a descent: take steps until something ends it, in all processes together."""
 
 import contextlib
 import signal
 import sys
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from gdjax.descent.loop.deciding import Said, answers, decided, numbered, of_signal, signalled
-from gdjax.descent.loop.progress import Callback, shown
-from gdjax.descent.loop.resuming import Archive
-from gdjax.descent.loop.run import Course, Request
-from gdjax.descent.loop.signals import REASONS, Heard, heard
-from gdjax.descent.peers import attempted
+import numpy as np
+
+from gdjax.descent.loop.progress import Callback
+from gdjax.descent.loop.run import Run
+from gdjax.descent.loop.signals import CaughtSignal, ending_of_rank, rank
+from gdjax.descent.peers import Peers
 from gdjax.descent.result import Fit
 from gdjax.descent.stopping import Ending, Stopped
 
 
-def descend(request: Request, progress: bool) -> Fit:
-    """Descend until something ends it."""
-    archive = Archive(request.checkpoint, request.program, request.resume, request.peers)
-    with request.peers.losing(lambda: archive.saved):
-        course, ending = _ended(request, archive, progress)
-        if ending[0] is Stopped.TERMINATED:
-            if request.peers.first:
-                words = f"{ending[1]} after step {course.step:,}; saved in {archive.folder}, to be resumed"
-                with contextlib.suppress(OSError):  # after SIGHUP the terminal is gone
-                    print(f"gdjax: {words}", file=sys.stderr, flush=True)
-            raise SystemExit(128 + signal.Signals[ending[1]])
-        if ending[0] is not Stopped.INTERRUPTED and course.evaluate():  # after it is saved: no resumed history has it
-            request.peers.together(lambda: answers(request.callbacks, course.progress))
-        return course.result(ending)
+class Decision(NamedTuple):
+    """Decision after a dispatch: the vote of one process, or the result for all."""
+
+    fails: bool
+    """A callback raised."""
+    stops: bool
+    """A callback asks for the end."""
+    signal: int
+    """Rank of the caught signal."""
+    saves: bool
+    """A checkpoint is due."""
+    steps: int
+    """Steps of the next dispatch."""
 
 
-def _ended(request: Request, archive: Archive, progress: bool) -> tuple[Course, Ending]:
-    """A descent at its end, saved."""
-    peers = request.peers
-    signals = tuple(REASONS) if request.checkpoint else (signal.SIGINT,)
-    with archive, heard(*signals) as sent, shown(progress and peers.first) as show:
-        course = Course(request, archive)
-        if request.resume:
-            show.say(f"resuming from step {course.step:,}" if archive.holds else "no checkpoint yet: starting over")
-        try:
-            ending = _driven(course, archive, sent, (show.progress, *request.callbacks))
-        except BaseException:  # of a callback, an evaluation, a second Ctrl-C
-            with contextlib.suppress(Exception):
-                if peers.alone or peers.failed:  # else the others are elsewhere
-                    course.save()
-            raise
-        if ending[0] is not Stopped.NONFINITE or not archive.holds:
-            course.save()  # else what was saved before it stays the newest: more may come of that
-        return course, signalled(peers, sent.number) or ending  # however late
+def drive(run: Run, callbacks: Sequence[Callback], caught: CaughtSignal) -> Ending:
+    """Take steps until something ends the descent, and save it. An error saves it too, if possible, and is raised."""
+    try:
+        ending = _take_steps(run, callbacks, caught)
+    except BaseException:  # of a callback, an evaluation, a second Ctrl-C
+        with contextlib.suppress(Exception):
+            if run.peers.is_single or run.peers.have_failed:  # else the others are elsewhere
+                run.save()
+        raise
+    if ending[0] is not Stopped.NONFINITE or not run.saver.has_checkpoint:
+        run.save()  # else the checkpoint before stays the newest: it may lead further
+    late = max(run.peers.gather(rank(caught.number)))[0]  # a signal may come at any time
+    return ending_of_rank(int(late)) or ending
 
 
-def _driven(course: Course, archive: Archive, sent: Heard, callbacks: Sequence[Callback]) -> Ending:
-    peers = course.peers
-    while (ending := course.ending()) is None:
-        evaluated = course.advance()
-        asked, failure = False, None
-        if peers.alone:
-            asked = answers(callbacks, course.progress)
-        else:  # the others are to be told first
-            asked, failure = attempted(lambda: answers(callbacks, course.progress))
-        due = archive.due(course.step, evaluated, course.metrics, course.waited)
-        said = decided(peers, Said(failure is not None, bool(asked), numbered(sent.number), due, course.pace.steps))
-        if said.failed:
-            peers.end_if_any(failure)
-        if (ending := course.ending()) is not None:
+def _take_steps(run: Run, callbacks: Sequence[Callback], caught: CaughtSignal) -> Ending:
+    while (ending := run.ending()) is None:
+        evaluated = run.advance()
+        stops, error = run.peers.attempt(lambda: call_back(callbacks, run))
+        saves = run.is_save_due(evaluated)
+        mine = Decision(error is not None, bool(stops), rank(caught.number), saves, run.pace.steps)
+        decision = _decide(run.peers, mine)
+        if decision.fails:
+            run.peers.raise_if_any(error)
+        if (ending := run.ending()) is not None:
             break
-        if said.asked:
+        if decision.stops:
             return Stopped.CALLBACK, "a callback returned True"
-        if by_signal := of_signal(said.signal):
+        if by_signal := ending_of_rank(decision.signal):
             return by_signal
-        course.pace.steps = said.steps
-        if said.due:
-            course.save()
+        run.pace.steps = decision.steps
+        if decision.saves:
+            run.save()
     return ending
+
+
+def _decide(peers: Peers, mine: Decision) -> Decision:
+    """Return the decision of all processes: one reason to end is enough, and the clock is that of the first."""
+    decisions = [Decision(*map(int, numbers)) for numbers in peers.gather(*mine)]  # pyright: ignore[reportArgumentType]
+    first = decisions[0]
+    return Decision(
+        fails=any(decision.fails for decision in decisions),
+        stops=any(decision.stops for decision in decisions),
+        signal=max(decision.signal for decision in decisions),
+        saves=bool(first.saves),
+        steps=first.steps,
+    )
+
+
+def call_back(callbacks: Sequence[Callback], run: Run) -> bool:
+    """Call all callbacks, and return whether one asks for the end."""
+    answers = [callback(run.progress()) for callback in callbacks]
+    return any(isinstance(answer, (bool, np.bool_)) and bool(answer) for answer in answers)
+
+
+def finish(run: Run, ending: Ending, callbacks: Sequence[Callback]) -> Fit:
+    """Evaluate once more, and return the result; after a signal that terminates, exit with its status.
+
+    Raises:
+      SystemExit: with status 128 plus the number of the signal.
+    """
+    reason, words = ending
+    if reason is Stopped.TERMINATED:
+        if run.peers.is_first:
+            message = f"gdjax: {words} after step {run.step:,}; saved in {run.saver.folder}, to be resumed"
+            with contextlib.suppress(OSError):  # after SIGHUP the terminal is gone
+                print(message, file=sys.stderr, flush=True)
+        raise SystemExit(128 + signal.Signals[words])
+    # after the last save: a resumed history must not contain this evaluation
+    if reason is not Stopped.INTERRUPTED and run.evaluate():
+        run.peers.call_on_all(lambda: call_back(callbacks, run))
+    return run.result(ending)

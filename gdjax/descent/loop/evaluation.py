@@ -1,4 +1,4 @@
-"""What is measured of the parameters, beside the loss, and how often."""
+"""Evaluate the parameters during a descent."""
 
 import dataclasses
 import inspect
@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+import optax
 
-from gdjax.descent.data.batching import Plan
+from gdjax.descent.data.batching import Batching
 from gdjax.descent.step.step import State
 from gdjax.value.diagnose import require_count
 from gdjax.wrappers.eval_params import eval_params
@@ -18,7 +19,7 @@ EVERY = 100
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """A function of the parameters that a descent calls now and then.
+    """A function of the parameters that a descent calls at intervals.
 
     Args:
       function: `function(params)`, or `function(params, extra)` with that name, returns a scalar or a dict of scalars.
@@ -30,13 +31,13 @@ class Evaluate:
 
     def __post_init__(self) -> None:
         if not callable(self.function):
-            raise TypeError(f"Evaluate: a function of the parameters is needed, got {self.function!r}.")
+            raise TypeError(f"Evaluate: function must be a function of the parameters, got {self.function!r}.")
         if self.every is not None:
             require_count("Evaluate", "every", self.every)
         self._require_signature()
 
     def _require_signature(self) -> None:
-        """Refuse a function that cannot be called with parameters, and with `extra` by name if it has that."""
+        """Raise unless the function can be called with parameters, and with `extra` by name if it has that."""
         try:
             signature = inspect.signature(self.function)
         except ValueError:  # some built-in functions have none
@@ -45,34 +46,35 @@ class Evaluate:
         try:
             signature.bind(None, **extra)
         except TypeError:
-            way = "close over all else, held-out data too"
-            raise TypeError(f"Evaluate: function must take (params), it takes {signature}; {way}.") from None
+            raise TypeError(
+                f"Evaluate: function must take (params), it takes {signature}. Close over all else, held-out data too."
+            ) from None
 
     @classmethod
-    def of(cls, evaluate: Any) -> "Evaluate | None":
-        """What `fit` was given."""
+    def of(cls, evaluate: "Callable[..., Any] | Evaluate | None") -> "Evaluate | None":
+        """Return the `Evaluate` for the `evaluate` of `fit`: a function alone gets the default interval."""
         return evaluate if evaluate is None or isinstance(evaluate, cls) else cls(evaluate)
 
-    def steps(self, plan: Plan | None) -> int | None:
-        """Steps between evaluations; `None` where an epoch ends when the data say so."""
-        if self.every is not None or plan is None:
+    def interval(self, batching: Batching | None) -> int | None:
+        """Return the steps between evaluations; `None` means at the end of every epoch of an iterable."""
+        if self.every is not None or batching is None:
             return self.every
-        return plan.per_epoch if plan.per_epoch > 1 else EVERY
+        return batching.steps_per_epoch if batching.steps_per_epoch > 1 else EVERY
 
-    def __call__(self, tx: Any, state: State) -> dict[str, float]:
-        """Evaluate a state."""
+    def __call__(self, tx: optax.GradientTransformation, state: State) -> dict[str, float]:
+        """Evaluate a state, and return its metrics by name."""
         extra = {"extra": state.extra} if "extra" in inspect.signature(self.function).parameters else {}
-        found = self.function(eval_params(tx, state.opt_state, state.params), **extra)
-        named = found if isinstance(found, dict) else {"evaluation": found}
+        result = self.function(eval_params(tx, state.opt_state, state.params), **extra)
+        named = result if isinstance(result, dict) else {"evaluation": result}
         for name, value in named.items():
-            held = isinstance(value, (dict, list, tuple))
-            if held or jnp.shape(value):
-                what = f"a {type(value).__name__}" if held else f"shape {jnp.shape(value)}"
-                raise TypeError(f"fit: evaluate must return scalars, got {what} for {name!r}.")
-        return {name: _number(name, value) for name, value in named.items()}
+            is_container = isinstance(value, (dict, list, tuple))
+            if is_container or jnp.shape(value):
+                got = f"a {type(value).__name__}" if is_container else f"shape {jnp.shape(value)}"
+                raise TypeError(f"fit: evaluate must return scalars, got {got} for {name!r}.")
+        return {name: _to_float(name, value) for name, value in named.items()}
 
 
-def _number(name: str, value: Any) -> float:
+def _to_float(name: str, value: Any) -> float:
     try:
         return float(value)
     except (TypeError, ValueError):

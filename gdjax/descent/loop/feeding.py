@@ -1,4 +1,4 @@
-"""Steps with arrays that lie on the device, or with batches that are brought."""
+"""Feed a descent: dispatch steps on arrays on the device, or on batches of an iterable."""
 
 import zlib
 from collections.abc import Iterable
@@ -7,137 +7,168 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gdjax.descent.data.batching import Plan
-from gdjax.descent.data.iterables import AHEAD, Item, Stream
+from gdjax.descent.data.batching import Batching
+from gdjax.descent.data.iterables import READ_AHEAD, BatchReader, ReadBatch
 from gdjax.descent.data.placement import Placement
 from gdjax.descent.loop.program import Carry, Compiled
-from gdjax.descent.peers import Peers, attempted
+from gdjax.descent.peers import Peers, attempt
 
 
 class Dispatch(NamedTuple):
-    """What a dispatch was."""
+    """Facts about one dispatch."""
 
     examples: int
-    """Of one step."""
+    """Examples of one step."""
     ends_epoch: bool
-    """Whether an epoch ended with it."""
     program: Any
-    """What is equal for dispatches of one compiled program."""
+    """Equal for dispatches of the same compiled program."""
 
 
-class Arrays:
-    """Steps with batches cut from arrays."""
+class ArrayFeed:
+    """Steps on batches cut from arrays."""
 
-    about = None
-    exhausted = False
+    position = None
+    """Arrays need no position in a checkpoint: the count of steps is enough."""
+    is_exhausted = False
 
-    def __init__(self, run: Compiled, data: Any, plan: Plan, peers: Peers):
-        self._run, self.data, self._plan, self._peers = run, data, plan, peers
-        self._ready: set[Any] = set()
+    def __init__(self, compiled: Compiled, data: Any, batching: Batching, peers: Peers):
+        self._compiled, self.data, self._batching, self._peers = compiled, data, batching, peers
+        self._ready: set[str] = set()
 
     def sample(self) -> Any:
-        """The shapes of a batch."""
-        size = self._plan.batch_size
+        """Return the shapes of a batch."""
+        size = self._batching.batch_size
         return jax.eval_shape(lambda data: jax.tree.map(lambda x: x[:size], data), self.data)
 
-    def epoch(self, step: int) -> int:
-        """Times through the data that are done."""
-        return step // self._plan.per_epoch
+    def epochs_done(self, step: int) -> int:
+        """Return the number of completed passes through the data."""
+        return step // self._batching.steps_per_epoch
 
     def advance(self, carry: Carry, step: int, most: int) -> tuple[Carry, Dispatch]:
-        """Take so many steps at the most."""
-        plan, place = self._plan, step % self._plan.per_epoch
-        if plan.remainder and place == plan.full:
-            self._compile("last", self._run.last, carry, self.data)
-            return self._run.last(carry, self.data), Dispatch(plan.remainder, True, "last")
-        number = min(most, plan.full - place) if plan.remainder else most
-        ends = (place + number) % plan.per_epoch == 0
-        self._compile("many", self._run.many, carry, self.data, np.int32(number))
-        return self._run.many(carry, self.data, np.int32(number)), Dispatch(plan.batch_size, ends, "many")
+        """Dispatch at most a given number of steps."""
+        batching, place = self._batching, step % self._batching.steps_per_epoch
+        if batching.remainder and place == batching.full_batches:
+            take = self._compiled.take_incomplete_step
+            self._compile("incomplete", take, carry, self.data)
+            return take(carry, self.data), Dispatch(batching.remainder, True, "incomplete")
+        number = min(most, batching.full_batches - place) if batching.remainder else most
+        ends_epoch = (place + number) % batching.steps_per_epoch == 0
+        take = self._compiled.take_steps
+        self._compile("full", take, carry, self.data, np.int32(number))
+        return take(carry, self.data, np.int32(number)), Dispatch(batching.batch_size, ends_epoch, "full")
 
     def _compile(self, program: str, function: Any, *arguments: Any) -> None:
-        """Have a program compiled in all processes before one begins with it: Gloo waits half a minute for the last."""
-        if not self._peers.alone and program not in self._ready:
+        """Compile a program in all processes before one starts it: Gloo waits only 30 seconds for the last."""
+        if not self._peers.is_single and program not in self._ready:
             function.lower(*arguments).compile()
-            self._peers.wait()
+            self._peers.barrier()
             self._ready.add(program)
 
 
-class Brought:
-    """Steps with the batches of an iterable."""
+class IterableFeed:
+    """Steps on the batches of an iterable.
+
+    Args:
+      compiled: the program.
+      data: the iterable; each process has its own.
+      placement: of batches.
+      peers: the processes of the descent.
+      position: of a checkpoint, from which to resume.
+      epochs: wanted.
+      saves_state: ask the iterator for its state, for checkpoints.
+    """
 
     data = None
 
-    def __init__(self, run: Compiled, data: Iterable[Any], placement: Placement, peers: Peers, **options: Any):
-        self._run, self._placement, self._peers = run, placement, peers
-        self._stream = peers.together(lambda: Stream(data, placement.brought, patient=not peers.alone, **options))
-        self.about: dict[str, Any] | None = options.get("about")
-        self.exhausted = False
+    def __init__(
+        self,
+        compiled: Compiled,
+        data: Iterable[Any],
+        placement: Placement,
+        peers: Peers,
+        position: dict[str, Any] | None = None,
+        epochs: int | None = None,
+        saves_state: bool = True,
+    ):
+        self._compiled, self._iterable, self._placement, self._peers = compiled, data, placement, peers
+        self._options = {"epochs": epochs, "saves_state": saves_state, "delays_errors": not peers.is_single}
+        self.position = position
+        """The position after the last step, for a checkpoint."""
+        self.is_exhausted = False
+        self._reader: BatchReader
 
     def sample(self) -> Any:
-        """The first batch."""
-        self._agreed(1)
-        if (item := self._stream.peek()) is None:
-            self.exhausted = True
+        """Begin to read, and return the first batch."""
+        put, position, options = self._placement.place_local, self.position, self._options
+        self._reader = self._peers.call_on_all(lambda: BatchReader(self._iterable, put, position, **options))
+        self._available(1)
+        if (item := self._reader.peek()) is None:
+            self.is_exhausted = True
             return None
         return item.batch
 
-    def epoch(self, step: int) -> int:
-        """Times through the data that are done."""
-        return self.about["epoch"] if self.about else 0
+    def epochs_done(self, step: int) -> int:
+        """Return the number of completed passes through the data."""
+        return self.position["epoch"] if self.position else 0
 
     def advance(self, carry: Carry, step: int, most: int) -> tuple[Carry, Dispatch]:
-        """Take so many steps at the most, none of them in the next epoch."""
-        carry = carry._replace(written=self._placement.placed(np.zeros((), np.int32)))
-        most = self._agreed(most)
-        passed: list[tuple[dict[str, Any], bool]] = []
+        """Dispatch at most a given number of steps, none of them in the next epoch."""
+        carry = carry._replace(written=self._placement.place(np.zeros((), np.int32)))
+        most = self._available(most)
+        used: list[ReadBatch] = []
         shapes: list[tuple[tuple[int, ...], ...]] = []
-        while len(passed) < most and not (passed and passed[-1][1]):
-            if (item := self._stream.next()) is None:
-                self.exhausted = True
+        while len(used) < most and not (used and used[-1].ends_epoch):
+            if (item := self._reader.next()) is None:
+                self.is_exhausted = True
                 break
-            carry = self._run.one(carry, item.batch)
-            passed.append((item.about, item.ends))
+            carry = self._compiled.take_step_with(carry, item.batch)
             shapes.append(tuple(np.shape(x) for x in jax.tree.leaves(item.batch)))
-        ends = False
-        if taken := int(carry.written):  # fewer than were brought where the descent ended
-            self.about, ends = passed[taken - 1]
-        first = next((shape for of in shapes for shape in of if shape), (1,))
-        return carry, Dispatch(first[0], ends, frozenset(shapes))
+            used.append(item._replace(batch=None))
+        ends_epoch = False
+        if taken := int(carry.written):  # fewer than were dispatched if the descent ended
+            self.position, ends_epoch = used[taken - 1].position, used[taken - 1].ends_epoch
+        first = next((shape for batch in shapes for shape in batch if shape), (1,))
+        return carry, Dispatch(first[0], ends_epoch, frozenset(shapes))
 
-    def _agreed(self, most: int) -> int:
-        """So many steps at the most; as many as every process has batches for, where there are several."""
-        if self._peers.alone:
+    def _available(self, most: int) -> int:
+        """Return how many steps to dispatch: several processes take no more than each has batches for.
+
+        Raises:
+          ValueError: if the batches of processes differ in number, shapes or dtypes.
+        """
+        if self._peers.is_single:
             return most
-        ahead, failure = attempted(lambda: self._stream.ready(most))
-        mine = [] if failure else [*ahead]
-        kinds = [float(zlib.crc32(_types(item).encode())) for item in mine] + [0.0] * (AHEAD + 1 - len(mine))
-        told = self._peers.numbers(-1 if failure else len(mine), bool(mine and mine[-1].ends), *kinds)
-        least = int(min(told)[0])
+        items, error = attempt(lambda: self._reader.available(most))
+        mine: list[ReadBatch] = [] if error else [*items]
+        kinds = [float(zlib.crc32(_types(item).encode())) for item in mine] + [0.0] * (READ_AHEAD + 1 - len(mine))
+        counts = self._peers.gather(-1 if error else len(mine), bool(mine and mine[-1].ends_epoch), *kinds)
+        least = int(min(counts)[0])
         if least < 0:
-            self._peers.end_if_any(failure)
-        over = {ends if number == least else 0.0 for number, ends, *_ in told}
-        if len(over) > 1 or (least == 0 and max(told)[0] > 0):
-            raise ValueError(f"fit: data must yield as many batches an epoch in every process; {self._left(told)}.")
-        unlike = [place for place in range(least) if len({of[2 + place] for of in told}) > 1]
-        if unlike:
-            texts = zip(self._peers.processes, self._peers.texts(_types(mine[unlike[0]])), strict=True)
-            parts = ", ".join(f"{text} by that of process {process}" for process, text in texts)
+            self._peers.raise_if_any(error)
+        ends = {ends if number == least else 0.0 for number, ends, *_ in counts}
+        if len(ends) > 1 or (least == 0 and max(counts)[0] > 0):
             raise ValueError(
-                "fit: data must yield parts of the same shapes and dtypes in every process; a whole batch were, by its "
-                f"part, {parts}."
+                f"fit: data must yield the same number of batches an epoch in every process; {self._left(counts)}."
+            )
+        unlike = [place for place in range(least) if len({row[2 + place] for row in counts}) > 1]
+        if unlike:
+            texts = zip(self._peers.processes, self._peers.gather_texts(_types(mine[unlike[0]])), strict=True)
+            shapes = ", ".join(f"{text} by that of process {process}" for process, text in texts)
+            raise ValueError(
+                "fit: data must yield local batches of the same shapes and dtypes in every process; the global batch "
+                f"would be {shapes}."
             )
         return max(least, 1)
 
-    def _left(self, told: list[tuple[float, ...]]) -> str:
-        """What each process has left of its epoch."""
+    def _left(self, counts: list[tuple[float, ...]]) -> str:
+        """Describe how many batches of the epoch each process has left."""
         left = (
             f"process {process} has {int(number)} left of it" if ends or not number else f"process {process} has more"
-            for process, (number, ends, *_) in zip(self._peers.processes, told, strict=True)
+            for process, (number, ends, *_) in zip(self._peers.processes, counts, strict=True)
         )
         return ", ".join(left)
 
 
-def _types(item: Item) -> str:
-    """The shapes and dtypes of a batch."""
+def _types(item: ReadBatch) -> str:
+    """Return the shapes and dtypes of a batch."""
     return ", ".join(f"{x.dtype}{list(x.shape)}" for x in jax.tree.leaves(item.batch))

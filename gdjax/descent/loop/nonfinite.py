@@ -1,25 +1,26 @@
-"""Where a loss or gradient that is not finite came from."""
+"""Explain where a loss or gradient that is not finite came from."""
 
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from gdjax import tree
 
 
-def origin(step: int, params: Any, data: Any, norms: np.ndarray) -> str:
-    """What can be told of it, in words.
+def explain_nonfinite(step: int, params: optax.Params, data: Any, norms: np.ndarray) -> str:
+    """Describe the likely origin of a step that is not finite.
 
     Args:
-      step: at which it was seen.
-      params: which it was seen at, and which were kept.
-      data: all of them, where they are at hand.
-      norms: of the gradients up to that step, this one too.
+      step: the step.
+      params: the parameters before it, which the descent kept.
+      data: all data, if they are arrays.
+      norms: of the gradients up to and including that step.
     """
     if path := first_nonfinite(params):
-        made = "given" if step == 0 else "that the update before it made"
-        return f"at step {step:,}: the parameters {made} are not finite at {path!r}"
+        source = "given" if step == 0 else "made by the update before it"
+        return f"at step {step:,}: the parameters {source} are not finite at {path!r}"
     if step == 0:
         path = first_nonfinite(data)
         return f"at step 0, of finite parameters{f'; the data are not finite at {path!r}' if path else ''}"
@@ -27,8 +28,8 @@ def origin(step: int, params: Any, data: Any, norms: np.ndarray) -> str:
     return f"at step {step:,}; gradient norms before it {before}; the parameters are the finite ones before it"
 
 
-def first_nonfinite(arrays: Any) -> str | None:
-    """The path of the first array that is not finite everywhere."""
+def first_nonfinite(arrays: optax.Params) -> str | None:
+    """Return the path of the first array with an element that is not finite."""
     for path, leaf in tree.leaves_with_paths(arrays):
         if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) and not jnp.isfinite(leaf).all():
             return path or "the one array"

@@ -1,10 +1,10 @@
-"""What a descent says while it goes on."""
+"""Show the progress of a descent, and pass it to callbacks."""
 
 import contextlib
 import importlib.util
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,27 +12,26 @@ import numpy as np
 from gdjax.descent.history import History
 from gdjax.descent.step.step import State
 
-QUIET = 10.0
-"""Seconds between lines where there is no screen."""
+LINE_INTERVAL = 10.0
+"""Seconds between lines where there is no terminal."""
 
 
 class Progress(NamedTuple):
-    """What callbacks get after every dispatch."""
+    """Progress of a descent, passed to callbacks after every dispatch."""
 
     state: State
-    """Of the descent now; its arrays are gone at the next dispatch: copy what is to stay."""
+    """The current state. The next dispatch donates its arrays: copy those that you keep."""
     step: int
     """Steps taken."""
     steps: int | None
-    """Steps to take, where that is known."""
+    """Steps to take, if known."""
     epoch: int
-    """Times through the data that are done."""
+    """Completed passes through the data."""
     metrics: Mapping[str, float]
-    """The last of each: what the steps reported and what was evaluated."""
+    """The last value of each metric, from steps and evaluations."""
     history: History
-    """So far."""
     seconds: float
-    """Since the beginning."""
+    """Time since the beginning, before a resumption too."""
 
 
 Callback = Callable[[Progress], Any]
@@ -40,56 +39,63 @@ Callback = Callable[[Progress], Any]
 
 
 class Pace:
-    """How many steps a dispatch takes, so that progress is seen about ten times a second."""
+    """Choose the number of steps per dispatch, so that progress shows about ten times a second.
+
+    It adapts to wall time, and never changes results.
+
+    Args:
+      most: largest number of steps.
+    """
 
     interval = 0.1
+    """Seconds of a dispatch."""
 
     def __init__(self, most: int):
         self.steps, self._most = 1, most
-        self._warm: set[Any] = set()
+        self._compiled: set[Hashable] = set()
 
-    def measured(self, program: Any, steps: int, seconds: float) -> float:
-        """Learn from a dispatch; returns steps a second, NaN of the first of a program, which was compiled."""
-        if program not in self._warm:
-            self._warm.add(program)
+    def measure(self, program: Hashable, steps: int, seconds: float) -> float:
+        """Adapt to a dispatch, and return its steps per second; NaN for the first of a program, which compiles."""
+        if program not in self._compiled:
+            self._compiled.add(program)
             return float("nan")
         rate = steps / max(seconds, 1e-9)
-        # one slow dispatch must not make the next a crawl, nor a short one that an evaluation cut off a leap
+        # bounded: one slow dispatch must not slow the next ones too much, nor a short one speed them up
         wanted = np.clip(rate * self.interval, self.steps / 2, min(self.steps * 4, self._most))
         self.steps = max(int(wanted), 1)
         return rate
 
 
-class Shown(NamedTuple):
-    """A way to show progress."""
+class Display(NamedTuple):
+    """A display of progress."""
 
     progress: Callback
     """Called after every dispatch."""
     say: Callable[[str], None]
-    """Say something at once."""
+    """Show a message at once."""
 
 
 @contextlib.contextmanager
-def shown(progress: bool) -> Iterator[Shown]:
-    """Show progress: a bar on a terminal, a line that changes in a notebook, otherwise a line now and then."""
+def show_progress(progress: bool) -> Iterator[Display]:
+    """Show progress: a bar on a terminal, a line that changes in a notebook, otherwise a line every ten seconds."""
     if not progress:
-        yield Shown(lambda _: None, lambda _: None)
+        yield Display(lambda _: None, lambda _: None)
     elif _in_notebook():
-        yield Shown(_one_line(), _say)
+        yield Display(_notebook_line(), _say)
     elif sys.stderr.isatty() and importlib.util.find_spec("rich"):
-        with _bar() as show:
-            yield show
+        with _bar() as display:
+            yield display
     else:
-        yield Shown(_lines(), _say)
+        yield Display(_lines(), _say)
 
 
 @contextlib.contextmanager
-def _bar() -> Iterator[Shown]:
+def _bar() -> Iterator[Display]:
     from rich import progress
     from rich.console import Console
 
     class Visible(Console):
-        """A console whose cursor stays: no end of the process, however sudden, leaves a terminal without one."""
+        """A console that never hides the cursor, so that a killed process leaves the terminal with one."""
 
         def show_cursor(self, show: bool = True) -> bool:
             return False
@@ -105,8 +111,8 @@ def _bar() -> Iterator[Shown]:
     bar.start()
     try:
         task = bar.add_task("compiling", total=None)
-        yield Shown(
-            lambda now: bar.update(task, completed=now.step, total=now.steps, description=words(now.metrics)),
+        yield Display(
+            lambda now: bar.update(task, completed=now.step, total=now.steps, description=format_metrics(now.metrics)),
             lambda text: bar.console.print(f"gdjax: {text}", markup=False, highlight=False),
         )
     finally:
@@ -114,7 +120,7 @@ def _bar() -> Iterator[Shown]:
             bar.stop()
 
 
-def _one_line() -> Callback:
+def _notebook_line() -> Callback:
     from IPython.display import Pretty, display
 
     handle = display(Pretty("compiling"), display_id=True)
@@ -127,7 +133,7 @@ def _lines() -> Callback:
 
     def say(now: Progress) -> None:
         nonlocal last
-        if time.monotonic() - last >= QUIET:
+        if time.monotonic() - last >= LINE_INTERVAL:
             last = time.monotonic()
             _print(_line(now))
 
@@ -135,11 +141,12 @@ def _lines() -> Callback:
 
 
 def _say(text: str) -> None:
+    """Show a message."""
     _print(f"gdjax: {text}")
 
 
 def _print(line: str) -> None:
-    """Print a line where progress is shown; a terminal that is gone is no reason to end a descent."""
+    """Print a line to stderr; a terminal that is gone does not end the descent."""
     try:
         print(line, file=sys.stderr, flush=True)
     except BrokenPipeError:
@@ -150,11 +157,11 @@ def _print(line: str) -> None:
 
 def _line(now: Progress) -> str:
     of = f" of {now.steps:,}" if now.steps else ""
-    return f"step {now.step:,}{of}  {words(now.metrics)}"
+    return f"step {now.step:,}{of}  {format_metrics(now.metrics)}"
 
 
-def words(metrics: Mapping[str, float]) -> str:
-    """Metrics in a line, the loss and what was evaluated first."""
+def format_metrics(metrics: Mapping[str, float]) -> str:
+    """Format metrics in a line: the loss, then evaluations."""
     shown = {name: x for name, x in metrics.items() if name not in ("throughput", "step", "learning_rate", "grad_norm")}
     return "  ".join(f"{name} {x:.4g}" for name, x in shown.items())
 

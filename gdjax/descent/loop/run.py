@@ -1,200 +1,221 @@
-"""A descent as it goes on: dispatch, read, evaluate, save."""
+"""A descent as it runs: dispatch steps, record them, evaluate, save."""
 
-import dataclasses
-import json
 import math
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from gdjax.descent.checkpoints.options import Checkpoints
 from gdjax.descent.history import History
-from gdjax.descent.loop import program as loop
 from gdjax.descent.loop.evaluation import Evaluate
-from gdjax.descent.loop.feeding import Arrays, Brought
-from gdjax.descent.loop.nonfinite import first_nonfinite, origin
-from gdjax.descent.loop.progress import Callback, Pace, Progress
-from gdjax.descent.loop.resuming import Archive
+from gdjax.descent.loop.feeding import ArrayFeed, Dispatch, IterableFeed
+from gdjax.descent.loop.nonfinite import explain_nonfinite, first_nonfinite
+from gdjax.descent.loop.program import CAPACITY, RESERVED, Carry, Program, compiled, require_free_names
+from gdjax.descent.loop.progress import Pace, Progress
+from gdjax.descent.loop.resuming import Start
+from gdjax.descent.loop.saving import Saver
 from gdjax.descent.peers import Peers
 from gdjax.descent.result import Fit
-from gdjax.descent.step.step import State
 from gdjax.descent.stopping import Ending, Stopped
 from gdjax.value.diagnose import MAX_COUNT
 from gdjax.value.printing import nearest
 from gdjax.wrappers.eval_params import eval_params
 
 
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """What `fit` was asked for, checked."""
+class Limits(NamedTuple):
+    """The length of a descent; `None` is no limit."""
 
-    program: loop.Program
-    state: State
-    order_key: jax.Array
-    data: Any
-    peers: Peers
     epochs: int | None
     steps: int | None
-    evaluate: Evaluate | None
-    checkpoint: Checkpoints | None
-    resume: bool | str
-    callbacks: Sequence[Callback]
 
 
-class Course:
-    """A descent as it goes on."""
+class Run:
+    """A descent as it runs. The constructor only stores its arguments; call `start` once, then `advance`.
 
-    def __init__(self, request: Request, archive: Archive):
-        self._asked, self._archive, self.peers = request, archive, request.peers
-        self._program = program = request.program
-        self._run = run = loop.compiled(program)
-        found = archive.found(request.state, request.order_key)
-        about: Mapping[str, Any] = found.about if found else {}
-        state, order_key = (found.state, found.order_key) if found else (request.state, request.order_key)
-        stop = found.stop if found and found.stop is not None else program.stop.init()
-        entered = time.monotonic()
-        self._began = entered - about.get("seconds", 0.0)
-        self.history = found.history if found else History()
-        if program.plan:
-            self._feed = Arrays(run, request.data, program.plan, self.peers)
-        else:
-            options = {"about": about.get("stream"), "epochs": request.epochs, "states": request.checkpoint is not None}
-            self._feed = Brought(run, request.data, program.placement, self.peers, **options)
-        first = self._feed.sample()
-        # jit remembers shapes from descent to descent; an iterator that was used up has none to show
-        reports = {} if self._feed.exhausted else run.reports.eval_shape(state, stop, first)
-        self._carry = program.placement.placed(program.start(state, order_key, stop, reports))
-        self.step = int(state.count)
+    Args:
+      program: of the descent.
+      start: where it begins.
+      feed: its data.
+      limits: its length.
+      evaluate: the evaluation, if any.
+      saver: the open folder of checkpoints.
+      peers: the processes of the descent.
+    """
+
+    step: int
+    """Steps taken."""
+    history: History
+    compiling: float
+    """Seconds until programs were compiled, those before a resumption included."""
+    _carry: Carry
+    _began: float
+
+    def __init__(
+        self,
+        program: Program,
+        start: Start,
+        feed: ArrayFeed | IterableFeed,
+        limits: Limits,
+        evaluate: Evaluate | None,
+        saver: Saver,
+        peers: Peers,
+    ):
+        self._program, self._start, self._feed, self._limits = program, start, feed, limits
+        self._evaluate, self.saver, self.peers = evaluate, saver, peers
+        self._compiled = compiled(program)
+        self._evaluation_interval = evaluate and evaluate.interval(program.batching)
         self.metrics: dict[str, float] = {}
-        self.pace = Pace(loop.CAPACITY)
-        self._every = request.evaluate and request.evaluate.steps(program.plan)
-        if not self.history.rows:
-            self.history.add({name: of[:0] for name, of in {"step": np.arange(0), **self._carry.records}.items()})
-        if not self.history.evaluations.rows:
-            self.evaluate()
-        self.peers.together(self._require_watched)
-        self.compiling = about.get("compiling", 0.0) + time.monotonic() - entered
-        """Seconds until programs were compiled, those before a resumption included."""
+        """The last value of each metric."""
+        self.pace = Pace(CAPACITY)
         self.waited = 0.0
         """Seconds that the last dispatch took on the device, without compilation."""
 
+    def start(self) -> None:
+        """Read the first batch, place the state, evaluate before the first step, and check the names of metrics."""
+        entered = time.monotonic()
+        program, start = self._program, self._start
+        self._began = entered - start.seconds
+        sample = self._feed.sample()
+        # jit caches shapes from descent to descent; an exhausted iterator has no batch to show them
+        reports = {} if self._feed.is_exhausted else self._compiled.reports.eval_shape(start.state, start.stop, sample)
+        self._carry = program.placement.place(program.initial_carry(start.state, start.order_key, start.stop, reports))
+        self.step, self.history = int(start.state.count), start.history
+        if not self.history.rows:
+            columns = {"step": np.arange(0), **self._carry.records}
+            self.history.add({name: column[:0] for name, column in columns.items()})
+        if not self.history.evaluations.rows:
+            self.evaluate()
+        self.peers.call_on_all(self._require_known_metrics)
+        self.compiling = start.compiling + time.monotonic() - entered
+
     @property
     def seconds(self) -> float:
-        """Since the beginning, before a resumption too."""
+        """Time since the beginning, before a resumption too."""
         return time.monotonic() - self._began
 
     def advance(self) -> bool:
-        """Take one dispatch of steps and read what they report; tells whether something was evaluated."""
+        """Take one dispatch of steps and record them; return whether an evaluation followed."""
         began = time.monotonic()
-        self._carry, dispatch = self._feed.advance(self._carry, self.step, self._most())
+        self._carry, dispatch = self._feed.advance(self._carry, self.step, self._most_steps())
         dispatched = time.monotonic()
         taken = int(self._carry.written)  # waits for the device
         ended = time.monotonic()
         self.waited = ended - dispatched
         if not taken:
             return False
-        rate = self.pace.measured(dispatch.program, taken, ended - began)
+        rate = self.pace.measure(dispatch.program, taken, ended - began)
         if math.isnan(rate):
             self.compiling += ended - began
-        # copied: the buffers are the device's, and go with the next dispatch
+        self._record(taken, rate, dispatch)
+        if "seconds" in self._program.stop.watched:
+            self._observe({"seconds": self.peers.gather(self.seconds)[0][0]})
+        interval = self._evaluation_interval
+        is_due = dispatch.ends_epoch if interval is None else self.step % interval == 0
+        return is_due and self.evaluate()
+
+    def _record(self, taken: int, rate: float, dispatch: Dispatch) -> None:
+        """Add the reports of a dispatch to the history."""
+        # copied: the buffers belong to the device, and the next dispatch donates them
         rows = {name: np.array(x[:taken]) for name, x in jax.device_get(self._carry.records).items()}
         rows["throughput"] = np.full(taken, rate * dispatch.examples, np.float32)
         self.history.add({"step": np.arange(self.step, self.step + taken), **rows})
         self.step += taken
         self.metrics |= {name: float(x[-1]) for name, x in rows.items()}
-        if "seconds" in self._program.stop.watched:
-            self._tell({"seconds": self.peers.numbers(self.seconds)[0][0]})
-        due = dispatch.ends_epoch if self._every is None else self.step % self._every == 0
-        return due and self.evaluate()
 
     def evaluate(self) -> bool:
-        """Evaluate, if that is asked for and was not done after this step."""
-        seen = self.history.evaluations
-        if self._asked.evaluate is None or (seen.rows and seen["step"][-1] == self.step):
+        """Evaluate, unless there is nothing to evaluate or it was done after this step; return whether it was done."""
+        past = self.history.evaluations
+        if self._evaluate is None or (past.rows and past["step"][-1] == self.step):
             return False
-        values = self.peers.together(self._evaluated)
-        if not self.peers.alone:
-            values = json.loads(self.peers.texts(json.dumps(values))[0])
-        seen.add({"step": [self.step], **{name: [value] for name, value in values.items()}})
+        evaluate = self._evaluate
+        values = self.peers.from_first(lambda: self._evaluated(evaluate))
+        past.add({"step": [self.step], **{name: [value] for name, value in values.items()}})
         self.metrics |= values
-        self._tell(values)
+        self._observe(values)
         return True
 
+    def _evaluated(self, evaluate: Evaluate) -> dict[str, float]:
+        values = evaluate(self._program.tx, self._carry.state)
+        require_free_names("what is evaluated", values, {*RESERVED, *self._carry.records})
+        return values
+
     def ending(self) -> Ending | None:
-        """Why it is over, if it is."""
-        asked, step = self._asked, self.step
-        epoch = self._feed.epoch(step)
+        """Return the reason to end, if there is one."""
+        step, limits = self.step, self._limits
+        epochs = self._feed.epochs_done(step)
         if self._carry.ended and (ending := self._program.stop.because(jax.device_get(self._carry.stop))):
-            return self._explained(ending)
-        if asked.epochs and epoch >= asked.epochs:
-            return self._finite(f"epoch {epoch:,} of {asked.epochs:,} is done")
-        if asked.steps and step >= asked.steps:
-            return self._finite(f"{step:,} steps taken")
+            return self._explain(ending)
+        if limits.epochs and epochs >= limits.epochs:
+            return self._ending_by_length(f"epoch {epochs:,} of {limits.epochs:,} is done")
+        if limits.steps and step >= limits.steps:
+            return self._ending_by_length(f"{step:,} steps taken")
         if step >= MAX_COUNT:
-            return self._finite(f"{step:,} steps taken, the most that an int32 count holds")
-        return (Stopped.EXHAUSTED, "the data have no further batch") if self._feed.exhausted else None
+            return self._ending_by_length(f"{step:,} steps taken, the most that an int32 count holds")
+        return (Stopped.EXHAUSTED, "the data have no further batch") if self._feed.is_exhausted else None
+
+    def _ending_by_length(self, words: str) -> Ending:
+        """Return the ending of a complete descent, unless its very last update was not finite."""
+        if first_nonfinite(self._carry.state.params):
+            norms = self.history["grad_norm"]
+            return Stopped.NONFINITE, explain_nonfinite(self.step, self._carry.state.params, None, norms)
+        return Stopped.STEPS, words
+
+    def _explain(self, ending: Ending) -> Ending:
+        """Add the origin of a step that is not finite."""
+        if ending[0] is not Stopped.NONFINITE:
+            return ending
+        params, norms = self._carry.state.params, self.history["grad_norm"]
+        return ending[0], f"{ending[1]} {explain_nonfinite(self.step - 1, params, self._feed.data, norms)}"
 
     def progress(self) -> Progress:
-        """What callbacks are told."""
-        steps, state, epoch = self._asked.steps, self._carry.state, self._feed.epoch(self.step)
-        return Progress(state, self.step, steps, epoch, self.metrics, self.history, self.seconds)
+        """Return the progress for callbacks."""
+        epochs = self._feed.epochs_done(self.step)
+        return Progress(
+            self._carry.state, self.step, self._limits.steps, epochs, self.metrics, self.history, self.seconds
+        )
+
+    def is_save_due(self, evaluated: bool) -> bool:
+        """Return whether it is time to save."""
+        return self.saver.is_due(self.step, evaluated, self.metrics, self.waited)
 
     def save(self) -> None:
-        """Save it as it is, if it is whole and finite."""
+        """Save the descent, if its count and its parameters are intact."""
         if int(self._carry.state.count) != self.step or first_nonfinite(self._carry.state.params):
             return
-        about = {"seconds": self.seconds, "compiling": self.compiling, "stream": self._feed.about}
-        seen = self.history.evaluations
-        of_before = seen.keys() if seen.rows and seen["step"][-1] != self.step else ()
-        metrics = {name: value for name, value in self.metrics.items() if name not in of_before}
-        self._archive.save(self._carry, self.history, about, metrics)
+        about = {"seconds": self.seconds, "compiling": self.compiling, "stream": self._feed.position}
+        past = self.history.evaluations
+        outdated = past.keys() if past.rows and past["step"][-1] != self.step else ()
+        metrics = {name: value for name, value in self.metrics.items() if name not in outdated}
+        self.saver.save(self._program, self._carry, self.history, about, metrics)
 
     def result(self, ending: Ending) -> Fit:
-        """What it came to."""
+        """Return the result of the descent."""
         state = self._carry.state
         params = eval_params(self._program.tx, state.opt_state, state.params)
         return Fit(params, state, self.history, *ending, self.seconds, self.compiling)
 
-    def _evaluated(self) -> dict[str, float]:
-        assert self._asked.evaluate is not None
-        values = self._asked.evaluate(self._program.tx, self._carry.state)
-        loop.require_free("what is evaluated", values, {*loop.RESERVED, *self._carry.records})
-        return values
+    def _most_steps(self) -> int:
+        """Return the most steps of the next dispatch: up to the next evaluation, checkpoint or end."""
+        options = self.saver.options
+        left = (self._limits.steps or MAX_COUNT) - self.step
+        intervals = (self._evaluation_interval, options and options.every)
+        return min([self.pace.steps, left, *(n - self.step % n for n in intervals if n)])
 
-    def _most(self) -> int:
-        """Steps to the next that the host must see."""
-        asked = self._asked
-        every = (self._every, asked.checkpoint and asked.checkpoint.every)
-        left = [(asked.steps or MAX_COUNT) - self.step]
-        return min([self.pace.steps, *left, *(n - self.step % n for n in every if n)])
+    def _observe(self, metrics: Mapping[str, float]) -> None:
+        """Pass those metrics to the criterion that it needs."""
+        if watched := {name: np.float32(x) for name, x in metrics.items() if name in self._program.stop.watched}:
+            self._carry = self._compiled.observe(self._carry, watched)
 
-    def _finite(self, words: str) -> Ending:
-        """The end of a descent, unless its very last update was not finite."""
-        if first_nonfinite(self._carry.state.params):
-            return Stopped.NONFINITE, origin(self.step, self._carry.state.params, None, self.history["grad_norm"])
-        return Stopped.STEPS, words
-
-    def _explained(self, ending: Ending) -> Ending:
-        if ending[0] is not Stopped.NONFINITE:
-            return ending
-        state, norms = self._carry.state, self.history["grad_norm"]
-        return ending[0], f"{ending[1]} {origin(self.step - 1, state.params, self._feed.data, norms)}"
-
-    def _tell(self, seen: Mapping[str, float]) -> None:
-        """Show the criterion what it watches of this."""
-        if watched := {name: np.float32(x) for name, x in seen.items() if name in self._program.stop.watched}:
-            self._carry = self._run.told(self._carry, watched)
-
-    def _require_watched(self) -> None:
+    def _require_known_metrics(self) -> None:
+        """Raise unless the criterion and the checkpoints name metrics that exist."""
         evaluated = sorted(self.history.evaluations.keys() - {"step"})
         reported = sorted({*self._carry.records, *self.history.keys()} - {"step", "throughput"})
-        of_best = {self._asked.checkpoint.best[0]} if self._asked.checkpoint else set()
-        for who, names in (("stop", self._program.stop.watched - {"step", "seconds"}), ("Checkpoints.best", of_best)):
+        best = {self.saver.options.best[0]} if self.saver.options else set()
+        for who, names in (("stop", self._program.stop.watched - {"step", "seconds"}), ("Checkpoints.best", best)):
             if unknown := sorted(names - {*reported, *evaluated}):
                 hint = nearest(unknown[0], [*reported, *evaluated])
                 raise ValueError(
-                    f"fit: {who} is of {unknown[0]!r}{hint}; a step reports {reported}, evaluated are {evaluated}."
+                    f"fit: {who} names {unknown[0]!r}{hint}; a step reports {reported}, an evaluation {evaluated}."
                 )

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP, heard between dispatches."""
+"""Catch Ctrl-C, SIGTERM and SIGHUP, to act on them between dispatches."""
 
 import contextlib
 import signal
@@ -6,45 +6,58 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-from gdjax.descent.stopping import Stopped
+from gdjax.descent.stopping import Ending, Stopped
 
-REASONS = {signal.SIGINT: Stopped.INTERRUPTED, signal.SIGTERM: Stopped.TERMINATED}
+STOP_REASONS = {signal.SIGINT: Stopped.INTERRUPTED, signal.SIGTERM: Stopped.TERMINATED}
 if hasattr(signal, "SIGHUP"):  # not on Windows
-    REASONS[signal.SIGHUP] = Stopped.TERMINATED
+    STOP_REASONS[signal.SIGHUP] = Stopped.TERMINATED
+
+_RANKED = (None, *sorted(STOP_REASONS, key=lambda number: (number != signal.SIGINT, number)))
+"""The signals by rank; if processes got different ones, the highest rank counts for all."""
 
 
-class Heard:
-    """The reason to end that a signal gave, if one came."""
+class CaughtSignal:
+    """The signal that was caught, if any."""
 
-    reason: Stopped | None = None
     number: signal.Signals | None = None
-    """Of the signal."""
+    reason: Stopped | None = None
 
 
 @contextlib.contextmanager
-def heard(*signals: signal.Signals) -> Iterator[Heard]:
-    """Keep these signals for the loop to ask for; a second one does what it always did.
+def catch_signals(*signals: signal.Signals) -> Iterator[CaughtSignal]:
+    """Record the first of these signals instead of acting on it; a second one does what it always does.
 
-    Only the main thread hears signals; in another they are left alone, as are those that someone else ignores.
+    Only the main thread can catch signals, so in another thread nothing is caught. Ignored signals stay ignored.
     """
-    found = Heard()
-    before: dict[signal.Signals, object] = {}
+    caught = CaughtSignal()
+    handlers: dict[signal.Signals, object] = {}
 
     def restore() -> None:
-        while before:
-            number, handler = before.popitem()
+        while handlers:
+            number, handler = handlers.popitem()
             signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
 
-    def hear(number: int, frame: FrameType | None) -> None:
-        found.number = signal.Signals(number)
-        found.reason = REASONS[found.number]
+    def catch(number: int, frame: FrameType | None) -> None:
+        caught.number = signal.Signals(number)
+        caught.reason = STOP_REASONS[caught.number]
         restore()
 
     if threading.current_thread() is threading.main_thread():
         for number in signals:
             if signal.getsignal(number) not in (None, signal.SIG_IGN):
-                before[number] = signal.signal(number, hear)
+                handlers[number] = signal.signal(number, catch)
     try:
-        yield found
+        yield caught
     finally:
         restore()
+
+
+def rank(number: int | None) -> int:
+    """Return the rank of a signal, which processes can exchange; 0 for none."""
+    return _RANKED.index(number)
+
+
+def ending_of_rank(rank: int) -> Ending | None:
+    """Return the ending that the signal of a rank makes."""
+    number = _RANKED[rank]
+    return None if number is None else (STOP_REASONS[number], "Ctrl-C" if number == signal.SIGINT else number.name)

@@ -1,1 +1,1 @@
-"""One step of descent: the gradient of a loss, and the update that it makes."""
+"""One step of descent: the gradient of a loss at a batch, and the update by an optimizer."""

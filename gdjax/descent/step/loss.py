@@ -1,4 +1,4 @@
-"""What a loss takes, and what it returns."""
+"""The arguments that a loss takes, and the values that it returns."""
 
 import contextlib
 import inspect
@@ -12,43 +12,55 @@ import optax
 from gdjax import tree
 from gdjax.value.printing import brief
 
+Loss = Callable[..., Any]
+"""`loss(params, batch)`, then perhaps a key, and `extra` by name."""
+FullLoss = Callable[[Any, Any, Any, Any], tuple[jax.Array, tuple[Any, Any]]]
+"""`loss(params, batch, key, extra)`, which returns `(value, (extra, aux))`."""
 
-def called(
-    loss: Callable[..., Any], has_aux: bool | None, who: str
-) -> Callable[..., tuple[jax.Array, tuple[Any, Any]]]:
-    """The loss as a function of `(params, batch, key, extra)` that returns `(value, (extra, aux))`."""
-    takes_key, takes_extra, needs_extra = _takes(loss, who)
+_NO_KEYS = {"y", "label", "target", "x", "input", "image", "output", "y_true", "weight", "mask"}
+"""Names of arguments that are not keys, without a plural s."""
 
-    def whole(params: Any, batch: Any, key: Any, extra: Any) -> tuple[jax.Array, tuple[Any, Any]]:
+
+def full_loss(loss: Loss, has_aux: bool | None, who: str) -> FullLoss:
+    """Return the loss with the full signature: `(params, batch, key, extra) -> (value, (extra, aux))`.
+
+    Args:
+      loss: the user's function.
+      has_aux: does it return `aux`? `None` decides by the value that it returns.
+      who: the public function, named in errors.
+    """
+    takes_key, takes_extra, needs_extra = _loss_parameters(loss, who)
+
+    def full(params: Any, batch: Any, key: Any, extra: Any) -> tuple[jax.Array, tuple[Any, Any]]:
         keys = (key,) if takes_key else ()
-        handed = needs_extra or (takes_extra and extra is not None)
+        gets_extra = needs_extra or (takes_extra and extra is not None)
         if who == "make_step" and extra is not None and not takes_extra:
             raise TypeError(
                 f"{who}: the state has `extra`, and the loss takes none. Give the loss a parameter `extra`, or leave "
                 "it out of State.create."
             )
-        own = jax.tree.map(lambda x: x, extra)  # new variables of NNX: they can be set only in the trace that made them
-        with _explained(who):
-            returned = loss(params, batch, *keys, **({"extra": own} if handed else {}))
+        fresh = jax.tree.map(lambda x: x, extra)  # an NNX variable can be set only in the trace that made it
+        with _nnx_hint(who):
+            returned = loss(params, batch, *keys, **({"extra": fresh} if gets_extra else {}))
         try:
-            value, new, aux = _taken_apart(returned, extra, handed, has_aux)
+            value, new_extra, aux = _split_returned(returned, extra, gets_extra, has_aux)
         except (TypeError, ValueError) as error:
             raise type(error)(f"{who}: {error}") from None
-        return jnp.asarray(value), (new, aux)
+        return jnp.asarray(value), (new_extra, aux)
 
-    return whole
+    return full
 
 
 @contextlib.contextmanager
-def _explained(who: str) -> Iterator[None]:
-    """Add a note to an error of Flax: how a loss returns the variables that a module changes."""
+def _nnx_hint(who: str) -> Iterator[None]:
+    """Add a note to an error of Flax: how to return the variables that a module changes."""
     try:
         yield
     except Exception as error:
         if type(error).__name__ == "TraceContextError":
             error.add_note(
-                f"{who}: the loss sets a variable of NNX that it closes over, such as the statistics of BatchNorm. "
-                "Split the model, graphdef, params, rest = nnx.split(model, nnx.Param, ...), begin with "
+                f"{who}: the loss sets an NNX variable that it closes over, such as the statistics of BatchNorm. "
+                "Split the model: graphdef, params, rest = nnx.split(model, nnx.Param, ...). Begin with "
                 "State.create(params, tx, extra=rest), and return (scalar, extra) from loss(params, batch, *, extra): "
                 "model = nnx.merge(graphdef, params, extra), and after its call extra = nnx.state(model, "
                 "nnx.Not(nnx.Param))."
@@ -56,8 +68,8 @@ def _explained(who: str) -> Iterator[None]:
         raise
 
 
-def require_loss(who: str, loss: Any, params: Any = None) -> None:
-    """Refuse a loss that is not a function, and say what to give instead.
+def require_loss(who: str, loss: object, params: object = None) -> None:
+    """Raise unless the loss is a function; the error says what to pass instead.
 
     Args:
       who: the function that was called.
@@ -66,18 +78,18 @@ def require_loss(who: str, loss: Any, params: Any = None) -> None:
     """
     if callable(loss) and not isinstance(loss, optax.GradientTransformation):
         return
-    way = ""
+    hint = ""
     if hasattr(loss, "loss"):
-        way = "; give its loss"
+        hint = "; give its loss"
     elif callable(params):
-        way = "; the loss comes first"
+        hint = "; the loss comes first"
     elif getattr(loss, "shape", None) == () or isinstance(loss, float):
-        way = "; give the function, not what it returned"
-    raise TypeError(f"{who}: loss must be a function of (params, batch), got {brief(loss)}{way}.")
+        hint = "; give the function, not its result"
+    raise TypeError(f"{who}: loss must be a function of (params, batch), got {brief(loss)}{hint}.")
 
 
-def _takes(loss: Callable[..., Any], who: str) -> tuple[bool, bool, bool]:
-    """Whether a loss takes a key, by position after the batch, and `extra`, by name, and whether it must have that."""
+def _loss_parameters(loss: Loss, who: str) -> tuple[bool, bool, bool]:
+    """Return three flags: the loss takes a key after the batch, takes `extra` by name, and requires `extra`."""
     parameters = dict(inspect.signature(loss).parameters)
     extra = parameters.pop("extra", None)
     positional = [p for p in parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
@@ -90,53 +102,49 @@ def _takes(loss: Callable[..., Any], who: str) -> tuple[bool, bool, bool]:
     if further and (further[0].lower().rstrip("s") in _NO_KEYS):
         raise TypeError(
             f"{who}: loss gets the whole batch as its second argument and a PRNG key as its third, which it calls "
-            f"{further[0]!r}; write loss(params, batch), and take the batch apart in it: x, y = batch."
+            f"{further[0]!r}; write loss(params, batch), and unpack the batch inside: x, y = batch."
         )
     return bool(further), extra is not None, extra is not None and extra.default is extra.empty
 
 
-_NO_KEYS = {"y", "label", "target", "x", "input", "image", "output", "y_true", "weight", "mask"}
-"""Names of arguments that are not keys, without a plural s."""
-
-
-def _taken_apart(returned: Any, extra: Any, takes_extra: bool, has_aux: bool | None) -> tuple[Any, Any, Any]:
-    """The value, the new `extra` and `aux`."""
+def _split_returned(returned: Any, extra: Any, takes_extra: bool, has_aux: bool | None) -> tuple[Any, Any, Any]:
+    """Return the value, the new `extra` and `aux`."""
     pair = isinstance(returned, tuple) and len(returned) == 2
     if not pair and (has_aux or takes_extra):
-        what = "(extra, aux)" if has_aux and takes_extra else "extra" if takes_extra else "aux"
-        raise TypeError(f"loss must return (scalar, {what}), got {_kind(returned)}.")
+        expected = "(extra, aux)" if has_aux and takes_extra else "extra" if takes_extra else "aux"
+        raise TypeError(f"loss must return (scalar, {expected}), got {_describe(returned)}.")
     nested = pair and isinstance(returned[1], tuple) and len(returned[1]) == 2
-    asked = has_aux
+    requested = has_aux
     if has_aux is None:
-        has_aux = (nested and _differing(returned[1], extra) is not None) if takes_extra else pair
+        has_aux = (nested and _extra_difference(returned[1], extra) is not None) if takes_extra else pair
     rest: Any = None
     if has_aux or takes_extra:
         returned, rest = returned
     if returned is None:
         raise TypeError("loss must return a scalar, got None; it lacks a return.")
     if isinstance(returned, (tuple, list, dict)):
-        way = "; has_aux=True is for (scalar, aux)" if asked is False else ""
-        raise TypeError(f"loss must return a scalar, got {_kind(returned)}{way}.")
+        hint = "; has_aux=True is for (scalar, aux)" if requested is False else ""
+        raise TypeError(f"loss must return a scalar, got {_describe(returned)}{hint}.")
     if isinstance(returned, str):
         raise TypeError(f"loss must return a scalar, got {returned!r}.")
     if jnp.shape(returned) or not jnp.issubdtype(jnp.result_type(returned), jnp.floating):
-        way = "; take its mean" if jnp.shape(returned) else ""
-        raise TypeError(f"loss must return a real floating scalar, got {tree.short(jnp.asarray(returned))}{way}.")
+        hint = "; take its mean" if jnp.shape(returned) else ""
+        raise TypeError(f"loss must return a real floating scalar, got {tree.short(jnp.asarray(returned))}{hint}.")
     if not takes_extra:
         return returned, extra, rest
     if has_aux and not nested:
-        raise TypeError(f"loss must return (scalar, (extra, aux)), got {_kind(rest)} beside the scalar.")
-    new, aux = rest if has_aux else (rest, None)
-    if where := _differing(new, extra):
-        raise ValueError(f"loss must return `extra` of the type that it was given: {where}.")
-    return returned, new, aux
+        raise TypeError(f"loss must return (scalar, (extra, aux)), got {_describe(rest)} beside the scalar.")
+    new_extra, aux = rest if has_aux else (rest, None)
+    if difference := _extra_difference(new_extra, extra):
+        raise ValueError(f"loss must return `extra` of the same type as it received: {difference}.")
+    return returned, new_extra, aux
 
 
-def _differing(new: Any, extra: Any) -> str | None:
-    """Where `extra` is another tree, or of another shape or dtype."""
-    names = "what it returned", "what it was given"
-    if where := tree.difference(new, extra, *names):
-        return where
+def _extra_difference(new: Any, extra: Any) -> str | None:
+    """Describe the first difference in structure, shape or dtype between two `extra`; `None` if there is none."""
+    names = "the returned `extra`", "the received one"
+    if difference := tree.difference(new, extra, *names):
+        return difference
     for (path, a), b in zip(tree.leaves_with_paths(new), jax.tree.leaves(extra), strict=True):
         if jnp.result_type(a) != jnp.result_type(b):
             ours, theirs = (tree.short(jnp.asarray(x)) for x in (a, b))
@@ -144,7 +152,7 @@ def _differing(new: Any, extra: Any) -> str | None:
     return None
 
 
-def _kind(returned: Any) -> str:
+def _describe(returned: Any) -> str:
     if isinstance(returned, (tuple, list, dict)) or returned is None:
         return "None" if returned is None else f"a {type(returned).__name__}"
     return tree.short(jnp.asarray(returned))

@@ -1,4 +1,4 @@
-"""One step of descent as a pure function."""
+"""One step of descent as a pure function, and the state that it carries."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
+from jax.typing import ArrayLike
 
 from gdjax import axes, norms, sharding, tree
 from gdjax.compose.apply_updates import descend
-from gdjax.descent.step.gradient import Gradient, make_gradient, require_trainable
-from gdjax.descent.step.loss import require_loss
+from gdjax.descent.step.gradient import Gradient, LossFunction, make_gradient, require_trainable
+from gdjax.descent.step.loss import Loss, require_loss
 from gdjax.descent.step.weighting import Weight
 from gdjax.explaining import explain_usage
 from gdjax.value.diagnose import require_optimizer
@@ -21,28 +22,28 @@ from gdjax.value.traits import accumulates_weights, has_trait, local_grad_axes, 
 
 
 class State(NamedTuple):
-    """All that a descent carries from step to step."""
+    """State of a descent, carried from step to step."""
 
     params: Any
     opt_state: Any
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
     """Steps taken, int32 of shape ()."""
     key: jax.Array
-    """Of the whole descent; the key of one step is made of it and `count`."""
+    """Key of the whole descent; the key of one step is derived from it and `count`."""
     extra: Any
-    """What the loss hands on but is not descended on: batch statistics, say."""
+    """State of the loss that is not descended on, such as batch statistics."""
 
     @classmethod
     def create(
         cls,
-        params: Any,
+        params: optax.Params,
         tx: optax.GradientTransformation,
         *,
-        key: Any = 0,
+        key: ArrayLike = 0,
         extra: Any = None,
-        shardings: Any = None,
+        shardings: optax.OptState | None = None,
     ) -> "State":
-        """The state before the first step.
+        """Create the state before the first step.
 
         Args:
           params: a tree of floating or complex arrays. They are copied, as `key` and `extra` are: a step that donates
@@ -50,80 +51,86 @@ class State(NamedTuple):
             the first step. If they lie on a mesh, so does all else, and the optimizer's state is sharded as they are.
           tx: the optimizer.
           key: a PRNG key, or the seed of one.
-          extra: what a loss with a parameter `extra` gets and hands on.
-          shardings: those of the optimizer's state, as `gd.sharding.zero` gives them; by default they follow `params`.
+          extra: passed to a loss with a parameter `extra`, which returns the next one.
+          shardings: those of the optimizer's state, from `gd.sharding.zero`; by default they follow `params`.
         """
         require_optimizer("State.create", tx)
         require_trainable("State.create", params)
-        params, key, extra = _fresh((params, as_key("State.create", key), extra))
-        return begun(params, key, extra, tx, shardings)
+        params, key, extra = _copy_arrays((params, as_key("State.create", key), extra))
+        return initial_state(params, key, extra, tx, shardings)
 
     def step_key(self) -> jax.Array:
-        """The key of the next step."""
+        """Return the key of the next step."""
         return jax.random.fold_in(self.key, self.count)
 
 
-def begun(params: Any, key: jax.Array, extra: Any, tx: Any, shardings: Any = None) -> State:
-    """Return the state before the first step. It holds the arrays themselves: the caller must not use them again."""
+def initial_state(
+    params: optax.Params,
+    key: ArrayLike,
+    extra: Any,
+    tx: optax.GradientTransformation,
+    shardings: optax.OptState | None = None,
+) -> State:
+    """Return the state before the first step. It takes ownership of the arrays: do not use them again."""
     count = jnp.zeros((), jnp.int32)
     mesh = next((mesh for mesh in sharding.meshes(params) if mesh.size > 1), None)
     if mesh is None and shardings is None:
-        opt_state = tree.fresh(tx.init(params))  # a lifted one may hold the parameters, and both may be donated
+        opt_state = tree.fresh(tx.init(params))  # a lifted state may alias the parameters, and both may be donated
     else:
         opt_state = sharding.init(tx, params, shardings)
     if mesh is not None:
         count, key = jax.device_put((count, key), NamedSharding(mesh, PartitionSpec()))
-    return State(params, opt_state, count, key, extra)
+    return State(params, opt_state, count, key, extra)  # pyright: ignore[reportArgumentType]
 
 
 @explain_usage("make_step")
 def make_step(
-    loss: Callable[..., Any],
+    loss: Loss,
     tx: optax.GradientTransformation,
     *,
     accumulate: int = 1,
-    axis_name: Any = None,
+    axis_name: axes.AxisName = None,
     weight: Weight | None = None,
     batch_sharding: NamedSharding | None = None,
     has_aux: bool = False,
 ) -> Callable[[State, Any], tuple[State, dict[str, Any]]]:
     r"""Make the pure function of one step: `step(state, batch) -> (state, metrics)`.
 
-    $\theta \leftarrow \theta + \mathrm{tx}(\nabla \ell(\theta; \text{batch}))$. It can be jitted, scanned, vmapped and
-    pmapped; nothing is donated here. The optimizer also gets `value`, `grad` and `value_fn`, so that line searches,
-    L-BFGS, Polyak's and MoMo's rules work.
+    $\theta \leftarrow \theta + \mathrm{tx}(\nabla \ell(\theta; \text{batch}))$. You can jit, scan, vmap and pmap it;
+    it donates nothing. The optimizer also gets `value`, `grad` and `value_fn`, so line searches, L-BFGS and the rules
+    of Polyak and MoMo work.
 
-    The metrics are `loss` and `grad_norm`, both before the update, and `aux` where the loss has it. Where an optimizer
-    gets gradients that are each member's own, `grad_norm` is the root of the mean of their squared norms.
+    The metrics are `loss` and `grad_norm`, both before the update, and `aux` if the loss has it. For an optimizer that
+    takes per-device gradients, `grad_norm` is the root mean square of their norms.
 
     Args:
-      loss: `loss(params, batch)`, or `loss(params, batch, key)` with a key of its own at every step. It returns a real
-        scalar. One that has a parameter `extra` gets `state.extra` and returns `(scalar, extra)`.
+      loss: `loss(params, batch)`, or `loss(params, batch, key)` with a fresh key at every step. It returns a real
+        scalar. One with a parameter `extra` gets `state.extra` and returns `(scalar, extra)`.
       tx: the optimizer, a value or one of Optax.
-      accumulate: parts that a batch is cut into along its first axis, one after the other on the device: the mean of
-        their gradients is descended on, and the memory is that of one part.
-      axis_name: the axis (of `vmap`, `pmap` or `shard_map`) whose members each hold a part of the batch: gradients,
-        loss and floating `extra` are their means, summed in float32 or wider, other `extra` the greatest; `aux` stays
-        each member's own. The gradient is that of the mean of the losses that members return. A loss may return its
-        member's own value, or end in a `pmean` or `psum` that all share. Name every axis over which the loss reduces
-        and parameters are replicated. An optimizer with `mean_over`, `compressed_mean` or `shard_update` in it gets
-        each member's gradient; under `local_steps` nothing is averaged over members.
-      weight: `weight(batch)`, a real scalar of 0 at least, for each micro-batch of each member. Loss, gradients, floats
-        in `extra`, and those in `aux` over micro-batches, are then weighted means, $\sum w g / \sum w$ over all
-        micro-batches and members at once; 0 if all weights are 0. Give the number of true examples, or of tokens,
-        where it differs. A micro-batch or member of weight 0 adds nothing, even if its gradient is not finite.
-        `gd.accumulate` in the optimizer gets the sum of the weights, and weighs steps by it.
-      batch_sharding: under `jit`, how the first axis of the batch is divided over a mesh: with `accumulate` each device
-        then sums the gradients of its own part, in full size and with keys of its own, and they are reduced once, at
-        the end. Explicit axes tell it by themselves, unless parameters are divided over the same axis; where axes are
-        Auto and it is left out, XLA may reduce at every part.
-      has_aux: whether the loss returns `(scalar, aux)`, and with `extra` `(scalar, (extra, aux))`.
+      accumulate: micro-batches that a batch is split into along its first axis. They run one after the other on the
+        device; the step descends on the mean of their gradients, in the memory of one micro-batch.
+      axis_name: the axis (of `vmap`, `pmap` or `shard_map`) over which the batch is split. Gradients, loss and
+        floating `extra` are averaged over it in float32 or wider. Other `extra` is the maximum; `aux` stays local.
+        The gradient is that of the mean of the losses that the devices return. A loss may return a local value, or
+        end in a `pmean` or `psum`. Name every axis over which the loss reduces and parameters are replicated. An
+        optimizer that contains `mean_over`, `compressed_mean` or `shard_update` gets the per-device gradients; under
+        `local_steps` nothing is averaged over devices.
+      weight: `weight(batch)`, a real scalar of at least 0, for each micro-batch of each device. Loss, gradients,
+        floats in `extra`, and floats in `aux` over micro-batches are then weighted means, $\sum w g / \sum w$ over all
+        micro-batches and devices at once; 0 if all weights are 0. Return the number of true examples or tokens where
+        it differs. A micro-batch or device of weight 0 adds nothing, even if its gradient is not finite. Inside the
+        optimizer, `gd.accumulate` gets the sum of the weights, and weighs steps by it.
+      batch_sharding: under `jit`, how the first axis of the batch is sharded over a mesh. With `accumulate`, each
+        device then sums its local gradients, in full size and with a key per device, and they are reduced once at the
+        end. Explicit axes need no argument, unless parameters are sharded over the same axis. Without it, on Auto
+        axes, XLA may reduce at every micro-batch.
+      has_aux: True if the loss returns `(scalar, aux)`, or with `extra` `(scalar, (extra, aux))`.
 
     Raises:
       TypeError: if the loss is not a real scalar, or the parameters are not floating or complex.
-      ValueError: if a batch cannot be cut evenly, or `extra` changes its type. Also if an argument has no effect:
+      ValueError: if a batch does not split evenly, or `extra` changes its type. Also if an argument has no effect:
         `batch_sharding` without `accumulate`; `weight` for a single micro-batch, without an axis or under
-        `local_steps`; `weight` for a loss that all members share by its type.
+        `local_steps`; `weight` for a loss that is invariant by its type.
 
     >>> import gdjax as gd
     >>> step = gd.make_step(lambda w, batch: (w - 2.0) ** 2, gd.sgd(0.1))
@@ -134,99 +141,107 @@ def make_step(
     require_loss("make_step", loss, tx)
     require_optimizer("make_step", tx)
     refuse_example_grads("make_step", tx, "tx")
-    _require_axis(axis_name, tx)
+    _require_optimizer_axis(axis_name, tx)
     _require_effect(accumulate, axis_name, weight, batch_sharding, tx)
-    own, apart = (has_trait(tx, trait) for trait in ("takes_local_grads", "local_params"))
-    mine = own and not apart
+    takes_local_grads, has_local_params = (has_trait(tx, trait) for trait in ("takes_local_grads", "local_params"))
+    uses_local_grads = takes_local_grads and not has_local_params
     gradient = make_gradient(
         loss,
         accumulate=accumulate,
         axis_name=axis_name,
         weight=weight,
-        apart=apart,
+        local=has_local_params,
         batch_sharding=batch_sharding,
         has_aux=has_aux,
     )
 
     def step(state: State, batch: Any) -> tuple[State, dict[str, Any]]:
         if not isinstance(state, State):
-            raise TypeError(f"make_step: step takes a State, as State.create makes it, got {_no_state(state, batch)}.")
+            raise TypeError(f"make_step: step takes a State, made by State.create, got {_not_a_state(state, batch)}.")
         at, value_fn = gradient(state.params, batch, state.step_key(), state.extra)
-        grads = at.own if mine else at.grads
-        norm = norms.rms_over_axis(norms.global_norm(grads), axis_name if mine else None)
+        grads = at.local_grads if uses_local_grads else at.grads
+        norm = norms.rms_over_axis(norms.global_norm(grads), axis_name if uses_local_grads else None)
         metrics = {"loss": at.value, "grad_norm": norm} | ({"aux": at.aux} if has_aux else {})
-        return descended(tx, state, at, value_fn, grads), metrics
+        return apply_gradients(tx, state, at, value_fn, grads), metrics
 
-    step.__qualname__ = "step"  # Python names it so where an argument is missing
+    step.__qualname__ = "step"  # Python prints this name if an argument is missing
     return step
 
 
-def _no_state(given: Any, batch: Any) -> str:
-    """Say what a step was given instead of a state, and the fix."""
+def _not_a_state(given: Any, batch: Any) -> str:
+    """Describe the first argument of a step that is not a state, with the fix."""
     if isinstance(batch, State):
         return "the batch; the state comes first: step(state, batch)"
     if isinstance(given, tuple) and any(isinstance(part, State) for part in given):
-        return "a tuple with one in it; a step returns two things: state, metrics = step(state, batch)"
+        return "a tuple with one in it; a step returns two values: state, metrics = step(state, batch)"
     return f"a {type(given).__name__}"
 
 
-def descended(
-    tx: optax.GradientTransformation, state: State, at: Gradient, value_fn: Callable[[Any], Any], grads: Any
+def apply_gradients(
+    tx: optax.GradientTransformation, state: State, at: Gradient, value_fn: LossFunction, grads: optax.Updates
 ) -> State:
-    """The state after an update by gradients: those of the batch, or each member's own."""
-    told = {"value": at.value, "grad": at.grads, "value_fn": value_fn}
+    """Return the next state.
+
+    Args:
+      tx: the optimizer.
+      state: the state before the update.
+      at: the gradient at that state.
+      value_fn: the loss of the batch as a function of the parameters.
+      grads: the gradients for the optimizer: the mean over an axis, or those of this device.
+    """
+    extra_args = {"value": at.value, "grad": at.grads, "value_fn": value_fn}
     if at.weight is not None and accumulates_weights(tx):
-        told["weight"] = at.weight
-    params, opt_state = descend(tx, grads, state.opt_state, state.params, **told)
+        extra_args["weight"] = at.weight
+    params, opt_state = descend(tx, grads, state.opt_state, state.params, **extra_args)
     count = jnp.asarray(optax.safe_increment(state.count))
     return State(params, opt_state, count, state.key, at.extra)
 
 
-def _require_axis(axis_name: Any, tx: Any) -> None:
-    """Refuse an axis that is not that of the optimizer."""
+def _require_optimizer_axis(axis_name: Any, tx: Any) -> None:
+    """Raise unless the axis is the one over which the optimizer reduces, if it reduces over any."""
     if (over := local_grad_axes(tx)) and {*over} != {*axes.names(axis_name)}:
         wanted = " and ".join(map(repr, over))
         raise ValueError(
-            f"make_step: axis_name must be {wanted}, over which the optimizer takes gradients from members, got "
+            f"make_step: axis_name must be {wanted}, over which the optimizer reduces per-device gradients, got "
             f"{axis_name!r}."
         )
 
 
 def _require_effect(accumulate: Any, axis_name: Any, weight: Any, batch_sharding: Any, tx: Any) -> None:
-    """Refuse arguments that change nothing beside the others."""
+    """Raise for arguments that have no effect beside the others."""
     if weight is not None and not callable(weight):
         raise TypeError(f"make_step: weight must be a function of the batch, got {text(weight)}.")
     if accumulate != 1:
         return
-    weighs = weight is not None and not accumulates_weights(tx)
+    only_here = weight is not None and not accumulates_weights(tx)
     if batch_sharding is not None and axis_name is None:
         raise ValueError(
-            "make_step: batch_sharding has no effect without accumulate: jit divides a whole batch by itself. Leave it "
+            "make_step: batch_sharding has no effect without accumulate: jit shards a single batch by itself. Leave it "
             "out, or give accumulate=2 or more."
         )
-    if weighs and axis_name is None:
+    if only_here and axis_name is None:
         raise ValueError(
-            "make_step: weight has no effect on a single batch: it weighs members of an axis, or micro-batches, "
+            "make_step: weight has no effect on a single batch: it weighs devices of an axis, or micro-batches, "
             "against each other. Give axis_name, or accumulate=2 or more, or leave it out."
         )
-    if weighs and has_trait(tx, "local_params"):
+    if only_here and has_trait(tx, "local_params"):
         raise ValueError(
-            "make_step: weight has no effect under local_steps, where each member descends by itself. Leave it out, or "
+            "make_step: weight has no effect under local_steps, where each device descends by itself. Leave it out, or "
             "give accumulate=2 or more: it then weighs micro-batches."
         )
 
 
-def require_no_axis(who: str, tx: Any) -> None:
-    """Refuse an optimizer over a named axis where there is none."""
+def require_no_axis(who: str, tx: optax.GradientTransformation) -> None:
+    """Raise for an optimizer that reduces over a named axis, where there is none."""
     if over := local_grad_axes(tx):
         raise ValueError(
-            f"{who}: tx must take the gradient of the whole batch, which mesh= divides, and it takes those of members "
-            f"of {', '.join(map(repr, over))}: leave it out (gd.sharding.zero divides the state as shard_update does), "
-            "or take the steps of make_step(axis_name=) yourself."
+            f"{who}: tx must take the gradient of the global batch, which mesh= shards, and it reduces per-device "
+            f"gradients over {', '.join(map(repr, over))}. Leave that part out (gd.sharding.zero shards the state as "
+            "shard_update does), or write the loop yourself with make_step(axis_name=)."
         )
 
 
-def as_key(who: str, key: Any) -> Any:
+def as_key(who: str, key: ArrayLike) -> jax.Array:
     """Return a key as it is, or make one from a seed.
 
     Raises:
@@ -242,11 +257,11 @@ def as_key(who: str, key: Any) -> Any:
     raw = dtype == jnp.uint32 and jnp.shape(key)[-1:] != ()
     if dtype is None or not (raw or jnp.issubdtype(dtype, jax.dtypes.prng_key)):
         raise TypeError(f"{who}: key must be a PRNG key, jax.random.key(0), or the seed of one, 0, got {brief(key)}.")
-    if number := jnp.shape(key)[: -1 if raw else None]:
-        raise ValueError(f"{who}: key must be one PRNG key, got an array of them of shape {number}; give key[0].")
-    return key
+    if shape := jnp.shape(key)[: -1 if raw else None]:
+        raise ValueError(f"{who}: key must be one PRNG key, got an array of keys of shape {shape}; give key[0].")
+    return key  # pyright: ignore[reportReturnType]
 
 
-def _fresh(given: Any) -> Any:
+def _copy_arrays(values: Any) -> Any:
     """Copy every array, so that donating the copy leaves the caller's as it is."""
-    return jax.tree.map(lambda x: tree.fresh(x) if isinstance(x, (jax.Array, np.ndarray)) else x, given)
+    return jax.tree.map(lambda x: tree.fresh(x) if isinstance(x, (jax.Array, np.ndarray)) else x, values)

@@ -1,10 +1,11 @@
-"""Weighted means over micro-batches, and over the members of an axis."""
+"""Weighted means over micro-batches and over the devices of an axis."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from gdjax import axes, tree
 from gdjax.concrete import require_nonnegative
@@ -15,48 +16,50 @@ Weight = Callable[[Any], Any]
 
 
 class Shares(NamedTuple):
-    """Shares of micro-batches and of members in a mean; the average share is 1."""
+    """Shares of micro-batches and of devices in a weighted mean; the average share is 1."""
 
-    parts: jax.Array
-    """The share of each micro-batch of this member, of shape (accumulate,): the mean is 1."""
-    member: jax.Array
-    """The share of this member, of shape (): the mean over the axis is 1."""
+    micro_batches: jax.Array
+    """The share of each micro-batch of this device, of shape (accumulate,); their mean is 1."""
+    device: jax.Array
+    """The share of this device, of shape (); the mean over the axis is 1."""
     total: jax.Array
     """The sum of all weights, of shape ()."""
 
 
-def shares_of(weights: jax.Array, axis_name: axes.AxisName = None) -> Shares:
-    """Turn the weights of this member's micro-batches into shares."""
-    own = weights.sum()
-    return Shares(mean_factors(weights, None), mean_factors(own, axis_name), total_weight("make_step", own, axis_name))
+def local_shares(weights: jax.Array, axis_name: axes.AxisName = None) -> Shares:
+    """Turn the weights of this device's micro-batches into shares."""
+    weight = weights.sum()
+    return Shares(
+        mean_factors(weights, None), mean_factors(weight, axis_name), total_weight("make_step", weight, axis_name)
+    )
 
 
-def shares_of_all(weights: jax.Array) -> Shares:
-    """Return the shares of all members, which lie along the first axis of the weights."""
-    of_parts = jax.vmap(lambda own: mean_factors(own, None))(weights)
-    return Shares(of_parts, mean_factors(weights.sum(1), None), weights.sum())
+def global_shares(weights: jax.Array) -> Shares:
+    """Turn weights of shape (devices, accumulate) into the shares of all devices."""
+    micro_batches = jax.vmap(lambda local: mean_factors(local, None))(weights)
+    return Shares(micro_batches, mean_factors(weights.sum(1), None), weights.sum())
 
 
-def weights_of(weight: Weight, batch: Any) -> jax.Array:
+def batch_weight(weight: Weight, batch: Any) -> jax.Array:
     """Return the weight of a batch, of shape (1,)."""
-    return jnp.expand_dims(_checked(weight, batch), 0)
+    return jnp.expand_dims(_checked_weight(weight, batch), 0)
 
 
-def weights_of_parts(weight: Weight, parts: Any) -> jax.Array:
-    """Return the weights of micro-batches, which lie along a first axis; only one is in memory at a time."""
-    return jax.lax.map(lambda part: _checked(weight, part), parts)
+def micro_batch_weights(weight: Weight, micro_batches: Any) -> jax.Array:
+    """Return the weights of micro-batches stacked along a first axis; only one is in memory at a time."""
+    return jax.lax.map(lambda micro_batch: _checked_weight(weight, micro_batch), micro_batches)
 
 
-def _checked(weight: Weight, batch: Any) -> jax.Array:
-    found = weight(batch)
-    if jnp.shape(found) or jnp.issubdtype(jnp.result_type(found), jnp.complexfloating):
-        raise ValueError(f"make_step: weight must return a real scalar, got {tree.short(jnp.asarray(found))}.")
-    require_nonnegative("make_step: the number that weight returns", found)
-    return jnp.asarray(found, float)
+def _checked_weight(weight: Weight, batch: Any) -> jax.Array:
+    value = weight(batch)
+    if jnp.shape(value) or jnp.issubdtype(jnp.result_type(value), jnp.complexfloating):
+        raise ValueError(f"make_step: weight must return a real scalar, got {tree.short(jnp.asarray(value))}.")
+    require_nonnegative("make_step: the number that weight returns", value)
+    return jnp.asarray(value, float)
 
 
 def mean_or_last(stacked: jax.Array, shares: jax.Array | None = None) -> jax.Array:
-    """Return the mean of floats along the first axis, by shares if given; of anything else the last."""
+    """Return the mean of floats along the first axis, weighted by shares if given; the last of all other types."""
     if not is_float(stacked):
         return stacked[-1]
     if shares is None:
@@ -64,6 +67,6 @@ def mean_or_last(stacked: jax.Array, shares: jax.Array | None = None) -> jax.Arr
     return scale_by_factor(shares.reshape(-1, *[1] * (stacked.ndim - 1)), stacked).mean(0).astype(stacked.dtype)
 
 
-def is_float(x: Any) -> bool:
+def is_float(x: ArrayLike) -> bool:
     """Return whether an array is floating or complex, so that its mean has its dtype."""
     return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
