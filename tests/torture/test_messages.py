@@ -219,7 +219,7 @@ DESCENTS = [
     ),
     (
         lambda: fit(loss, PARAMS, ADAMW, [DATA]),
-        "give tuple(data), or np.asarray(data), where it holds all examples, and",
+        "Give tuple(data), or np.asarray(data), where it holds all examples, and",
     ),
     (lambda: fit(loss, PARAMS, ADAMW, "data"), "fit: data must be arrays of numbers, got 'data'"),
     (lambda: fit(loss, PARAMS, ADAMW, gd.problems.parabola()), "got parabola(start=5.0, least=2.0); give its train"),

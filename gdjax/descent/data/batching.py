@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -31,7 +32,7 @@ class Batching:
         """Number of examples in the incomplete last batch of an epoch; 0 if there is none or it is dropped."""
         return 0 if self.drop_remainder else self.examples % self.batch_size
 
-    @property
+    @functools.cached_property
     def steps_per_epoch(self) -> int:
         """Number of steps in an epoch."""
         return self.full_batches + (self.remainder > 0)

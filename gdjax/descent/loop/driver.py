@@ -69,15 +69,10 @@ def _take_steps(run: Run, callbacks: Sequence[Callback], caught: CaughtSignal) -
 
 def _decide(peers: Peers, mine: Decision) -> Decision:
     """Return the decision of all processes: one reason to end is enough, and the clock is that of the first."""
-    decisions = [Decision(*map(int, numbers)) for numbers in peers.gather(*mine)]  # pyright: ignore[reportArgumentType]
-    first = decisions[0]
-    return Decision(
-        fails=any(decision.fails for decision in decisions),
-        stops=any(decision.stops for decision in decisions),
-        signal=max(decision.signal for decision in decisions),
-        saves=bool(first.saves),
-        steps=first.steps,
-    )
+    if peers.is_single:
+        return mine
+    fails, stops, signals, saves, steps = zip(*peers.gather(*mine), strict=True)
+    return Decision(any(fails), any(stops), int(max(signals)), bool(saves[0]), int(steps[0]))
 
 
 def call_back(callbacks: Sequence[Callback], run: Run) -> bool:
