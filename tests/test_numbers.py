@@ -1,4 +1,4 @@
-"""Numbers that Optax gets wrong: ours beside float64, and Optax's, so that the README's claims stay true."""
+"""Numbers that Optax gets wrong: ours beside float64, and Optax's, so that docs/differences_from_optax.md stays true."""
 
 import inspect
 

@@ -27,7 +27,7 @@ import tests.conftest  # noqa: F401  (programs compile as those of the other tes
 
 SUBMODULES = [name for name, part in vars(optax).items() if isinstance(part, ModuleType) and not name.startswith("_")]
 DIFFERENCES = json.loads(Path(__file__).with_name("differences.json").read_text())
-"""The tests that must fail: why, and where the README says so."""
+"""The tests that must fail, and the row of docs/differences_from_optax.md that says why."""
 FAIL_IN_OPTAX = {f"_src/linear_algebra_test.py::LinearAlgebraTest::test_nnls{i}" for i in (4, 5)}
 """Tests that fail with Optax itself on some processors: they allow a residual no rounding."""
 
