@@ -76,13 +76,13 @@ def sharded(model, members, network):
 
 
 def eight_bits(model, members, network):
-    """Return those of `compressed_mean(bits=8)`, with one scale for each block of 256 numbers."""
+    """Return those of `quantized_mean`, with one scale for each block of 256 numbers."""
     size = 65 / 64 * model.parameters
     return all_to_all(size, members, network) + all_gather(size, members, network)
 
 
 def low_rank(model, members, network, rank=4):
-    """Return those of `compressed_mean(rank=4)`, with two factors of each matrix."""
+    """Return those of `low_rank_mean(rank=4)`, with two factors of each matrix."""
     return 2 * all_reduce(4 * rank * model.matrices / 2, members, network)
 
 
@@ -94,8 +94,8 @@ def local(model, members, network, every=64):
 METHODS = {
     "synchronous": synchronous,
     "`shard_update`": sharded,
-    "`compressed_mean(bits=8)`": eight_bits,
-    "`compressed_mean(rank=4)`": low_rank,
+    "`quantized_mean`": eight_bits,
+    "`low_rank_mean(rank=4)`": low_rank,
     "`local_steps(every=64)`": local,
 }
 MEMBERS = (8, 64, 1_024, 10_000, 100_000)

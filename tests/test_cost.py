@@ -28,8 +28,8 @@ MODEL = cost.Model("two matrices", PARAMETERS, 2 * (256 + 512), 0.0)
 METHODS = {
     "synchronous": gd.mean_over("data"),
     "`shard_update`": gd.shard_update(gd.sgd(0.1), "data"),
-    "`compressed_mean(bits=8)`": gd.compressed_mean("data", bits=8),
-    "`compressed_mean(rank=4)`": gd.compressed_mean("data", rank=4),
+    "`quantized_mean`": gd.quantized_mean("data"),
+    "`low_rank_mean(rank=4)`": gd.low_rank_mean("data", rank=4),
 }
 
 
@@ -74,13 +74,13 @@ def test_the_page_has_the_tables_of_the_model():
 @pytest.mark.parametrize("tx", [gd.adamw(1e-2), gd.shard_update(gd.adamw(1e-2), "data")], ids=["adamw", "sharded"])
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
 def test_what_the_page_shows_runs(kind, tx):
-    shown = (HERE / "docs" / "scale.md").read_text().split("```python\n")[1].split("```")[0]
+    shown = (HERE / "docs" / "scale.md").read_text().split("```python\n")[2].split("```")[0]
     there = {"gd": gd, "jax": jax, "functools": functools, "P": PartitionSpec, "NamedSharding": NamedSharding}
     there |= {"mesh": jax.make_mesh((8,), ("data",), axis_types=(kind,)), "tx": tx}
     there |= {"loss": battery.loss, "params": battery.start(), "batch": battery.data()}
     exec(shown, there)
     state = there["state"]
     for _ in range(battery.STEPS - 1):
-        state, _ = there["stepped"](state, jax.device_put(there["batch"], there["state"].count.sharding))
+        state, _ = there["take_step"](state, jax.device_put(there["batch"], there["state"].count.sharding))
     ours = jax.tree.map(lambda x: np.asarray(x)[3], state.params)
     assert battery.difference(ours, battery.on_one_device(gd.adamw(1e-2))) <= 1e-6
