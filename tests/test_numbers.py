@@ -1,4 +1,4 @@
-"""Numbers that Optax gets wrong: ours beside float64, and Optax's, so that docs/differences_from_optax.md stays true."""
+"""Numbers of docs/differences_from_optax.md, beside float64 and Optax."""
 
 import inspect
 

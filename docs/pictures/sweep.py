@@ -59,7 +59,7 @@ def draw():
 
     for name, (_, color) in OPTIMIZERS.items():
         right.loglog(RATES, losses[name][:, -1], color=color, lw=2.2, label=name)
-    right.set(xlabel="learning rate", ylabel="training loss", ylim=(5e-3, 6), title="after 300 steps: one program per optimizer")
+    right.set(xlabel="learning rate", ylabel="training loss", ylim=(5e-3, 6), title="after 300 steps")
     right.legend(frameon=False, loc="lower left", fontsize=12)
 
     for axis in (left, right):
