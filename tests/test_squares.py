@@ -178,6 +178,6 @@ def test_over_an_axis_it_is_one_collective():
     assert lowered(tree).as_text().count("stablehlo.all_reduce") == 1
 
 
-def test_of_members_is_the_root_mean_square_at_every_scale():
+def test_rms_over_axis_is_accurate_at_every_scale():
     found = jax.vmap(lambda x: norms.rms_over_axis(x, "d"), axis_name="d")(jnp.array([3e30, 4e30]))
     np.testing.assert_allclose(found, np.sqrt(12.5) * 1e30, rtol=1e-6)

@@ -95,10 +95,10 @@ def _require_problem(module: ModuleType, inside: str) -> None:
 def _parse_problem(text: str, own: Factories) -> Problem:
     if isinstance(text, str) and text.strip().isidentifier():
         text = f"{text.strip()}()"
-    found = value.parse(text, {**factories(), **own}, wanted="a problem")
-    if not isinstance(found, Problem):
-        raise ParseError(f"a problem is needed, got {repr(found)[:200]}")
-    return found
+    parsed = value.parse(text, {**factories(), **own}, wanted="a problem")
+    if not isinstance(parsed, Problem):
+        raise ParseError(f"a problem is needed, got {repr(parsed)[:200]}")
+    return parsed
 
 
 def _is_problem_factory(x: object) -> bool:
