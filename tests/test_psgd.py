@@ -79,7 +79,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_it_is_kron(name, monkeypatch):
-    monkeypatch.setattr(psgd, "BALANCE", float("balanced" in name))
+    monkeypatch.setattr(psgd, "BALANCE_PROBABILITY", float("balanced" in name))
     shape, options, diagonal = CASES[name]
     dtype = complex if "complex" in name else float
     gs = normal(3, *shape, dtype=dtype)
@@ -204,7 +204,7 @@ def test_refreshes_become_rare():
     counts = np.array([0, 499, 500, 1_500, 4_000, 10_000])
     decaying = gd.exponential_decay(1.0, 1_000, math.exp(-1), 500, end_value=0.03)
     np.testing.assert_allclose(
-        [psgd._probability(jnp.asarray(t)) for t in counts], list(map(decaying, counts)), rtol=1e-6
+        [psgd._psgd_probability(jnp.asarray(t)) for t in counts], list(map(decaying, counts)), rtol=1e-6
     )
     g = jnp.asarray(normal(3, 4), jnp.float32)
 
