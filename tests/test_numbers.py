@@ -22,7 +22,7 @@ def updates_of(tx, gradients):
 
 
 def adam(gradients, b1=0.9, b2=0.999):
-    """What Adam divides out, in float64 and without an epsilon."""
+    """Yield Adam's directions in float64, without an epsilon."""
     m = v = 0.0
     for t, g in enumerate(np.asarray(gradients, np.float64), 1):
         m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2

@@ -1,1 +1,1 @@
-"""What libraries expect of an optimizer, run with gdjax in the place of Optax."""
+"""Run what libraries expect of an optimizer with gdjax instead of Optax."""

@@ -83,7 +83,7 @@ def posing(name: str) -> ModuleType:
 
 
 def _import(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
-    """Import as Python does, a posing module in the place of one of Optax."""
+    """Import as Python does, but a posing module instead of one of Optax."""
     found = builtins.__import__(name, globals, locals, fromlist, level)
     if found.__name__.split(".")[0] == "optax":
         for part in fromlist or ():
