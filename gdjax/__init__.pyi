@@ -260,8 +260,10 @@ from gdjax.losses import smooth_labels as smooth_labels
 from gdjax.losses import softmax_cross_entropy as softmax_cross_entropy
 from gdjax.losses import softmax_cross_entropy_with_integer_labels as softmax_cross_entropy_with_integer_labels
 from gdjax.losses import squared_error as squared_error
+from gdjax.matrices import eigh_root as eigh_root
 from gdjax.matrices import jordan_scale as jordan_scale
 from gdjax.matrices import moonlight_scale as moonlight_scale
+from gdjax.matrices import newton_root as newton_root
 from gdjax.names import factories as factories
 from gdjax.names import parse as parse
 from gdjax.norms import global_norm as global_norm

@@ -81,7 +81,7 @@ NAMES = {
         safe_softmax_cross_entropy sigmoid_binary_cross_entropy sigmoid_focal_loss smooth_labels
         softmax_cross_entropy softmax_cross_entropy_with_integer_labels squared_error
     """,
-    "matrices": "jordan_scale moonlight_scale",
+    "matrices": "eigh_root jordan_scale moonlight_scale newton_root",
     "names": "factories parse",
     "norms": "global_norm",
     "numerics": "incremental_update safe_norm safe_root_mean_squares scale_gradient",

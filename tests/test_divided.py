@@ -172,7 +172,7 @@ def test_what_no_member_may_have_of_its_own_is_refused():
     tx = gd.scale_by_muon(axis_name="data")
     step = jax.shard_map(lambda g: tx.update(g, tx.init(g))[0], mesh=mesh(), in_specs=P("data"), out_specs=P("data"))
     with pytest.raises(
-        ValueError, match="scale_by_muon: updates at 'w' must be the same on all members of the axis 'data'"
+        ValueError, match="scale_by_muon: updates at 'w' must be the same on all devices of the axis 'data'"
     ):
         step({"w": jnp.ones((16, 4))})
     views = {"w": "m (qkv=3 n) -> qkv m n"}
@@ -180,9 +180,7 @@ def test_what_no_member_may_have_of_its_own_is_refused():
     step = jax.shard_map(
         lambda g: tx.update(g, tx.init(g))[0], mesh=mesh(), in_specs=P(None, "data"), out_specs=P(None, "data")
     )
-    with pytest.raises(
-        ValueError, match="at 'w', 8 members must divide the axis of size 3 that dimension 1 begins with"
-    ):
+    with pytest.raises(ValueError, match="at 'w', 8 devices must divide the axis of size 3, the first of dimension 1"):
         step({"w": jnp.ones((4, 24))})
 
 

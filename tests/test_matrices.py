@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gdjax as gd
-from gdjax.matrices import in_turn, view
-from gdjax.matrices.shares import Share, pieces, shares
-from gdjax.matrices.stacks import Group, Matrices, Slice, groups, stacked, taken_apart
+from gdjax.matrices import refresh_due, view
+from gdjax.matrices.assignment import Assignment, assign_matrices, local_batches
+from gdjax.matrices.stacking import LeafMatrices, LeafSlice, StackPlan, make_stack, plan_stacks, split_stacks
 from tests.samples import sample, tree
 
 VIEWS = {
@@ -73,7 +73,7 @@ def test_parts_of_a_leaf_are_together_all_of_its_matrices(shape, number, data):
     dim = data.draw(st.integers(0, len(shape) - 1))
     shape[dim] *= number
     own = view(None, tuple(shape))
-    part, which = own.part(dim, number)
+    part, which = own.shard(dim, number)
     x = jnp.arange(math.prod(shape)).reshape(shape)
     halves = [part.matrices(half) for half in jnp.split(x, number, axis=dim)]
     together = jnp.concatenate(halves, axis=which)  # perhaps in another order
@@ -85,40 +85,40 @@ def found(shapes, members=1, alone=False):
     views = [view(None, s) for s in shapes]
     firsts = np.cumsum([0, *(v.sizes()[0] for v in views)])
     return leaves, {
-        i: Matrices(v, v.sizes()[1:], None, alone or members == 1, int(firsts[i])) for i, v in enumerate(views)
+        i: LeafMatrices(v, v.sizes()[1:], None, alone or members == 1, int(firsts[i])) for i, v in enumerate(views)
     }
 
 
 @settings(deadline=None, max_examples=40)
 @given(
     shapes=st.lists(st.lists(st.integers(1, 3), min_size=2, max_size=3).map(tuple), min_size=1, max_size=6),
-    cap=st.integers(1, 200),
+    max_bytes=st.integers(1, 200),
     oriented=st.booleans(),
 )
-def test_stacks_hold_every_matrix_once_and_no_more_bytes_than_are_allowed(shapes, cap, oriented):
+def test_stacks_hold_every_matrix_once_and_no_more_bytes_than_are_allowed(shapes, max_bytes, oriented):
     leaves, of = found(shapes)
-    made = groups(of, leaves, 1, oriented, cap)
-    stacks = [stacked(group, of, leaves) for group in made]
+    made = plan_stacks(of, leaves, 1, oriented, max_bytes)
+    stacks = [make_stack(group, of, leaves) for group in made]
     for group, stack in zip(made, stacks, strict=True):
         m, n = group.shape
         assert m <= n
-        assert stack.shape == (group.number, m, n)
-        assert group.number == 1 or stack.nbytes <= cap
-    for leaf, again in zip(leaves, taken_apart(made, of, stacks, leaves), strict=True):
+        assert stack.shape == (group.count, m, n)
+        assert group.count == 1 or stack.nbytes <= max_bytes
+    for leaf, again in zip(leaves, split_stacks(made, of, stacks, leaves), strict=True):
         np.testing.assert_array_equal(leaf, again)
 
 
 def test_transposed_shapes_are_one_stack_unless_it_matters_what_is_inputs():
     leaves, of = found([(2, 3), (3, 2), (3, 3)])
-    assert [group.number for group in groups(of, leaves, 1, oriented=False)] == [2, 1]
-    apart = groups(of, leaves, 1, oriented=True)
-    assert [(group.number, group.turned) for group in apart] == [(1, False), (1, True), (1, False)]
+    assert [group.count for group in plan_stacks(of, leaves, 1, oriented=False)] == [2, 1]
+    apart = plan_stacks(of, leaves, 1, oriented=True)
+    assert [(group.count, group.transposed) for group in apart] == [(1, False), (1, True), (1, False)]
 
 
 def test_a_cap_leaves_members_a_whole_number_each():
     leaves, of = found([(2, 2)] * 10, members=4)
-    assert [group.number for group in groups(of, leaves, 4, oriented=False, cap=16 * 9)] == [8, 2]
-    assert [group.number for group in groups(of, leaves, 4, oriented=False, cap=16)] == [4, 4, 2]
+    assert [group.count for group in plan_stacks(of, leaves, 4, oriented=False, max_bytes=16 * 9)] == [8, 2]
+    assert [group.count for group in plan_stacks(of, leaves, 4, oriented=False, max_bytes=16)] == [4, 4, 2]
 
 
 @settings(deadline=None, max_examples=100)
@@ -129,19 +129,19 @@ def test_a_cap_leaves_members_a_whole_number_each():
 )
 def test_shares_are_as_even_as_the_longest_processing_time_makes_them(counts, sizes, members):
     made = [
-        Group((m, m + 1), np.dtype("float32"), None, False, False, (Slice(0, 0, count),))
+        StackPlan((m, m + 1), np.dtype("float32"), None, False, False, (LeafSlice(0, 0, count),))
         for m, count in zip(sizes, counts, strict=False)
     ]
-    own = shares(made, members)
+    own = assign_matrices(made, members)
     loads, costs = np.zeros(members), []
     for group, share in zip(made, own, strict=True):
         cost = group.shape[0] ** 2 * sum(group.shape)
-        loads += cost * share.each
+        loads += cost * share.per_device
         for owner in share.owners:
             loads[owner] += cost
-        assert share.each * members + len(share.owners) == group.number
+        assert share.per_device * members + len(share.owners) == group.count
         assert len(set(share.owners)) == len(share.owners)
-        costs += [cost] * group.number
+        costs += [cost] * group.count
     assert loads.sum() == sum(costs)
     assert loads.max() <= sum(costs) / members + max(costs)  # Graham's bound for a list
     assert loads.max() - loads.min() <= max(costs)
@@ -151,16 +151,16 @@ def test_shares_are_as_even_as_the_longest_processing_time_makes_them(counts, si
 def test_every_matrix_has_one_turn_and_no_step_pays_for_all(every):
     shapes = [(4, 2, 2), (3, 3), (5, 2, 2), (2, 3, 3)]
     leaves, of = found(shapes)
-    made = groups(of, leaves, 1, oriented=False)
-    whole = pieces(made, [Share(group.number, ()) for group in made], of, None)
-    turns = [np.zeros(piece.number, int) for piece in whole]
+    made = plan_stacks(of, leaves, 1, oriented=False)
+    whole = local_batches(made, [Assignment(group.count, ()) for group in made], of, None)
+    turns = [np.zeros(batch.count, int) for batch in whole]
     at_once = []
     for step in range(every):
         worked = 0
-        for i, piece in enumerate(whole):
-            zeros = jnp.zeros((piece.number, 1))
-            kept, failures = in_turn(
-                lambda read, kept: kept + 1, zeros, zeros, jnp.zeros(piece.number, int), step, every, piece
+        for i, batch in enumerate(whole):
+            zeros = jnp.zeros((batch.count, 1))
+            kept, failures = refresh_due(
+                lambda read, kept: kept + 1, zeros, zeros, jnp.zeros(batch.count, int), step, every, batch
             )
             turns[i] += np.asarray(kept[:, 0], int)
             worked += int(kept.sum())
@@ -172,10 +172,10 @@ def test_every_matrix_has_one_turn_and_no_step_pays_for_all(every):
 
 def test_what_is_not_finite_is_not_kept_and_counts():
     leaves, of = found([(3, 2, 2)])
-    made = groups(of, leaves, 1, oriented=False)
-    (piece,) = pieces(made, [Share(3, ())], of, None)
+    made = plan_stacks(of, leaves, 1, oriented=False)
+    (batch,) = local_batches(made, [Assignment(3, ())], of, None)
     read = jnp.array([1.0, jnp.nan, 2.0])
-    kept, failures = in_turn(lambda read, kept: read, read, jnp.full(3, 7.0), jnp.array([0, 4, 0]), 0, 1, piece)
+    kept, failures = refresh_due(lambda read, kept: read, read, jnp.full(3, 7.0), jnp.array([0, 4, 0]), 0, 1, batch)
     np.testing.assert_array_equal(kept, [1, 7, 2])
     np.testing.assert_array_equal(failures, [0, 5, 0])
 
@@ -262,12 +262,12 @@ def test_the_scales_are_those_of_their_sources_and_are_values():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("scale_by_muon(views={'(': 'm n -> n m'})", "views has '.': 'm n -> n m', and that cannot be"),
-        ("scale_by_muon(views={'w': 'm n'})", "views has 'w': 'm n', and that cannot be: a view must be written"),
+        ("scale_by_muon(views={'(': 'm n -> n m'})", "views has '.': 'm n -> n m', which cannot be read"),
+        ("scale_by_muon(views={'w': 'm n'})", "views has 'w': 'm n', which cannot be read: a view must be written"),
         ("scale_by_muon(views={'w': 'a b -> b'})", "a view must end in rows and columns"),
         ("scale_by_muon(views={'w': 'a [b] -> a b'})", "a view has names, sizes"),
         ("scale_by_muon(views='m n -> n m')", "views must be a dict of views by patterns of paths"),
-        ("scale_by_muon(dim=0)", "dim must be the dimension along which leaves are divided over the axis axis_name"),
+        ("scale_by_muon(dim=0)", "dim must be the dimension along which leaves are sharded over the axis axis_name"),
         ("scale_by_muon(scale=2.0)", "scale must be a function of inputs and outputs"),
         ("scale_by_muon(products=int8)", "products must be a floating dtype"),
         ("scale_by_shampoo(exponent=2.0)", "exponent must be a Python number in"),
@@ -280,6 +280,21 @@ def test_the_scales_are_those_of_their_sources_and_are_values():
 def test_arguments_that_cannot_be_are_refused_when_it_is_made(text, message):
     with pytest.raises(gd.ParseError, match=message):
         gd.parse(text)
+
+
+def test_roots_are_values_and_their_names_of_before_are_read():
+    text = "scale_by_shampoo(root={})"
+    for name, root in {"eigh": gd.eigh_root(), "newton": gd.newton_root()}.items():
+        tx = gd.scale_by_shampoo(root=root)
+        assert tx == gd.parse(text.format(repr(name))) == gd.parse(text.format(repr(root))) == gd.parse(repr(tx))
+        assert f"root={name}_root()" in repr(tx)
+    assert gd.shampoo(0.1) == gd.shampoo(0.1, root="eigh")
+    g = jnp.array([[3.0, 0.0], [0.0, 4.0]])
+    by_function, by_name = (
+        tx.update(g, tx.init(g))[0]
+        for tx in (gd.scale_by_shampoo(every=1, root=root) for root in (gd.linalg.inverse_root, "eigh"))
+    )
+    np.testing.assert_array_equal(by_function, by_name)
 
 
 def test_a_pattern_of_views_that_matches_no_path_is_refused():

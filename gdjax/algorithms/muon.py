@@ -87,7 +87,7 @@ def scale_by_muon(
 
     def update(updates, state, params=None):
         count, mu, m_hat = muon_momentum(updates, state, beta, nesterov)
-        o = layout.each(lambda x: orthogonalize(x, table, products), m_hat)
+        o = layout.map_stacks(lambda x: orthogonalize(x, table, products), m_hat)
         scaled = scale_by_shape(o, layout.shapes(updates), scale)
         return tree.cast_like(scaled, updates), optax.contrib.MuonState(count, mu, coefficients())
 

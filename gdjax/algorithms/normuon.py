@@ -84,8 +84,8 @@ def scale_by_normuon(
         mu = tree.accumulators(params, 0, mu_dtype)
         return NorMuonState(jnp.zeros((), jnp.int32), mu, layout.init(zero_moment, params))
 
-    def zero_moment(piece, x):
-        return jnp.sum(tree.abs_sq(x), axis=piece.inputs)
+    def zero_moment(batch, x):
+        return jnp.sum(tree.abs_sq(x), axis=batch.input_axis)
 
     def update(updates, state, params=None):
         count, mu, m_hat = muon_momentum(updates, state, beta, nesterov)
@@ -97,11 +97,11 @@ def scale_by_normuon(
     return init, update
 
 
-def _normuon_direction(table, products, beta2, eps, piece, v, x):
+def _normuon_direction(table, products, beta2, eps, batch, v, x):
     """Return the orthogonal factors of a stack with normalized outputs, and the outputs' mean squares."""
     o = orthogonalize(x, table, products)
-    v = mean(jnp.mean(tree.abs_sq(o), axis=piece.inputs), v, beta2)
-    o_bar = o / (tree.root(jnp.expand_dims(v, piece.inputs)) + eps)
+    v = mean(jnp.mean(tree.abs_sq(o), axis=batch.input_axis), v, beta2)
+    o_bar = o / (tree.root(jnp.expand_dims(v, batch.input_axis)) + eps)
     return o_bar * norm_ratio(o, o_bar), v
 
 

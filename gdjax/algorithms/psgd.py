@@ -123,15 +123,15 @@ def scale_by_psgd_kron(
         stacks = layout.init(Partial(init_stack, precond_init_scale), params)
         return PsgdKronState(jnp.zeros((), jnp.int32), jax.random.PRNGKey(seed), mu, *_unzip_pairs(stacks))
 
-    def init_stack(scale, piece, x):
+    def init_stack(scale, batch, x):
         def factor(side, other):
             root = jnp.sqrt(tree.scalar(scale, x))
             if min(side, other) > 1 and side <= min(max_size_triangular, other * (max_skew_triangular or side)):
-                return jnp.tile(root * jnp.eye(side, dtype=x.dtype), (piece.number, 1, 1))
-            return jnp.full((piece.number, side), root, jnp.finfo(x.dtype).dtype)
+                return jnp.tile(root * jnp.eye(side, dtype=x.dtype), (batch.count, 1, 1))
+            return jnp.full((batch.count, side), root, jnp.finfo(x.dtype).dtype)
 
         m, n = x.shape[1:]
-        return Factors(factor(m, n), factor(n, m)), jnp.zeros(piece.number, jnp.int32)
+        return Factors(factor(m, n), factor(n, m)), jnp.zeros(batch.count, jnp.int32)
 
     def update(updates, state, params=None):
         count = optax.safe_increment(state.count)
@@ -158,13 +158,13 @@ def _unzip_pairs(stacks):
 
 
 @jax.jit
-def _psgd_step(refreshes, balances, key, rate, max_rms, piece, stack, x):
+def _psgd_step(refreshes, balances, key, rate, max_rms, batch, stack, x):
     """Return the update of a stack, and its factors and failures after a refresh if one is due."""
     x = limit_norm(x)
 
     def refresh(factors, failures, x):
         refresh_one = functools.partial(_psgd_refresh, balances, key, rate)
-        return jax.vmap(refresh_one)(piece.numbers, factors, failures, x)
+        return jax.vmap(refresh_one)(batch.numbers, factors, failures, x)
 
     def skip(factors, failures, x):
         return factors, failures

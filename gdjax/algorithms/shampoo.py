@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,16 +13,16 @@ from gdjax import tree
 from gdjax.algorithms.adam import scale_by_adam
 from gdjax.algorithms.hidden import combine_with_adamw
 from gdjax.axes import AxisName
-from gdjax.linalg import (
-    gram,
-    inverse_root,
-    inverse_root_by_newton,
-    limit_norm,
-    norm_ratio,
-    root_degree,
-    two_sided_product,
+from gdjax.linalg import gram, limit_norm, norm_ratio, root_degree, two_sided_product
+from gdjax.matrices import (
+    InverseRootOrFunction,
+    Layout,
+    eigh_root,
+    join_blocks,
+    newton_root,
+    refresh_due,
+    split_into_blocks,
 )
-from gdjax.matrices import Layout, blocks, in_turn, joined
 from gdjax.transforms.moments import bias_corrected, bias_correction, divide_by_scalar, mean, rounded_decay
 from gdjax.value import (
     Decay,
@@ -70,7 +70,7 @@ def scale_by_shampoo(
     block: int = 1024,
     one_sided: bool = False,
     exponent: Any = None,
-    root: Literal["eigh", "newton"] = "eigh",
+    root: InverseRootOrFunction = eigh_root(),  # noqa: B008  (a value)
     views: Mapping[str, str] | None = None,
     axis_name: AxisName = None,
     dim: int | None = None,
@@ -108,11 +108,12 @@ def scale_by_shampoo(
       block: the longest side of a block, at least 1.
       one_sided: whether to whiten only the shorter side of a matrix, with $e = 1/2$.
       exponent: $e$, a Python number in (0, 1]; by default one over twice the number of whitened sides.
-      root: how roots are found: `eigh` by eigenvalues, `newton` by products alone, of a whole $1 / e$.
+      root: the inverse root: `eigh_root()` by eigenvalues, `newton_root()` by products alone for a whole $1 / e$, or a
+        function `(a, exponent, eps)` of matrices. The names `"eigh"` and `"newton"` are accepted too.
       views, axis_name, dim: as in `scale_by_muon`.
 
     Raises:
-      ValueError: if `every`, `start`, `block`, `exponent` or `root` is out of range, if a view does not fit its leaf,
+      ValueError: if `every`, `start`, `block` or `exponent` is out of range, if a view does not fit its leaf,
         or if the axis is not bound.
 
     >>> import jax.numpy as jnp
@@ -130,18 +131,15 @@ def scale_by_shampoo(
         raise ValueError(f"scale_by_shampoo: start must be at least {every}, when all blocks have roots, got {start}.")
     if not (exponent is None or (type(exponent) in (int, float) and 0 < exponent <= 1)):
         raise ValueError(f"scale_by_shampoo: exponent must be a Python number in (0, 1], got {exponent!r}.")
-    compute_root = _ROOTS.get(root)
-    if compute_root is None:
-        raise ValueError(f"scale_by_shampoo: root must be one of {', '.join(_ROOTS)}, got {root!r}.")
-    if root == "newton" and exponent is not None:
+    if root == newton_root() and exponent is not None:
         root_degree("scale_by_shampoo", exponent)
     layout = Layout.of("scale_by_shampoo", views, axis_name, dim)
 
     def init(params):
         return ShampooState(jnp.zeros((), jnp.int32), graft.init(params), layout.init(init_stack, params))
 
-    def init_stack(piece, zeros):
-        number, a, b = blocks(zeros, block).shape
+    def init_stack(batch, zeros):
+        number, a, b = split_into_blocks(zeros, block).shape
         left = square(number, a, zeros.dtype) if a > 1 else None
         right = square(number, b, zeros.dtype) if b > 1 and not (one_sided and a > 1) else None
         roots = jax.tree.map(lambda x: x + jnp.eye(x.shape[-1], dtype=x.dtype), (left, right))
@@ -153,15 +151,12 @@ def scale_by_shampoo(
     def update(updates, state, params=None):
         count, g = optax.safe_increment(state.count), tree.widen(updates)
         grafted, graft_state = graft.update(updates, state.graft, params)
-        step = functools.partial(_shampoo_step, compute_root, exponent, every, start, block)
+        step = functools.partial(_shampoo_step, root.body(), exponent, every, start, block)
         step = Partial(step, _Hyperparams(count, b1, b2, eps))
         direction, stacks = layout.map(step, [g, tree.widen(grafted)], state.stacks)
         return tree.cast_like(direction, updates), ShampooState(count, graft_state, stacks)
 
     return init, update
-
-
-_ROOTS = {"eigh": inverse_root, "newton": inverse_root_by_newton}
 
 
 class _Hyperparams(NamedTuple):
@@ -172,11 +167,11 @@ class _Hyperparams(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
-def _shampoo_step(root, exponent, every, start, block, hyperparams, piece, stack, g, u):
+def _shampoo_step(root, exponent, every, start, block, hyperparams, batch, stack, g, u):
     """Return the update of a stack and its new state; until all blocks have roots, the grafted update `u`."""
     count, b1, b2, eps = hyperparams
     g = limit_norm(g)
-    mu, g_blocks = mean(g, stack.mu, b1), jax.lax.stop_gradient(blocks(g, block))
+    mu, g_blocks = mean(g, stack.mu, b1), jax.lax.stop_gradient(split_into_blocks(g, block))
     sides = zip((g_blocks, g_blocks.mT.conj()), stack.factors, strict=True)
     factors = tuple(None if old is None else _shampoo_factor(gram(x), old, b2) for x, old in sides)
     power = exponent or 0.5 / max(len(jax.tree.leaves(factors)), 1)
@@ -186,11 +181,11 @@ def _shampoo_step(root, exponent, every, start, block, hyperparams, piece, stack
 
     def graft_direction(roots, mu, u):
         left, right = roots
-        p = two_sided_product(left, blocks(bias_corrected(mu, b1, count), block), right)
-        return joined(p * norm_ratio(blocks(u, block), p), mu.shape, block)
+        p = two_sided_product(left, split_into_blocks(bias_corrected(mu, b1, count), block), right)
+        return join_blocks(p * norm_ratio(split_into_blocks(u, block), p), mu.shape, block)
 
-    turns = piece.cut(len(stack.failures) // piece.number)
-    roots, failures = in_turn(inverse_roots, factors, stack.roots, stack.failures, count, every, turns)
+    turns = batch.split(len(stack.failures) // batch.count)
+    roots, failures = refresh_due(inverse_roots, factors, stack.roots, stack.failures, count, every, turns)
     update = jax.lax.cond(count >= start, graft_direction, lambda roots, mu, u: u, roots, mu, u)
     return update, ShampooStack(mu, factors, roots, failures)
 
@@ -224,6 +219,7 @@ def shampoo(
     views: Mapping[str, str] | None = None,
     axis_name: AxisName = None,
     dim: int | None = None,
+    root: InverseRootOrFunction = eigh_root(),  # noqa: B008  (a value)
 ):
     r"""Shampoo for hidden matrices, AdamW for all other leaves.
 
@@ -236,13 +232,13 @@ def shampoo(
 
     Args:
       learning_rate, adam_learning_rate, weight_decay, which: as in `muon`.
-      graft, b1, b2, eps, every, start, block, one_sided, views, axis_name, dim: as in `scale_by_shampoo`.
+      graft, b1, b2, eps, every, start, block, one_sided, views, axis_name, dim, root: as in `scale_by_shampoo`.
 
     >>> import gdjax as gd
     >>> gd.expand(gd.shampoo(1e-3)).inner.transforms[0].factory.__name__
     'scale_by_shampoo'
     """
     options = {"every": every, "start": start, "block": block, "one_sided": one_sided}
-    options |= {"views": views, "axis_name": axis_name, "dim": dim}
+    options |= {"root": root, "views": views, "axis_name": axis_name, "dim": dim}
     direction = scale_by_shampoo(graft, b1, b2, eps, **options)
     return combine_with_adamw(direction, learning_rate, adam_learning_rate, weight_decay, which)

@@ -13,7 +13,7 @@ from gdjax import tree
 from gdjax.algorithms.hidden import combine_with_adamw
 from gdjax.axes import AxisName
 from gdjax.linalg import eigenbasis, gram, limit_norm, refresh_eigenbasis, two_sided_product
-from gdjax.matrices import Layout, in_turn
+from gdjax.matrices import Layout, refresh_due
 from gdjax.transforms.moments import bias_corrected, divide_by_root, mean
 from gdjax.value import (
     Decay,
@@ -115,15 +115,15 @@ def scale_by_soap(
     def init(params):
         return SoapState(jnp.zeros((), jnp.int32), layout.init(init_stack, params))
 
-    def init_stack(piece, zeros):
+    def init_stack(batch, zeros):
         _, m, n = zeros.shape
-        left = square(piece, m, zeros.dtype) if 1 < m <= max_dim else None
-        right = square(piece, n, zeros.dtype) if m > 1 and n <= max_dim and not one_sided else None
+        left = square(batch, m, zeros.dtype) if 1 < m <= max_dim else None
+        right = square(batch, n, zeros.dtype) if m > 1 and n <= max_dim and not one_sided else None
         bases = jax.tree.map(lambda x: x + jnp.eye(x.shape[-1], dtype=x.dtype), (left, right))
-        return SoapStack(zeros, jnp.abs(zeros), (left, right), bases, jnp.zeros(piece.number, jnp.int32))
+        return SoapStack(zeros, jnp.abs(zeros), (left, right), bases, jnp.zeros(batch.count, jnp.int32))
 
-    def square(piece, side, dtype):
-        return jnp.zeros((piece.number, side, side), dtype)
+    def square(batch, side, dtype):
+        return jnp.zeros((batch.count, side, side), dtype)
 
     def update(updates, state, params=None):
         hyperparams = _Hyperparams(state.count, b1, b2, shampoo_beta, eps)
@@ -143,7 +143,7 @@ class _Hyperparams(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _soap_step(every, hyperparams, piece, stack, g):
+def _soap_step(every, hyperparams, batch, stack, g):
     """Return the update of a stack, zeros at the first step, and its new state."""
     count, b1, b2, shampoo_beta, eps = hyperparams
     g = limit_norm(g)
@@ -156,8 +156,8 @@ def _soap_step(every, hyperparams, piece, stack, g):
     )
     update = jnp.where(has_bases | jnp.isfinite(g), update, g)  # the zeros of the first step hide no NaN or inf
     factors, rotation = _mean_factors(stack, g, shampoo_beta), (stack.bases, mu, nu)
-    (bases, mu, nu), failures = in_turn(
-        _refresh_bases, factors, rotation, stack.failures, count, every, piece, begin=_first_bases
+    (bases, mu, nu), failures = refresh_due(
+        _refresh_bases, factors, rotation, stack.failures, count, every, batch, begin=_first_bases
     )
     return update, SoapStack(mu, nu, factors, bases, failures)
 

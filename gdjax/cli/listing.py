@@ -60,7 +60,7 @@ def _list_optimizers(factories: Factories) -> None:
     groups = {name: _group(name, factory) for name, factory in sorted(factories.items())}
     rows = [(name, summary(factories[name])) for name, group in groups.items() if group == "optimizers"]
     print_table(rows, ("optimizer", "description"))
-    for title in ("transforms", "wrappers", "schedules", "scales of matrices"):
+    for title in ("transforms", "wrappers", "schedules", "functions of matrices"):
         print(f"\n{title.capitalize()}:")
         names = ", ".join(name for name, group in groups.items() if group == title)
         print(textwrap.fill(names, line_width(), initial_indent="  ", subsequent_indent="  "))
@@ -70,7 +70,7 @@ def _list_optimizers(factories: Factories) -> None:
 def _group(name: str, factory: Factory[..., Any]) -> str:
     """Return the group of a factory. A wrapper is a factory that needs another transform."""
     if factory.kind is not GradientTransform:
-        return "schedules" if factory.kind is Schedule else "scales of matrices"
+        return "schedules" if factory.kind is Schedule else "functions of matrices"
     parameters = factory.signature.parameters.values()
     if any(p.default is p.empty and "transform" in factory.slots[p.name].takes for p in parameters):
         return "wrappers"
