@@ -128,7 +128,7 @@ def test_each_leaf_is_scattered_once_and_gathered_once_into_place(chained):
     ],
 )
 def test_what_needs_whole_leaves_is_refused_by_name(inner, part):
-    with pytest.raises(ValueError, match=f"shard_update: .* {part} needs whole ones"):
+    with pytest.raises(ValueError, match=f"shard_update: .* {part} needs complete ones"):
         gd.shard_update(inner, "data")
 
 

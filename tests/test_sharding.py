@@ -282,16 +282,19 @@ def test_shardings_are_told_within_jit_and_of_hyperparameters_that_are_arrays():
     [
         (
             lambda: gd.sharding.of_state(gd.adam(0.1), numbers()),
-            r"of_state: the parameters must lie on one mesh, got none",
+            r"of_state: the parameters must lie on one mesh, got no meshes",
         ),
-        (lambda: gd.sharding.init(gd.adam(0.1), numbers()), r"init: the parameters must lie on one mesh, got none"),
+        (
+            lambda: gd.sharding.init(gd.adam(0.1), numbers()),
+            r"init: the parameters must lie on one mesh, got no meshes",
+        ),
         (
             lambda: gd.sharding.of_state(gd.adam(0.1), {**shapes(grid(AxisType.Auto)), "other": _on_a_line()}),
-            r"got those of 2 meshes. Give mesh=",
+            r"got 2 meshes. Pass mesh=",
         ),
         (
             lambda: gd.sharding.of_state(gd.adam(0.1), shapes(grid(AxisType.Auto)), line()),
-            r"of_state: params at 'b' must be divided over axes of the mesh, 'data', got 'model'",
+            r"of_state: params at 'b' must be sharded over axes of the mesh, 'data', got 'model'",
         ),
         (
             lambda: gd.sharding.zero(gd.adam(0.1), shapes(grid(AxisType.Auto)), axis="expert"),

@@ -1,1 +1,1 @@
-"""Transforms over a named axis: means, local steps and sharded updates."""
+"""Transforms over a named axis: means of gradients, local steps, sharded updates; and copies for each device."""

@@ -1,10 +1,9 @@
-"""The mean of the gradients of many."""
-
-from typing import Any
+"""Mean of gradients over a named axis."""
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import DTypeLike
 
 from gdjax import axes, tree
 from gdjax.collectives.local_grads import require_axis_name, require_local_grads
@@ -13,24 +12,23 @@ from gdjax.weighted_means import scale_for_mean
 
 
 @transform(packable=True, takes_local_grads=True)
-def mean_over(axis_name: Any, dtype: Any = None):
+def mean_over(axis_name: axes.AxisName, dtype: DTypeLike | None = None):
     r"""Take the mean of the gradients over a named axis: $\frac{1}{N} \sum_i g_i$.
 
-    Given `update(..., weight=w)`, a scalar of each member, it is $\sum_i w_i g_i / \sum_i w_i$, zero where no weight
-    is: that of uneven last batches, filled up, weighted by the number of their true examples. The axis is that of
-    `vmap`, `pmap` or `shard_map`, or a tuple of several.
+    With `update(..., weight=w)`, a scalar on each device, it is the weighted mean $\sum_i w_i g_i / \sum_i w_i$, and 0
+    if all weights are 0. Use it for uneven last batches: pad them, and weight each by its number of real examples.
 
-    Stateless: 0 bytes a parameter. On the wire: an all-reduce of every leaf, 4 bytes a number (8 in float64), or those
-    of `dtype`.
+    Stateless: 0 bytes a parameter. On the wire: an all-reduce of every leaf, 4 bytes a number (8 in float64), or the
+    bytes of `dtype`.
 
     Args:
-      axis_name: the axis whose members each have a gradient of their own.
-      dtype: in which gradients are sent and added; by default their own, float32 at least.
+      axis_name: the axis of `vmap`, `pmap` or `shard_map` over which gradients are per-device, or a tuple of names.
+      dtype: the dtype in which gradients are sent and added; by default their own, float32 or wider.
 
     Raises:
-      ValueError: if the axis is not bound, or the type of a gradient says that it is the same on all members: under
-        `shard_map(check_vma=True)` that of an invariant parameter is the sum over the axis already. `make_step` with
-        its `axis_name` takes care of that.
+      ValueError: if the axis is not bound, or the type of a gradient is invariant over it. Under
+        `shard_map(check_vma=True)` the gradient of an invariant parameter is already the sum over the axis;
+        `make_step(axis_name=)` handles that.
 
     >>> import jax.numpy as jnp
     >>> import jax
@@ -45,7 +43,7 @@ def mean_over(axis_name: Any, dtype: Any = None):
 
     def update(updates, state, params=None, *, weight=None):
         require_local_grads("mean_over", updates, axis_name)
-        own = updates if weight is None else scale_for_mean("mean_over", updates, weight, axis_name)
-        return tree.cast_like(jax.tree.map(lambda g: axes.pmean(g, axis_name, dtype), own), updates), state
+        local = updates if weight is None else scale_for_mean("mean_over", updates, weight, axis_name)
+        return tree.cast_like(jax.tree.map(lambda g: axes.pmean(g, axis_name, dtype), local), updates), state
 
     return optax.init_empty_state, update

@@ -1,4 +1,4 @@
-"""A copy of a tree for every device, as `pmap` takes and returns it."""
+"""Copy a tree to every device, as `pmap` takes and returns it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,13 +15,13 @@ from gdjax.value.printing import brief
 
 @explain_errors("replicate")
 def replicate(tree: Any, devices: Sequence[Any] | None = None) -> Any:
-    """Put a copy of every leaf on every device, along a new first axis: what `pmap` maps over.
+    """Copy every leaf to every device, along a new first axis that `pmap` maps over.
 
-    Counters of shape () and keys get that axis too. Each copy has a buffer of its own, to be donated.
+    Counters of shape () and keys get that axis too. Each copy has a separate buffer, so it can be donated.
 
     Args:
       tree: arrays and numbers.
-      devices: by default all of this process, in the order in which `pmap` takes them.
+      devices: the devices; by default all of this process, in the order that `pmap` uses.
 
     >>> import jax.numpy as jnp
     >>> import jax
@@ -33,8 +33,10 @@ def replicate(tree: Any, devices: Sequence[Any] | None = None) -> Any:
     if devices is not None and not (
         isinstance(devices, (list, tuple)) and all(isinstance(device, jax.Device) for device in devices)
     ):
-        way = ", or none for all of this process"
-        raise TypeError(f"replicate: devices must be a list of devices, jax.devices(){way}, got {brief(devices)}.")
+        raise TypeError(
+            "replicate: devices must be a list of devices, such as jax.local_devices(), or None for all devices of "
+            f"this process, got {brief(devices)}."
+        )
     devices = list(devices or jax.local_devices())
     sharding = NamedSharding(Mesh(np.array(devices), ("replicas",)), PartitionSpec("replicas"))
 
@@ -47,14 +49,13 @@ def replicate(tree: Any, devices: Sequence[Any] | None = None) -> Any:
 
 
 def unreplicate(tree: Any) -> Any:
-    """The first of the copies, on its device.
+    """Return the first of the copies, on its device.
 
     Args:
-      tree: what `pmap` returned, or `replicate`.
+      tree: a result of `pmap` or `replicate`.
 
     Raises:
-      ValueError: if a leaf has no first axis that is divided over devices, one each: it was not mapped
-        (`out_axes=None` of `pmap` gives such leaves).
+      ValueError: if a leaf has no first axis with one copy on each device. `pmap(out_axes=None)` returns such leaves.
     """
 
     def first(keys: Any, x: Any) -> Any:
@@ -64,7 +65,7 @@ def unreplicate(tree: Any) -> Any:
         where = f" at {path!r}" if (path := trees.path(keys)) else ""
         raise ValueError(
             f"unreplicate: every leaf must have a first axis of copies, one on each device, got shape {jnp.shape(x)}"
-            f"{where}: it is one already, as out_axes=None of pmap makes it."
+            f"{where}. Leave out a leaf that is not replicated, such as one of pmap(out_axes=None)."
         )
 
     return jax.tree_util.tree_map_with_path(first, tree)

@@ -1,4 +1,4 @@
-"""Every member of an axis updates a part of the parameters, and keeps the state of that part alone."""
+"""Weight-update sharding: each device updates a shard of the parameters, and keeps the state of that shard only."""
 
 from typing import Any, NamedTuple
 
@@ -17,30 +17,31 @@ from gdjax.weighted_means import scale_for_mean, total_weight
 
 
 @transform(takes_local_grads=True)
-def shard_update(inner: optax.GradientTransformation, axis_name: Any):
-    r"""Divide the update over a named axis: each of its $N$ members keeps and updates $1/N$ of the state.
+def shard_update(inner: optax.GradientTransformation, axis_name: axes.AxisName):
+    r"""Shard the update over a named axis: each of its $N$ devices keeps and updates $1/N$ of the state.
 
-    The gradients, each member's own, are reduce-scattered to means of parts of the leaves; the inner transform updates
-    the parts; the updates are gathered, or by `gd.descend` (as `make_step` steps) the parameters themselves, in place.
-    A leaf is cut along the first of its dimensions that $N$ divides; where none is divided evenly, its longest is
-    filled up with zeros. A scalar is a vector of one number.
+    Per-device gradients are reduce-scattered to means of shards, the inner transform updates the shards, and the
+    updates are gathered. With `gd.descend` (as in `make_step`) the new parameters are gathered instead.
 
-    As in `mean_over`, `update(..., weight=w)` takes the mean of weighted gradients.
+    A leaf is sharded along its first dimension that $N$ divides. If there is none, its longest dimension is padded with
+    zeros. A scalar is a vector of one number.
 
-    State: that of the inner transform for $1/N$ of every leaf, of each member its own: call `init` within the axis,
-    too. On the wire: a reduce-scatter and an all-gather of every leaf, as many bytes as its all-reduce.
+    As in `mean_over`, `update(..., weight=w)` takes the weighted mean.
+
+    State: that of the inner transform for $1/N$ of every leaf. It is per-device: call `init` within the axis too. On
+    the wire: a reduce-scatter and an all-gather of every leaf, together the bytes of its all-reduce.
     Source: Xu et al. 2020 (https://arxiv.org/abs/2004.13336); stages 1 and 2 of Rajbhandari et al. 2019
     (https://arxiv.org/abs/1910.02054).
 
     Args:
-      inner: a transform for which parts of leaves will do: of each number for itself, or with sums over leaves, which
-        become sums over the axis. Its factory declares it: `transform(elementwise=True)`, or `shardable=True`.
-      axis_name: the axis (of `vmap`, `pmap` or `shard_map`) whose members hold the same parameters, and each gradients
-        of its own. A tuple of several is one axis, but under nested `vmap`, where JAX gathers over single ones.
+      inner: a transform that can see shards of leaves: an elementwise one, or one whose sums over leaves also run over
+        the axis. Its factory declares this: `transform(elementwise=True)`, or `shardable=True`.
+      axis_name: the axis of `vmap`, `pmap` or `shard_map` over which parameters are replicated and gradients are
+        per-device. A tuple of names is one axis, except under nested `vmap`, where JAX gathers over single names only.
 
     Raises:
-      ValueError: if the inner transform needs whole leaves, with the part of it that does; if the axis is not bound; if
-        the type of a gradient says that it is the same on all members.
+      ValueError: if the inner transform needs complete leaves (the error names its part that does); if the axis is not
+        bound; if the type of a gradient is invariant over the axis.
 
     >>> import jax.numpy as jnp
     >>> import jax
@@ -56,79 +57,79 @@ def shard_update(inner: optax.GradientTransformation, axis_name: Any):
     if (part := find_lacking(inner, lambda tx: tx.factory.traits.shardable)) is not None:
         name = "a plain Optax transformation" if part.factory is opaque_transform else part.factory.__name__
         raise ValueError(
-            f"shard_update: for inner, parts of leaves must do, and {name} needs whole ones. Under jit, "
-            "gd.sharding.zero divides the state of any transform; one of your own says that parts will do by "
-            "transform(elementwise=True), or shardable=True."
+            f"shard_update: inner must take shards of leaves, and {name} needs complete ones. Under jit, "
+            "gd.sharding.zero shards the state of any transform. A transform of yours declares that it takes shards by "
+            "transform(elementwise=True) or transform(shardable=True)."
         )
     sharded = over(inner, axis_name)
 
     def init(params):
-        return masked_for(sharded, params).init(jax.tree.map(own_part, params))
+        return masked_for(sharded, params).init(jax.tree.map(local_shard, params))
 
     def update(updates, state, params=None, *, weight=None, **extra_args):
-        held = None if params is None else jax.tree.map(own_part, params)
-        moved, state = updated(updates, state, held, weight, extra_args)
-        return jax.tree.map(whole, moved, updates), state
+        shards = None if params is None else jax.tree.map(local_shard, params)
+        sharded_updates, state = update_shards(updates, state, shards, weight, extra_args)
+        return jax.tree.map(gather, sharded_updates, updates), state
 
     def descend(updates, state, params, *, weight=None, **extra_args):
-        held = jax.tree.map(own_part, params)
-        moved, state = updated(updates, state, held, weight, extra_args)
-        return jax.tree.map(whole, apply_updates(held, moved), params), state
+        shards = jax.tree.map(local_shard, params)
+        sharded_updates, state = update_shards(updates, state, shards, weight, extra_args)
+        return jax.tree.map(gather, apply_updates(shards, sharded_updates), params), state
 
-    def updated(updates, state, held, weight, extra_args):
+    def update_shards(updates, state, shards, weight, extra_args):
         require_local_grads("shard_update", updates, axis_name)
-        own = updates if weight is None else scale_for_mean("shard_update", updates, weight, axis_name)
-        means = jax.tree.map(lambda g, like: as_given(mean_of_part(g), like), own, updates)
+        local = updates if weight is None else scale_for_mean("shard_update", updates, weight, axis_name)
+        means = jax.tree.map(lambda g, like: cast_like(mean_shard(g), like), local, updates)
         if weight is not None and transforms_taking(inner, "weight"):
             extra_args["weight"] = total_weight("shard_update", weight, axis_name)
-        return masked_for(sharded, updates).update(means, state, held, **extra_args)
+        return masked_for(sharded, updates).update(means, state, shards, **extra_args)
 
-    def as_given(mean, like):
+    def cast_like(mean, like):
         return mean if mean.dtype == like.dtype else mean.astype(like.dtype)
 
-    def mean_of_part(g):
-        number = axes.size(axis_name)
-        if (cut := _cut(g, number)) is None:
+    def mean_shard(g):
+        devices = axes.size(axis_name)
+        if (plan := _plan(g, devices)) is None:
             return g if g.dtype == jax.dtypes.float0 else axes.pmean(g, axis_name)
-        filled = _filled(tree.as_dtype(g, tree.wide(g.dtype)), cut)
-        part = lax.psum_scatter(filled, axis_name, scatter_dimension=cut.dim, tiled=True)
-        return (part / number).astype(g.dtype)
+        padded = _pad(tree.as_dtype(g, tree.wide(g.dtype)), plan)
+        shard = lax.psum_scatter(padded, axis_name, scatter_dimension=plan.dim, tiled=True)
+        return (shard / devices).astype(g.dtype)
 
-    def own_part(p):
-        number = axes.size(axis_name)
-        if (cut := _cut(p, number)) is None:
+    def local_shard(p):
+        devices = axes.size(axis_name)
+        if (plan := _plan(p, devices)) is None:
             return p
-        size = cut.size // number
-        return lax.dynamic_slice_in_dim(_filled(p, cut), lax.axis_index(axis_name) * size, size, cut.dim)
+        size = plan.padded // devices
+        return lax.dynamic_slice_in_dim(_pad(p, plan), lax.axis_index(axis_name) * size, size, plan.dim)
 
-    def whole(part, like):
-        if (cut := _cut(like, axes.size(axis_name))) is None:
-            return part
-        gathered = axes.all_gather(part, axis_name, cut.dim)
-        return jnp.reshape(lax.slice_in_dim(gathered, 0, cut.length, axis=cut.dim), jnp.shape(like))
+    def gather(shard, like):
+        if (plan := _plan(like, axes.size(axis_name))) is None:
+            return shard
+        gathered = axes.all_gather(shard, axis_name, plan.dim)
+        return jnp.reshape(lax.slice_in_dim(gathered, 0, plan.length, axis=plan.dim), jnp.shape(like))
 
     return init, update, None, descend
 
 
-class _Cut(NamedTuple):
-    """Where a leaf is cut, how long it is there, and how long it must be."""
+class _ShardPlan(NamedTuple):
+    """The dimension along which a leaf is sharded, its length, and its length with padding."""
 
     dim: int
     length: int
-    size: int
+    padded: int
 
 
-def _cut(x: Any, number: int) -> _Cut | None:
-    """The cut of a leaf into a number of parts; none of one without elements, or of the gradient of integers."""
+def _plan(x: Any, devices: int) -> _ShardPlan | None:
+    """Return how a leaf is sharded; `None` for a leaf without elements, or the gradient of integers."""
     shape = jnp.shape(x) or (1,)
     if 0 in shape or getattr(x, "dtype", None) == jax.dtypes.float0:
         return None
-    even = (dim for dim, length in enumerate(shape) if length % number == 0)
-    dim = next(even, max(range(len(shape)), key=shape.__getitem__))
-    return _Cut(dim, shape[dim], -(-shape[dim] // number) * number)
+    divisible = (dim for dim, length in enumerate(shape) if length % devices == 0)
+    dim = next(divisible, max(range(len(shape)), key=shape.__getitem__))
+    return _ShardPlan(dim, shape[dim], -(-shape[dim] // devices) * devices)
 
 
-def _filled(x: Any, cut: _Cut) -> jax.Array:
-    """A leaf with zeros at its end, where it is too short to be cut evenly."""
+def _pad(x: Any, plan: _ShardPlan) -> jax.Array:
+    """Return a leaf padded with zeros so that devices divide it evenly."""
     x = jnp.atleast_1d(x)
-    return jnp.pad(x, [(0, (cut.size - cut.length) * (dim == cut.dim)) for dim in range(x.ndim)])
+    return jnp.pad(x, [(0, (plan.padded - plan.length) * (dim == plan.dim)) for dim in range(x.ndim)])

@@ -497,7 +497,7 @@ READ += [
     (
         lambda: gd.replicate(PARAMS, 3),
         TypeError,
-        "replicate: devices must be a list of devices, jax.devices(), or none",
+        "replicate: devices must be a list of devices, such as jax.local_devices(), or None",
     ),
     (lambda: gd.replicate(ADAMW.init), TypeError, "replicate: tree must be an array or a number, got <adamw.init>"),
     (lambda: gd.sharding.of_state(ADAMW, PARAMS, 3), TypeError, "sharding.of_state: mesh must be a jax.sharding.Mesh"),
