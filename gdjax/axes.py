@@ -7,8 +7,9 @@ same value. Under `shard_map(check_vma=True)` JAX tracks this in the array's typ
 every array counts as varying.
 """
 
+import contextlib
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -23,7 +24,20 @@ AxisName = Hashable | Sequence[Hashable] | None
 
 
 class AxisError(ValueError):
-    """An error about a named axis. It does not say which transform needs the axis: a caller adds the name."""
+    """An error about a named axis that does not say yet which function needs the axis: a caller adds the name."""
+
+
+class NamedAxisError(ValueError):
+    """An error about a named axis that says which function needs the axis."""
+
+
+@contextlib.contextmanager
+def name_errors(who: str) -> Iterator[None]:
+    """Put the name of a function in front of an error about a named axis."""
+    try:
+        yield
+    except AxisError as error:
+        raise NamedAxisError(f"{who}: {error}") from None
 
 
 def names(axis_name: AxisName) -> tuple[Hashable, ...]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from gdjax import tree
+from gdjax import axes, tree
 from gdjax.hints import nearest
 
 P = ParamSpec("P")
@@ -36,7 +36,8 @@ def explain_errors(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
         @functools.wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> T:
             try:
-                return checked(*args, **kwargs)
+                with axes.name_errors(name):
+                    return checked(*args, **kwargs)
             except (TypeError, ValueError) as error:
                 cause = vars(error).get("cause", str(error))
                 if _is_explained(error) or not (fault := _describe_fault(function, args, kwargs, cause)):

@@ -233,6 +233,10 @@ def test_an_unbound_axis_is_the_cause_whatever_else_is_wrong():
     for tx, state in ((clip, ()), (gd.chain(clip, gd.scale(-1.0)), ((), ()))):
         with pytest.raises(ValueError, match=r"^clip_by_global_norm: the axis 'x' must be bound"):
             tx.update(jnp.ones(3), state)
+    with pytest.raises(ValueError, match=r"^global_norm: the axis 'x' must be bound"):
+        gd.global_norm(jnp.ones(3), axis_name="x")
+    with pytest.raises(ValueError, match=r"^scale_by_soap: the axis 'x' must be bound"):
+        gd.scale_by_soap(axis_name="x").update(jnp.ones((3, 3)), ())
 
 
 def test_init_needs_the_axis_where_whole_shapes_say_what_is_kept():

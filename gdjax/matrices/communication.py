@@ -20,7 +20,7 @@ def distribute(
     stacks_of_trees: Sequence[Sequence[jax.Array]],
     axis_name: axes.AxisName,
 ) -> list[list[jax.Array]]:
-    """Return, for each of several lists of stacks, the arrays of this device's batches.
+    """Return the arrays of this device's batches, for each list of stacks.
 
     Replicated stacks are sliced. Shards of all sharded stacks travel in one all-to-all for each dtype.
     """

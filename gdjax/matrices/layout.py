@@ -201,7 +201,7 @@ class Layout(NamedTuple):
     def _views_of(self, path: str, leaf: jax.Array, devices: int) -> tuple[View, View, int | None]:
         """Return the views of a global leaf and of this device's shard, and the sharded dimension of the stack.
 
-        The dimension is 0 if each device has complete matrices of its own, and `None` if the leaf is replicated.
+        The dimension is 0 if the matrices on each device are complete, and `None` if the leaf is replicated.
         """
         at = None if self.dim is None else axes.sharded_dim(leaf, self.axis_name, self.dim)
         if at is None:

@@ -36,7 +36,7 @@ def run_over_mesh(
       dim: the dimension along which leaves are sharded over it, if they are.
       run: returns leaves like those of the first tree, and states.
       f: a function; arrays in it are passed on to the devices.
-      leaves_of_trees: the leaves of several trees of one structure.
+      leaves_of_trees: the leaves of trees of one structure.
       states: a tree of arrays, sharded over the axis along their first dimension.
     """
     mesh = find_mesh(axis_name, leaves_of_trees[0])

@@ -43,7 +43,7 @@ class View(NamedTuple):
         return stack.reshape(self._sizes_in_order()).transpose(inverse).reshape(self.shape)
 
     def shard(self, dim: int, number: int) -> tuple["View", int]:
-        """Return the view of one of several shards along a dimension, and which of `sizes` is smaller in it.
+        """Return the view of a shard along a dimension, and which of `sizes` is smaller in it.
 
         The matrices of the shards, concatenated, are those of the leaf with rows or columns in another order at most.
         """

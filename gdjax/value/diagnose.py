@@ -118,7 +118,7 @@ def cause_of_update(
         return of_axis
     if not isinstance(error, (TypeError, ValueError, AttributeError, KeyError, IndexError)):
         return None
-    if isinstance(error, (ExplainedError, MissingParamsError)) or is_raised_by_user(error):
+    if isinstance(error, (ExplainedError, MissingParamsError, axes.NamedAxisError)) or is_raised_by_user(error):
         return None
     if (names := _missing(error)) == ["params"]:
         return _needed(tx, updates, state, extra_args) or MissingParamsError(who)
@@ -155,7 +155,7 @@ def cause_of_update(
 
 def _axis_error(error: BaseException, who: str) -> ValueError | None:
     """Return the error that says who needs an axis that is not bound."""
-    return NamedAxisError(f"{who}: {error}") if isinstance(error, axes.AxisError) else None
+    return axes.NamedAxisError(f"{who}: {error}") if isinstance(error, axes.AxisError) else None
 
 
 def _needed(tx: Any, updates: Any, state: Any, extra_args: dict[str, Any]) -> Exception | None:
@@ -190,10 +190,6 @@ class MismatchError(ValueError):
 
 class ExplainedError(Exception):
     """A mixin for errors that name their cause: transforms around the one that raised it pass it on."""
-
-
-class NamedAxisError(ExplainedError, ValueError):
-    """An error about a named axis that says which transform needs the axis."""
 
 
 class MissingParamsError(ValueError):
@@ -274,18 +270,11 @@ def traced_error(error: Exception, value: Any) -> TracedError | None:
     )
 
 
-@contextlib.contextmanager
-def axis_errors(who: str) -> Iterator[None]:
-    """Put the name of a transform in front of an error about a named axis."""
-    try:
-        yield
-    except axes.AxisError as error:
-        raise NamedAxisError(f"{who}: {error}") from None
-
-
 def _expected_state(tx: Any, params: Any, otherwise: Any) -> Any:
     try:
         return jax.eval_shape(tx.init, params)
+    except axes.NamedAxisError:
+        raise
     except Exception:
         return otherwise
 

@@ -11,6 +11,7 @@ import optax
 from jax import lax
 
 from gdjax import axes, tree
+from gdjax.raveling import ravel_arrays
 from gdjax.value import transform
 from gdjax.value.gradient_transform import require_value
 from gdjax.value.traits import find_lacking
@@ -99,7 +100,7 @@ def _layout(like, below):
 def _pack(whole, layout):
     leaves, numbers = jax.tree.leaves(whole, is_leaf=tree.is_absent), jax.tree.leaves(tree.filled(whole))
     packed = {
-        kind: jnp.concatenate([tree.as_dtype(numbers[place], jnp.dtype(kind.split()[0])).ravel() for place in places])
+        kind: ravel_arrays([tree.as_dtype(numbers[place], jnp.dtype(kind.split()[0])) for place in places])[0]
         for kind, places in layout.items()
     }
     taken = {place for places in layout.values() for place in places}

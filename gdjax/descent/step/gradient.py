@@ -21,7 +21,7 @@ from gdjax.descent.step.weighting import (
     micro_batch_weights,
 )
 from gdjax.specs import explicit_mesh, spec_of
-from gdjax.value.diagnose import axis_errors, require_count, require_inexact
+from gdjax.value.diagnose import require_count, require_inexact
 from gdjax.value.printing import brief
 from gdjax.weighted_means import scale_by_factor
 
@@ -114,7 +114,7 @@ def make_gradient(
             weights = local_weights if weight else None
             per_device = per_device_gradient(local_gradient, batch, key, extra, accumulate, over, weights)
             return per_device(params), _differentiable_loss(per_device)
-        with axis_errors(who):
+        with axes.name_errors(who):
             key = key if axis_name is None else jax.random.fold_in(key, axes.axis_index(axis_name))
             shares = local_shares(local_weights(batch), None if local else axis_name) if weight else None
 
