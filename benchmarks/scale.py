@@ -190,9 +190,9 @@ def _format_counts(numbers):
 MEANS = {
     "`mean_over`": gd.mean_over("data"),
     "`mean_over(dtype=bfloat16)`": gd.mean_over("data", jnp.bfloat16),
-    "`compressed_mean(bits=8)`": gd.compressed_mean("data", bits=8),
-    "`compressed_mean(rank=1)`": gd.compressed_mean("data", rank=1),
-    "`compressed_mean(rank=4)`": gd.compressed_mean("data", rank=4),
+    "`quantized_mean`": gd.quantized_mean("data"),
+    "`low_rank_mean(rank=1)`": gd.low_rank_mean("data", 1),
+    "`low_rank_mean(rank=4)`": gd.low_rank_mean("data", 4),
 }
 
 
@@ -242,8 +242,8 @@ RATE = 3e-3
 OUTER = gd.sgd(0.7, momentum=0.9, nesterov=True)
 CLUSTER = {
     "synchronous": (gd.chain(gd.mean_over("data"), gd.adamw(RATE)), "black", "-"),
-    "int8": (gd.chain(gd.compressed_mean("data", bits=8), gd.adamw(RATE)), "#009E73", "-"),
-    "PowerSGD, rank 2": (gd.chain(gd.compressed_mean("data", rank=2), gd.adamw(RATE)), "#CC79A7", "-"),
+    "int8": (gd.chain(gd.quantized_mean("data"), gd.adamw(RATE)), "#009E73", "-"),
+    "PowerSGD, rank 2": (gd.chain(gd.low_rank_mean("data", 2), gd.adamw(RATE)), "#CC79A7", "-"),
     "local SGD, H = 8": (gd.local_steps(gd.adamw(RATE), gd.sgd(1.0), 8, "data"), "#E69F00", "--"),
     "DiLoCo, H = 16": (gd.local_steps(gd.adamw(RATE), OUTER, 16, "data"), "#0072B2", "--"),
     "DiLoCo, H = 64": (gd.local_steps(gd.adamw(RATE), OUTER, 64, "data"), "#D55E00", "--"),

@@ -102,23 +102,23 @@ def test_stacks_hold_every_matrix_once_and_no_more_bytes_than_are_allowed(shapes
     for group, stack in zip(made, stacks, strict=True):
         m, n = group.shape
         assert m <= n
-        assert stack.shape == (group.count, m, n)
-        assert group.count == 1 or stack.nbytes <= max_bytes
+        assert stack.shape == (group.matrix_count, m, n)
+        assert group.matrix_count == 1 or stack.nbytes <= max_bytes
     for leaf, again in zip(leaves, split_stacks(made, of, stacks, leaves), strict=True):
         np.testing.assert_array_equal(leaf, again)
 
 
 def test_transposed_shapes_are_one_stack_unless_it_matters_what_is_inputs():
     leaves, of = found([(2, 3), (3, 2), (3, 3)])
-    assert [group.count for group in plan_stacks(of, leaves, 1, oriented=False)] == [2, 1]
+    assert [group.matrix_count for group in plan_stacks(of, leaves, 1, oriented=False)] == [2, 1]
     apart = plan_stacks(of, leaves, 1, oriented=True)
-    assert [(group.count, group.transposed) for group in apart] == [(1, False), (1, True), (1, False)]
+    assert [(group.matrix_count, group.transposed) for group in apart] == [(1, False), (1, True), (1, False)]
 
 
 def test_a_cap_leaves_members_a_whole_number_each():
     leaves, of = found([(2, 2)] * 10, members=4)
-    assert [group.count for group in plan_stacks(of, leaves, 4, oriented=False, max_bytes=16 * 9)] == [8, 2]
-    assert [group.count for group in plan_stacks(of, leaves, 4, oriented=False, max_bytes=16)] == [4, 4, 2]
+    assert [group.matrix_count for group in plan_stacks(of, leaves, 4, oriented=False, max_bytes=16 * 9)] == [8, 2]
+    assert [group.matrix_count for group in plan_stacks(of, leaves, 4, oriented=False, max_bytes=16)] == [4, 4, 2]
 
 
 @settings(deadline=None, max_examples=100)
@@ -139,9 +139,9 @@ def test_shares_are_as_even_as_the_longest_processing_time_makes_them(counts, si
         loads += cost * share.per_device
         for owner in share.owners:
             loads[owner] += cost
-        assert share.per_device * members + len(share.owners) == group.count
+        assert share.per_device * members + len(share.owners) == group.matrix_count
         assert len(set(share.owners)) == len(share.owners)
-        costs += [cost] * group.count
+        costs += [cost] * group.matrix_count
     assert loads.sum() == sum(costs)
     assert loads.max() <= sum(costs) / members + max(costs)  # Graham's bound for a list
     assert loads.max() - loads.min() <= max(costs)
@@ -152,7 +152,7 @@ def test_every_matrix_has_one_turn_and_no_step_pays_for_all(every):
     shapes = [(4, 2, 2), (3, 3), (5, 2, 2), (2, 3, 3)]
     leaves, of = found(shapes)
     made = plan_stacks(of, leaves, 1, oriented=False)
-    whole = local_batches(made, [Assignment(group.count, ()) for group in made], of, None)
+    whole = local_batches(made, [Assignment(group.matrix_count, ()) for group in made], of, None)
     turns = [np.zeros(batch.count, int) for batch in whole]
     at_once = []
     for step in range(every):

@@ -1,6 +1,6 @@
 """Local steps on each device, synchronized every so often: local SGD and DiLoCo."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,20 +12,17 @@ from gdjax.value import transform
 from gdjax.value.diagnose import require_count, require_params
 from gdjax.value.traits import local_grad_axes, refuse_example_grads
 
-if TYPE_CHECKING:
-    import chex
-
 
 class LocalStepsState(NamedTuple):
     """State of `local_steps`."""
 
     count: jax.Array
     """Steps since the last synchronization, int32 of shape (), from 0 to `every - 1`."""
-    anchor: "chex.ArrayTree"
+    anchor: optax.Params
     """$\\theta$, the parameters at the last synchronization, the same on all devices, float32 or wider."""
-    inner_state: "chex.ArrayTree"
+    inner_state: optax.OptState
     """Per-device state of `inner`."""
-    outer_state: "chex.ArrayTree"
+    outer_state: optax.OptState
     """State of `outer`, the same on all devices."""
 
 

@@ -1,10 +1,11 @@
 """Mean of gradients over an axis as low-rank matrices, with error feedback: PowerSGD."""
 
 import functools
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import lax
 
 from gdjax import axes, tree
@@ -21,18 +22,15 @@ from gdjax.raveling import ravel_arrays
 from gdjax.value import transform
 from gdjax.value.diagnose import require_count
 
-if TYPE_CHECKING:
-    import chex
-
 _matmul = functools.partial(jnp.matmul, precision="highest")  # error feedback does not see what a product rounds away
 
 
 class LowRankMeanState(NamedTuple):
     """State of `low_rank_mean`; `None` for leaves that are averaged without compression."""
 
-    error: "chex.ArrayTree"
+    error: optax.Updates
     """$e_i$, what the approximation of this device's gradients lost, shaped like the parameters, float32 or wider."""
-    q: "chex.ArrayTree"
+    q: optax.Updates
     """$Q$, the same on all devices, of shape (n, rank) for a leaf of m by n."""
 
 

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import lax
 
 from gdjax import axes, tree
@@ -22,9 +23,6 @@ from gdjax.collectives.local_grads import require_axis_name
 from gdjax.raveling import ravel_arrays
 from gdjax.value import transform
 
-if TYPE_CHECKING:
-    import chex
-
 BLOCK = 256
 """Numbers that share a scale."""
 LEVELS = 127
@@ -34,7 +32,7 @@ LEVELS = 127
 class QuantizedMeanState(NamedTuple):
     """State of `quantized_mean`: rounding errors, to be added to the next gradients."""
 
-    error: "chex.ArrayTree"
+    error: optax.Updates
     """$e_i$, the rounding error of this device's gradients, shaped like the parameters, float32 or wider."""
     mean_error: tuple[jax.Array, ...]
     """$\\bar e$, the rounding error of the part of the mean that this device computes, of shape (blocks, 256).

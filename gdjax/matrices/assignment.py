@@ -39,9 +39,9 @@ def assign_matrices(plans: Sequence[StackPlan], devices: int) -> list[Assignment
 
     for i in sorted(range(len(plans)), key=cost, reverse=True):
         if plans[i].local:
-            assignments[i] = Assignment(plans[i].count, ())
+            assignments[i] = Assignment(plans[i].matrix_count, ())
             continue
-        per_device, rest = divmod(plans[i].count, devices)
+        per_device, rest = divmod(plans[i].matrix_count, devices)
         owners = np.argsort(loads, kind="stable")[:rest]
         loads += cost(i) * per_device
         loads[owners] += cost(i)

@@ -52,7 +52,7 @@ class StackPlan(NamedTuple):
     slices: tuple[LeafSlice, ...]
 
     @property
-    def count(self) -> int:
+    def matrix_count(self) -> int:
         """Return the number of matrices."""
         return sum(part.stop - part.start for part in self.slices)
 
