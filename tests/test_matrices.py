@@ -271,7 +271,7 @@ def test_the_scales_are_those_of_their_sources_and_are_values():
         ("scale_by_muon(scale=2.0)", "scale must be a function of inputs and outputs"),
         ("scale_by_muon(products=int8)", "products must be a floating dtype"),
         ("scale_by_shampoo(exponent=2.0)", "exponent must be a Python number in"),
-        ("scale_by_shampoo(start=3)", "start must be 10 at least, when all have roots, got 3"),
+        ("scale_by_shampoo(start=3)", "start must be at least 10, when all blocks have roots, got 3"),
         ("scale_by_shampoo(exponent=0.3, root='newton')", "exponent must be 1 / p for an integer p, got 0.3"),
         ("scale_by_shampoo(root='eig')", "root must be one of eigh, newton, got 'eig'"),
         ("scale_by_psgd_kron(seed=-1)", "seed must be an integer in"),

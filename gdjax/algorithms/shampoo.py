@@ -151,7 +151,7 @@ def scale_by_shampoo(
     def update(updates, state, params=None):
         count, g = optax.safe_increment(state.count), tree.widen(updates)
         grafted, graft_state = graft.update(updates, state.graft, params)
-        step = functools.partial(_shampoo_step, root.body(), exponent, every, start, block)
+        step = functools.partial(_shampoo_step, root, exponent, every, start, block)
         step = Partial(step, _Hyperparams(count, b1, b2, eps))
         direction, stacks = layout.map(step, [g, tree.widen(grafted)], state.stacks)
         return tree.cast_like(direction, updates), ShampooState(count, graft_state, stacks)

@@ -1,6 +1,6 @@
 """Local steps on each device, synchronized every so often: local SGD and DiLoCo."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from gdjax.value.traits import local_grad_axes, refuse_example_grads
 class LocalStepsState(NamedTuple):
     """State of `local_steps`."""
 
-    count: jax.Array
+    count: Any  # a tuple has a method of this name, so a type checker accepts no other type
     """Steps since the last synchronization, int32 of shape (), from 0 to `every - 1`."""
     anchor: optax.Params
     """$\\theta$, the parameters at the last synchronization, the same on all devices, float32 or wider."""
