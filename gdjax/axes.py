@@ -10,14 +10,16 @@ every array counts as varying.
 import contextlib
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
 from gdjax.raveling import ravel_arrays
+
+T = TypeVar("T")
 
 AxisName = Hashable | Sequence[Hashable] | None
 """The name of an axis, several names that count as one axis, or `None`."""
@@ -83,23 +85,23 @@ def _require_bound(ask: Callable[[Hashable], Any], name: Hashable) -> Any:
         ) from None
 
 
-def varying_axes(x: Any) -> frozenset[Any]:
+def varying_axes(x: ArrayLike) -> frozenset[Hashable]:
     """Return the axes over which an array varies according to its type."""
     return jax.typeof(x).manual_axis_type.varying
 
 
-def tracked_axes(axis_name: AxisName) -> frozenset[Any]:
+def tracked_axes(axis_name: AxisName) -> frozenset[Hashable]:
     """Return the names of an axis that JAX tracks in types: those of `shard_map(check_vma=True)`."""
     return frozenset(name for name in names(axis_name) if name in varying_axes(_require_bound(lax.axis_index, name)))
 
 
-def sharded_axes(x: Any, axis_name: AxisName) -> tuple[Hashable, ...]:
+def sharded_axes(x: ArrayLike, axis_name: AxisName) -> tuple[Hashable, ...]:
     """Return the names of an axis over which an array is sharded; names that JAX does not track are included."""
     tracked = tracked_axes(axis_name)
     return tuple(name for name in names(axis_name) if name not in tracked or name in varying_axes(x))
 
 
-def sharded_dim(x: Any, axis_name: AxisName, dim: int) -> int | None:
+def sharded_dim(x: ArrayLike, axis_name: AxisName, dim: int) -> int | None:
     """Return the dimension along which an array is sharded over an axis; `None` if it is not.
 
     A vector is sharded along its only dimension, any other array along `dim`.
@@ -116,14 +118,14 @@ def sharded_dim(x: Any, axis_name: AxisName, dim: int) -> int | None:
     return dim % jnp.ndim(x)
 
 
-def global_shape(x: Any, axis_name: AxisName, dim: int) -> tuple[int, ...]:
+def global_shape(x: ArrayLike, axis_name: AxisName, dim: int) -> tuple[int, ...]:
     """Return the shape of the array of which `x` is a shard along `dim`."""
     at = sharded_dim(x, axis_name, dim)
     shards = size(sharded_axes(x, axis_name))
     return tuple(length * shards if i == at else length for i, length in enumerate(jnp.shape(x)))
 
 
-def reduction_axes(x: Any, dims: Sequence[int], axis_name: AxisName, dim: int) -> tuple[Hashable, ...]:
+def reduction_axes(x: ArrayLike, dims: Sequence[int], axis_name: AxisName, dim: int) -> tuple[Hashable, ...]:
     """Return the names over which a sum along `dims` continues, because the array is sharded along one of them.
 
     >>> import jax.numpy as jnp
@@ -134,19 +136,19 @@ def reduction_axes(x: Any, dims: Sequence[int], axis_name: AxisName, dim: int) -
     return () if at is None or at not in [i % jnp.ndim(x) for i in dims] else sharded_axes(x, axis_name)
 
 
-def mark_varying(values: Any, axis_name: AxisName) -> Any:
+def mark_varying(values: T, axis_name: AxisName) -> T:
     """Return the same values, typed as varying over an axis where JAX tracks it."""
     tracked = tracked_axes(axis_name)
     return jax.tree.map(lambda x: cast_varying(x, tracked), values) if tracked else values
 
 
-def cast_varying(x: Any, over: frozenset[Any]) -> Any:
+def cast_varying(x: jax.Array, over: frozenset[Hashable]) -> jax.Array:
     """Return an array whose type varies over the given axes, besides those over which it varies already."""
     missing = tuple(sorted(over - varying_axes(x), key=str))
     return lax.pcast(x, missing, to="varying") if missing else x
 
 
-def zeros_varying_like(like: Any, x: jax.Array) -> jax.Array:
+def zeros_varying_like(like: ArrayLike, x: jax.Array) -> jax.Array:
     """Return zeros shaped and sharded like `x`, invariant over every axis over which `like` is."""
     if varying_axes(x) <= varying_axes(like):
         return jnp.zeros_like(x)
@@ -163,7 +165,7 @@ def pmean(x: jax.Array, axis_name: AxisName, dtype: DTypeLike | None = None) -> 
     return lax.pmean(x.astype(sum_dtype(x.dtype, dtype)), axis_name).astype(x.dtype)
 
 
-def sum_dtype(of: Any, requested: DTypeLike | None = None) -> Any:
+def sum_dtype(of: DTypeLike, requested: DTypeLike | None = None) -> DTypeLike:
     """Return the dtype in which numbers of a dtype are summed: float32 or wider, or the requested one.
 
     Complex numbers are summed as complex numbers.

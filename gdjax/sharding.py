@@ -16,7 +16,7 @@ from gdjax.value.diagnose import require_optimizer
 from gdjax.value.printing import brief
 
 
-def of_state(tx: optax.GradientTransformation, params: Any, mesh: Mesh | AbstractMesh | None = None) -> Any:
+def of_state(tx: optax.GradientTransformation, params: optax.Params, mesh: Mesh | AbstractMesh | None = None) -> Any:
     """Return a tree of `NamedSharding` in the structure of `tx.init(params)`, which follow those of the parameters.
 
     They are what JAX infers from the types of the parameters, as if all axes were Explicit. A moment is sharded as its
@@ -51,7 +51,10 @@ def of_state(tx: optax.GradientTransformation, params: Any, mesh: Mesh | Abstrac
 
 
 def zero(
-    tx: optax.GradientTransformation, params: Any, mesh: Mesh | AbstractMesh | None = None, axis: str = "data"
+    tx: optax.GradientTransformation,
+    params: optax.Params,
+    mesh: Mesh | AbstractMesh | None = None,
+    axis: str = "data",
 ) -> Any:
     """Return the shardings of `of_state`, with every leaf sharded further over an axis: ZeRO-1.
 
@@ -100,7 +103,7 @@ def zero(
     return jax.tree.map(lambda x, sharding: _shard_further(x, sharding, axis), like, shardings)
 
 
-def init(tx: optax.GradientTransformation, params: Any, shardings: Any = None) -> Any:
+def init(tx: optax.GradientTransformation, params: optax.Params, shardings: Any = None) -> optax.OptState:
     """Return the state before the first step, computed with its shardings: no device ever holds all of it.
 
     A step that donates it and returns it with these shardings compiles once.

@@ -1,4 +1,4 @@
-"""Norms over a named axis are those of the whole parameters, for whatever has a parameter `axis_name`."""
+"""Norms over a named axis are those of global parameters, for every transform with a parameter `axis_name`."""
 
 import functools
 
@@ -55,7 +55,7 @@ AROUND = {
 }
 TRIED = [(name, 0) for name in CASES] + [(name, 1) for name in WITH_DIM]
 OF_THEIR_OWN = [(name, dim) for name, dim in TRIED if gd.expand(CASES[name]) is CASES[name]]
-"""Those that are no chains of others."""
+"""Transforms that are not chains of others."""
 AND_AROUND = TRIED + [(name, 0) for name in AROUND]
 
 
@@ -69,7 +69,7 @@ def over_the_axis(name, dim=0):
 
 
 def given(name="", dtype="float32"):
-    """Parameters and the gradients of some steps, the last with a NaN for what looks for one."""
+    """Return parameters and the gradients of some steps, the last with a NaN for transforms that look for one."""
     rng = np.random.default_rng(7)
     params = {key: rng.normal(size=shape).astype("float32") for key, shape in SHAPES.items()}
     grads = {key: rng.normal(size=(STEPS, *shape)).astype("float32") for key, shape in SHAPES.items()}
@@ -79,7 +79,7 @@ def given(name="", dtype="float32"):
 
 
 def descended(tx, params, grads, value_fn=loss):
-    """Parameters and state after the steps, carried through `scan`: their types must stay what they are."""
+    """Return parameters and state after the steps, carried through `scan`, which holds their types fixed."""
 
     def step(carry, g):
         params, state = carry
@@ -92,13 +92,13 @@ def descended(tx, params, grads, value_fn=loss):
 
 @functools.cache
 def alone(name, dim, dtype="float32"):
-    """The descent of the whole on one device."""
+    """Run the descent of global parameters on one device."""
     with jax.enable_x64(dtype == "float64"):
         return jax.jit(functools.partial(descended, tried(name)))(*given(name, dtype))
 
 
 def parts(x, dim, first=0):
-    """The parts of a leaf one over the other; its first axes are not counted."""
+    """Stack the shards of a leaf; its leading axes are not counted."""
     return np.stack(np.split(x, MEMBERS, axis=first + min(dim, x.ndim - 1 - first)))
 
 
@@ -124,7 +124,7 @@ def by_shard_map(f):
 
 
 def assert_of_the_whole(members, whole, rtol):
-    """Leaves of the members, one over the other, are parts of the whole's one beside the other, or each the same."""
+    """Check that the stacked leaves of devices are the shards of the global leaf, or each equal to it."""
     assert jax.tree.structure(members) == jax.tree.structure(whole)
     for ours, expected in zip(jax.tree.leaves(members), jax.tree.leaves(whole), strict=True):
         ours, expected = np.asarray(ours, np.float64), np.asarray(expected, np.float64)
@@ -160,13 +160,13 @@ def test_without_the_axis_they_are_not(name):
 
 
 def whole_loss(params):
-    """The loss of the whole: of leaves that are divided summed over the axis, of the others once."""
+    """Return the global loss: sharded leaves are summed over the axis, others count once."""
     of_leaves = [jnp.sum(jnp.square(leaf - 0.3)) for leaf in jax.tree.leaves(params)]
     return sum(axes.psum_scalars(of_leaves, of_leaves, AXIS))
 
 
 def specs(dim, same=SAME):
-    """How the parameters are divided along a dimension, and the gradients of some steps; some of them are not."""
+    """Return parameters sharded along a dimension, some replicated, and the gradients of some steps."""
     cut = {key: [None] * min(dim, len(shape) - 1) + [AXIS] * (key not in same) for key, shape in SHAPES.items()}
     return [{key: PartitionSpec(*before, *of) for key, of in cut.items()} for before in ((), (None,))]
 

@@ -1,4 +1,4 @@
-"""The mean over an axis in few bytes: what it computes, what it never loses, what goes over the wire."""
+"""Compressed means over an axis: their numbers, the sums they preserve, and their bytes on the wire."""
 
 import functools
 
@@ -20,7 +20,7 @@ EITHER = pytest.mark.parametrize("how", [{"bits": 8}, {"rank": 2}], ids=str)
 
 
 def gradients(steps=None, seed=0, members=N, shapes=None):
-    """A gradient of every member, or as many as steps: some of them one matrix, and noise."""
+    """Return gradients of every device, for one step or several: a common matrix plus noise."""
     rng = np.random.default_rng(seed)
     shapes = shapes or {"b": (7,), "s": (), "t": (12, 5, 6), "w": (40, 30)}
     common = {name: rng.normal(size=shape) for name, shape in shapes.items()}
@@ -31,7 +31,7 @@ def gradients(steps=None, seed=0, members=N, shapes=None):
 
 
 def simulated(tx, gs, state=None, **extra_args):
-    """The updates and the states of all members after one step for each gradient along the second axis of leaves."""
+    """Return the updates and states of all devices, with one step for each gradient along the second axis of leaves."""
 
     def run(gs, state):
         def step(state, g):
@@ -45,12 +45,12 @@ def simulated(tx, gs, state=None, **extra_args):
 
 
 def once(tx, g):
-    """The updates of all members after one step."""
+    """Return the updates of all devices after one step."""
     return jax.vmap(lambda g: tx.update(g, tx.init(g))[0], axis_name="data")(g)
 
 
 def sharded(f, check=True):
-    """A function of one member's leaves over a mesh of 8: its first result the same on all, its second one's own."""
+    """Map a function over a mesh of 8 devices: its first result is the same on all, its second is per-device."""
     mesh = jax.make_mesh((N,), ("data",))
 
     def own(*args):
@@ -63,7 +63,7 @@ def sharded(f, check=True):
 
 
 def rounded(v):
-    """Integers of 8 bits of blocks, and what they stand for (Q of the docstring)."""
+    """Return the 8-bit integers of blocks, and the numbers that they represent (Q of the docstring)."""
     scale = np.abs(v).max(-1, keepdims=True).astype(np.float32) * np.float32(1 / 127)
     codes = np.rint(v / np.where(scale > 0, scale, 1).astype(np.float64))
     return codes, codes * scale
@@ -76,7 +76,7 @@ def in_blocks(leaves, members):
 
 
 def by_double_squeeze(gs):
-    """Tang et al. 2019, algorithm 1, every member the server of its part; the updates of all steps in blocks."""
+    """Return updates in blocks by Tang et al. 2019, algorithm 1, where each device is the server of one part."""
     members, steps = gs["s"].shape
     e, e_bar, found = 0.0, 0.0, []
     for t in range(steps):
@@ -118,7 +118,7 @@ def test_integers_are_nearest_and_symmetric_and_ties_are_even():
 
 
 def by_power_sgd(gs, q, of_mean=False):
-    """Vogels et al. 2019, algorithms 1 and 2, of one matrix; the member's own error is of its own Q, or of the mean."""
+    """Return updates of a matrix by Vogels et al. 2019, algorithms 1 and 2; `of_mean` takes the error of the mean."""
     e, found = 0.0, []
     for t in range(gs.shape[1]):
         m = gs[:, t] + e
@@ -283,7 +283,7 @@ def test_the_state_keeps_its_type_and_one_compile_serves_all_steps(how):
 
 
 def on_the_wire(tx, g):
-    """The collectives of a step on 8 devices."""
+    """Return the collectives of a step on 8 devices."""
     start, placed = sharded(lambda g: ((), tx.init(g)))
     step, _ = sharded(lambda g, state: tx.update(g, state))
     g = placed(g)

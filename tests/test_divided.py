@@ -1,4 +1,4 @@
-"""Matrices divided among the members of an axis are as if one had them all, and members send results alone."""
+"""Matrix methods over an axis give the numbers of one device, and devices send only results."""
 
 import functools
 
@@ -14,9 +14,9 @@ from tests.battery import difference
 
 P = PartitionSpec
 SHAPES = {"a": (16, 16), "b": (16, 16), "c": (16, 16), "d": (32, 8), "e": (8, 32), "l": (8, 8, 8), "v": (16,)}
-"""A stack that no number of members divides, one of two shapes, one that is divided by its first axis, a vector."""
+"""A stack that no number of devices divides, one of two shapes, one sharded along its first axis, a vector."""
 SQUARE = {name: SHAPES[name] for name in ("a", "b", "l")}
-"""Of others one factor lacks rank at first, and what its basis is hangs on rounding."""
+"""Other shapes have a factor without full rank at first, whose basis depends on rounding."""
 METHODS = {
     "muon": (gd.scale_by_muon, SHAPES),
     "normuon": (gd.scale_by_normuon, SHAPES),
@@ -40,7 +40,7 @@ def grads_of(shapes):
 
 
 def updates(tx, grads):
-    """The updates of every step."""
+    """Return the updates of every step."""
     params = jax.tree.map(lambda g: g[0], grads)
 
     def step(state, g):

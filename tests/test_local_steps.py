@@ -1,4 +1,4 @@
-"""Steps apart, and one together: local SGD and DiLoCo as the papers have them."""
+"""Local steps with synchronization: local SGD and DiLoCo as in the papers."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def test_together_at_every_step_it_is_synchronous_descent():
 
 @pytest.mark.parametrize("nesterov", [True, False])
 def test_it_is_the_papers_algorithm(nesterov):
-    """Douillard et al. 2023, algorithm 1, line by line in float64: inner SGD, outer momentum."""
+    """Run Douillard et al. 2023, algorithm 1, line by line in float64: inner SGD, outer momentum."""
     rng = np.random.default_rng(0)
     targets, rate, outer_rate, decay, every = rng.normal(size=(4, 3)), 0.1, 0.7, 0.9, 3
     theta, momentum = np.zeros(3), np.zeros(3)

@@ -1,4 +1,4 @@
-"""Leaves are seen as matrices as a pattern says, lie in stacks of one shape, and are shared out evenly."""
+"""Views of leaves as matrices, stacks of one shape, and their even assignment to devices."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The mean of the gradients of many is the gradient of all."""
+"""The mean of per-device gradients is the gradient of the mean loss."""
 
 import functools
 
@@ -138,7 +138,7 @@ def weighed_loss(w, batch):
 
 @pytest.mark.parametrize("tx", [gd.adam(0.1), gd.chain(gd.mean_over("data"), gd.adam(0.1))], ids=["plain", "own"])
 def test_a_step_weighs_uneven_parts_by_their_examples(tx):
-    """5 examples on 3 members of 2 and one of none, filled up, against all 5 at once."""
+    """Compare 5 examples on 3 devices, two padded and one without examples, with all 5 at once."""
     x = jnp.array([1.0, 2.0, 3.0, 4.0, 5.0, 0.0, 0.0, 0.0]).reshape(4, 2)
     counts = jnp.array([1.0, 1, 1, 1, 1, 0, 0, 0]).reshape(4, 2)
     step = gd.make_step(weighed_loss, tx, axis_name="data", weight=lambda batch: batch[1].sum())

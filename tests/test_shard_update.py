@@ -1,4 +1,4 @@
-"""An update that is divided is the same update, and each member keeps its part of the state."""
+"""A sharded update is the same update, and each device keeps its shard of the state."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ def normal(seed, *first):
 
 
 def steps(tx, params, grads, number=3):
-    """Parameters and state after some steps down the same gradients."""
+    """Return parameters and state after some steps with the same gradients."""
     state = tx.init(params)
     for _ in range(number):
         updates, state = tx.update(grads, state, params)

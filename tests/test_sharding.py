@@ -1,4 +1,4 @@
-"""States lie where their parameters do, and numbers are those of one device, whatever the axes of the mesh are."""
+"""States have the shardings of their parameters, and numbers are those of one device, for all types of axes."""
 
 import collections
 import functools
@@ -23,9 +23,9 @@ pytestmark = pytest.mark.filterwarnings(f"ignore:({test_lifted.OWN_WARNINGS})")
 KINDS = [AxisType.Auto, AxisType.Explicit]
 SPECS = {"b": P("model"), "w": P("data", "model")}
 OF_EXAMPLES = {"differentially_private_aggregate", "dpsgd"}
-"""Transforms that take a gradient of every example."""
+"""Transforms that take one gradient per example."""
 MEASURES = {"measure_with_ema", "monitor"}
-"""Transforms whose updates or states are what was measured."""
+"""Transforms whose updates or states are measurements."""
 
 
 def grid(kind):
@@ -51,13 +51,13 @@ def loss(params):
 
 
 def is_lifted(factory):
-    """Whether a factory makes transforms of Optax; the contract holds those written here to the same."""
+    """Return whether a factory makes transforms of Optax; the contract tests those written here."""
     return factory.kind is gd.GradientTransform and not factory.function.__module__.startswith("gdjax")
 
 
 LIFTED = [name for name, factory in sorted(gd.factories().items()) if is_lifted(factory)]
 OWN = ["accumulate", "apply_if_finite", "by_path", "chain", "lookahead", "packed", "sam", "schedule_free", *VARIANTS]
-"""What branches, or is made of others."""
+"""Transforms that branch, or are made of others."""
 ALL = LIFTED + OWN
 TRIED = [(name, kind) for name in LIFTED for kind in KINDS] + [(name, AxisType.Explicit) for name in OWN]
 
@@ -73,7 +73,7 @@ def made(name):
 
 
 def given(name, put, seed):
-    """Gradients, parameters, and the extra arguments that are arrays and that are functions."""
+    """Return gradients, parameters, and the extra arguments: arrays and functions."""
     params = put(numbers(seed))
     value, grads = jax.jit(jax.value_and_grad(loss))(params)
     extra = {"value": value, "grad": grads}
@@ -88,7 +88,7 @@ def told(name):
 
 
 def descend(name, tx, put, plainly):
-    """The updates and the state of two steps, and the compiled update."""
+    """Return the updates and the state of two steps, and the compiled update."""
 
     def update(grads, state, params, extra):
         return tx.update(grads, state, params, **extra, **told(name))
@@ -105,7 +105,7 @@ def descend(name, tx, put, plainly):
 
 
 def kinds(values):
-    """Shapes, dtypes and shardings; numbers of Optax's may be weak at first and not later."""
+    """Return shapes, dtypes and shardings; weak types are ignored, since Optax's may change after the first step."""
     return [jax.typeof(leaf).strip_weak_type() for leaf in jax.tree.leaves(values)]
 
 
@@ -115,13 +115,13 @@ def whole(values, ahead=0):
 
 @functools.cache
 def alone(name):
-    """The same on one device, and how often it was compiled."""
+    """Return the result on one device, and the number of compilations."""
     seen, _, _, step = descend(name, made(name), whole, plainly=False)
     return seen, compilations(step)
 
 
 def same(ours, theirs):
-    """Nearly the same numbers, relative to the greatest of each array."""
+    """Check that numbers are close, relative to the largest of each array."""
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
@@ -170,7 +170,7 @@ def specs(tx, mesh, params, of=gd.sharding.of_state, **options):
 
 
 def trimmed(spec):
-    """A specification without what it says of dimensions that are not divided at the end."""
+    """Return a spec without trailing dimensions that are replicated."""
     names = list(spec)
     while names and names[-1] is None:
         names.pop()
@@ -344,7 +344,7 @@ def collectives(text):
 
 
 def held(values):
-    """Bytes that one device holds."""
+    """Return the bytes that one device holds."""
     return sum(x.dtype.itemsize * math.prod(x.sharding.shard_shape(x.shape)) for x in jax.tree.leaves(values))
 
 
@@ -455,7 +455,7 @@ def test_functions_of_the_users_own_keep_explicit_axes():
 
 
 def computations(text):
-    """The computations of a compiled program by name, each its lines."""
+    """Return the lines of each computation of a compiled program, by name."""
     found, lines = {}, []
     for line in text.splitlines():
         if begins := re.match(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$", line):
@@ -466,7 +466,7 @@ def computations(text):
 
 
 def reached(found, names):
-    """The names of computations, and of all that they call."""
+    """Return the names of computations, and of all that they call."""
     seen, left = set(), [*names]
     while left:
         if (name := left.pop()) not in seen:
@@ -482,7 +482,7 @@ def called(line):
 
 
 def reductions(text, within):
-    """How many collectives there are within what lines call by a keyword, and how many elsewhere."""
+    """Return the number of collectives in computations that lines call by a keyword, and elsewhere."""
     found = computations(text)
     entered = [name for lines in found.values() for line in lines for name in called(line) if f" {within}(" in line]
     assert entered, f"no {within} is in the program"
@@ -505,7 +505,7 @@ BATCH = np.random.default_rng(1).normal(size=(64, 8)).astype(np.float32)
 
 
 def stepped(tx, put=jnp.asarray, batch=BATCH, loss=mse, **options):
-    """A compiled step in parts, its text, and the parameters after it."""
+    """Return the text of a compiled step of micro-batches, and the parameters after it."""
     step = jax.jit(gd.make_step(loss, tx, accumulate=4, **options))
     state = gd.State.create(jax.tree.map(jnp.asarray, network()), tx)
     state = jax.tree.map(put, state)

@@ -108,8 +108,8 @@ def scale_by_shampoo(
       block: the longest side of a block, at least 1.
       one_sided: whether to whiten only the shorter side of a matrix, with $e = 1/2$.
       exponent: $e$, a Python number in (0, 1]; by default one over twice the number of whitened sides.
-      root: the inverse root: `eigh_root()` by eigenvalues, `newton_root()` by products alone for a whole $1 / e$, or a
-        function `(a, exponent, eps)` of matrices. The names `"eigh"` and `"newton"` are accepted too.
+      root: the inverse root: `eigh_root()` by eigenvalues, `newton_root()` by products alone for an integer $1 / e$, or
+        a function `(a, exponent, eps)` of matrices. The names `"eigh"` and `"newton"` are accepted too.
       views, axis_name, dim: as in `scale_by_muon`.
 
     Raises:

@@ -23,7 +23,7 @@ def mean_over(axis_name: axes.AxisName, dtype: DTypeLike | None = None):
 
     Args:
       axis_name: the axis of `vmap`, `pmap` or `shard_map` over which gradients are per-device, or a tuple of names.
-      dtype: the dtype in which gradients are sent and added; by default their own, float32 or wider.
+      dtype: the dtype in which gradients are sent and added; by default that of the gradients, float32 or wider.
 
     Raises:
       ValueError: if the axis is not bound, or the type of a gradient is invariant over it. Under

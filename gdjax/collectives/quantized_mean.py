@@ -154,7 +154,7 @@ def dequantize(codes, scales, dtype):
 def to_blocks(leaves, size) -> tuple[jax.Array, Callable[[jax.Array], list[jax.Array]]]:
     """Return leaves as real numbers of shape (devices, blocks, 256), and a function that returns leaves of such blocks.
 
-    Zeros fill up each leaf to whole blocks, and all of them to the same number of blocks for every device.
+    Each leaf is padded with zeros to full blocks, and all leaves to the same number of blocks for every device.
     """
     dtype = jnp.result_type(*[to_reals(x) for x in leaves])
     flat, split = ravel_arrays([_pad(to_reals(x).astype(dtype).ravel(), _rows(x) * BLOCK) for x in leaves])

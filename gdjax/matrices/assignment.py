@@ -52,7 +52,7 @@ def assign_matrices(plans: Sequence[StackPlan], devices: int) -> list[Assignment
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class MatrixBatch:
-    """Matrices of a stack that a device works on at once: its even part, or its one of the remaining matrices.
+    """Matrices of a stack that a device works on at once: its even part, or one of the rest.
 
     It is a pytree whose only child is `numbers`; the rest is static, so one compiled function serves every step.
     """
@@ -88,7 +88,7 @@ def local_batches(
     matrices: Mapping[int, LeafMatrices],
     axis_name: axes.AxisName,
 ) -> list[MatrixBatch]:
-    """Return the batches that a device works on: for each stack its even part, then its one of the rest."""
+    """Return the batches of this device: for each stack its even part, then its matrix of the rest, if it has one."""
     batches: list[MatrixBatch] = []
     devices = axes.size(axis_name)
     for plan, assignment in zip(plans, assignments, strict=True):

@@ -58,9 +58,9 @@ def eigh_root():
 
 @root
 def newton_root():
-    """Compute inverse roots by products alone, `gd.linalg.inverse_root_by_newton`: for an exponent 1/p of a whole p.
+    """Compute inverse roots by products alone, `gd.linalg.inverse_root_by_newton`.
 
-    Use it where no fast `eigh` exists.
+    The exponent must be 1/p with an integer p. Use it where no fast `eigh` exists.
 
     >>> import jax.numpy as jnp
     >>> print(newton_root()(jnp.diag(jnp.array([16.0, 1.0])), 0.25, 1e-12).round(3))

@@ -72,7 +72,7 @@ def plan_stacks(
       matrices: the matrices of each leaf.
       leaves: the leaves.
       devices: the number of devices that share the work.
-      oriented: whether transposed matrices need a stack of their own.
+      oriented: whether transposed matrices need a separate stack.
       max_bytes: most bytes of a stack.
     """
     kinds: dict[Any, list[LeafSlice]] = {}
