@@ -36,8 +36,9 @@ def explain_errors(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
         @functools.wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> T:
             try:
-                with axes.name_errors(name):
-                    return checked(*args, **kwargs)
+                return checked(*args, **kwargs)
+            except axes.AxisError as error:
+                raise axes.NamedAxisError(f"{name}: {error}") from None
             except (TypeError, ValueError) as error:
                 cause = vars(error).get("cause", str(error))
                 if _is_explained(error) or not (fault := _describe_fault(function, args, kwargs, cause)):
