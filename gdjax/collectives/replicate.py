@@ -14,7 +14,7 @@ from gdjax.value.printing import brief
 
 
 @explain_errors("replicate")
-def replicate(tree: trees.Tree, devices: Sequence[jax.Device] | None = None) -> trees.Tree:
+def replicate(tree: Any, devices: Sequence[jax.Device] | None = None) -> Any:
     """Copy every leaf to every device, along a new first axis that `pmap` maps over.
 
     Counters of shape () and keys get that axis too. Each copy has a separate buffer, so it can be donated.
@@ -48,7 +48,7 @@ def replicate(tree: trees.Tree, devices: Sequence[jax.Device] | None = None) -> 
     return jax.tree.map(copies, tree)
 
 
-def unreplicate(tree: trees.Tree) -> trees.Tree:
+def unreplicate(tree: Any) -> Any:
     """Return the first of the copies, on its device.
 
     Args:
