@@ -96,6 +96,7 @@ VARIANTS = [
 
 
 OVER_AN_AXIS = [
+    "low_rank_mean('data', 1)",
     "quantized_mean('data')",
     "local_steps(adam(0.1), sgd(0.7, momentum=0.9, nesterov=True), 2, 'data')",
     "chain(mean_over('data'), adamw(0.1))",
