@@ -14,7 +14,7 @@ from gdjax.value.printing import brief
 
 
 @explain_errors("replicate")
-def replicate(tree: Any, devices: Sequence[jax.Device] | None = None) -> Any:
+def replicate(tree: Any, devices: Sequence[Any] | None = None) -> Any:
     """Copy every leaf to every device, along a new first axis that `pmap` maps over.
 
     Counters of shape () and keys get that axis too. Each copy has a separate buffer, so it can be donated.
