@@ -1,4 +1,4 @@
-"""What an optimizer does to a model, leaf by leaf."""
+"""Describe the transform and the state of each leaf of a model."""
 
 import contextlib
 import dataclasses
@@ -29,12 +29,12 @@ from gdjax.wrappers.packed import packed
 _SHARED = "(shared)"
 _HEADER = ("path", "shape", "dtype", "state bytes", "transform")
 _BY_PATH = ("learning rate", "weight decay", "pattern")
-"""Columns that are shown where a pattern chose the transform of a leaf."""
+"""Columns that are shown if a pattern chose the transform of a leaf."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One leaf of the parameters."""
+    """A row of a description: one leaf of the parameters."""
 
     path: str
     shape: tuple[int, ...]
@@ -42,13 +42,13 @@ class Row:
     state_bytes: int
     transform: str
     learning_rate: str = ""
-    """The rate as it prints; empty where the transform has none."""
+    """The learning rate as it prints; empty if the transform has none."""
     weight_decay: str = ""
-    """The decay as it prints; `0.0` where a mask leaves the leaf out."""
+    """The weight decay as it prints; `0.0` if a mask leaves the leaf out."""
     pattern: str = ""
-    """What chose the transform: the pattern of `by_path` or `masked` (`mask` for a tree), or the label of `partition`.
+    """The pattern of `by_path` or `masked` (`mask` for a tree) or the label of `partition` that chose the transform.
 
-    Those of one within another have ` > ` between them.
+    Nested patterns are joined by ` > `.
     """
 
     def cells(self) -> tuple[str, ...]:
@@ -58,11 +58,11 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """A table of leaves; prints as text, and as HTML in a notebook."""
+    """A table of leaves. It prints as text, and as HTML in a notebook."""
 
     rows: tuple[Row, ...]
     shared_bytes: int
-    """Bytes of state that belong to no one leaf, counters for the most part."""
+    """Bytes of state that belong to no single leaf, mostly counters."""
 
     @property
     def parameters(self) -> int:
@@ -71,12 +71,12 @@ class Description:
 
     @property
     def state_bytes(self) -> int:
-        """The bytes of the whole state."""
+        """The size of the whole state in bytes."""
         return self.shared_bytes + sum(row.state_bytes for row in self.rows)
 
     @property
     def totals(self) -> str:
-        """The last line."""
+        """The last line of the table, with totals."""
         return (
             f"{len(self.rows)} leaves, {self.parameters:,} parameters, {self.state_bytes:,} bytes of state, "
             f"{self.shared_bytes:,} of them shared"
@@ -87,8 +87,8 @@ class Description:
         """Return the header and the rows as text, with rates, decays and patterns if there are patterns."""
         if not any(row.pattern for row in self.rows):
             return [_HEADER, *(row.cells() for row in self.rows)]
-        chosen = ((*row.cells(), row.learning_rate, row.weight_decay, row.pattern) for row in self.rows)
-        return [(*_HEADER, *_BY_PATH), *chosen]
+        wide = ((*row.cells(), row.learning_rate, row.weight_decay, row.pattern) for row in self.rows)
+        return [(*_HEADER, *_BY_PATH), *wide]
 
     def __repr__(self) -> str:
         lines = self.table
@@ -104,10 +104,10 @@ class Description:
 
 
 def describe(tx: GradientTransform, params: Any) -> Description:
-    """List the leaves of a model with what an optimizer does to each, and what it keeps of each.
+    """List the leaves of a model with the transform and the size of the state of each.
 
     Args:
-      tx: a value.
+      tx: a gdjax transform.
       params: a tree of arrays, or of their shapes (`jax.ShapeDtypeStruct`); nothing is computed.
 
     >>> import jax.numpy as jnp
@@ -122,20 +122,20 @@ def describe(tx: GradientTransform, params: Any) -> Description:
     leaves = dict(tree.leaves_with_paths(params))
     require_numeric_leaves("describe", "params", params)
     assigned = _assigned(tx, params)
-    kept = dict.fromkeys([_SHARED, *leaves], 0)
-    tx = _unpacked(tx)
+    sizes = dict.fromkeys([_SHARED, *leaves], 0)
+    tx = _without_packed(tx)
     state = jax.eval_shape(tx.init, params)
     for owner, leaf in zip(_owners(tx, state, params), jax.tree.leaves(state), strict=True):
-        kept[owner] += math.prod(leaf.shape) * leaf.dtype.itemsize
+        sizes[owner] += math.prod(leaf.shape) * leaf.dtype.itemsize
     rows = tuple(
-        Row(path, jnp.shape(leaf), str(jnp.result_type(leaf)), kept[path], *assigned[path])
+        Row(path, jnp.shape(leaf), str(jnp.result_type(leaf)), sizes[path], *assigned[path])
         for path, leaf in leaves.items()
     )
-    return Description(rows, shared_bytes=kept[_SHARED])
+    return Description(rows, shared_bytes=sizes[_SHARED])
 
 
-def _unpacked(tx: GradientTransform) -> GradientTransform:
-    """The same without `packed`, which keeps as many bytes in fewer buffers."""
+def _without_packed(tx: GradientTransform) -> GradientTransform:
+    """Return a transform without `packed`, which stores as many bytes in fewer buffers."""
 
     def is_packed(node):
         return isinstance(node, GradientTransform) and node.factory is packed
@@ -144,15 +144,14 @@ def _unpacked(tx: GradientTransform) -> GradientTransform:
 
 
 def _owners(tx: GradientTransform, state: Any, params: Any) -> list[str]:
-    """The path of the parameter that each leaf of the state belongs to; shared where Optax cannot tell (`lbfgs`)."""
+    """Return the path of the parameter of each leaf of the state; shared where Optax cannot tell (`lbfgs`)."""
     try:
-        found = _told_apart(tx, state, params)
-    except Exception:  # whatever an init makes of what stands for parameters
+        return _owning_paths(tx, state, params)
+    except Exception:  # an init may fail in any way on the paths that replace the parameters
         return [_SHARED] * len(jax.tree.leaves(state))
-    return found
 
 
-def _told_apart(tx: GradientTransform, state: Any, params: Any) -> list[str]:
+def _owning_paths(tx: GradientTransform, state: Any, params: Any) -> list[str]:
     return jax.tree.leaves(
         optax.tree.map_params(
             tx,
@@ -181,93 +180,100 @@ def _assigned(tx: GradientTransform, params: Any) -> dict[str, Assigned]:
     if factory in (chain, named_chain):
         parts = [part if factory is chain else part[1] for part in tx.transforms]
         each = [_assigned(part, params) for part in parts]
-        return {path: _together([one[path] for one in each]) for path in paths}
+        return {path: _join([one[path] for one in each]) for path in paths}
     if factory is by_path:
-        return _chosen(tx.transforms, labels(list(tx.transforms), params), params)
+        return _describe_labels(tx.transforms, labels(list(tx.transforms), params), params)
     if factory is partition:
-        of_tree = tx.param_labels(params) if tree.is_function(tx.param_labels) else tx.param_labels
-        return _chosen(tx.transforms, _spread(of_tree, params), params)
+        label_tree = tx.param_labels(params) if tree.is_function(tx.param_labels) else tx.param_labels
+        return _describe_labels(tx.transforms, _broadcast_prefix(label_tree, params), params)
     if factory is selective_transform:
-        frozen_ones = _whole("selective_transform", tx.freeze_mask, params)
-        return _chosen({"train": tx.optimizer, "freeze": frozen()}, _labelled(frozen_ones, "freeze", "train"), params)
+        frozen_ones = _full_mask("selective_transform", tx.freeze_mask, params)
+        return _describe_labels(
+            {"train": tx.optimizer, "freeze": frozen()}, _label_mask(frozen_ones, "freeze", "train"), params
+        )
     if factory is freeze:
-        frozen_ones = _labelled(_whole("freeze", tx.mask, params), "mask", "")
-        return dict.fromkeys(paths, Assigned()) | _chosen({"mask": frozen()}, frozen_ones, params)
+        frozen_ones = _label_mask(_full_mask("freeze", tx.mask, params), "mask", "")
+        return dict.fromkeys(paths, Assigned()) | _describe_labels({"mask": frozen()}, frozen_ones, params)
     if factory is hidden_matrices:
         hidden = hidden_selector(tx.which)(params)
-        each = [_assigned(part, _masked(params, hidden, own)) for own, part in ((True, tx.inner), (False, tx.others))]
+        each = [
+            _assigned(part, _select(params, hidden, is_hidden))
+            for is_hidden, part in ((True, tx.inner), (False, tx.others))
+        ]
         return {path: one[path] for one in each for path in one}
     if factory is masked:
         name = tx.mask if isinstance(tx.mask, str) else "mask"
-        own = _labelled(_whole("masked", tx.mask, params), name, "")
-        return dict.fromkeys(paths, Assigned()) | _chosen({name: tx.inner}, own, params)
+        mask = _label_mask(_full_mask("masked", tx.mask, params), name, "")
+        return dict.fromkeys(paths, Assigned()) | _describe_labels({name: tx.inner}, mask, params)
     if factory is watch:
         return _assigned(tx.inner, params)
     if isinstance(body := tx.body(), GradientTransform) and body.factory is hidden_matrices:
         hidden = _assigned(body.replace(inner=identity()), params)
-        own = _alone(tx, params)
-        return {path: own[path] if one.transform == "identity" else one for path, one in hidden.items()}
+        outer = _describe_arguments(tx, params)
+        return {path: outer[path] if one.transform == "identity" else one for path, one in hidden.items()}
     inner = [part for part in tx.arguments.values() if isinstance(part, GradientTransform)]
     if len(inner) == 1:
-        within, own = _assigned(inner[0], params), _alone(tx, params)
+        within, outer = _assigned(inner[0], params), _describe_arguments(tx, params)
         named = {path: f"{factory.__name__}({one.transform})" for path, one in within.items()}
-        return {path: _together([within[path], own[path]])._replace(transform=named[path]) for path in within}
-    return _alone(tx, params)
+        return {path: _join([within[path], outer[path]])._replace(transform=named[path]) for path in within}
+    return _describe_arguments(tx, params)
 
 
-def _alone(tx: GradientTransform, params: Any) -> dict[str, Assigned]:
-    """Describe each leaf by the arguments of one transform, not by transforms within it."""
+def _describe_arguments(tx: GradientTransform, params: Any) -> dict[str, Assigned]:
+    """Describe each leaf by the arguments of a transform, not by the transforms within it."""
     given = tx.arguments
-    rate = _written(given.get("learning_rate"))
-    decay = _written(next((given[name] for name in ("weight_decay", "weight_decay_rate") if name in given), None))
+    rate = _format_number(given.get("learning_rate"))
+    decay = _format_number(next((given[name] for name in ("weight_decay", "weight_decay_rate") if name in given), None))
     mask = next((given[name] for name in ("mask", "weight_decay_mask") if name in given), None)
     decayed = dict.fromkeys((path for path, _ in tree.leaves_with_paths(params)), True)
     if decay and mask is not None:
-        with contextlib.suppress(TypeError, ValueError):  # a mask of all leaves, where some went to another transform
-            decayed |= dict(tree.leaves_with_paths(_whole(tx.factory.__name__, mask, params)))
-    return {path: Assigned(tx.factory.__name__, rate, decay if own else "0.0") for path, own in decayed.items()}
+        with contextlib.suppress(
+            TypeError, ValueError
+        ):  # the mask is for all leaves, and some went to another transform
+            decayed |= dict(tree.leaves_with_paths(_full_mask(tx.factory.__name__, mask, params)))
+    return {path: Assigned(tx.factory.__name__, rate, decay if decays else "0.0") for path, decays in decayed.items()}
 
 
-def _written(number: Any) -> str:
-    """Write a number or a schedule for a cell."""
+def _format_number(number: Any) -> str:
+    """Format a number or a schedule for a cell."""
     if number is None:
         return ""
     shown = text(number)
     return shown if len(shown) <= 60 or not isinstance(number, Call) else f"{number.factory.__name__}(...)"
 
 
-def _together(parts: list[Assigned]) -> Assigned:
-    """Join the descriptions of several transforms of one leaf, in their order."""
+def _join(parts: list[Assigned]) -> Assigned:
+    """Join the descriptions of the transforms that one leaf passes in order."""
     transforms, rates, decays, patterns = ([cell for cell in cells if cell] for cells in zip(*parts, strict=True))
     return Assigned(" + ".join(transforms), " * ".join(rates), " + ".join(decays), " > ".join(patterns))
 
 
-def _whole(who: str, mask: Any, params: Any) -> Any:
+def _full_mask(who: str, mask: Any, params: Any) -> Any:
     """Return a mask as a tree of booleans like the parameters."""
     mask = tree.selector(who, mask)
     mask = mask(params) if tree.is_function(mask) else mask
-    return jax.tree.map(bool, _spread(mask, params))
+    return jax.tree.map(bool, _broadcast_prefix(mask, params))
 
 
-def _spread(prefix: Any, params: Any) -> Any:
-    """Return a tree like the parameters, each leaf that of a prefix of their tree."""
-    return jax.tree.map(lambda own, part: jax.tree.map(lambda _: own, part), prefix, params)
+def _broadcast_prefix(prefix: Any, params: Any) -> Any:
+    """Return a tree like the parameters, filled with the leaves of a prefix of it."""
+    return jax.tree.map(lambda leaf, part: jax.tree.map(lambda _: leaf, part), prefix, params)
 
 
-def _labelled(whole: Any, chosen: str, others: str) -> Any:
-    """Return the labels of a tree of booleans."""
-    return jax.tree.map(lambda own: chosen if own else others, whole)
+def _label_mask(mask: Any, selected: str, others: str) -> Any:
+    """Replace booleans by labels."""
+    return jax.tree.map(lambda is_selected: selected if is_selected else others, mask)
 
 
-def _chosen(transforms: Mapping[Any, Any], labels: Any, params: Any) -> dict[str, Assigned]:
-    """Describe the leaves that have one of several transforms by their labels."""
-    found = {}
+def _describe_labels(transforms: Mapping[Any, Any], labels: Any, params: Any) -> dict[str, Assigned]:
+    """Describe each leaf by the transform of its label."""
+    rows = {}
     for label, part in transforms.items():
-        for path, one in _assigned(part, _masked(params, labels, label)).items():
-            found[path] = one._replace(pattern=f"{label} > {one.pattern}" if one.pattern else str(label))
-    return found
+        for path, one in _assigned(part, _select(params, labels, label)).items():
+            rows[path] = one._replace(pattern=f"{label} > {one.pattern}" if one.pattern else str(label))
+    return rows
 
 
-def _masked(params: Any, labels: Any, chosen: Any) -> Any:
-    """The parameters of one label, as a transform of these alone gets them."""
-    return jax.tree.map(lambda p, label: p if label == chosen else optax.MaskedNode(), params, labels)
+def _select(params: Any, labels: Any, label: Any) -> Any:
+    """Return the parameters of one label, with the others masked."""
+    return jax.tree.map(lambda p, other: p if other == label else optax.MaskedNode(), params, labels)

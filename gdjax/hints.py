@@ -1,11 +1,11 @@
-"""Suggest the name that was meant."""
+"""Suggest a known name for a misspelled one."""
 
 import difflib
 from collections.abc import Iterable
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a suggestion to end an error with, or an empty string.
+    """Return a suggestion for the end of an error message, or an empty string.
 
     >>> nearest("adamv", ["adam", "sgd"])
     ", did you mean 'adam'"

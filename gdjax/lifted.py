@@ -1,9 +1,10 @@
-"""All else of Optax, lifted under its own name: the one table of what is not written here.
+"""Optax's transforms that gdjax does not implement, lifted under their own names.
 
-Static is what Optax branches on, or needs the number of, while it builds the program. Explicit is what is a
-function of the user's and nothing else. `passes` marks transforms that only hand leaves on to other transforms or
-functions, and get them in their own dtypes. All others get 16-bit leaves as float32. `real` marks transforms that
-compare or square numbers.
+`static` names parameters that Optax branches on, or whose number it needs, while it builds the program. `explicit`
+marks transforms that consist of a function of the user. `passes` marks transforms that only pass leaves on to other
+transforms or functions, and get them in their own dtypes. All others get 16-bit leaves as float32. `real` marks
+transforms that compare or square numbers, and so take no complex leaves. `examples` marks transforms of per-example
+gradients.
 """
 
 import optax.contrib

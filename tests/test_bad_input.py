@@ -297,7 +297,7 @@ def test_a_wrapper_that_computes_with_every_leaf_names_an_integer(text):
 
 def test_a_loss_that_needs_all_parameters_is_not_given_some():
     tx, params = gd.by_path({"w": gd.sam(gd.sgd(0.1)), ".*": gd.sgd(0.1)}), {"b": 1.0, "w": 1.0}
-    with pytest.raises(ValueError, match=r"sam must go around what chooses parameters, sam\(by_path\(...\)\)"):
+    with pytest.raises(ValueError, match=r"sam must go around what selects parameters, sam\(by_path\(...\)\)"):
         tx.update(params, tx.init(params), params, value_fn=lambda p: p["w"] ** 2 + p["b"] ** 2)
 
 
@@ -324,7 +324,7 @@ def test_means_of_parts_that_a_mask_leaves_out_whole_are_read_each():
     ("text", "message"),
     [
         ("ademamix_b3(0.0)", r"b1 must lie in \(0, 1\), got 0.0"),
-        ("dowg(eps=0.0)", "give init_estim_sq_dist, or an eps above 0"),
+        ("dowg(eps=0.0)", "init_estim_sq_dist or eps must be above 0, got neither"),
         ("adam(True)", "learning_rate must be a number, got True"),
         ("accumulate(sgd(0.1), 2.5)", "every must be a whole number of gradients, got 2.5"),
         ("adamw(0.1, mask=['.*kernel'])", "mask must be a pattern, or a tree or a function of booleans, got"),

@@ -100,7 +100,7 @@ def test_parts_cover_everything_and_nothing_twice():
         ValueError, match=r"nothing is left for the patterns 'tail/\.\*'; the paths are 'encoder/layers/0/b"
     ):
         gd.by_path({"tail/.*": gd.sgd(0.1), ".*": gd.sgd(0.1)}).init(MODEL)
-    with pytest.raises(ValueError, match=r"'\(' is no regular expression"):
+    with pytest.raises(ValueError, match=r"'\(' is not a regular expression"):
         gd.by_path({"(": gd.sgd(0.1)})
     with pytest.raises(ValueError, match="and 5 more"):
         gd.by_path({"x": gd.sgd(0.1)}).init({str(i): jnp.ones(()) for i in range(25)})

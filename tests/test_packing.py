@@ -65,7 +65,7 @@ def test_none_or_all_may_be_packed(below):
     ],
 )
 def test_what_tells_leaves_apart_is_refused_by_name(text, part):
-    with pytest.raises(gd.ParseError, match=f"packed: inner must take all leaves for one vector, and {part}"):
+    with pytest.raises(gd.ParseError, match=f"packed: inner must treat all leaves as one vector, and {part}"):
         gd.parse(f"packed({text})")
 
 

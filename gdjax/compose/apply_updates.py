@@ -1,4 +1,4 @@
-"""The last lines of a step."""
+"""Apply updates to parameters, and take a whole step."""
 
 from typing import Any
 
@@ -19,13 +19,13 @@ def descend(
 ) -> tuple[Any, Any]:
     r"""Take a step: $p + \mathrm{tx}(g)$ and the new state, as `tx.update` and `apply_updates` make them.
 
-    Where a transform has a step of its own, it is taken: `shard_update` gathers parameters in the place of updates,
-    with no tree of these in memory, and `local_steps` brings all members to the same bits.
+    A transform may define its own step. `shard_update` gathers parameters instead of updates, which saves a tree of
+    updates in memory, and `local_steps` gives all devices bitwise equal parameters.
 
     Args:
       tx: the optimizer, a value or one of Optax.
       grads: a tree like the parameters.
-      state: that of `tx`.
+      state: the state of `tx`.
       params: a tree of arrays.
       **extra_args: as `tx.update` takes them.
 
@@ -47,21 +47,21 @@ def descend(
 def apply_updates(params: Any, updates: Any) -> Any:
     """Add updates to parameters: $p + u$, in the dtype of the parameters.
 
-    A leaf whose update is `None`, or the gradient of an integer (float0), stays as it is.
+    A leaf is unchanged if its update is `None` or the gradient of an integer (float0).
 
     Args:
       params: a tree of arrays.
-      updates: a tree like it.
+      updates: a tree like `params`.
 
     Raises:
-      ValueError: if the trees or the shapes of two leaves differ, with the path.
+      ValueError: if the trees or the shapes of two leaves differ; the message gives the path.
 
     >>> import jax.numpy as jnp
     >>> print(apply_updates(jnp.array([5.0]), jnp.array([-0.6])))
     [4.4]
     """
     try:
-        return jax.tree.map(_moved, params, updates, is_leaf=lambda x: x is None)
+        return jax.tree.map(_add_update, params, updates, is_leaf=lambda x: x is None)
     except (TypeError, ValueError) as error:
         if what := misplaced.of_apply(params, updates):
             raise ValueError(f"apply_updates: {what}.") from error
@@ -71,7 +71,7 @@ def apply_updates(params: Any, updates: Any) -> Any:
         raise ValueError(f"apply_updates: params and updates differ {where}.") from error
 
 
-def _moved(param: Any, update: Any) -> Any:
+def _add_update(param: Any, update: Any) -> Any:
     if param is None or update is None or getattr(update, "dtype", None) == jax.dtypes.float0:
         return param
     if jnp.shape(param) != jnp.shape(update):

@@ -1,4 +1,4 @@
-"""One transform after another."""
+"""Apply transforms in order."""
 
 import itertools
 from collections import OrderedDict
@@ -16,13 +16,13 @@ from gdjax.value.traits import find_trait, route_weight
 def chain(*transforms: optax.GradientTransformation):
     """Apply transforms in order, the first to the gradients.
 
-    State: the tuple of theirs, as Optax's chain has it.
+    State: the tuple of their states, as in Optax.
 
     Args:
       *transforms: values, or plain Optax transformations.
 
     Raises:
-      ValueError: if `update` gets the state of another chain.
+      ValueError: if `update` gets the state of another transform.
 
     >>> import gdjax as gd
     >>> gd.chain(gd.clip(1.0), gd.scale(-0.1))
@@ -44,11 +44,11 @@ def chain(*transforms: optax.GradientTransformation):
 
     def through(updates, state, params, extras):
         if not isinstance(state, tuple) or len(state) != len(transforms):
-            raise MismatchError("chain", _other_state(transforms, state))
+            raise MismatchError("chain", _wrong_state(transforms, state))
         new = []
         for tx, old, extra in zip(transforms, state, extras, strict=False):
-            updates, kept = tx.update(updates, old, params, **extra)
-            new.append(kept)
+            updates, new_state = tx.update(updates, old, params, **extra)
+            new.append(new_state)
         return updates, tuple(new)
 
     def step(updates, state, params, **extra_args):
@@ -60,8 +60,8 @@ def chain(*transforms: optax.GradientTransformation):
         return params, (*before, last)
 
     def again(updates, state, params=None):
-        for tx, kept in zip(transforms, state, strict=True):
-            updates = None if updates is None else tx.again(updates, kept, params)  # pyright: ignore
+        for tx, part in zip(transforms, state, strict=True):
+            updates = None if updates is None else tx.again(updates, part, params)  # pyright: ignore
         return updates
 
     return init, update, again, step
@@ -69,15 +69,15 @@ def chain(*transforms: optax.GradientTransformation):
 
 @transform(packable=True, shardable=True)
 def named_chain(*transforms: tuple[str, optax.GradientTransformation]):
-    """Apply transforms in order, each under a name that finds its state.
+    """Apply transforms in order, each with a name for its state.
 
-    State: an `OrderedDict` of theirs by name.
+    State: an `OrderedDict` of their states by name.
 
     Args:
-      *transforms: pairs `(name, transform)`, the names all different.
+      *transforms: pairs `(name, transform)` with distinct names.
 
     Raises:
-      ValueError: if two have one name, or `update` gets the state of another chain.
+      ValueError: if two transforms have the same name, or if `update` gets the state of another transform.
 
     >>> import gdjax as gd
     >>> tx = gd.named_chain(("clip", gd.clip(1.0)), ("step", gd.sgd(0.1, momentum=0.9)))
@@ -86,41 +86,41 @@ def named_chain(*transforms: tuple[str, optax.GradientTransformation]):
     """
     for part in transforms:
         if not (type(part) is tuple and len(part) == 2 and isinstance(part[0], str) and not isinstance(part[1], str)):
-            way = _way(part)
-            raise TypeError(f"named_chain: its arguments are pairs (name, transform), got {brief(part)}{way}.")
+            hint = _named_chain_hint(part)
+            raise TypeError(f"named_chain: its arguments are pairs (name, transform), got {brief(part)}{hint}.")
     names = [str(name) for name, _ in transforms]
     if len(set(names)) < len(names):
         raise ValueError(f"named_chain: the names must all be different, got {names}.")
 
-    within = chain(*(tx for _, tx in transforms))
+    inner = chain(*(tx for _, tx in transforms))
 
     def init(params):
-        return named(within.init(params))
+        return named(inner.init(params))
 
     def update(updates, state, params=None, **extra_args):
-        updates, kept = within.update(updates, unnamed(state), params, **extra_args)
-        return updates, named(kept)
+        updates, states = inner.update(updates, unnamed(state), params, **extra_args)
+        return updates, named(states)
 
     def step(updates, state, params, **extra_args):
-        params, kept = within.descend(updates, unnamed(state), params, **extra_args)
-        return params, named(kept)
+        params, states = inner.descend(updates, unnamed(state), params, **extra_args)
+        return params, named(states)
 
     def again(updates, state, params=None):
-        return within.again(updates, unnamed(state), params)
+        return inner.again(updates, unnamed(state), params)
 
     def named(states):
         return OrderedDict(zip(names, states, strict=True))
 
     def unnamed(state):
         if not isinstance(state, dict) or set(state) != set(names):
-            raise MismatchError("named_chain", _other_state(transforms, state))
+            raise MismatchError("named_chain", _wrong_state(transforms, state))
         return tuple(state[name] for name in names)
 
     return init, update, again, step
 
 
-def _way(part: object) -> str:
-    """Suggest what to write instead of something that is not a pair."""
+def _named_chain_hint(part: object) -> str:
+    """Suggest what to write instead of an argument that is not a pair."""
     if isinstance(part, (dict, list)):
         pairs = "items.items()" if isinstance(part, dict) else "pairs"
         return f"; give them one by one: named_chain(*{pairs})"
@@ -129,7 +129,8 @@ def _way(part: object) -> str:
     return f'; write ("name", {part.factory.__name__}(...))' if isinstance(part, GradientTransform) else ""
 
 
-def _other_state(transforms: tuple, state: object) -> str:
+def _wrong_state(transforms: tuple, state: object) -> str:
+    """Describe a state that belongs to another transform."""
     parts = f"{type(state).__name__} of {len(state)}" if isinstance(state, (tuple, dict)) else type(state).__name__
     names = f" ({', '.join(type(part).__name__ for part in state)})" if isinstance(state, tuple) and state else ""
     return (

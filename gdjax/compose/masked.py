@@ -1,4 +1,4 @@
-"""Some leaves and not others."""
+"""Apply a transform to some leaves only."""
 
 import jax
 import jax.numpy as jnp
@@ -11,15 +11,15 @@ from gdjax.value import stateless, transform
 
 @transform(shardable=True)
 def masked(inner: optax.GradientTransformation, mask: Mask, *, mask_compatible_extra_args: bool = False):
-    """Transform the leaves where a mask is true, and let the others pass.
+    """Transform the leaves where a mask is true, and pass the others unchanged.
 
-    State: `MaskedState(inner_state)`, of the chosen leaves alone.
+    State: `MaskedState(inner_state)`, for the selected leaves only.
 
     Args:
-      inner: what is done to them.
-      mask: a regular expression over whole paths (`".*kernel"`), a tree of booleans (or 1 and 0) like the
-        parameters or a prefix of it, or a function of the parameters that returns one.
-      mask_compatible_extra_args: whether extra arguments shaped like the parameters are masked too.
+      inner: the transform of the selected leaves.
+      mask: a regular expression over whole paths (`".*kernel"`), a tree of booleans, or a function of the parameters
+        that returns one. The tree may be a prefix of the parameters, and 1 and 0 count as booleans.
+      mask_compatible_extra_args: whether to mask extra arguments that are shaped like the parameters, too.
 
     >>> import gdjax as gd
     >>> tx = gd.masked(gd.scale(10.0), {"w": True, "b": False})
@@ -35,7 +35,7 @@ def masked(inner: optax.GradientTransformation, mask: Mask, *, mask_compatible_e
 
 @transform(any_dtype=True, elementwise=True)
 def frozen():
-    """Keep parameters as they are: every update is zero. Takes leaves of any dtype, integers too.
+    """Keep parameters unchanged: every update is zero. Takes leaves of any dtype, also integers.
 
     Stateless: 0 bytes per parameter.
 

@@ -1,4 +1,4 @@
-"""A transform for each label, with labels or masks in a tree like the parameters."""
+"""Choose the transform of each parameter by a tree of labels or of booleans."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,15 +19,15 @@ def partition(
     *,
     mask_compatible_extra_args: bool = False,
 ):
-    """Give every leaf the transform of its label.
+    """Apply to each leaf the transform of its label.
 
-    State: `PartitionState(inner_states)`, a dict of the transforms' states by label, each for the leaves of its label.
+    State: `PartitionState(inner_states)`, a dict of states by label, each for the leaves of that label.
 
     Args:
       transforms: transforms by label.
       param_labels: a tree of labels like the parameters or a prefix of it, or a function of the parameters that returns
-        one. A callable tree (a module with `__call__`, say) counts as a tree, unless all of its leaves are functions.
-      mask_compatible_extra_args: whether extra arguments shaped like the parameters are split by label too.
+        one. A callable tree, such as a module with `__call__`, counts as a tree unless all of its leaves are functions.
+      mask_compatible_extra_args: whether to split extra arguments that are shaped like the parameters by label, too.
 
     Raises:
       ValueError: if a label has no transform.
@@ -40,30 +40,30 @@ def partition(
     -1.0 -0.1
     """
     if not isinstance(transforms, Mapping):
-        way = "; write {label: transform}, with the labels that param_labels has"
-        raise TypeError(f"partition: transforms must be a dict of transforms by label, got {brief(transforms)}{way}.")
+        hint = "; write {label: transform}, with the labels of param_labels"
+        raise TypeError(f"partition: transforms must be a dict of transforms by label, got {brief(transforms)}{hint}.")
 
     def labels(params: Any) -> Any:
-        found = param_labels(params) if tree.is_function(param_labels) else param_labels
-        for path, label in tree.leaves_with_paths(found):
+        label_tree = param_labels(params) if tree.is_function(param_labels) else param_labels
+        for path, label in tree.leaves_with_paths(label_tree):
             if label not in transforms:
                 where = f" at {path!r}" if path else ""
                 known = tree.listed([*transforms])
                 raise ValueError(
                     f"partition: every label of param_labels must be one of {known}, got {label!r}{where}."
                 )
-        return found
+        return label_tree
 
     return optax.partition({**transforms}, labels, mask_compatible_extra_args=mask_compatible_extra_args)
 
 
 multi_transform = partition
-"""Optax's other name for `partition`."""
+"""Alias of `partition`, as in Optax."""
 
 
 @transform(any_dtype=True)
 def freeze(mask: Mask):
-    """Keep the parameters where a mask is true, and let the updates of the others pass.
+    """Keep the parameters where a mask is true, and pass the updates of the others unchanged.
 
     State: `MaskedState(inner_state)`, 0 bytes per parameter.
 
@@ -82,9 +82,9 @@ def freeze(mask: Mask):
 
 @transform
 def selective_transform(optimizer: optax.GradientTransformation, *, freeze_mask: Mask):
-    """Keep the parameters where a mask is true, and give the others a transform.
+    """Keep the parameters where a mask is true, and transform the others.
 
-    State: `PartitionState(inner_states)`, of the leaves that are not frozen.
+    State: `PartitionState(inner_states)`, for the leaves that are not frozen.
 
     Args:
       optimizer: the transform for the leaves that are not frozen.
@@ -102,6 +102,6 @@ def selective_transform(optimizer: optax.GradientTransformation, *, freeze_mask:
 
     def labels(params: Any) -> Any:
         frozen = mask(params) if tree.is_function(mask) else mask
-        return jax.tree.map(lambda own: "freeze" if own else "train", frozen)
+        return jax.tree.map(lambda is_frozen: "freeze" if is_frozen else "train", frozen)
 
     return optax.partition({"train": optimizer, "freeze": optax.set_to_zero()}, labels)

@@ -1,4 +1,4 @@
-"""See the norms of a run from inside it."""
+"""Record norms of gradients, updates and parameters in the state."""
 
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from gdjax.value.traits import has_trait, local_grad_axes
 
 
 class WatchState(NamedTuple):
-    """The state of what is watched, and what was seen at the last step."""
+    """State of `watch`: the inner state, and the norms of the last step."""
 
     inner_state: Any
     seen: dict[str, jax.Array]
@@ -23,18 +23,17 @@ class WatchState(NamedTuple):
 
 @transform(shardable=True)
 def watch(inner: optax.GradientTransformation, name: str = "", axis_name: AxisName = None):
-    r"""Record the norms of what goes into a transform, of what comes out of it, and of the parameters.
+    r"""Record the norms of the gradients, of a transform's updates, and of the parameters.
 
-    `gd.metrics(state)` reads `grad_norm`, `update_norm` and `param_norm`, zero before the first step. The state is the
-    same type at every step, so it can be carried through `scan`. Around a transform that takes the mean of the
-    gradients of an axis, `grad_norm` is the root of their mean square; around `local_steps` all norms are each
-    member's own.
+    `gd.metrics(state)` reads `grad_norm`, `update_norm` and `param_norm`, which are zero before the first step. The
+    state has the same type at every step, so `scan` can carry it. Around a transform that averages gradients over an
+    axis, `grad_norm` is the root mean square over its devices. Around `local_steps`, all norms are per device.
 
     State: `WatchState(inner_state, seen)`, 12 bytes in all beside the inner one.
 
     Args:
-      inner: what is watched.
-      name: set before the names of the norms (`encoder/grad_norm`) where several transforms are watched.
+      inner: the transform to watch.
+      name: a prefix for the names of the norms (`encoder/grad_norm`), for several watched transforms.
       axis_name: the axis over which leaves are sharded, as in `shard_map`. A leaf whose type is invariant over it is
         replicated; without such types (`vmap`, `pmap`, `check_vma=False`) every leaf counts as sharded.
 
@@ -52,32 +51,32 @@ def watch(inner: optax.GradientTransformation, name: str = "", axis_name: AxisNa
     prefix = f"{name}/" if name else ""
     watched = [f"{prefix}{of}_norm" for of in ("grad", "param", "update")]
 
-    over, apart = local_grad_axes(inner), has_trait(inner, "local_params")
+    over, per_device = local_grad_axes(inner), has_trait(inner, "local_params")
 
     def init(params):
         seen = {norm: jnp.zeros((), float) for norm in watched}
-        return WatchState(inner_state=inner.init(params), seen=axes.mark_varying(seen, over) if apart else seen)
+        return WatchState(inner_state=inner.init(params), seen=axes.mark_varying(seen, over) if per_device else seen)
 
     def update(grads, state, params=None, **extra_args):
         require_params("watch", params)
         updates, inner_state = inner.update(grads, state.inner_state, params, **extra_args)
         grad_norm, *others = norms.global_norms([grads, params, updates], axis_name)
-        found = (grad_norm if apart else norms.rms_over_axis(grad_norm, over), *others)
-        seen = {norm: jnp.asarray(of, float) for norm, of in zip(watched, found, strict=True)}
+        values = (grad_norm if per_device else norms.rms_over_axis(grad_norm, over), *others)
+        seen = {norm: jnp.asarray(value, float) for norm, value in zip(watched, values, strict=True)}
         return updates, WatchState(inner_state=inner_state, seen=seen)
 
     return init, update
 
 
 def metrics(state: optax.OptState) -> dict[str, jax.Array]:
-    """What the watched transforms within a state saw at the last step, by name.
+    """Return the norms that watched transforms recorded at the last step, by name.
 
     Args:
       state: the state of any transform.
 
     Raises:
-      TypeError: if it is given an optimizer.
-      ValueError: if two of them recorded under one name.
+      TypeError: if `state` is an optimizer.
+      ValueError: if two transforms recorded the same name.
     """
     if isinstance(state, optax.GradientTransformation):
         raise TypeError("metrics: give the state that update returned, got the optimizer itself.")
@@ -85,6 +84,6 @@ def metrics(state: optax.OptState) -> dict[str, jax.Array]:
     for node in jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, WatchState)):
         for seen in (node.seen, metrics(node.inner_state)) if isinstance(node, WatchState) else ():
             if twice := sorted(found.keys() & seen.keys()):
-                raise ValueError(f"metrics: recorded more than once: {twice}. Give each watch a name of its own.")
+                raise ValueError(f"metrics: recorded more than once: {twice}. Give each watch a different name.")
             found |= seen
     return found

@@ -108,8 +108,8 @@ def adaptive_grad_clip(
     Args:
       clipping: $\lambda$, in (0, inf].
       eps: $\epsilon$, in [0, inf): lets weights that start at zero move.
-      axis: the axes along which the weights of one unit lie. By default the first axis of a leaf of 2 or 3 axes, all
-        but the last of a leaf of 4 or 5, and the only axis of a vector.
+      axis: the axes along which the weights of one unit lie. The default for a leaf of 2 or 3 axes
+        is the first; of 4 or 5 axes, all but the last; of a vector, its only axis.
       axis_name: the axis over which leaves are sharded, as in `shard_map`. A leaf whose type is invariant over it is
         replicated; without such types (`vmap`, `pmap`, `check_vma=False`) every leaf counts as sharded.
       dim: the dimension along which leaves are sharded; use `by_path` if it differs between leaves.

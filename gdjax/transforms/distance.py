@@ -80,7 +80,7 @@ def weighted_sum(x, old, decay, weight):
 
 
 def clip_for_sum(gs):
-    """Clip gradients for a sum, at a bound of its own: XLA then fuses the clip into the sum instead of sharing it."""
+    """Clip gradients for a sum, at a slightly different bound: XLA then fuses the clip into the sum."""
     return clip_to_squarable(gs, terms=1.00001)
 
 

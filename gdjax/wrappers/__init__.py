@@ -1,1 +1,1 @@
-"""Transforms around others: when they run, on which gradients, at which parameters."""
+"""Wrappers: transforms that change when another transform runs, on which gradients, at which parameters."""

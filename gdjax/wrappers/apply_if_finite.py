@@ -1,4 +1,4 @@
-"""Steps that are not taken."""
+"""Skip steps whose gradient is not finite."""
 
 import jax
 import jax.numpy as jnp
@@ -12,17 +12,17 @@ from gdjax.value.traits import local_grad_axes
 
 @transform(shardable=True)
 def apply_if_finite(inner: optax.GradientTransformation, max_consecutive_errors: int, axis_name: AxisName = None):
-    """Skip the steps whose gradient is not finite: the updates are zero, and the inner state stays as it is.
+    """Skip steps whose gradient is not finite: the updates are zero, and the inner state is unchanged.
 
-    After more such gradients in a row than are allowed they are let through, so that the run is seen to fail.
+    More such gradients in a row than allowed are passed on, so that the run visibly fails.
 
-    State: `ApplyIfFiniteState(notfinite_count, last_finite, total_notfinite, inner_state)`, 9 bytes in all beside the
-    inner one. Differs from Optax: updates and state keep the types of the gradients and of the state whatever the
-    inner transform returns, where Optax's two branches differ in dtype and raise.
+    State: `ApplyIfFiniteState(notfinite_count, last_finite, total_notfinite, inner_state)`, 9 bytes in all plus
+    the inner state. Differs from Optax: updates and state keep the dtypes of the gradients and of the state. In Optax
+    the two branches may differ in dtype, which raises.
 
     Args:
-      inner: what takes the steps.
-      max_consecutive_errors: how many steps in a row may be skipped, at least 0.
+      inner: the transform that takes the steps.
+      max_consecutive_errors: the largest number of steps to skip in a row, at least 0.
       axis_name: the axis over which leaves are sharded, as in `shard_map`. A leaf whose type is invariant over it is
         replicated; without such types (`vmap`, `pmap`, `check_vma=False`) every leaf counts as sharded. All
         devices skip the same steps, also if the inner transform takes the mean over an axis.
@@ -64,16 +64,15 @@ def apply_if_finite(inner: optax.GradientTransformation, max_consecutive_errors:
         total = jnp.where(finite, state.total_notfinite, optax.safe_increment(state.total_notfinite))
 
         def step(updates, inner_state):
-            stepped, kept = inner.update(updates, inner_state, params, **extra_args)
-            return tree.cast_like(stepped, updates), tree.cast_like(kept, inner_state)
+            new_updates, new_state = inner.update(updates, inner_state, params, **extra_args)
+            return tree.cast_like(new_updates, updates), tree.cast_like(new_state, inner_state)
 
         def skip(updates, inner_state):
             like = jax.eval_shape(step, updates, inner_state)[0] if over else updates
             return jax.tree.map(axes.zeros_varying_like, like, updates), inner_state
 
-        stepped, kept = jax.lax.cond(
-            finite | (in_a_row > max_consecutive_errors), step, skip, updates, state.inner_state
-        )
-        return stepped, optax.ApplyIfFiniteState(in_a_row, finite, total, kept)
+        runs = finite | (in_a_row > max_consecutive_errors)
+        new_updates, inner_state = jax.lax.cond(runs, step, skip, updates, state.inner_state)
+        return new_updates, optax.ApplyIfFiniteState(in_a_row, finite, total, inner_state)
 
     return init, update

@@ -1,4 +1,4 @@
-"""Steps that agree with the gradient, and no others."""
+"""Cautious updates: zero where their sign opposes the gradient."""
 
 import jax
 import jax.numpy as jnp
@@ -25,17 +25,17 @@ from gdjax.value.traits import refuse_local_grads
 
 @transform(any_dtype=False)
 def cautious(inner: optax.GradientTransformation, axis_name: AxisName = None):
-    r"""Leave out the numbers of an update whose sign is not that of the gradient, and lengthen the others.
+    r"""Set elements of an update to zero where their sign differs from the gradient's, and scale up the others.
 
-    $u\, 1[u g > 0]\, n / \max(\#[u g > 0], n / 1000)$, $n$ the size of a leaf. What is wrapped is a direction, as every
-    `scale_by_*` is, not yet turned downhill by a learning rate: decay and learning rate come after it in the chain.
+    $u\, 1[u g > 0]\, n / \max(\#[u g > 0], n / 1000)$, with $n$ the size of a leaf. The inner transform must be a
+    direction before the sign flip, as every `scale_by_*` is. Weight decay and learning rate come after it in a chain.
 
     State: that of the inner transform.
     Source: Liang et al. 2024, algorithm 1 (https://arxiv.org/abs/2411.16085). Differs from the paper, as its authors'
-    code does: every leaf has a share of its own, at least 1/1000.
+    code does: the fraction is taken per leaf, and is at least 1/1000.
 
     Args:
-      inner: what makes the direction.
+      inner: the transform that gives the direction.
       axis_name: the axis over which leaves are sharded, as in `shard_map`. A leaf whose type is invariant over it is
         replicated; without such types (`vmap`, `pmap`, `check_vma=False`) every leaf counts as sharded.
 
@@ -50,28 +50,28 @@ def cautious(inner: optax.GradientTransformation, axis_name: AxisName = None):
     [6. 0.]
     """
     refuse_local_grads("cautious", inner)
-    if isinstance(inner, GradientTransform) and any(way[-1] == "learning_rate" for way in hyperparams(inner)):
+    if isinstance(inner, GradientTransform) and any(path[-1] == "learning_rate" for path in hyperparams(inner)):
         raise ValueError(
-            f"cautious: inner must be a direction, and {inner.factory.__name__} has a learning rate, which turns it "
-            "downhill: write chain(cautious(scale_by_adam()), scale_by_learning_rate(1e-3))."
+            f"cautious: inner must be a direction, and {inner.factory.__name__} has a learning rate, which flips "
+            "its sign. Write chain(cautious(scale_by_adam()), scale_by_learning_rate(1e-3))."
         )
 
     def update(updates, state, params=None, **extra_args):
-        moved, kept = inner.update(updates, state, params, **extra_args)
-        u = tree.widen(moved)
-        agree = jax.tree.map(_agrees, u, tree.widen(updates))
-        shares = norms.leaf_means(agree, u, axis_name)
-        return tree.cast_like(jax.tree.map(_lengthened, u, agree, shares), updates), kept
+        new_updates, new_state = inner.update(updates, state, params, **extra_args)
+        u = tree.widen(new_updates)
+        mask = jax.tree.map(_has_same_sign, u, tree.widen(updates))
+        fractions = norms.leaf_means(mask, u, axis_name)
+        return tree.cast_like(jax.tree.map(_cautious_update, u, mask, fractions), updates), new_state
 
     return inner.init, update
 
 
-def _agrees(u, g):
-    return tree.real_part(jnp.sign(u) * jnp.conj(jnp.sign(g))) > 0  # the product of the two may be too small to see
+def _has_same_sign(u, g):
+    return tree.real_part(jnp.sign(u) * jnp.conj(jnp.sign(g))) > 0  # the product u * g may underflow
 
 
-def _lengthened(u, agrees, share):
-    return jnp.where(agrees | jnp.isnan(u), u / jnp.maximum(share, 1e-3), 0)
+def _cautious_update(u, mask, fraction):
+    return jnp.where(mask | jnp.isnan(u), u / jnp.maximum(fraction, 1e-3), 0)
 
 
 @transform
@@ -84,7 +84,7 @@ def cautious_adamw(
     mask: Mask | None = None,
     axis_name: AxisName = None,
 ):
-    r"""C-AdamW: `adamw` whose step, decay apart, is `cautious`.
+    r"""C-AdamW: `adamw` with `cautious` around all but the weight decay.
 
     State: 8 bytes per parameter (16 in float64). Source: Liang et al. 2024, algorithm 1 (https://arxiv.org/abs/2411.16085).
 

@@ -1,4 +1,4 @@
-"""The parameters to evaluate at, where they are not those that are trained."""
+"""Read the parameters to evaluate, if they differ from those in training."""
 
 from typing import Any
 
@@ -12,35 +12,36 @@ from gdjax.collectives.local_steps import LocalStepsState
 from gdjax.value import misplaced
 from gdjax.value.diagnose import require_optimizer
 from gdjax.wrappers.lookahead import SlowState
-from gdjax.wrappers.params_ema import ParamsEmaState, ema_of
-from gdjax.wrappers.schedule_free import mean_of
+from gdjax.wrappers.params_ema import ParamsEmaState, read_ema
+from gdjax.wrappers.schedule_free import read_x
 
-KEPT = {
+READERS = {
     LocalStepsState: ("anchor", lambda p, anchor, state: anchor),
-    ParamsEmaState: ("ema", ema_of),
-    ScheduleFreeState: ("z", mean_of),
+    ParamsEmaState: ("ema", read_ema),
+    ScheduleFreeState: ("z", read_x),
     SlowState: ("slow", lambda p, slow, state: slow),
 }
-"""What a state keeps of every parameter, and what this and the parameter are read as."""
+"""For each class of state: the field with a value per parameter, and the function that reads the result from it."""
 
 
 def eval_params(tx: optax.GradientTransformation, state: Any, params: Any) -> Any:
     """Read the parameters to evaluate, or to keep, out of an optimizer's state.
 
-    They are the mean of `params_ema`, the $x$ of `schedule_free`, the slow parameters of `lookahead` or the anchor of
-    `local_steps`, wherever within the optimizer these stand; the outermost counts. Under every other optimizer, and at
+    They are the average of `params_ema`, the $x$ of `schedule_free`, the slow parameters of `lookahead` or the anchor
+    of `local_steps`, anywhere within the optimizer; the outermost one counts. For all other optimizers, and for
     leaves that are masked out, they are the parameters themselves.
 
     Args:
       tx: the optimizer, a value or one of Optax.
-      state: its state.
-      params: the parameters that are trained.
+      state: the state of `tx`.
+      params: the parameters in training.
 
     Returns:
-      A tree like `params`, in their dtypes; where it is they themselves, their very buffers.
+      A tree like `params`, in the same dtypes; leaves that do not differ share their buffers.
 
     Raises:
-      ValueError: if the state is not one of this optimizer and these parameters, or two means stand side by side.
+      ValueError: if the state does not belong to this optimizer and these parameters, or if two averages of one
+        parameter stand side by side.
 
     >>> import gdjax as gd
     >>> tx = gd.sgd(0.1)
@@ -55,8 +56,8 @@ def eval_params(tx: optax.GradientTransformation, state: Any, params: Any) -> An
     expected = jax.eval_shape(tx.init, params)
     if where := tree.difference(state, expected, "the state given", "the one that init makes"):
         raise ValueError(f"eval_params: the state does not belong to these params: {where}.")
-    nodes = [node for node in jax.tree.leaves(state, is_leaf=_keeps) if _keeps(node)]
-    if any(sum(of_leaf) > 1 for of_leaf in zip(*(_knows(node, params) for node in nodes), strict=True)):
+    nodes = [node for node in jax.tree.leaves(state, is_leaf=_is_readable) if _is_readable(node)]
+    if any(sum(flags) > 1 for flags in zip(*(_has_values(node, params) for node in nodes), strict=True)):
         raise ValueError("eval_params: the optimizer keeps two means of one parameter side by side; put one around it.")
     for node in nodes:
         params = _read(node, params)
@@ -66,34 +67,36 @@ def eval_params(tx: optax.GradientTransformation, state: Any, params: Any) -> An
 _OF_STATE = "call eval_params(tx, state.opt_state, state.params)"
 
 
-def _keeps(node):
-    return type(node) in KEPT
+def _is_readable(node):
+    return type(node) in READERS
 
 
-def _knows(state, params):
-    """Return for each parameter whether a state holds a value for it: a mask may leave out many at once."""
-    return jax.tree.leaves(_mapped(lambda kept, p: jax.tree.map(lambda _: not tree.is_masked(kept), p), state, params))
+def _has_values(state, params):
+    """Return for each parameter whether a state holds a value for it; a mask may leave out a whole subtree."""
+    return jax.tree.leaves(
+        _map_values(lambda value, p: jax.tree.map(lambda _: not tree.is_masked(value), p), state, params)
+    )
 
 
 def _read(state, params):
-    """Return the parameters, those for which a state holds a value replaced by it."""
-    _, f = KEPT[type(state)]
+    """Return the parameters, with those replaced for which a state holds a value."""
+    _, read = READERS[type(state)]
 
-    def leaf(kept, p):
-        if tree.is_masked(kept):
+    def leaf(value, p):
+        if tree.is_masked(value):
             return p
-        if jnp.shape(kept) != jnp.shape(p):
-            must = "a mean must be shaped like its parameter"
+        if jnp.shape(value) != jnp.shape(p):
+            must = "an average must be shaped like its parameter"
             raise ValueError(
-                f"eval_params: {must}, got shapes {jnp.shape(kept)} and {jnp.shape(p)}: put it around shard_update, "
-                "which gives what is within it parts of leaves."
+                f"eval_params: {must}, got shapes {jnp.shape(value)} and {jnp.shape(p)}. Put it around shard_update, "
+                "which passes shards of leaves to the transform within it."
             )
         wide = tree.as_dtype(p, tree.wide(jnp.result_type(p)))
-        return tree.as_dtype(f(wide, tree.as_dtype(kept, wide.dtype), state), jnp.result_type(p))
+        return tree.as_dtype(read(wide, tree.as_dtype(value, wide.dtype), state), jnp.result_type(p))
 
-    return _mapped(leaf, state, params)
+    return _map_values(leaf, state, params)
 
 
-def _mapped(f, state, params):
-    field, _ = KEPT[type(state)]
+def _map_values(f, state, params):
+    field, _ = READERS[type(state)]
     return jax.tree.map(f, getattr(state, field), params, is_leaf=tree.is_masked)

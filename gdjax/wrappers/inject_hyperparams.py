@@ -1,4 +1,4 @@
-"""Hyperparameters in the state, as in Optax; parameters of a gdjax factory that are not numbers stay out of it."""
+"""Keep hyperparameters in the state, as Optax does."""
 
 import functools
 import inspect
@@ -23,14 +23,14 @@ def inject_hyperparams(
     static_args: str | Iterable[str] = (),
     hyperparam_dtype: jnp.dtype | None = None,
 ) -> Callable[..., optax.GradientTransformationExtraArgs]:
-    """Return a factory whose numbers live in the state: `optax.inject_hyperparams`.
+    """Return a factory whose numbers are part of the state, as `optax.inject_hyperparams` does.
 
-    A value of gdjax does not need it: its numbers are arguments of `jit` already.
+    A gdjax transform does not need it: its numbers already are arguments of `jit`.
 
     Args:
-      inner_factory: a factory of this package, or a function of Optax.
-      static_args: names of parameters that stay out of the state, in addition to those of a factory of this package
-        that hold neither a number nor a schedule.
+      inner_factory: a factory of gdjax, or a function of Optax.
+      static_args: names of parameters to keep out of the state. Parameters of a gdjax factory that hold neither a
+        number nor a schedule are always kept out.
       hyperparam_dtype: the dtype of the numbers in the state; by default that of the parameters.
 
     >>> import gdjax as gd
@@ -39,7 +39,7 @@ def inject_hyperparams(
     0.5
     """
     injects = optax.inject_hyperparams
-    return _injected("inject_hyperparams", injects, inner_factory, static_args, hyperparam_dtype)
+    return _inject("inject_hyperparams", injects, inner_factory, static_args, hyperparam_dtype)
 
 
 def inject_stateful_hyperparams(
@@ -47,7 +47,7 @@ def inject_stateful_hyperparams(
     static_args: str | Iterable[str] = (),
     hyperparam_dtype: jnp.dtype | None = None,
 ) -> Callable[..., optax.GradientTransformationExtraArgs]:
-    """Return a factory whose numbers live in the state, schedules with states of their own among them.
+    """Return a factory whose numbers are part of the state, including schedules that have a state.
 
     Like `inject_hyperparams`, for `optax.inject_stateful_hyperparams`.
 
@@ -59,36 +59,36 @@ def inject_stateful_hyperparams(
     0.5
     """
     injects = optax.inject_stateful_hyperparams
-    return _injected("inject_stateful_hyperparams", injects, inner_factory, static_args, hyperparam_dtype)
+    return _inject("inject_stateful_hyperparams", injects, inner_factory, static_args, hyperparam_dtype)
 
 
-def _injected(who: str, injects: Callable[..., Any], factory: Any, static_args: Any, dtype: Any) -> Callable[..., Any]:
-    """Call Optax's function of a factory, and check what both are given."""
-    static = _static(who, factory, static_args, dtype)
-    return _checked(who, factory, injects(factory, static, dtype))
+def _inject(who: str, injects: Callable[..., Any], factory: Any, static_args: Any, dtype: Any) -> Callable[..., Any]:
+    """Call Optax's function with a factory, and check the arguments of both."""
+    static = _static_names(who, factory, static_args, dtype)
+    return _check_arguments(who, factory, injects(factory, static, dtype))
 
 
-def _static(who: str, factory: Any, given: Any, dtype: Any) -> set[str]:
-    """Return the parameters that stay out of the state."""
+def _static_names(who: str, factory: Any, given: Any, dtype: Any) -> set[str]:
+    """Return the names of parameters that stay out of the state."""
     if not callable(factory):
         made = isinstance(factory, optax.GradientTransformation)
         name = getattr(getattr(factory, "factory", None), "__name__", "optax.adam")
-        way = f"; give the factory itself, uncalled: {who}({name})" if made else ""
-        raise TypeError(f"{who}: inner_factory must be a factory, got {brief(factory)}{way}.")
+        hint = f"; pass the factory itself without calling it: {who}({name})" if made else ""
+        raise TypeError(f"{who}: inner_factory must be a factory, got {brief(factory)}{hint}.")
     if not (isinstance(given, str) or (isinstance(given, Iterable) and not isinstance(given, type))):
         raise TypeError(f"{who}: static_args must be names of parameters, got {brief(given)}.")
     names, all_names = {given} if isinstance(given, str) else set(given), [*inspect.signature(factory).parameters]
     if unknown := next((name for name in names if name not in all_names), None):
         hint = nearest(str(unknown), all_names)
-        raise ValueError(f"{who}: static_args must be of {tree.listed(all_names)}, got {unknown!r}{hint}.")
+        raise ValueError(f"{who}: static_args must be among {tree.listed(all_names)}, got {unknown!r}{hint}.")
     require_dtype(who, "hyperparam_dtype", dtype)
     if not isinstance(factory, Factory):
         return names
     return names | {name for name, slot in factory.slots.items() if not {"number", "schedule"} & slot.takes}
 
 
-def _checked(who: str, factory: Any, made: Callable[P, T]) -> Callable[P, T]:
-    """Make the function that returns the transform refuse arguments that no hyperparameter can be."""
+def _check_arguments(who: str, factory: Any, made: Callable[P, T]) -> Callable[P, T]:
+    """Make a function that returns a transform reject arguments that cannot be hyperparameters."""
     if not isinstance(factory, Factory):
         return made
 

@@ -12,13 +12,13 @@ from gdjax.value.diagnose import require_params
 
 
 class SlowState(NamedTuple):
-    """Lookahead's state where the slow parameters are kept in it."""
+    """State of `lookahead` with the slow parameters in it."""
 
     fast_state: Any
     steps_since_sync: jax.Array
-    """int32 of shape ()."""
+    """The number of steps since the last synchronization, int32 of shape ()."""
     slow: Any
-    """The slow parameters, at least float32."""
+    """$s$, the slow parameters, at least float32."""
 
 
 @transform(any_dtype=False, shardable=True)
@@ -28,21 +28,21 @@ def lookahead(
     slow_step_size: Annotated[Scalar, Interval("[0, 1]")],
     reset_state: bool = False,
 ):
-    r"""Let fast parameters run ahead, and go part of the way after them every $k$ steps.
+    r"""Take $k$ fast steps, then move slow parameters towards the fast ones and restart from there.
 
     $s \leftarrow s + \alpha (p - s)$, $p \leftarrow s$.
-    The slow parameters $s$ are kept in the state, and `eval_params` reads them. Where parameters are given as Optax's
-    `LookaheadParams(fast, slow)`, they are kept there, as in Optax.
+    The state holds the slow parameters $s$, and `eval_params` reads them. If the parameters are Optax's
+    `LookaheadParams(fast, slow)`, that tree holds $s$, as in Optax.
 
-    State: `SlowState(fast_state, steps_since_sync, slow)`, 4 bytes per parameter (8 in float64) beside the inner
-    one. With `LookaheadParams` it is `LookaheadState(fast_state, steps_since_sync)`.
+    State: `SlowState(fast_state, steps_since_sync, slow)`, 4 bytes per parameter (8 in float64) plus the
+    inner state. With `LookaheadParams` it is `LookaheadState(fast_state, steps_since_sync)`.
     Source: Zhang et al. 2019, algorithm 1 (https://arxiv.org/abs/1907.08610), with $k = 5$ and $\alpha = 0.5$.
 
     Args:
-      fast_optimizer: what moves the fast parameters.
+      fast_optimizer: the transform that updates the fast parameters.
       sync_period: $k$, in [1, inf).
       slow_step_size: $\alpha$, in [0, 1].
-      reset_state: whether the fast optimizer starts anew after every synchronization.
+      reset_state: whether to reset the fast optimizer's state at each synchronization.
 
     Raises:
       ValueError: if `update` is called without `params`.
@@ -68,23 +68,23 @@ def lookahead(
         require_params("lookahead", params)
         paired = isinstance(state, optax.LookaheadState)
         fast, slow = (params.fast, params.slow) if paired else (params, state.slow)
-        moved, fast_state = fast_optimizer.update(updates, state.fast_state, fast, **extra_args)
+        new_updates, fast_state = fast_optimizer.update(updates, state.fast_state, fast, **extra_args)
         count = state.steps_since_sync + 1
         sync = count.astype(float) >= sync_period
-        p, s, u = tree.widen(fast), tree.widen(slow), tree.widen(moved)
-        after = jax.tree.map(
+        p, s, u = tree.widen(fast), tree.widen(slow), tree.widen(new_updates)
+        new_slow = jax.tree.map(
             lambda p, s, u: jnp.where(sync, s + tree.scalar(slow_step_size, s) * (p + u - s), s), p, s, u
         )
-        told = fast_optimizer.again(updates, tree.anew(fast_state, sync.astype(float)), fast)  # pyright: ignore
-        u = u if told is None else tree.widen(told)
-        steps = jax.tree.map(lambda p, s, u: jnp.where(sync, s - p, u), p, after, u)
+        recomputed = fast_optimizer.again(updates, tree.anew(fast_state, sync.astype(float)), fast)  # pyright: ignore
+        u = u if recomputed is None else tree.widen(recomputed)
+        steps = jax.tree.map(lambda p, s, u: jnp.where(sync, s - p, u), p, new_slow, u)
         steps = tree.cast_like(steps, fast if paired else updates)
         if reset_state:
             fast_state = jax.tree.map(lambda new, old: jnp.where(sync, new, old), fast_optimizer.init(fast), fast_state)
         count = jnp.where(sync, 0, count)
         if paired:
-            strides = tree.cast_like(jax.tree.map(jnp.subtract, after, s), slow)
-            return optax.LookaheadParams(steps, strides), optax.LookaheadState(fast_state, count)
-        return steps, SlowState(fast_state, count, tree.cast_like(after, slow))
+            slow_steps = tree.cast_like(jax.tree.map(jnp.subtract, new_slow, s), slow)
+            return optax.LookaheadParams(steps, slow_steps), optax.LookaheadState(fast_state, count)
+        return steps, SlowState(fast_state, count, tree.cast_like(new_slow, slow))
 
     return init, update

@@ -1,4 +1,4 @@
-"""Gradients with less variance: MARS."""
+"""MARS: gradients with reduced variance."""
 
 from typing import Any, NamedTuple
 
@@ -27,17 +27,17 @@ from gdjax.value.traits import refuse_example_grads, refuse_local_grads
 
 
 class MarsState(NamedTuple):
-    """The state of the inner transform, and the gradient before."""
+    """State of `mars`: the inner state, and the last gradient."""
 
     inner_state: Any
     count: Any
-    """Steps taken, int32 of shape ()."""
+    """The number of steps, int32 of shape ()."""
     grads: Any
     """The last gradient, at least float32."""
 
 
-SMALL = 2.0**-8
-"""Factor by which $c$ is scaled while it is computed and clipped: finite gradients keep it finite, without rounding."""
+CLIP_SCALE = 2.0**-8
+"""Scale of $c$ while it is computed and clipped: it keeps $c$ finite, and a power of two rounds nothing."""
 
 
 @transform(any_dtype=False, shardable=True)
@@ -48,17 +48,17 @@ def mars(
     max_norm: Positive = 1.0,
     axis_name: AxisName = None,
 ):
-    r"""Give a transform gradients from which part of their noise is taken: what the last one and this one share.
+    r"""Correct gradients by their change since the last step, which reduces their variance.
 
     $c = g + \gamma \frac{\beta_1}{1 - \beta_1} (g - g_{old})$, then $c \leftarrow c \min(1, C / \lVert c \rVert)$; the
     inner transform gets $c$. At the first step $c = g$.
 
-    State: `MarsState(inner_state, count, grads)`, 4 bytes per parameter (8 in float64) beside the inner one.
+    State: `MarsState(inner_state, count, grads)`, 4 bytes per parameter (8 in float64) plus the inner state.
     Source: Yuan et al. 2024, algorithm 1, the approximate form of section 3.2 (https://arxiv.org/abs/2411.10438).
-    Differs from the authors' code, as the paper does: the norm is that of all leaves together, vectors among them.
+    Differs from the authors' code, as the paper does: the norm is taken over all leaves, including vectors.
 
     Args:
-      inner: what gets them, $\beta_1$ its decay of the mean in the paper.
+      inner: the transform that gets $c$; in the paper, $\beta_1$ is also the decay of its mean.
       b1: $\beta_1$, in [0, 1).
       gamma: $\gamma$, in [0, inf).
       max_norm: $C$, in (0, inf].
@@ -73,7 +73,7 @@ def mars(
     """
     refuse_local_grads("mars", inner)
     refuse_example_grads("mars", inner)
-    clip = clip_by_global_norm(max_norm * SMALL, axis_name)
+    clip = clip_by_global_norm(max_norm * CLIP_SCALE, axis_name)
 
     def init(params):
         zeros = tree.accumulators(params, 0)
@@ -82,14 +82,16 @@ def mars(
     def update(updates, state, params=None, **extra_args):
         g = tree.widen(updates)
         decay = decay_below_one(b1)
-        lead = jnp.where(state.count == 0, 0, gamma * decay / (1 - decay))
-        small, old = jax.tree.map(lambda x: x * SMALL, (g, state.grads))
-        ahead = jax.tree.map(lambda g, old: g + tree.scalar(lead, g) * (g - old), small, old)
-        clipped, _ = clip.update(ahead, optax.EmptyState())
-        clipped = jax.tree.map(lambda c: c / SMALL, clipped)
-        moved, inner_state = inner.update(tree.cast_like(clipped, updates), state.inner_state, params, **extra_args)
+        factor = jnp.where(state.count == 0, 0, gamma * decay / (1 - decay))
+        small, old = jax.tree.map(lambda x: x * CLIP_SCALE, (g, state.grads))
+        corrected = jax.tree.map(lambda g, old: g + tree.scalar(factor, g) * (g - old), small, old)
+        clipped, _ = clip.update(corrected, optax.EmptyState())
+        clipped = jax.tree.map(lambda c: c / CLIP_SCALE, clipped)
+        new_updates, inner_state = inner.update(
+            tree.cast_like(clipped, updates), state.inner_state, params, **extra_args
+        )
         count = optax.safe_increment(state.count)
-        return moved, MarsState(inner_state, count, tree.fresh(tree.cast_like(g, state.grads)))
+        return new_updates, MarsState(inner_state, count, tree.fresh(tree.cast_like(g, state.grads)))
 
     return init, update
 
@@ -106,7 +108,7 @@ def mars_adamw(
     mask: Mask | None = None,
     axis_name: AxisName = None,
 ):
-    r"""MARS-AdamW: `adamw` of the gradients that `mars` makes.
+    r"""MARS-AdamW: `adamw` within `mars`.
 
     State: 12 bytes per parameter (24 in float64).
     Source: Yuan et al. 2024, algorithm 2 (https://arxiv.org/abs/2411.10438).

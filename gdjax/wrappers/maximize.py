@@ -1,4 +1,4 @@
-"""Climb instead of descend."""
+"""Maximize a function instead of minimizing it."""
 
 import functools
 import math
@@ -13,29 +13,29 @@ from gdjax.value import transform
 from gdjax.value.traits import walk
 
 _NUMBERS = ("value", "grad")
-"""Extra arguments that are a loss or its gradient."""
+"""Extra arguments that are a loss or a gradient."""
 _FUNCTIONS = ("value_fn", "obj_fn")
-"""Extra arguments that are functions of the parameters whose value is a loss."""
+"""Extra arguments that are functions from parameters to a loss."""
 _BOUNDS = {
     "polyak_sgd": "f_min",
     "scale_by_polyak": "f_min",
     "momo": "lower_bound",
     "momo_adam": "lower_bound",
 }
-"""Parameters that are a lower bound of the loss, by the factory that has one."""
+"""Parameters that are a lower bound of the loss, by factory."""
 
 
 @transform(packable=True, shardable=True)
 def maximize(inner: optax.GradientTransformation):
-    r"""Maximize a function $f$: give the optimizer $-g$ for every gradient $g$, so that it descends on $-f$.
+    r"""Maximize a function $f$: negate each gradient, so that the optimizer minimizes $-f$.
 
-    The gradients are negated before all else, so weight decay still shrinks the parameters, as in PyTorch's
-    `maximize=True`. The extra arguments that report $f$ are negated too: `value`, `grad`, `value_fn` and
+    The gradients are negated first, so that weight decay still shrinks the parameters, as with PyTorch's
+    `maximize=True`. The extra arguments that report $f$ are also negated: `value`, `grad`, `value_fn` and
     `obj_fn`. So line searches, L-BFGS, `sam`, MoMo and `reduce_on_plateau` see the function that they minimize.
-    Bounds that an optimizer is given, as Polyak's `f_min`, are those of $-f$: give $-\max f$.
+    Bounds in an optimizer's arguments, such as Polyak's `f_min`, refer to $-f$: pass $-\max f$.
 
-    The metrics of `make_step` and the history of `fit` hold $f$ itself. `optax.value_and_grad_from_state` reads a
-    line search's state, and that holds $-f$.
+    The metrics of `make_step` and the history of `fit` hold $f$ itself. `optax.value_and_grad_from_state` reads the
+    state of a line search, which holds $-f$.
 
     State: that of the inner transform.
 
@@ -53,20 +53,20 @@ def maximize(inner: optax.GradientTransformation):
     _require_bounds(inner)
 
     def update(updates, state, params=None, **extra_args):
-        return inner.update(_negated(updates), state, params, **_told(extra_args))
+        return inner.update(_negate(updates), state, params, **_negate_reports(extra_args))
 
     def again(updates, state, params=None):
-        return inner.again(_negated(updates), state, params)  # pyright: ignore
+        return inner.again(_negate(updates), state, params)  # pyright: ignore
 
     def descend(updates, state, params, **extra_args):
-        return inner.descend(_negated(updates), state, params, **_told(extra_args))  # pyright: ignore
+        return inner.descend(_negate(updates), state, params, **_negate_reports(extra_args))  # pyright: ignore
 
     descends = inner.descends  # pyright: ignore[reportAttributeAccessIssue]
     return inner.init, update, again, descend if descends else None
 
 
 def _require_bounds(inner: Any) -> None:
-    """Refuse a bound of 0: it is the default, and hardly ever that of $-f$."""
+    """Reject a bound of 0: it is the default, and rarely a bound of $-f$."""
     for part in walk(inner):
         who = part.factory.__name__
         name = _BOUNDS.get(who, "")
@@ -78,25 +78,25 @@ def _require_bounds(inner: Any) -> None:
             )
 
 
-def _told(extra_args: dict[str, Any]) -> dict[str, Any]:
-    """Return the extra arguments, with those that report the function negated."""
-    numbers = {name: _negated(extra_args[name]) for name in _NUMBERS if name in extra_args}
-    functions = {name: _negative(extra_args[name]) for name in _FUNCTIONS if callable(extra_args.get(name))}
+def _negate_reports(extra_args: dict[str, Any]) -> dict[str, Any]:
+    """Negate the extra arguments that report the function."""
+    numbers = {name: _negate(extra_args[name]) for name in _NUMBERS if name in extra_args}
+    functions = {name: _negate_function(extra_args[name]) for name in _FUNCTIONS if callable(extra_args.get(name))}
     return extra_args | numbers | functions
 
 
-def _negative(f: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the negative of a function."""
+def _negate_function(f: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function with the negated result."""
 
     @functools.wraps(f)
     def negative(*args: Any, **kwargs: Any) -> Any:
-        return _negated(f(*args, **kwargs))
+        return _negate(f(*args, **kwargs))
 
     return negative
 
 
-def _negated(tree: Any) -> Any:
-    """Negate every leaf but those without a sign (a boolean, the gradient of an integer)."""
+def _negate(tree: Any) -> Any:
+    """Negate each leaf except those without a sign (booleans, gradients of integers)."""
     return jax.tree.map(lambda x: -x if _has_sign(x) else x, tree)
 
 

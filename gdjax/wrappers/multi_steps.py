@@ -1,4 +1,4 @@
-"""Optax's accumulation of gradients, for code that uses its class."""
+"""Optax's class for gradient accumulation."""
 
 from typing import Any
 
@@ -14,21 +14,21 @@ from gdjax.value.traits import refuse_example_grads
 
 
 class MultiSteps(optax.MultiSteps):
-    """Optax's `MultiSteps`, which refuses a transform that needs a gradient of every example.
+    """Optax's `MultiSteps`, which rejects a transform that needs per-example gradients.
 
-    `accumulate` takes the same steps, runs the inner transform once for each, and is a value.
+    `accumulate` takes the same steps, runs the inner transform only once per step, and is a value.
 
-    State: `MultiStepsState`, Optax's own.
+    State: Optax's `MultiStepsState`.
 
     Args:
       opt: the transform that takes the steps.
-      every_k_schedule: how many gradients a step takes, or a function of the step that returns it.
-      use_grad_mean: whether gradients are averaged; they are summed otherwise.
-      should_skip_update_fn: which gradients to leave out, a function of updates, step and parameters.
+      every_k_schedule: the number of gradients per step, or a function of the step that returns it.
+      use_grad_mean: whether to average gradients instead of summing them.
+      should_skip_update_fn: a function of updates, step and parameters that selects gradients to skip.
       accumulator_dtype: the dtype of the sum or mean.
 
     Raises:
-      ValueError: if `opt` clips the gradient of every example, or `every_k_schedule` is a number that is no count.
+      ValueError: if `opt` clips per-example gradients, or if `every_k_schedule` is not a positive integer.
 
     >>> import jax.numpy as jnp
     >>> import gdjax as gd
@@ -58,10 +58,10 @@ class MultiSteps(optax.MultiSteps):
         if not callable(every):
             require_count("MultiSteps", "every_k_schedule", every)
         super().__init__(opt, every_k_schedule, use_grad_mean, should_skip_update_fn, accumulator_dtype)
-        self._made_of = opt, every_k_schedule, use_grad_mean, should_skip_update_fn, accumulator_dtype
+        self._arguments = opt, every_k_schedule, use_grad_mean, should_skip_update_fn, accumulator_dtype
 
     def __reduce__(self) -> Any:
-        return type(self), self._made_of
+        return type(self), self._arguments
 
     def init(self, params: Any) -> optax.MultiStepsState:
         """Return the state before the first gradient."""
@@ -70,12 +70,12 @@ class MultiSteps(optax.MultiSteps):
         return super().init(params)
 
     def update(self, updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
-        """Return the updates, zeros until the last gradient of a step, and the new state."""
+        """Return the updates, which are zeros until the last gradient of a step, and the new state."""
         self._require_state(updates, state, params)
         return super().update(updates, state, params, **extra_args)
 
     def has_updated(self, state: Any) -> ArrayLike:
-        """Return whether the last gradient made a step."""
+        """Return whether the last gradient completed a step."""
         self._require_state(None, state, None)
         return super().has_updated(state)
 

@@ -1,4 +1,4 @@
-"""Many small leaves as one."""
+"""Pack small leaves into one buffer."""
 
 import collections
 import math
@@ -19,22 +19,23 @@ from gdjax.value.traits import find_lacking
 
 @transform(any_dtype=False, shardable=True)
 def packed(inner: optax.GradientTransformation, below: int = 4096):
-    """Keep the state of small leaves side by side, in one buffer for every dtype of accumulation.
+    """Pack the state of small leaves into one buffer per accumulation dtype.
 
-    A step over hundreds of small leaves spends its time on dispatching buffers, and its compilation on a loop for each;
-    here there is one for all. The numbers are the same in float32 and wider, and those of 16 bits are rounded once, at
-    the end. Sizes and dtypes alone decide what is packed; leaves that are sharded, as their types say, stay apart. What
-    tells leaves apart goes around it: `accumulate(packed(adamw(1e-3)), 8)`, `schedule_free(packed(sgd(0.1)), 0.1)`.
+    With hundreds of small leaves, a step spends its time on dispatching buffers, and its compilation on a loop for each
+    leaf. Packed, they share one buffer and one loop. Results are the same in float32 and wider; 16-bit results are
+    rounded once, at the end. Only sizes and dtypes decide which leaves are packed; leaves with a sharded type are not.
+    Put transforms that treat leaves differently around it: `accumulate(packed(adamw(1e-3)), 8)`,
+    `schedule_free(packed(sgd(0.1)), 0.1)`.
 
-    State: that of the inner transform, of trees `{"packed": {dtype: buffer}, "apart": [leaves]}`; as many bytes.
+    State: that of the inner transform for trees `{"packed": {dtype: buffer}, "apart": [leaves]}`, of the same size.
 
     Args:
-      inner: a transform that takes all leaves for one vector: each number for itself, or by norms of the whole. Its
-        factory declares it, `transform(packable=True)`, and a mask by leaves takes it back.
-      below: the size from which on a leaf stays apart, at least 1.
+      inner: a transform that treats all leaves as one vector: elementwise, or by norms of all leaves. Its factory
+        declares this by `transform(packable=True)`. It must not have a mask.
+      below: the size from which a leaf is not packed, at least 1.
 
     Raises:
-      ValueError: if the inner transform needs to tell leaves apart, with the part of it that does.
+      ValueError: if a part of the inner transform treats leaves differently; the message names it.
 
     >>> import jax.numpy as jnp
     >>> import jax
@@ -47,7 +48,7 @@ def packed(inner: optax.GradientTransformation, below: int = 4096):
         raise TypeError(f"packed: below must be an integer, got {below!r}.")
     if below < 1:
         raise ValueError(f"packed: below must be at least 1, got {below}.")
-    _require_flat(inner)
+    _require_packable(inner)
 
     def init(params):
         return inner.init(_pack(params, _layout(params, below)))
@@ -65,18 +66,18 @@ def packed(inner: optax.GradientTransformation, below: int = 4096):
     return init, update
 
 
-def _require_flat(tx: Any) -> None:
-    """Refuse a transform that tells leaves apart, by the name of the part that does."""
+def _require_packable(tx: Any) -> None:
+    """Reject a transform that treats leaves differently, and name the part that does."""
     require_value("packed", tx)
-    if (part := find_lacking(tx, _is_flat)) is not None:
+    if (part := find_lacking(tx, _is_packable)) is not None:
         raise ValueError(
-            f"packed: inner must take all leaves for one vector, and {part.factory.__name__} tells them apart"
-            f"{' by its mask' if _is_masked(part) else ''}. Pack what stands within it, or beside it in a chain; a "
-            "transform of your own says that it takes them so by transform(packable=True)."
+            f"packed: inner must treat all leaves as one vector, and {part.factory.__name__} treats them differently"
+            f"{' by its mask' if _is_masked(part) else ''}. Pack the transform within it, or its neighbors in a chain. "
+            "If you wrote it and it treats all leaves alike, declare transform(packable=True)."
         )
 
 
-def _is_flat(tx):
+def _is_packable(tx):
     return tx.factory.traits.packable and not _is_masked(tx)
 
 
@@ -85,9 +86,9 @@ def _is_masked(tx):
 
 
 def _layout(like, below):
-    """Return the places of the packed leaves in the tree, by dtype of accumulation; the others stay apart.
+    """Return the indices of the packed leaves by accumulation dtype; the other leaves are not packed.
 
-    Those that differ over an axis by their types and those that do not are packed each by themselves.
+    Leaves whose types vary over an axis and leaves whose types do not go into separate buffers.
     """
     groups = collections.defaultdict(list)
     for place, leaf in enumerate(jax.tree.leaves(tree.filled(like))):
@@ -97,46 +98,47 @@ def _layout(like, below):
     return dict(groups)
 
 
-def _pack(whole, layout):
-    leaves, numbers = jax.tree.leaves(whole, is_leaf=tree.is_absent), jax.tree.leaves(tree.filled(whole))
+def _pack(unpacked, layout):
+    leaves, numbers = jax.tree.leaves(unpacked, is_leaf=tree.is_absent), jax.tree.leaves(tree.filled(unpacked))
     packed = {
         kind: ravel_arrays([tree.as_dtype(numbers[place], jnp.dtype(kind.split()[0])) for place in places])[0]
         for kind, places in layout.items()
     }
-    taken = {place for places in layout.values() for place in places}
-    return {"packed": packed, "apart": [leaf for place, leaf in enumerate(leaves) if place not in taken]}
+    packed_places = {place for places in layout.values() for place in places}
+    return {"packed": packed, "apart": [leaf for place, leaf in enumerate(leaves) if place not in packed_places]}
 
 
 def _unpack(parts, layout, like):
     leaves, treedef = jax.tree.flatten(tree.filled(like))
-    found = {}
+    arrays = {}
     for kind, places in layout.items():
         sizes = [math.prod(jnp.shape(leaves[place])) for place in places]
         for place, size, start in zip(places, sizes, _starts(sizes), strict=True):
-            found[place] = lax.dynamic_slice(parts["packed"][kind], (start,), (size,)).reshape(jnp.shape(leaves[place]))
+            array = lax.dynamic_slice(parts["packed"][kind], (start,), (size,))
+            arrays[place] = array.reshape(jnp.shape(leaves[place]))
     apart = iter(parts["apart"])
-    whole = treedef.unflatten([found[place] if place in found else next(apart) for place in range(len(leaves))])
-    return tree.emptied(whole, like)
+    unpacked = treedef.unflatten([arrays[place] if place in arrays else next(apart) for place in range(len(leaves))])
+    return tree.emptied(unpacked, like)
 
 
 def _keep_absent(updates, layout, state, new):
-    """Keep what the state has of packed leaves without an update."""
+    """Keep the old state of packed leaves that have no update."""
     absent, numbers = tree.absent_leaves(updates), jax.tree.leaves(tree.filled(updates))
     flags = {
         kind: np.concatenate([np.full(numbers[place].size, absent[place]) for place in places])
         for kind, places in layout.items()
     }
 
-    def of_each(old, new):
+    def keep(old, new):
         if not _is_packed(old):
             return new
-        kept = {
-            kind: jnp.where(own, x, new["packed"][kind]) if jnp.shape(x) == own.shape else new["packed"][kind]
-            for kind, x, own in ((kind, x, flags[kind]) for kind, x in old["packed"].items())
+        buffers = {
+            kind: jnp.where(flag, x, new["packed"][kind]) if jnp.shape(x) == flag.shape else new["packed"][kind]
+            for kind, x, flag in ((kind, x, flags[kind]) for kind, x in old["packed"].items())
         }
-        return new | {"packed": kept}
+        return new | {"packed": buffers}
 
-    return jax.tree.map(of_each, state, new, is_leaf=_is_packed)
+    return jax.tree.map(keep, state, new, is_leaf=_is_packed)
 
 
 def _is_packed(node):
@@ -146,8 +148,8 @@ def _is_packed(node):
 def _starts(sizes):
     """Return the index at which each leaf starts.
 
-    On a CPU the indices come from a branch whose two sides are equal, so XLA does not know them. It compiles a loop
-    anew for every start that it knows, and once for a shape where it does not.
+    On a CPU the indices come from a branch with two equal sides, which hides them from XLA. XLA compiles a separate
+    loop for each start that it knows, and only one per shape if it does not know them.
     """
     starts = tuple(np.uint32(start) for start in np.cumsum([0, *sizes[:-1]]))
     return lax.platform_dependent(

@@ -13,33 +13,33 @@ from gdjax.value.diagnose import require_params
 
 
 class ParamsEmaState(NamedTuple):
-    """The mean of the parameters up to the step before, and what reads it out."""
+    """State of `params_ema`; `ema` does not hold the newest parameters yet."""
 
     inner_state: Any
     count: Any
-    """Steps taken, int32 of shape ()."""
+    """The number of steps, int32 of shape ()."""
     decay: jax.Array
-    """$d$, a float of shape (), with which `eval_params` takes the newest parameters in."""
+    """$d$, a float of shape (), with which `eval_params` adds the newest parameters."""
     ema: Any
-    """Shaped like the parameters, 0 before the second step."""
+    """$e$, shaped like the parameters, 0 before the second step."""
 
 
 @transform(any_dtype=False, shardable=True)
 def params_ema(inner: optax.GradientTransformation, decay: Decay = 0.999, accumulator_dtype: AccumulatorDType = None):
-    r"""Average the parameters along the way: $e \leftarrow d e + (1 - d) p$; `eval_params` reads $e / (1 - d^t)$.
+    r"""Average the parameters over the steps: $e \leftarrow d e + (1 - d) p$; `eval_params` reads $e / (1 - d^t)$.
 
-    The mean is of the parameters after every step, whatever was done to them, the first ones left out. They are taken
-    in at the next call of `update`, and the newest by `eval_params`: no update is needed twice.
+    The average is over the parameters after each step, without the initial ones. The next call of `update` adds them,
+    and `eval_params` adds the newest, so that no update is computed twice.
 
     State: `ParamsEmaState(inner_state, count, decay, ema)`, 4 bytes per parameter (8 in float64), or those of
-    `accumulator_dtype`, beside the inner one.
+    `accumulator_dtype`, plus the inner state.
     Source: Polyak and Juditsky 1992 (https://doi.org/10.1137/0330046), exponential as in Kingma and Ba 2014, section
     7.2 (https://arxiv.org/abs/1412.6980).
 
     Args:
-      inner: what moves the parameters.
+      inner: the transform that updates the parameters.
       decay: $d$, in [0, 1).
-      accumulator_dtype: the dtype of the mean; by default that of the parameters, at least float32.
+      accumulator_dtype: the dtype of the average; by default that of the parameters, at least float32.
 
     Raises:
       ValueError: if `update` is called without `params`.
@@ -64,15 +64,15 @@ def params_ema(inner: optax.GradientTransformation, decay: Decay = 0.999, accumu
 
     def update(updates, state, params=None, **extra_args):
         require_params("params_ema", params)
-        moved, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
-        known = jax.tree.map(lambda p: jnp.where(state.count == 0, 0, p), tree.widen(params))
-        ema = tree.cast_like(means(known, state.ema, decay), state.ema)
-        count, kept = optax.safe_increment(state.count), tree.fresh(decay_below_one(decay), float)
-        return moved, ParamsEmaState(inner_state, count, kept, ema)
+        new_updates, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
+        p = jax.tree.map(lambda p: jnp.where(state.count == 0, 0, p), tree.widen(params))
+        ema = tree.cast_like(means(p, state.ema, decay), state.ema)
+        count, d = optax.safe_increment(state.count), tree.fresh(decay_below_one(decay), float)
+        return new_updates, ParamsEmaState(inner_state, count, d, ema)
 
     return init, update
 
 
-def ema_of(p, ema, state):
-    """The mean with the newest parameters taken in; before the first step these alone."""
+def read_ema(p, ema, state):
+    """Return the average with the newest parameters added; before the first step, the parameters themselves."""
     return bias_corrected(mean(p, ema, state.decay), state.decay, jnp.maximum(state.count, 1))

@@ -1,4 +1,4 @@
-"""Descend where it is flat: SAM."""
+"""SAM: sharpness-aware minimization."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,20 +17,20 @@ from gdjax.value.traits import refuse_example_grads, refuse_local_grads
 
 @transform(any_dtype=False)
 def sam(inner: optax.GradientTransformation, rho: NonNegative = 0.05, axis_name: AxisName = None):
-    r"""Step by the gradient at the worst point nearby: $g' = \nabla f(p + \rho\, g / \lVert g \rVert)$.
+    r"""Step by the gradient at the worst nearby point: $g' = \nabla f(p + \rho\, g / \lVert g \rVert)$.
 
-    The inner transform gets $g'$, the parameters stay what they are, and nothing is kept between steps: one call of
-    `update(grads, state, params, value_fn=f)` is one step, at the cost of one more gradient.
+    The inner transform gets $g'$ and the unchanged parameters. One call of `update(grads, state, params, value_fn=f)`
+    is one step, and costs one more gradient.
 
     State: that of the inner transform.
-    Source: Foret et al. 2020, algorithm 1 (https://arxiv.org/abs/2010.01412). Differs from Optax, where the parameters
-    and the state are those of the ascent at every other call, and hold a copy of the true ones.
+    Source: Foret et al. 2020, algorithm 1 (https://arxiv.org/abs/2010.01412). Differs from Optax, whose parameters are
+    those of the ascent at every other call, with the true ones in the state.
 
-    It goes around all else, `sam(by_path(...))`: the loss needs all the parameters. Where leaves are divided over an
-    axis, `value_fn` takes the parts of one member, and its gradient there must be the part of the gradient.
+    It must be the outermost transform, `sam(by_path(...))`, since the loss needs all parameters. If leaves are sharded
+    over an axis, `value_fn` takes the shards of one device, and its gradient must be the shards of the gradient.
 
     Args:
-      inner: what gets the gradient.
+      inner: the transform that gets $g'$.
       rho: $\rho$, the radius, in [0, inf).
       axis_name: the axis over which leaves are sharded, as in `shard_map`. A leaf whose type is invariant over it is
         replicated; without such types (`vmap`, `pmap`, `check_vma=False`) every leaf counts as sharded.
@@ -52,14 +52,14 @@ def sam(inner: optax.GradientTransformation, rho: NonNegative = 0.05, axis_name:
         if not callable(value_fn):
             raise ValueError("sam needs the loss: call update(updates, state, params, value_fn=loss).")
         if any(map(tree.is_masked, jax.tree.leaves(params, is_leaf=tree.is_masked))):
-            raise ValueError("sam must go around what chooses parameters, sam(by_path(...)): the loss needs them all.")
+            raise ValueError("sam must go around what selects parameters, sam(by_path(...)): the loss needs them all.")
         root, scale = norms.global_scaled_norm(updates, axis_name)
-        reach = tree.scalar(rho, root) / jnp.where(root > 0, root, 1)
-        above = jax.tree.map(
-            lambda p, g: p + multiply_in_turn(g, scale, reach).astype(p.dtype), tree.widen(params), tree.widen(updates)
+        factor = tree.scalar(rho, root) / jnp.where(root > 0, root, 1)
+        ascended = jax.tree.map(
+            lambda p, g: p + multiply_in_turn(g, scale, factor).astype(p.dtype), tree.widen(params), tree.widen(updates)
         )
-        steepest = jax.tree.map(jnp.conj, jax.grad(value_fn)(tree.cast_like(above, params)))
+        new_grads = jax.tree.map(jnp.conj, jax.grad(value_fn)(tree.cast_like(ascended, params)))
         extra_args["value_fn"] = value_fn
-        return inner.update(tree.cast_like(steepest, updates), state, params, **extra_args)
+        return inner.update(tree.cast_like(new_grads, updates), state, params, **extra_args)
 
     return inner.init, update

@@ -1,4 +1,4 @@
-"""No schedule and no end: a mean of the parameters takes the place of both."""
+"""Schedule-free optimization: an average of the parameters replaces the schedule."""
 
 from typing import Annotated, Any
 
@@ -36,23 +36,23 @@ def schedule_free(
     weight_lr_power: NonNegative = 2.0,
     state_dtype: AccumulatorDType = None,
 ):
-    r"""Descend from points $y$ between where the base optimizer is, $z$, and the mean of where it was, $x$.
+    r"""Take gradients at a point $y$ between the base optimizer's iterate $z$ and the average $x$ of its iterates.
 
     $z \leftarrow z + u$ with $u$ the base optimizer's update at $y$; $x \leftarrow (1 - c) x + c z$ with
-    $c = w / \sum w$, $w = (\max \eta)^r$; $y = (1 - \beta) z + \beta x$. The parameters are $y$, and $x$ is solved for
-    by `eval_params`: train at $y$, evaluate at $x$. The update is $c (z - y) + (1 - c)(1 - \beta) u$, with $u$ what the
-    $z$ that is kept has moved by.
+    $c = w / \sum w$, $w = (\max \eta)^r$; $y = (1 - \beta) z + \beta x$. The parameters are $y$, and `eval_params`
+    returns $x$: train at $y$, evaluate at $x$. The update is $c (z - y) + (1 - c)(1 - \beta) u$, where $u$ is the
+    change of the stored $z$.
 
     State: `ScheduleFreeState(b1, weight_sum, step_count, max_lr, base_optimizer_state, z)`, 4 bytes per parameter (8 in
-    float64), or those of `state_dtype`, beside that of the base optimizer.
+    float64), or those of `state_dtype`, plus the state of the base optimizer.
     Source: Defazio et al. 2024, algorithm 1 (https://arxiv.org/abs/2405.15682). Differs from the paper, as Optax does:
-    $\eta$ is without Adam's correction of the bias. Differs from Optax: $w$ is that of the step's own rate, as in the
-    paper; Optax takes the rate of the next step. $\sum w$, $\max \eta$, $\beta$ and $z$ are at least float32, where a
+    $\eta$ does not include Adam's bias correction. Differs from Optax: $w$ uses the rate of the current step, as in the
+    paper; Optax uses the rate of the next step. $\sum w$, $\max \eta$, $\beta$ and $z$ are at least float32, since a
     sum in bfloat16 stops growing at 256.
 
     Args:
-      base_optimizer: what moves $z$, without momentum of its own.
-      learning_rate: $\eta$, that of the base optimizer, a number or a schedule of it.
+      base_optimizer: the transform that updates $z$, without momentum.
+      learning_rate: $\eta$, the learning rate of the base optimizer, a number or a schedule of it.
       b1: $\beta$, in (0, 1].
       weight_lr_power: $r$, in [0, inf).
       state_dtype: the dtype of $z$; by default that of the parameters, at least float32.
@@ -82,23 +82,23 @@ def schedule_free(
 
     def update(grads, state, params=None, **extra_args):
         require_params("schedule_free", params)
-        rate = at(learning_rate, state.step_count - 1)  # Optax counts from 1, the base optimizer's schedule from 0
+        rate = at(learning_rate, state.step_count - 1)  # Optax counts from 1, schedules count from 0
         max_lr = jnp.maximum(state.max_lr, jnp.asarray(rate, float))
         weight = max_lr**weight_lr_power
         weight_sum = state.weight_sum + weight
         c = jnp.where(weight_sum > 0, weight / jnp.where(weight_sum > 0, weight_sum, 1.0), 0.0)
-        moved, base_state = base_optimizer.update(grads, state.base_optimizer_state, params, **extra_args)
+        base_updates, base_state = base_optimizer.update(grads, state.base_optimizer_state, params, **extra_args)
         old = tree.widen(state.z)
-        kept = tree.cast_like(jax.tree.map(jnp.add, old, tree.widen(moved)), state.z)
-        z, y = tree.widen(kept), tree.widen(params)
-        told = None
+        new_z = tree.cast_like(jax.tree.map(jnp.add, old, tree.widen(base_updates)), state.z)
+        z, y = tree.widen(new_z), tree.widen(params)
+        recomputed = None
         if state_dtype is None:
-            told = base_optimizer.again(grads, tree.anew(base_state, c), params)  # pyright: ignore
-        u = jax.tree.map(jnp.subtract, z, old) if told is None else tree.widen(told)
+            recomputed = base_optimizer.again(grads, tree.anew(base_state, c), params)  # pyright: ignore
+        u = jax.tree.map(jnp.subtract, z, old) if recomputed is None else tree.widen(recomputed)
 
         def step(z, y, u):
-            share, rest = tree.scalar(c, y), tree.scalar((1 - c) * (1 - b1), y)
-            return share * (z - y) + rest * u
+            weight_z, weight_u = tree.scalar(c, y), tree.scalar((1 - c) * (1 - b1), y)
+            return weight_z * (z - y) + weight_u * u
 
         new = state._replace(
             b1=tree.fresh(b1, float),
@@ -106,15 +106,15 @@ def schedule_free(
             step_count=optax.safe_increment(state.step_count),
             max_lr=max_lr,
             base_optimizer_state=base_state,
-            z=kept,
+            z=new_z,
         )
         return tree.cast_like(jax.tree.map(step, z, y, u), grads), new
 
     return init, update
 
 
-def mean_of(y, z, state):
-    """$x$, solved for."""
+def read_x(y, z, state):
+    """Return $x$ from $y$ and $z$."""
     b1 = tree.scalar(state.b1, y)
     return (y - (1 - b1) * z) / b1
 
@@ -128,22 +128,22 @@ def schedule_free_sgd(
     weight_lr_power: NonNegative = 2.0,
     state_dtype: AccumulatorDType = None,
 ):
-    r"""`sgd` within `schedule_free`.
+    r"""Schedule-free SGD: `sgd` within `schedule_free`.
 
     State: 4 bytes per parameter (8 in float64), or those of `state_dtype`.
     Source: Defazio et al. 2024, algorithm 1 (https://arxiv.org/abs/2405.15682).
 
     Args:
       learning_rate: $\eta$, a number or a schedule of it.
-      warmup_steps: in how many steps it rises to $\eta$, in [0, inf); `None` for none.
+      warmup_steps: the number of steps in which the rate rises to $\eta$, in [0, inf); `None` for no warmup.
       b1, weight_lr_power, state_dtype: as in `schedule_free`.
-      weight_decay: $\lambda$, in [0, inf), or a schedule of it; `None` for none.
+      weight_decay: $\lambda$, in [0, inf), or a schedule of it; `None` for no decay.
 
     >>> import gdjax as gd
     >>> gd.expand(gd.schedule_free_sgd(0.1)).factory.__name__
     'schedule_free'
     """
-    rate = _warmed(learning_rate, warmup_steps)
+    rate = _with_warmup(learning_rate, warmup_steps)
     base = sgd(rate) if weight_decay is None else chain(add_decayed_weights(weight_decay), sgd(rate))
     return schedule_free(base, rate, b1, weight_lr_power, state_dtype)
 
@@ -159,24 +159,24 @@ def schedule_free_adamw(
     weight_lr_power: NonNegative = 2.0,
     state_dtype: AccumulatorDType = None,
 ):
-    r"""AdamW without momentum within `schedule_free`, which is its momentum.
+    r"""Schedule-free AdamW: AdamW without momentum within `schedule_free`, which replaces the momentum.
 
-    State: 8 bytes per parameter (16 in float64), half of it those of `state_dtype` where this is given.
+    State: 8 bytes per parameter (16 in float64), of which `state_dtype` changes half.
     Source: Defazio et al. 2024, algorithm 1 (https://arxiv.org/abs/2405.15682).
 
     Args:
       learning_rate: $\eta$, a number or a schedule of it.
-      warmup_steps: in how many steps it rises to $\eta$, in [0, inf); `None` for none.
+      warmup_steps: the number of steps in which the rate rises to $\eta$, in [0, inf); `None` for no warmup.
       b1, weight_lr_power, state_dtype: as in `schedule_free`.
       b2: the decay of the mean of squares, in [0, 1).
-      eps: added to its root, in [0, inf).
+      eps: added to the root of that mean, in [0, inf).
       weight_decay: $\lambda$, in [0, inf), or a schedule of it.
 
     >>> import gdjax as gd
     >>> [part.factory.__name__ for part in gd.expand(gd.schedule_free_adamw()).base_optimizer.transforms]
     ['scale_by_rms', 'add_decayed_weights', 'scale_by_learning_rate']
     """
-    rate = _warmed(learning_rate, warmup_steps)
+    rate = _with_warmup(learning_rate, warmup_steps)
     base = chain(
         scale_by_rms(decay=b2, eps=eps, eps_in_sqrt=False, bias_correction=True),
         add_decayed_weights(weight_decay),
@@ -185,7 +185,7 @@ def schedule_free_adamw(
     return schedule_free(base, rate, b1, weight_lr_power, state_dtype)
 
 
-def _warmed(learning_rate: Any, warmup_steps: Any) -> Any:
+def _with_warmup(learning_rate: Any, warmup_steps: Any) -> Any:
     if warmup_steps is None:
         return learning_rate
     if callable(learning_rate):
