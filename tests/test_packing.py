@@ -58,7 +58,7 @@ def test_none_or_all_may_be_packed(below):
         ("lamb(0.1)", "scale_by_trust_ratio"),
         ("adafactor(0.1)", "scale_by_factored_rms"),
         ("chain(clip(1.0), chain(novograd(0.1)))", "scale_by_novograd"),
-        ("adamw(0.1, mask='.*kernel')", "add_decayed_weights tells them apart by its mask"),
+        ("adamw(0.1, mask='.*kernel')", "add_decayed_weights treats them differently by its mask"),
         ("masked(sgd(0.1), True)", "masked"),
         ("by_path({'.*': sgd(0.1)})", "by_path"),
         ("muon(0.1)", "hidden_matrices"),

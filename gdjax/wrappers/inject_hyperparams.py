@@ -73,7 +73,7 @@ def _static_names(who: str, factory: Any, given: Any, dtype: Any) -> set[str]:
     if not callable(factory):
         made = isinstance(factory, optax.GradientTransformation)
         name = getattr(getattr(factory, "factory", None), "__name__", "optax.adam")
-        hint = f"; pass the factory itself without calling it: {who}({name})" if made else ""
+        hint = f"; give the factory itself, uncalled: {who}({name})" if made else ""
         raise TypeError(f"{who}: inner_factory must be a factory, got {brief(factory)}{hint}.")
     if not (isinstance(given, str) or (isinstance(given, Iterable) and not isinstance(given, type))):
         raise TypeError(f"{who}: static_args must be names of parameters, got {brief(given)}.")

@@ -384,7 +384,7 @@ READ += [
     (
         lambda: gd.inject_hyperparams(gd.adamw, "betas1"),
         ValueError,
-        "static_args must be of 'learning_rate', 'b1', 'b2'",
+        "static_args must be among 'learning_rate', 'b1', 'b2'",
     ),
     (lambda: gd.inject_hyperparams(gd.adamw, 3), TypeError, "static_args must be names of parameters, got 3"),
     (
