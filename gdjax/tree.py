@@ -102,7 +102,7 @@ def _left_out(node: Any) -> bool:
 
 
 def is_masked(node: Any) -> bool:
-    """Whether a node stands for a leaf that a mask leaves out."""
+    """Return whether a node replaces a leaf that a mask leaves out."""
     return isinstance(node, optax.MaskedNode)
 
 
@@ -140,9 +140,9 @@ def _zeros(of: Any) -> jax.Array:
 
 
 def _boxed(node: Any) -> bool:
-    """Whether a node is a box of Flax around one parameter (an NNX variable, Linen's metadata).
+    """Return whether a node is a Flax box around one parameter (an NNX variable, Linen metadata).
 
-    NNX shows a parameter as `kernel.value` at `init` and as `kernel` at `update`: the box is no part of the path.
+    NNX shows a parameter as `kernel.value` at `init` and as `kernel` at `update`, so the path leaves the box out.
     """
     return hasattr(type(node), "get_metadata") or hasattr(type(node), "replace_boxed")
 

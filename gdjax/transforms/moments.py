@@ -62,7 +62,7 @@ def safe_square(x, terms: float = 1, source=None):
 
 
 MAX_TERMS = 2**16
-"""How many of the largest squares a sum can hold before it overflows."""
+"""The number of largest squares that a sum can hold without overflow."""
 
 
 def capped_sum(total):

@@ -1,8 +1,8 @@
 """Updates with `None` beside an array or a function of the parameters: such a leaf is left out.
 
 Equinox's `filter_grad` returns `None` for all that has no gradient. A transform then sees the parameters, and the part
-of its state, that have an update; what it does not see stays as it is. One that keeps several leaves in one buffer
-finds the shape of each that is left out in `tree.Absent`, takes zeros for it, and puts its part of the buffer back.
+of its state, that have an update; the rest is unchanged. A transform with several leaves in one buffer finds the
+shape of a leaf without an update in `tree.Absent`. It takes zeros for that leaf, and restores its part of the buffer.
 """
 
 import functools

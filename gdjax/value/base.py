@@ -141,7 +141,7 @@ V = TypeVar("V", bound=Value)
 
 
 class Static:
-    """What of a value is not a leaf: equal and hashable by value, as the aux data of a pytree must be."""
+    """The static part of a value, equal and hashable by value, as the aux data of a pytree must be."""
 
     def __init__(self, factory: Any, arguments: Mapping[str, Any]):
         self.factory, self.arguments = factory, arguments

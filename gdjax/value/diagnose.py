@@ -1,4 +1,4 @@
-"""What went wrong inside a transform, in the words of its user."""
+"""Explain errors inside a transform in the terms of its user."""
 
 import contextlib
 import dis

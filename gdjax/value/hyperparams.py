@@ -70,7 +70,7 @@ def hyperparams(node: Any, way: Keys = ()) -> Iterator[Keys]:
 
 
 def get(node: Any, way: Keys) -> Any:
-    """What stands at the end of a way."""
+    """Return the node at the end of a path."""
     for key in way:
         node = dict(children(node))[key]
     return node

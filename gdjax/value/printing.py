@@ -138,5 +138,5 @@ def brief(x: Any) -> str:
 
 
 def uncalled(x: Any) -> str:
-    """What to say where a factory stands for a value that it makes."""
+    """Suggest to call a factory that stands where its value belongs."""
     return f"; call it: {x.__name__}(...)" if isinstance(x, Callee) else ""

@@ -100,22 +100,22 @@ class Slot:
 
     name: str
     leaf: bool
-    """Whether its argument is part of the pytree; otherwise it shapes the program."""
+    """True if its argument is part of the pytree; a static argument shapes the program."""
     takes: frozenset[str] = frozenset()
-    """Of a leaf: which of `container`, `int`, `none`, `number`, `schedule`, `str` and `transform` it takes."""
+    """For a leaf: the kinds it takes, of `container`, `int`, `none`, `number`, `schedule`, `str` and `transform`."""
     flag: bool = False
-    """Of what is no leaf: whether it is true or false and nothing else."""
+    """For a static argument: true if it must be a boolean."""
     must: str = ""
-    """Of what is no leaf: the kind that it must have, one of `STATIC_KINDS`, or empty."""
+    """For a static argument: the kind that it must have, one of `STATIC_KINDS`, or empty."""
     optional: bool = False
-    """Of what is no leaf: whether it may be `None`."""
+    """For a static argument: true if it may be `None`."""
     accumulator: bool = False
-    """Of what is no leaf: whether it is the dtype of an accumulator, and so no integer's."""
+    """For a static argument: true if it is the dtype of an accumulator, which cannot be an integer."""
     interval: Interval | None = None
     several: bool = False
     """True if it takes any number of arguments."""
     kind: Any = None
-    """Of a leaf that is a value of some other kind: that kind, whose `taken` makes one of an argument."""
+    """For a leaf that is another kind of value: that kind, whose `taken` converts an argument."""
 
     @functools.cached_property
     def scalar(self) -> bool:
