@@ -6,10 +6,11 @@ import optax.assignment
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from gdjax import exports
 from gdjax.fallback import stand_in
 from gdjax.tree import wide
 
-__getattr__, __dir__ = stand_in(__name__)
+__getattr__, __dir__ = stand_in(__name__, exports.HOME)
 
 
 def hungarian_algorithm(cost_matrix: ArrayLike) -> tuple[jax.Array, jax.Array]:

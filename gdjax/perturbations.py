@@ -11,10 +11,11 @@ from jax.typing import ArrayLike, DTypeLike
 from optax.perturbations import Gumbel as Gumbel
 from optax.perturbations import Normal as Normal
 
+from gdjax import exports
 from gdjax.fallback import stand_in
 from gdjax.tree import Tree, as_dtype, path, wide
 
-__getattr__, __dir__ = stand_in(__name__)
+__getattr__, __dir__ = stand_in(__name__, exports.HOME)
 
 
 class NoiseDistribution(Protocol):

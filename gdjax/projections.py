@@ -12,13 +12,14 @@ from jax.flatten_util import ravel_pytree
 from jax.tree_util import KeyPath
 from jax.typing import ArrayLike
 
+from gdjax import exports
 from gdjax.concrete import concrete_value, require_nonnegative
 from gdjax.fallback import stand_in
 from gdjax.norms import global_scaled_norm
 from gdjax.squares import clip_to_norm, multiply_in_turn
 from gdjax.tree import Tree, as_dtype, path, wide
 
-__getattr__, __dir__ = stand_in(__name__)
+__getattr__, __dir__ = stand_in(__name__, exports.HOME)
 
 
 def projection_non_negative(tree: Tree) -> Tree:

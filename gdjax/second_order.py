@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from gdjax import exports
 from gdjax.fallback import stand_in
 from gdjax.tree import Tree
 from gdjax.upcasting import upcast
 
-__getattr__, __dir__ = stand_in(__name__)
+__getattr__, __dir__ = stand_in(__name__, exports.HOME)
 
 Loss = Callable[[Tree, Tree, Tree], jax.Array]
 """`loss(params, inputs, targets)`, a scalar."""

@@ -1,5 +1,6 @@
 """Losses under Optax's names: finite wherever the formula is, and computed in float32 for 16-bit arguments."""
 
+from gdjax import exports
 from gdjax.fallback import stand_in
 from gdjax.losses.classification import poly_loss_cross_entropy as poly_loss_cross_entropy
 from gdjax.losses.classification import safe_softmax_cross_entropy as safe_softmax_cross_entropy
@@ -36,4 +37,4 @@ from gdjax.losses.self_supervised import ntxent as ntxent
 from gdjax.losses.self_supervised import triplet_margin_loss as triplet_margin_loss
 from gdjax.losses.smoothing import smooth_labels as smooth_labels
 
-__getattr__, __dir__ = stand_in(__name__)
+__getattr__, __dir__ = stand_in(__name__, exports.HOME)

@@ -1,5 +1,6 @@
 """Schedules: functions of the step count, each a pytree whose leaves are its numbers."""
 
+from gdjax import exports
 from gdjax.fallback import stand_in
 from gdjax.schedules.ademamix import ademamix_alpha as ademamix_alpha
 from gdjax.schedules.ademamix import ademamix_b3 as ademamix_b3
@@ -24,4 +25,4 @@ from gdjax.schedules.warming import warmup_cosine_decay_schedule as warmup_cosin
 from gdjax.schedules.warming import warmup_exponential_decay_schedule as warmup_exponential_decay_schedule
 from gdjax.schedules.warming import warmup_stable_decay as warmup_stable_decay
 
-__getattr__, __dir__ = stand_in(__name__)
+__getattr__, __dir__ = stand_in(__name__, exports.HOME)

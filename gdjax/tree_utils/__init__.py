@@ -5,6 +5,7 @@ Sums, products and norms of 16-bit leaves are computed in float32. Scaling a tre
 
 import optax
 
+from gdjax import exports
 from gdjax.explaining import reexport
 from gdjax.fallback import stand_in
 from gdjax.tree import cast_like
@@ -41,4 +42,4 @@ tree_sub = reexport("tree.sub", optax.tree.sub, __name__)
 tree_where = reexport("tree.where", optax.tree.where, __name__)
 tree_zeros_like = reexport("tree.zeros_like", optax.tree.zeros_like, __name__)
 
-__getattr__, __dir__ = stand_in(__name__)
+__getattr__, __dir__ = stand_in(__name__, exports.HOME)
