@@ -52,7 +52,7 @@ def reduce_on_plateau(
     0.5
     """
     if isinstance(rtol, float) and isinstance(atol, float) and rtol == atol == 0.0:
-        raise ValueError("reduce_on_plateau: rtol or atol must be above 0, got 0.0 for both.")
+        raise ValueError("reduce_on_plateau: one of rtol and atol must be above 0, got 0.0 for both.")
 
     def init(params):
         counts = {name: jnp.zeros((), jnp.int32) for name in ("plateau_count", "cooldown_count", "count")}

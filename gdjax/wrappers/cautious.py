@@ -53,7 +53,7 @@ def cautious(inner: optax.GradientTransformation, axis_name: AxisName = None):
     if isinstance(inner, GradientTransform) and any(path[-1] == "learning_rate" for path in hyperparams(inner)):
         raise ValueError(
             f"cautious: inner must be a direction, and {inner.factory.__name__} has a learning rate, which flips "
-            "its sign. Write chain(cautious(scale_by_adam()), scale_by_learning_rate(1e-3))."
+            "its sign: write chain(cautious(scale_by_adam()), scale_by_learning_rate(1e-3))."
         )
 
     def update(updates, state, params=None, **extra_args):
