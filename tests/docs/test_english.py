@@ -14,8 +14,6 @@ MAX_WORDS = 30
 FIRST_WORDS = re.compile(r"(What|Whether|How|Of|Those|That|The like|Which|Where|Who|When)\b")
 
 UNFINISHED = {
-    "README.md",
-    "docs/scale.md",
     "gdjax/collectives",
     "gdjax/matrices",
     "gdjax/sharding.py",
