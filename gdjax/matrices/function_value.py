@@ -11,7 +11,7 @@ class FunctionValue(Value):
     """A value that is called as the function that its factory returns."""
 
     _takes = ""
-    """What its arguments are, and an example, for errors."""
+    """The arguments of the function, and an example, for errors."""
 
     def __call__(self, *args: Any) -> Any:
         """Call the function."""

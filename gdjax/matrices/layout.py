@@ -42,7 +42,7 @@ class Layout(NamedTuple):
     dim: int | None = None
     """The dimension along which leaves are sharded over that axis; `None` if they are replicated."""
     oriented: bool = False
-    """Whether inputs and outputs differ, so that a stack must not mix transposed matrices with others."""
+    """True if inputs and outputs differ, so that a stack must not mix transposed matrices with others."""
 
     @classmethod
     def of(

@@ -24,7 +24,7 @@ class LeafMatrices(NamedTuple):
     sharded_dim: int | None
     """The dimension of a stack, 1 or 2, along which its matrices are sharded; `None` if a device has them complete."""
     local: bool
-    """Whether the device that holds these matrices works on all of them, and no other device does."""
+    """True if only the device that holds these matrices works on them, and on all of them."""
     first: int
     """Number of matrices in all leaves before this one, over all devices."""
 
@@ -48,7 +48,7 @@ class StackPlan(NamedTuple):
     local: bool
     """As in `LeafMatrices`."""
     transposed: bool
-    """Whether all matrices are transposed. If a stack may hold both kinds, it is False."""
+    """True if all matrices are transposed; False if a stack may hold both kinds."""
     slices: tuple[LeafSlice, ...]
 
     @property

@@ -25,7 +25,7 @@ class View(NamedTuple):
     order: tuple[int, ...]
     """The axes, counted over the leaf, in the order of the stack."""
     bounds: tuple[int, int]
-    """Where the axes of rows begin in that order, and where those of columns do."""
+    """The positions at which the axes of rows and those of columns begin in that order."""
 
     def sizes(self) -> tuple[int, int, int]:
         """Return the number of matrices, of rows and of columns."""
