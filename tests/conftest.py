@@ -4,7 +4,7 @@ import gc
 import importlib.metadata
 import os
 
-FAST = "--xla_backend_optimization_level=0"
+FAST = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 """XLA's compiler took three quarters of the time; `tests/compiling.py` says what is compiled as users do."""
 if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones do not know it, and end the process
     FAST += " --xla_cpu_use_fusion_emitters=false"

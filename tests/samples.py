@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -179,11 +180,8 @@ def run(tx, params, steps=3, dtype=None, seed=1):
 
 def assert_close(ours, theirs, rtol=1e-6, atol=0.0):
     """Trees of one structure and nearly the same numbers, whatever their dtypes."""
-    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        assert np.isfinite(np.asarray(a).astype(complex)).all()
-        wide = np.complex128 if jnp.iscomplexobj(a) or jnp.iscomplexobj(b) else np.float64
-        np.testing.assert_allclose(np.asarray(a).astype(wide), np.asarray(b).astype(wide), rtol=rtol, atol=atol)
+    chex.assert_tree_all_finite(ours)
+    chex.assert_trees_all_close(ours, theirs, rtol=rtol, atol=atol)
 
 
 def signature_of(state):
