@@ -1,7 +1,9 @@
 """Values of gdjax beside Equinox modules, and called as Levanter, which is made of such, calls its optimizers."""
 
+import functools
 from collections.abc import Callable
 
+import chex
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -78,8 +80,7 @@ PAIRS = {
 }
 
 
-def assert_close(ours, theirs):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours, theirs)
+assert_close = functools.partial(chex.assert_trees_all_close, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("pair", PAIRS)

@@ -1,5 +1,8 @@
 """Values of gdjax as the `tx` of Flax: the train state of Linen, the optimizer of NNX."""
 
+import functools
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,8 +90,7 @@ def train_nnx(tx, kind=nnx.Optimizer, step=None):
     return losses, nnx.to_pure_dict(nnx.state(model, nnx.Param)), optimizer
 
 
-def assert_close(ours, theirs):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours, theirs)
+assert_close = functools.partial(chex.assert_trees_all_close, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("pair", PAIRS)

@@ -1,8 +1,10 @@
 """Keys of the arrays of states: unique, and the same whatever stands around a part that has none of its own."""
 
+import functools
 import re
 from typing import NamedTuple
 
+import chex
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -75,13 +77,7 @@ def numbered(state):
     return treedef.unflatten([other(leaf, start) for leaf, start in zip(leaves, sizes, strict=False)])
 
 
-def assert_same(ours, theirs):
-    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        assert (a.dtype, a.shape) == (b.dtype, b.shape)
-        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
-            a, b = map(jax.random.key_data, (a, b))
-        np.testing.assert_array_equal(a, b)
+assert_same = functools.partial(chex.assert_trees_all_equal, strict=True)
 
 
 @each

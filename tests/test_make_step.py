@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,8 +31,7 @@ def by_hand(params, x, y, rate):
     return {"w": w - rate * grad_w, "b": b - rate * grad_b}, (error**2).mean(), norm
 
 
-def close(ours, theirs, rtol=2e-6):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-7), ours, theirs)
+assert_close = functools.partial(chex.assert_trees_all_close, rtol=2e-6, atol=1e-7)
 
 
 def test_the_parabola_by_hand():
@@ -49,8 +49,8 @@ def test_parts_of_a_batch_make_the_step_of_the_whole(accumulate):
     step = jax.jit(gd.make_step(loss, tx, accumulate=accumulate))
     state, metrics = step(gd.State.create(PARAMS, tx), (X, Y))
     params, value, norm = by_hand(PARAMS, X, Y, 0.1)
-    close(state.params, params)
-    close((metrics["loss"], metrics["grad_norm"]), (value, norm))
+    assert_close(state.params, params)
+    assert_close((metrics["loss"], metrics["grad_norm"]), (value, norm))
 
 
 def over_an_axis(kind, step, state, batch):
@@ -76,8 +76,8 @@ def test_over_an_axis_it_is_the_step_of_the_whole_batch(kind, accumulate):
     step = gd.make_step(loss, tx, axis_name="data", accumulate=accumulate)
     state, metrics = over_an_axis(kind, step, gd.State.create(PARAMS, tx), batch)
     params, value, norm = by_hand(PARAMS, *batch, 0.1)
-    close(state.params, params)
-    close((metrics["loss"], metrics["grad_norm"]), (value, norm))
+    assert_close(state.params, params)
+    assert_close((metrics["loss"], metrics["grad_norm"]), (value, norm))
 
 
 @pytest.mark.parametrize("kind", ["vmap", "pmap", "checked", "unchecked"])
@@ -85,7 +85,7 @@ def test_an_optimizer_that_differentiates_the_loss_gets_that_of_all_members(kind
     tx = gd.sam(gd.sgd(0.1), rho=0.05)
     alone, _ = gd.make_step(loss, tx)(gd.State.create(PARAMS, tx), (X, Y))
     state, _ = over_an_axis(kind, gd.make_step(loss, tx, axis_name="data"), gd.State.create(PARAMS, tx), (X, Y))
-    close(state.params, alone.params)
+    assert_close(state.params, alone.params)
 
 
 @pytest.mark.parametrize(
@@ -155,12 +155,12 @@ def test_a_sweep_of_learning_rates_is_one_vmap():
 
     swept = jax.jit(jax.vmap(descend))(gd.stack([gd.momo(r) for r in rates]))
     for i, rate in enumerate(rates):
-        close(jax.tree.map(lambda x, i=i: x[i], swept), descend(gd.momo(rate)), rtol=1e-5)
+        assert_close(jax.tree.map(lambda x, i=i: x[i], swept), descend(gd.momo(rate)), rtol=1e-5)
 
 
 def test_an_optimizer_of_optax_is_taken():
     state, _ = gd.make_step(loss, optax.sgd(0.1))(gd.State.create(PARAMS, optax.sgd(0.1)), (X, Y))
-    close(state.params, by_hand(PARAMS, X, Y, 0.1)[0])
+    assert_close(state.params, by_hand(PARAMS, X, Y, 0.1)[0])
 
 
 def test_the_carry_keeps_its_type():

@@ -1,5 +1,8 @@
 """Values of gdjax inside Optax's own wrappers, each beside the plain Optax optimizer that does the same."""
 
+import functools
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,8 +74,7 @@ def descend(tx, spoiled=6):
     return jax.jit(lambda params: jax.lax.scan(step, (params, tx.init(params)), jnp.arange(6))[0])(PARAMS)
 
 
-def assert_close(ours, theirs, rtol=1e-5):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-7), ours, theirs)
+assert_close = functools.partial(chex.assert_trees_all_close, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)

@@ -2,12 +2,14 @@
 
 import contextlib
 import copy
+import functools
 import io
 import pickle
 import subprocess
 import sys
 from collections import OrderedDict
 
+import chex
 import cloudpickle
 import equinox as eqx
 import jax
@@ -60,10 +62,7 @@ def plain(state):
     return dict(state) if isinstance(state, OrderedDict) else state
 
 
-def assert_same(ours, theirs):
-    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
-    assert jax.tree.map(jnp.result_type, ours) == jax.tree.map(jnp.result_type, theirs)
+assert_same = functools.partial(chex.assert_trees_all_equal, strict=True)
 
 
 def by_bytes(like, state):

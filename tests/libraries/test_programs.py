@@ -2,10 +2,10 @@
 
 import re
 
+import chex
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import pytest
 from flax import linen, nnx
@@ -19,9 +19,7 @@ BOTH = (optax, gdjax)
 def assert_same(found, rtol=2e-5, atol=2e-6):
     """Compare what the program returned with Optax and with gdjax."""
     theirs, ours = found
-    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
+    chex.assert_trees_all_close(ours, theirs, rtol=rtol, atol=atol)
 
 
 class Policy(linen.Module):
