@@ -1,7 +1,7 @@
 """The contract of every transform: a new one is tested as soon as it is registered.
 
-A module-wide fixture makes a specimen of each transform, so that pytest runs all tests of one transform in a row and
-they share what is expensive: the eager steps and the compiled one.
+The specimen is a fixture of the module, so pytest runs all tests of one transform in a row.
+They share what is expensive: the eager steps and the compiled one.
 """
 
 import functools
@@ -55,7 +55,7 @@ class Specimen:
 
     @functools.cached_property
     def compiled_step(self):
-        """`update` within `while_loop`, `scan` and `cond`, compiled: a function that donates state and parameters."""
+        """Return `update` within `while_loop`, `scan` and `cond`, compiled: a function that donates state and parameters."""
 
         def step(tx, grads, state, params):
             def one(carry):
