@@ -8,13 +8,14 @@ A norm is accurate over the whole range of its dtype: squares are summed at thre
 """
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import jax
 import jax.numpy as jnp
 
 from gdjax import axes, squares
 from gdjax.explaining import explain_errors
+from gdjax.specs import explicit_mesh
 from gdjax.squares import ScaledNorm
 from gdjax.tree import Tree, widen
 
@@ -97,13 +98,30 @@ def leaf_scaled_norms(tree: Tree, axis_name: axes.AxisName = None) -> Tree:
     )
 
 
-def leaf_scaled_rms(tree: Tree, axis_name: axes.AxisName = None) -> Tree:
-    """Return the root mean square of each leaf as `root / scale`."""
+def result_scaled_norms(
+    tree: Tree, axis_name: axes.AxisName = None, recompute: Callable[[], Tree] | None = None
+) -> Tree:
+    """Return the norm of each leaf as `root / scale`, for leaves that need not be written to memory.
+
+    Args:
+      tree: a tree of arrays just computed.
+      axis_name: the axis that leaves are sharded over.
+      recompute: returns the tree again; with `None` this is `leaf_scaled_norms`.
+    """
+    leaves, treedef = jax.tree.flatten(tree)
+    alike = len({axes.varying_axes(x) for x in leaves}) == 1
+    if recompute is None or not alike or axes.names(axis_name) or explicit_mesh(leaves):
+        return leaf_scaled_norms(tree, axis_name)
+    return treedef.unflatten(squares.scaled_norms_of_results(leaves, lambda: jax.tree.leaves(recompute())))
+
+
+def leaf_scaled_rms(tree: Tree, axis_name: axes.AxisName = None, recompute: Callable[[], Tree] | None = None) -> Tree:
+    """Return the root mean square of each leaf as `root / scale`; `recompute` as in `result_scaled_norms`."""
 
     def rms(x, norm):
         return ScaledNorm(norm.root / math.sqrt(_global_size(x, axis_name)), norm.scale)
 
-    return jax.tree.map(rms, tree, leaf_scaled_norms(tree, axis_name))
+    return jax.tree.map(rms, tree, result_scaled_norms(tree, axis_name, recompute))
 
 
 def scaled_norms_along(
@@ -137,10 +155,15 @@ def sums_along(
 def means_along(
     xs: Sequence[jax.Array], dims: Sequence[Sequence[int]], over: Sequence[tuple[Hashable, ...]], keepdims: bool = False
 ) -> list[jax.Array]:
-    """Return the mean of each array along some of its dimensions, dividing before summing so that no sum is inf."""
+    """Return the mean of each array along some of its dimensions. It divides before it sums, so that no sum is inf.
+
+    It divides by one power of two for all: XLA writes the terms of a sum to memory, and two means of one array then
+    share them.
+    """
     sizes = [math.prod(x.shape[i] for i in ds) * axes.size(names) for x, ds, names in zip(xs, dims, over, strict=True)]
-    terms = [x / float(max(size, 1)) for x, size in zip(xs, sizes, strict=True)]
-    return sums_along(terms, dims, over, keepdims=keepdims)
+    divisor = 2.0 ** math.ceil(math.log2(max([1, *sizes])))
+    sums = sums_along([x / divisor for x in xs], dims, over, keepdims=keepdims)
+    return [total * (divisor / max(size, 1)) for total, size in zip(sums, sizes, strict=True)]
 
 
 def safe_sqrt(square: jax.Array) -> jax.Array:

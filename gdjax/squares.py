@@ -20,7 +20,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike, DTypeLike
 
-from gdjax import axes
+from gdjax import axes, xla
 from gdjax.tree import abs_sq, as_dtype
 
 
@@ -40,6 +40,11 @@ class ScaledNorm(NamedTuple):
         """Return the norm, clipped to the largest finite number: it is finite if all elements are."""
         norm, largest = self.norm(), jnp.finfo(self.root.dtype).max
         return jnp.where(jnp.isfinite(self.root), jnp.minimum(norm, largest), norm)
+
+
+def roots(scaled_norms: Any) -> Any:
+    """Return the root of each scaled norm of a tree."""
+    return jax.tree.map(lambda norm: norm.root, scaled_norms, is_leaf=lambda x: isinstance(x, ScaledNorm))
 
 
 def multiply_in_turn(x: jax.Array, *factors: jax.Array | np.ndarray) -> jax.Array:
@@ -145,6 +150,52 @@ def scaled_norms(
     return [next(norms) if xs else ScaledNorm(jnp.zeros((), jnp.float32), jnp.ones((), jnp.float32)) for xs in groups]
 
 
+def scaled_norms_of_results(xs: Sequence[jax.Array], recompute: Callable[[], Sequence[jax.Array]]) -> list[ScaledNorm]:
+    """Return the Euclidean length of each of several arrays that XLA need not write to memory.
+
+    Args:
+      xs: results of a computation, all varying over the same mesh axes.
+      recompute: returns them again. It runs in the branch that sums at another scale: an operand of a branch would be
+        written to memory.
+    """
+    xs = [_promote_precision([x])[0] for x in xs]
+    dims = tuple(tuple(range(x.ndim)) for x in xs)
+    plan = _Plan(dims, ((),) * len(xs), tuple(range(len(xs))), keepdims=False)
+    squares = lax.platform_dependent(
+        cpu=lambda: _squares_of_results(plan, xs, recompute), default=lambda: _squares_at_all_scales(plan, xs)
+    )
+    return [_norm_in_range(of, _safe_sqrt) for of in squares]
+
+
+def _squares_of_results(
+    plan: _Plan, xs: Sequence[jax.Array], recompute: Callable[[], Sequence[jax.Array]]
+) -> list[_Squares]:
+    """Take the plain sums in one pass, and sum all arrays at another scale if one of them is not safe."""
+    plain = _plain_sums(xs)
+
+    def plain_alone() -> list[_Squares]:
+        return [_Squares(total, *[jnp.zeros_like(total)] * 2) for total in plain]
+
+    def rescale() -> list[_Squares]:
+        again = [_promote_precision([x])[0] for x in recompute()]
+        return [_rescaled_squares(plan, [i], total, again) for i, total in enumerate(plain)]
+
+    return lax.cond(functools.reduce(jnp.logical_and, map(_is_safe, plain)), plain_alone, rescale)
+
+
+def _plain_sums(xs: Sequence[jax.Array]) -> list[jax.Array]:
+    """Return the sums of squares; of two halves, as updates and parameters are, in pairs."""
+    half = len(xs) // 2
+    if len(xs) != 2 * half:
+        return [xla.sum_result(abs_sq(x)) for x in xs]
+    pairs = [xla.sum_results(abs_sq(x), abs_sq(y)) for x, y in zip(xs[:half], xs[half:], strict=True)]
+    return [total for totals in zip(*pairs, strict=True) for total in totals]
+
+
+def _safe_sqrt(x: jax.Array) -> jax.Array:
+    return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1.0)), x)
+
+
 def _promote_precision(xs: Sequence[jax.Array]) -> list[jax.Array]:
     """Cast arrays to the widest of their precisions."""
     widest = max((jnp.finfo(x.dtype).dtype for x in xs), key=lambda dtype: dtype.itemsize, default=np.dtype("float32"))
@@ -197,17 +248,17 @@ def _add_by_group(plan: _Plan, sums: Sequence[_Squares]) -> list[_Squares]:
     return [_add(squares) for squares in by_group.values()]
 
 
-def _norm_in_range(squares: _Squares) -> ScaledNorm:
+def _norm_in_range(squares: _Squares, sqrt: Callable[[jax.Array], jax.Array] = jnp.sqrt) -> ScaledNorm:
     """Return the root of the sum that is in range.
 
     The comparison takes the plain root, not its sum: XLA computes a root once, but a compared sum anew for each use.
     """
-    thresholds, root = _Thresholds.of(squares.plain.dtype), jnp.sqrt(squares.plain)
+    thresholds, root = _Thresholds.of(squares.plain.dtype), sqrt(squares.plain)
     is_large, is_small = root > thresholds.large, root < thresholds.small
     scales_up = is_small & (squares.small > 0)  # 0 gets scale 1, so that products with the scale have derivative 1
     scale = jnp.where(is_large, 1 / thresholds.up, jnp.where(scales_up, thresholds.up, 1.0)).astype(root.dtype)
-    small_or_plain = jnp.where(is_small, jnp.sqrt(squares.small), root)
-    return ScaledNorm(jnp.where(is_large, jnp.sqrt(squares.large), small_or_plain), scale)
+    small_or_plain = jnp.where(is_small, sqrt(squares.small), root)
+    return ScaledNorm(jnp.where(is_large, sqrt(squares.large), small_or_plain), scale)
 
 
 class _Thresholds(NamedTuple):
@@ -337,21 +388,6 @@ def _rescaled_squares(plan: _Plan, arrays: Sequence[int], plain: jax.Array, xs: 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _sum_squares_by_row(x: jax.Array, scale: jax.Array, dims: tuple[int, ...], keepdims: bool) -> jax.Array:
-    """Return the sum of squares of an array times a power of two, without a copy of the array.
-
-    XLA:CPU writes the operand of a plain sum to memory, but fuses it into a variadic sum that carries its rounding
-    error (Knuth's two-sum). That sum adds a row element by element, so it needs the error term.
-    """
+    """Return the sum of squares of an array times a power of two, without a copy of the array."""
     square = _square_scaled(x, scale if keepdims else jnp.expand_dims(scale, dims))
-    if dims:
-        zero = np.zeros((), square.dtype)
-        total, error = lax.reduce((square, jnp.zeros_like(square)), (zero, zero), _two_sum, dims[-1:])
-        square = jnp.expand_dims(jnp.where(jnp.isfinite(total), total + error, total), dims[-1])
-    return jnp.sum(square, dims, keepdims=keepdims)
-
-
-def _two_sum(a: tuple[jax.Array, jax.Array], b: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """Add two pairs of a sum and its rounding error."""
-    total = a[0] + b[0]
-    back = total - a[0]
-    return total, a[1] + b[1] + ((a[0] - (total - back)) + (b[0] - back))
+    return xla.sum_carrying_error(square, dims, keepdims) if dims else square

@@ -313,14 +313,6 @@ def fresh(x: Tree, dtype: Any = None) -> Tree:
     return jax.tree.map(lambda x: jnp.array(x, dtype or jnp.result_type(x), copy=True), x)
 
 
-def anew(tree: Tree, number: jax.Array) -> Tree:
-    """The same arrays, NaN where a number is: XLA takes them for others, and computes of them what it has computed.
-
-    What is read twice and dear to compute it would write down, and that is a tree of temporaries.
-    """
-    return jax.tree.map(lambda x: jnp.where(number == number, x, number.astype(x.dtype)), tree)
-
-
 def abs_sq(x: jax.Array) -> jax.Array:
     """Return `|x|^2`, real."""
     return lax.square(x.real) + lax.square(x.imag) if jnp.iscomplexobj(x) else lax.square(x)  # a third of jnp's trace

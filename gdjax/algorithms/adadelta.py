@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gdjax import tree
+from gdjax import tree, xla
 from gdjax.compose.chain import chain
 from gdjax.transforms.decay import add_decayed_weights
-from gdjax.transforms.moments import clip_to_squarable, depend_on, mean_squares
+from gdjax.transforms.moments import clip_to_squarable, mean_squares
 from gdjax.transforms.scaling import scale_by_learning_rate
 from gdjax.tree import Mask
 from gdjax.value import Decay, LearningRate, Positive, WeightDecay, transform
@@ -44,7 +44,9 @@ def scale_by_adadelta(rho: Decay = 0.9, eps: Positive = 1e-6):
         g = tree.widen(updates)
         v, g = mean_squares(g, state.e_g, rho), clip_to_squarable(g)
         x = jax.tree.map(lambda g, v, x: rho * x + (1 - rho) * _adadelta_ratio(g, v, eps) * (x + eps), g, v, state.e_x)
-        u = jax.tree.map(lambda g, v, x: g * _adadelta_scale(g, depend_on(v, x), tree.real_part(x), rho, eps), g, v, x)
+        u = jax.tree.map(
+            lambda g, v, x: g * _adadelta_scale(g, xla.depend_on(v, x), tree.real_part(x), rho, eps), g, v, x
+        )
         e_g, e_x = tree.cast_like(v, state.e_g), tree.cast_like(x, state.e_x)
         return tree.cast_like(u, updates), optax.ScaleByAdaDeltaState(e_g=e_g, e_x=e_x)
 

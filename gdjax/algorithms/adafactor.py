@@ -90,12 +90,16 @@ def scale_by_factored_rms(
         decay = decay_rate_fn(state.count.astype(float) - step_offset, decay_rate)
         g = tree.widen(updates)
         moments = factoring.means(g, (state.v_row, state.v_col, state.v), decay, epsilon)
-        scaled = factoring.divide_by_root(clip_to_squarable(g), *moments)
         count = optax.safe_increment(state.count)
-        moments = (tree.cast_like(new, old) for new, old in zip(moments, state[1:], strict=True))
-        return tree.cast_like(scaled, updates), optax.FactoredState(count, *moments)
+        rounded = (tree.cast_like(new, old) for new, old in zip(moments, state[1:], strict=True))
+        return again(updates, (count, *moments)), optax.FactoredState(count, *rounded)
 
-    return init, update
+    def again(updates, state, params=None):
+        _, *moments = state
+        scaled = factoring.divide_by_root(clip_to_squarable(tree.widen(updates)), *moments)
+        return tree.cast_like(scaled, updates)
+
+    return init, update, again
 
 
 @transform

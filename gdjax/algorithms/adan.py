@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gdjax import tree
+from gdjax import tree, xla
 from gdjax.compose.chain import chain
 from gdjax.transforms.decay import add_decayed_weights
-from gdjax.transforms.moments import bias_corrected, clip_to_squarable, depend_on, divide_by_root, means, safe_square
+from gdjax.transforms.moments import bias_corrected, clip_to_squarable, divide_by_root, means, safe_square
 from gdjax.transforms.scaling import scale_by_learning_rate
 from gdjax.tree import Mask
 from gdjax.value import (
@@ -66,7 +66,7 @@ def scale_by_adan(
         m, v, n = means(g, state.m, b1), means(d, state.v, b2), means(squares, state.n, b3)
         extrapolated = jax.tree.map(lambda m, v: m + b2 * v, bias_corrected(m, b1, t), bias_corrected(v, b2, t))
         scaled = jax.tree.map(lambda m, n: divide_by_root(m, n, eps, eps_root), extrapolated, bias_corrected(n, b3, t))
-        g = jax.tree.map(depend_on, g, n, v)  # n and v read the old gradient before this one overwrites it
+        g = jax.tree.map(xla.depend_on, g, n, v)  # n and v read the old gradient before this one overwrites it
         moments = [tree.cast_like(new, old) for new, old in zip((m, v, n, g), state[:4], strict=True)]
         return tree.cast_like(scaled, updates), optax.ScaleByAdanState(*moments, t=t)
 

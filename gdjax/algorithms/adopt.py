@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gdjax import tree
+from gdjax import tree, xla
 from gdjax.compose.chain import chain
-from gdjax.transforms.moments import adam_state, clip_to_squarable, depend_on, mean, mean_squares, means
+from gdjax.transforms.moments import adam_state, clip_to_squarable, mean, mean_squares, means
 from gdjax.transforms.scaling import scale_by_learning_rate
 from gdjax.value import (
     AccumulatorDType,
@@ -78,7 +78,7 @@ def scale_by_adopt(
         m = means(u, state.mu, b1_t)
         update = jax.tree.map(lambda u, m: mean(u, m, b1_t), u, m) if nesterov else m
         mu = tree.cast_like(m, state.mu)
-        nu = tree.cast_like(mean_squares(jax.tree.map(depend_on, g, m), state.nu, b2_t), state.nu)
+        nu = tree.cast_like(mean_squares(jax.tree.map(xla.depend_on, g, m), state.nu, b2_t), state.nu)
         return tree.cast_like(update, updates), optax.ScaleByAdamState(optax.safe_increment(state.count), mu, nu)
 
     return lambda params: adam_state(params, mu_dtype), update

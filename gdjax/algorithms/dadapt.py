@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 from optax.contrib import DAdaptAdamWState
 
-from gdjax import norms, tree
+from gdjax import norms, tree, xla
 from gdjax.axes import AxisName
 from gdjax.transforms.distance import (
     bias_corrected_rate,
@@ -19,7 +19,6 @@ from gdjax.transforms.distance import (
 from gdjax.transforms.moments import (
     clip_to_squarable,
     decay_below_one,
-    depend_on,
     divide_by_root,
     mean,
     mean_squares,
@@ -90,7 +89,7 @@ def dadapt_adamw(
         inner = leaf_sums(
             lambda g, s, v: real_product(g, normalized(s, v)), clip_for_sum(raw), old.grad_sum, old.exp_avg_sq
         )
-        raw = jax.tree.map(depend_on, raw, inner)  # the sum reads s and v before they are overwritten
+        raw = jax.tree.map(xla.depend_on, raw, inner)  # the sum reads s and v before they are overwritten
         g = clip_to_squarable(raw)
         scaled_g = jax.tree.map(lambda g: tree.scalar(rate, g) * g, g)
         m, v, s = (

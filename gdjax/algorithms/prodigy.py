@@ -12,7 +12,7 @@ from gdjax.transforms.distance import (
     clip_for_sum,
     displacement,
     initial_estimate,
-    leaf_sums,
+    leaf_sum_pairs,
     nonzero_or_one,
     real_product,
     require_betas,
@@ -90,9 +90,9 @@ def prodigy(
         m, v = means(clip_to_squarable(dg), old.exp_avg, b1), mean_squares(dg, old.exp_avg_sq, b2)
         ratio = weight * (d if safeguard_warmup else rate)
         s = jax.tree.map(lambda g, s: weighted_sum(g, s, b3, ratio), g, old.grad_sum)
-        product, s_norm = norms.scalar_sums(
-            [leaf_sums(real_product, clip_for_sum(raw), displacement(p, old.params0)), leaf_sums(jnp.abs, s)], axis_name
-        )
+        moved = displacement(p, old.params0)
+        terms = leaf_sum_pairs(lambda g, x, s: (real_product(g, x), jnp.abs(s)), clip_for_sum(raw), moved, s)
+        product, s_norm = norms.scalar_sums(terms, axis_name)
         r = weighted_sum(product, old.numerator_weighted, b3, weight * rate)
         d = jnp.maximum(d, tree.scalar(estim_lr_coef, r) * r / nonzero_or_one(s_norm))
         decay, offset = at(weight_decay, state.count), tree.scalar(eps, d) * d

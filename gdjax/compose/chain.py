@@ -5,6 +5,7 @@ from collections import OrderedDict
 
 import optax
 
+from gdjax import xla
 from gdjax.compose.apply_updates import apply_updates, descend
 from gdjax.value import GradientTransform, transform
 from gdjax.value.diagnose import MismatchError
@@ -45,8 +46,10 @@ def chain(*transforms: optax.GradientTransformation):
     def through(updates, state, params, extras):
         if not isinstance(state, tuple) or len(state) != len(transforms):
             raise MismatchError("chain", _wrong_state(transforms, state))
-        new = []
+        new, grads = [], updates
         for tx, old, extra in zip(transforms, state, extras, strict=False):
+            if new and tx.factory.traits.rereads_updates:  # pyright: ignore[reportAttributeAccessIssue]
+                extra = {**extra, "recompute": _recomputing(transforms, grads, tuple(new), params)}
             updates, new_state = tx.update(updates, old, params, **extra)
             new.append(new_state)
         return updates, tuple(new)
@@ -60,11 +63,27 @@ def chain(*transforms: optax.GradientTransformation):
         return params, (*before, last)
 
     def again(updates, state, params=None):
-        for tx, part in zip(transforms, state, strict=True):
-            updates = None if updates is None else tx.again(updates, part, params)  # pyright: ignore
-        return updates
+        return _updates_again(transforms, updates, state, params)
 
     return init, update, again, step
+
+
+def _recomputing(transforms, grads, new, params):
+    """Return a function that computes the updates after the first transforms again, or `None` if one cannot."""
+
+    def recompute(numbers=None):
+        states = new if numbers is None else xla.mark(new, numbers)
+        return _updates_again(transforms, grads, states, params)
+
+    able = all(tx.recomputes for tx, _ in zip(transforms, new, strict=False))
+    return recompute if able else None
+
+
+def _updates_again(transforms, updates, states, params):
+    """Compute the updates after as many transforms as there are states; `None` if one of them cannot."""
+    for tx, state in zip(transforms, states, strict=False):
+        updates = None if updates is None else tx.again(updates, state, params)
+    return updates
 
 
 @transform(packable=True, shardable=True)

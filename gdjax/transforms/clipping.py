@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from gdjax import axes, norms, tree
 from gdjax.axes import AxisName
-from gdjax.squares import clip_to_norm
+from gdjax.squares import clip_to_norm, roots
 from gdjax.value import NonNegative, Positive, stateless, transform
 from gdjax.value.diagnose import require_params
 
@@ -66,7 +66,7 @@ def clip_by_global_norm(max_norm: Positive, axis_name: AxisName = None):
     return stateless(clip_leaves)
 
 
-@transform
+@transform(rereads_updates=True)
 def clip_by_block_rms(threshold: Positive, axis_name: AxisName = None):
     r"""Scale each leaf down if its root mean square exceeds a bound: $u \min(1, d / \mathrm{RMS}(u))$.
 
@@ -83,12 +83,13 @@ def clip_by_block_rms(threshold: Positive, axis_name: AxisName = None):
     [ 1. -1.  1.]
     """
 
-    def clip_leaves(updates, params):
+    def clip_leaves(updates, params, recompute):
         u = tree.widen(updates)
-        rms = norms.leaf_scaled_rms(u, axis_name)
+        rms = norms.leaf_scaled_rms(u, axis_name, recompute and (lambda: tree.widen(recompute())))
+        u = tree.widen(recompute(roots(rms))) if recompute else u
         return tree.cast_like(jax.tree.map(lambda u, rms: clip_to_norm(u, rms, threshold), u, rms), updates)
 
-    return stateless(clip_leaves)
+    return stateless(clip_leaves, rereads_updates=True)
 
 
 @transform

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gdjax import axes, norms, tree
+from gdjax import axes, norms, tree, xla
 from gdjax.squares import largest_squarable, scaled_norms
 from gdjax.transforms.moments import MAX_TERMS, bias_correction, clip_to_squarable
 from gdjax.value import at
@@ -47,7 +47,13 @@ def largest_summable(norm):
 
 def leaf_sums(f, *trees):
     """Return the sum of `f` over the elements of each leaf."""
-    return jax.tree.map(lambda *leaves: jnp.sum(f(*leaves)), *trees)
+    return jax.tree.map(lambda *leaves: xla.sum_result(f(*leaves)), *trees)
+
+
+def leaf_sum_pairs(f, *trees):
+    """Return two trees: the sums of both results of `f` over the elements of each leaf."""
+    pairs = jax.tree.map(lambda *leaves: xla.sum_results(*f(*leaves)), *trees)
+    return jax.tree.transpose(jax.tree.structure(trees[0]), jax.tree.structure((0, 0)), pairs)
 
 
 def nonzero_or_one(x):

@@ -93,17 +93,6 @@ def mean_squares(gs, olds, decay):
     return jax.tree.map(lambda g, old: mean(safe_square(g), old, decay), gs, olds)
 
 
-def depend_on(x, *results):
-    """Return `x`, computed only after some results (NaN where one of them is NaN).
-
-    If `x` overwrites a buffer that those results read, XLA then reads the buffer first and need not copy it. XLA orders
-    only what depends on a result. A barrier does not help: its output is a copy, too.
-    """
-    for result in results:
-        x = jnp.where(result == result, x, result)
-    return x
-
-
 def bias_correction(decay, count, dtype=None):
     """Return `1 - decay ** count`, the sum of the weights of a mean, with full precision even where it is small."""
     decay = rounded_decay(decay, dtype or jnp.result_type(float))

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 
 from gdjax import norms, tree
 from gdjax.axes import AxisName
-from gdjax.squares import multiply_in_turn
+from gdjax.squares import multiply_in_turn, roots
 from gdjax.value import NonNegative, stateless, transform
 from gdjax.value.diagnose import require_params
 
 
-@transform(shardable=True)
+@transform(shardable=True, rereads_updates=True)
 def scale_by_trust_ratio(
     min_norm: NonNegative = 0.0,
     trust_coefficient: NonNegative = 1.0,
@@ -40,7 +40,7 @@ def scale_by_trust_ratio(
     [6. 8.]
     """
 
-    def scale_leaves(updates, params):
+    def scale_leaves(updates, params, recompute):
         require_params("scale_by_trust_ratio", params)
 
         def scale_leaf(u, u_norm, p_norm):  # the norm of u is u_norm.root / u_norm.scale
@@ -51,10 +51,12 @@ def scale_by_trust_ratio(
             return multiply_in_turn(u, *(tree.scalar(factor, u) for factor in factors))
 
         u, p = tree.widen(updates), tree.widen(params)
-        u_norms, p_norms = norms.leaf_scaled_norms((u, p), axis_name)
+        again = recompute and (lambda: (tree.widen(recompute()), p))
+        u_norms, p_norms = norms.result_scaled_norms((u, p), axis_name, again)
+        u = tree.widen(recompute(roots(u_norms))) if recompute else u
         return tree.cast_like(jax.tree.map(scale_leaf, u, u_norms, p_norms), updates)
 
-    return stateless(scale_leaves)
+    return stateless(scale_leaves, rereads_updates=True)
 
 
 @transform(shardable=True)

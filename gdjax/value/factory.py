@@ -251,6 +251,9 @@ def transform(function: Any = None, /, *, any_dtype: bool | None = None, **decla
       takes_local_grads: it takes per-device gradients over the axis `axis_name` (`mean_over`).
       local_params: the parameters are per-device as well (`local_steps`).
       examples: it takes a gradient for every example, along a new first axis (`dpsgd`).
+      rereads_updates: it reads the updates twice, to scale them by their norm, say. Its update function names
+        `recompute`. A chain passes a function of that name which computes the updates again, or `None`:
+        `recompute(numbers)` takes a tree of scalars that must be known first, and XLA then writes no updates to memory.
 
     >>> import jax, gdjax as gd
     >>> @gd.transform

@@ -128,6 +128,15 @@ class GradientTransform(Value, optax.GradientTransformationExtraArgs):
         return None if again is None else again(updates, state, params)
 
     @property
+    def recomputes(self) -> bool:
+        """Return whether `again` computes the updates."""
+        body = self.body()
+        if isinstance(body, GradientTransform):
+            return body.recomputes
+        parts = self.arguments.get("transforms", ()) if self.factory.composes else ()
+        return self._functions(body).again is not None and all(getattr(tx, "recomputes", True) for tx in parts)
+
+    @property
     def descends(self) -> bool:
         """Return whether the transform computes new parameters itself, not updates to add."""
         body = self.body()

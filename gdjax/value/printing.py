@@ -66,6 +66,8 @@ def text(x: Any, ordered: bool = True) -> str:
             return f"<{type(x).__name__}>"
     if isinstance(x, Call):
         return repr(x)
+    if isinstance(owner := getattr(x, "__self__", None), Call):
+        return f"<{owner.factory.__name__}.{x.__name__}>"
     if callable(x):
         return f"<{getattr(x, '__qualname__', type(x).__qualname__)}>"
     return f"<{_words(x, ordered)}>"

@@ -27,6 +27,8 @@ class Traits:
     """Parameters that they have each for itself, too."""
     examples: bool = False
     """A gradient of every example, and nothing that has been summed over them."""
+    rereads_updates: bool = False
+    """True if it reads the updates twice, and takes a function that computes them again."""
     passes: bool = False
     """Leaves of any dtype, which it only passes on (lifted transforms)."""
     real: bool = False
@@ -41,9 +43,11 @@ class Traits:
         takes_local_grads: bool = False,
         local_params: bool = False,
         examples: bool = False,
+        rereads_updates: bool = False,
     ) -> "Traits":
         """Return the traits declared; an elementwise transform may be given one vector, or parts of leaves."""
-        return cls(packable or elementwise, shardable or elementwise, takes_local_grads, local_params, examples)
+        vector, shards = packable or elementwise, shardable or elementwise
+        return cls(vector, shards, takes_local_grads, local_params, examples, rereads_updates)
 
 
 NONE = Traits()
@@ -58,6 +62,7 @@ class Declared(TypedDict, total=False):
     takes_local_grads: bool
     local_params: bool
     examples: bool
+    rereads_updates: bool
 
 
 def find_lacking(tx: Any, has: Callable[[Value], bool]) -> Any:

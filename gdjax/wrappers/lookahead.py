@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gdjax import tree
+from gdjax import tree, xla
 from gdjax.value import Interval, Scalar, transform
 from gdjax.value.diagnose import require_params
 
@@ -75,7 +75,7 @@ def lookahead(
         new_slow = jax.tree.map(
             lambda p, s, u: jnp.where(sync, s + tree.scalar(slow_step_size, s) * (p + u - s), s), p, s, u
         )
-        recomputed = fast_optimizer.again(updates, tree.anew(fast_state, sync.astype(float)), fast)  # pyright: ignore
+        recomputed = fast_optimizer.again(updates, xla.mark(fast_state, sync.astype(float)), fast)  # pyright: ignore
         u = u if recomputed is None else tree.widen(recomputed)
         steps = jax.tree.map(lambda p, s, u: jnp.where(sync, s - p, u), p, new_slow, u)
         steps = tree.cast_like(steps, fast if paired else updates)

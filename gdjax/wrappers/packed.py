@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from gdjax import axes, tree
+from gdjax import axes, tree, xla
 from gdjax.raveling import ravel_arrays
 from gdjax.value import transform
 from gdjax.value.gradient_transform import require_value
@@ -113,7 +113,7 @@ def _unpack(parts, layout, like):
     arrays = {}
     for kind, places in layout.items():
         sizes = [math.prod(jnp.shape(leaves[place])) for place in places]
-        for place, size, start in zip(places, sizes, _starts(sizes), strict=True):
+        for place, size, start in zip(places, sizes, xla.hidden_starts(sizes), strict=True):
             array = lax.dynamic_slice(parts["packed"][kind], (start,), (size,))
             arrays[place] = array.reshape(jnp.shape(leaves[place]))
     apart = iter(parts["apart"])
@@ -143,15 +143,3 @@ def _keep_absent(updates, layout, state, new):
 
 def _is_packed(node):
     return isinstance(node, dict) and node.keys() == {"packed", "apart"}
-
-
-def _starts(sizes):
-    """Return the index at which each leaf starts.
-
-    On a CPU the indices come from a branch with two equal sides, which hides them from XLA. XLA compiles a separate
-    loop for each start that it knows, and only one per shape if it does not know them.
-    """
-    starts = tuple(np.uint32(start) for start in np.cumsum([0, *sizes[:-1]]))
-    return lax.platform_dependent(
-        cpu=lambda: lax.cond(lax.optimization_barrier(True), lambda: starts, lambda: starts), default=lambda: starts
-    )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from optax.contrib import ScheduleFreeState
 
-from gdjax import tree
+from gdjax import tree, xla
 from gdjax.algorithms.rmsprop import scale_by_rms
 from gdjax.algorithms.sgd import sgd
 from gdjax.compose.chain import chain
@@ -93,7 +93,7 @@ def schedule_free(
         z, y = tree.widen(new_z), tree.widen(params)
         recomputed = None
         if state_dtype is None:
-            recomputed = base_optimizer.again(grads, tree.anew(base_state, c), params)  # pyright: ignore
+            recomputed = base_optimizer.again(grads, xla.mark(base_state, c), params)  # pyright: ignore
         u = jax.tree.map(jnp.subtract, z, old) if recomputed is None else tree.widen(recomputed)
 
         def step(z, y, u):
