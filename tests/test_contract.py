@@ -55,7 +55,7 @@ class Specimen:
 
     @functools.cached_property
     def compiled_step(self):
-        """Return `update` within `while_loop`, `scan` and `cond`, compiled: a function that donates state and parameters."""
+        """Return `update` within `while_loop`, `scan` and `cond`, compiled; it donates state and parameters."""
 
         def step(tx, grads, state, params):
             def one(carry):
