@@ -1,8 +1,8 @@
 """Model of the communication time of a step on clusters, from bytes and latency.
 
-`python benchmarks/cost.py` writes the tables of `docs/scale.md`. The model is small enough to check by hand, and a test
-compares its bytes with those of compiled programs (`tests/test_cost.py`). It does not predict the number of steps:
-`benchmarks/scale.py` measures that on a simulated cluster.
+`python benchmarks/cost.py` writes the tables of `docs/scale.md`. The model is small enough to check by hand, and
+`tests/sharding/test_cost.py` compares its bytes with those of compiled programs. It does not predict the number of
+steps: `benchmarks/scale.py` measures that on a simulated cluster.
 """
 
 import dataclasses

@@ -12,7 +12,7 @@ import pytest
 
 import gdjax as gd
 from tests.samples import signature_of
-from tests.test_lifted import LIFTED, OF_FUNCTIONS, OWN_WARNINGS, arguments
+from tests.value.test_lifted import LIFTED, OF_FUNCTIONS, OWN_WARNINGS, arguments
 
 pytestmark = pytest.mark.filterwarnings(f"ignore:({OWN_WARNINGS})")
 

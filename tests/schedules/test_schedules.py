@@ -9,7 +9,7 @@ import pytest
 
 import gdjax as gd
 from tests.compiling import compilations, counted
-from tests.test_reference_schedules import CYCLE, FORMULAS, STEPS
+from tests.schedules.test_reference_schedules import CYCLE, FORMULAS, STEPS
 
 VALUES = [pytest.param(value, id=name) for name, (value, _) in FORMULAS.items()]
 

@@ -15,7 +15,7 @@ import gdjax as gd
 from benchmarks.hlo import collectives
 from tests import battery
 
-HERE = pathlib.Path(__file__).parent.parent
+HERE = pathlib.Path(__file__).parents[2]
 spec = importlib.util.spec_from_file_location("cost", HERE / "benchmarks" / "cost.py")
 cost = sys.modules["cost"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(cost)

@@ -14,9 +14,9 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import gdjax as gd
-from tests import test_lifted
 from tests.compiling import compilations, counted, optimized
 from tests.samples import VARIANTS, sample
+from tests.value import test_lifted
 
 pytestmark = pytest.mark.filterwarnings(f"ignore:({test_lifted.OWN_WARNINGS})")
 

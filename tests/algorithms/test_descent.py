@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import gdjax as gd
-from gdjax import algorithms, optimizers, problems
+from gdjax import exports, problems
 from tests.descents import DESCENTS
 from tests.loops import descended
 
@@ -64,8 +64,9 @@ def accuracy(tx, params, keys, train, held_out):
 
 
 def test_every_optimizer_has_a_row():
-    found = {**vars(optimizers), **vars(algorithms)}.items()
-    names = {name for name, x in found if isinstance(x, gd.Factory) and not name.startswith("scale_by_")}
+    homes = {name: home for name, home in exports.HOME.items() if home.startswith(("algorithms.", "wrappers."))}
+    takes_rate = {name for name in homes if "learning_rate" in getattr(getattr(gd, name), "slots", {})}
+    names = takes_rate - {"schedule_free"}
     assert names == DESCENTS.keys(), f"in tests/descents.py, give or take rows of {names ^ DESCENTS.keys()}"
 
 

@@ -23,7 +23,7 @@ from gdjax.descent.checkpoints.orbax import Saved
 from gdjax.descent.checkpoints.store import Store
 from gdjax.descent.errors import CheckpointError
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def state(step, size=700):
@@ -329,7 +329,7 @@ def test_what_a_killed_save_left_is_cleaned_and_what_else_is_there_stays(tmp_pat
 
 def started(function, *arguments, before=()):
     """A process that calls a function of this file."""
-    code = f"import sys; from tests.test_store import {function.__name__} as f; f(*sys.argv[1:])"
+    code = f"import sys; from tests.descent.test_store import {function.__name__} as f; f(*sys.argv[1:])"
     command = [*before, sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
