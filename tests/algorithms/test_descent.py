@@ -66,7 +66,7 @@ def accuracy(tx, params, keys, train, held_out):
 def test_every_optimizer_has_a_row():
     homes = {name: home for name, home in exports.HOME.items() if home.startswith(("algorithms.", "wrappers."))}
     takes_rate = {name for name in homes if "learning_rate" in getattr(getattr(gd, name), "slots", {})}
-    names = takes_rate - {"schedule_free"}
+    names = takes_rate - {"scale_by_rprop", "schedule_free"}
     assert names == DESCENTS.keys(), f"in tests/descents.py, give or take rows of {names ^ DESCENTS.keys()}"
 
 
