@@ -33,11 +33,15 @@ CHAINS = {
     "signum": gd.signum(0.1),
     "lion": gd.lion(0.1),
     "clip": gd.chain(gd.clip(1.0), gd.sgd(0.1, momentum=0.9)),
+    "lamb": gd.lamb(0.1, weight_decay=0.1),
+    "dadapt_adamw": gd.dadapt_adamw(),
+    "prodigy": gd.prodigy(),
 }
 CLIPPED = {f"clipped {name}": gd.chain(gd.clip_by_global_norm(1.0), tx) for name, tx in CHAINS.items()}
+UNCLIPPED = {"lars": gd.lars(0.1)}  # it has no state from which clipped gradients could be computed again
 
 
-@pytest.mark.parametrize("tx", [pytest.param(tx, id=name) for name, tx in (CHAINS | CLIPPED).items()])
+@pytest.mark.parametrize("tx", [pytest.param(tx, id=name) for name, tx in (CHAINS | CLIPPED | UNCLIPPED).items()])
 def test_a_step_writes_no_temporary_trees(tx):
     params = {f"layer{i}": jax.ShapeDtypeStruct((512, 512), jnp.float32) for i in range(8)}
     state = jax.eval_shape(tx.init, params)
