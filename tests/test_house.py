@@ -135,6 +135,23 @@ def test_star_imports_and_other_names_for_the_package_work():
     assert "gdjax.descent" in loaded(code)
 
 
+def test_no_package_exports_a_name_that_hides_its_own_module():
+    for face in PACKAGE.rglob("__init__.py"):
+        modules = {path.stem for path in face.parent.iterdir()} - {"__init__"}
+        names = {
+            a.asname or a.name
+            for x in ast.parse(face.read_text()).body
+            if isinstance(x, ast.ImportFrom)
+            for a in x.names
+        }
+        assert not names & modules, f"{face}: {names & modules}"
+
+
+def test_optax_and_jax_are_used_by_their_public_names():
+    private = {file.name for file in PACKAGE.rglob("*.py") if re.search(r"(optax|jax)\._src", file.read_text())}
+    assert private == {"distributed.py"}  # the clusters that JAX detects have no public name
+
+
 def test_importing_it_touches_no_device_and_no_configuration():
     code = (
         "import jax; before = dict(jax.config.values); import gdjax; assert dict(jax.config.values) == before;"

@@ -1,10 +1,10 @@
 """DoG: scale by the largest distance from the start over the root of the sum of squares."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from optax._src.transform import ScaleByDistanceOverGradientsState  # Optax gives it no public name
+import optax
 from optax.contrib import DoGState
 
 from gdjax import norms, tree
@@ -127,10 +127,11 @@ def scale_by_distance_over_gradients(
 
     def init(params):
         p_norms = norms.leaf_norms(tree.widen(params))
-        return ScaleByDistanceOverGradientsState(
-            jax.tree.map(lambda norm: tree.scalar(reps_rel, norm) * (1 + norm), p_norms),
-            jax.tree.map(lambda norm: jnp.zeros(1, norm.dtype), p_norms),
-            tree.copies(params, param_dtype),
+        state: Any = optax.scale_by_distance_over_gradients().init(())  # its class has no public name
+        return state._replace(
+            max_dist=jax.tree.map(lambda norm: tree.scalar(reps_rel, norm) * (1 + norm), p_norms),
+            grad_sum_of_squares=jax.tree.map(lambda norm: jnp.zeros(1, norm.dtype), p_norms),
+            init_params=tree.copies(params, param_dtype),
         )
 
     def update(updates, state, params=None):
@@ -142,9 +143,8 @@ def scale_by_distance_over_gradients(
         squares = jax.tree.map(lambda s, norm: add_square(s, norm.norm()), state.grad_sum_of_squares, g_norms)
         g = jax.tree.map(lambda g, norm: clip_to_norm(g, norm, largest_summable(norm)), g, g_norms)
         scaled = jax.tree.map(step, g, distances, squares)
-        new = ScaleByDistanceOverGradientsState(
-            distances, tree.cast_like(squares, state.grad_sum_of_squares), state.init_params
-        )
+        sums = tree.cast_like(squares, state.grad_sum_of_squares)
+        new = state._replace(max_dist=distances, grad_sum_of_squares=sums)
         return tree.cast_like(scaled, updates), new
 
     def step(g, distance, square):

@@ -1,8 +1,10 @@
 """Optimistic descent: extrapolate the gradient, so that two-player games do not cycle."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-from optax._src.transform import ScaleByOptimisticGradientState  # Optax gives it no public name
+import optax
 
 from gdjax import tree
 from gdjax.algorithms.adam import scale_by_adam
@@ -34,14 +36,15 @@ def scale_by_optimistic_gradient(alpha: Scalar = 1.0, beta: Scalar = 1.0):
     """
 
     def init(params):
-        return ScaleByOptimisticGradientState(jnp.ones((), bool), tree.accumulators(params, 0))
+        state: Any = optax.scale_by_optimistic_gradient().init(())  # its class has no public name
+        return state._replace(is_initial_step=jnp.ones((), bool), previous_gradient=tree.accumulators(params, 0))
 
     def update(updates, state, params=None):
         g = tree.widen(updates)
         g_old = jax.tree.map(lambda g, old: jnp.where(state.is_initial_step, g, old), g, state.previous_gradient)
         update = jax.tree.map(lambda g, old: tree.scalar(alpha, g) * g + tree.scalar(beta, g) * (g - old), g, g_old)
         g = tree.fresh(tree.cast_like(g, state.previous_gradient))
-        return tree.cast_like(update, updates), ScaleByOptimisticGradientState(jnp.zeros((), bool), g)
+        return tree.cast_like(update, updates), state._replace(is_initial_step=jnp.zeros((), bool), previous_gradient=g)
 
     return init, update
 

@@ -29,7 +29,7 @@ from gdjax.value import (
     transform,
 )
 from gdjax.value.diagnose import require_count
-from gdjax.value.schedule import at
+from gdjax.value.schedules import at
 
 BALANCE_PROBABILITY = 0.01
 """The fraction of refreshes that first balance the factors: both then have the same largest element."""

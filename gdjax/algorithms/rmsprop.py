@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import optax
-from optax._src.transform import ScaleByRmsWithCountState, ScaleByRStdDevWithCountState  # not public in Optax
 
 from gdjax import tree
 from gdjax.compose.chain import chain
@@ -48,7 +47,7 @@ def scale_by_rms(
     def init(params):
         nu = tree.accumulators(params, initial_scale)
         if bias_correction:
-            return ScaleByRmsWithCountState(count=jnp.zeros((), jnp.int32), nu=nu)
+            return optax.scale_by_rms(bias_correction=True).init(())._replace(nu=nu)  # its class has no public name
         return optax.ScaleByRmsState(nu=nu)
 
     def update(updates, state, params=None):
@@ -103,7 +102,7 @@ def scale_by_stddev(
     def init(params):
         mu, nu = tree.accumulators(params, 0), tree.accumulators(params, initial_scale)
         if bias_correction:
-            return ScaleByRStdDevWithCountState(count=jnp.zeros((), jnp.int32), mu=mu, nu=nu)
+            return optax.scale_by_stddev(bias_correction=True).init(())._replace(mu=mu, nu=nu)
         return optax.ScaleByRStdDevState(mu=mu, nu=nu)
 
     def update(updates, state, params=None):

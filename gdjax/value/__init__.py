@@ -7,10 +7,11 @@ from gdjax.value.factory import schedule as schedule
 from gdjax.value.factory import transform as transform
 from gdjax.value.gradient_transform import GradientTransform as GradientTransform
 from gdjax.value.gradient_transform import expand as expand
+from gdjax.value.no_state import stateless as stateless
 from gdjax.value.parsing import ParseError as ParseError
 from gdjax.value.parsing import parse as parse
-from gdjax.value.schedule import Schedule as Schedule
-from gdjax.value.schedule import at as at
+from gdjax.value.schedules import Schedule as Schedule
+from gdjax.value.schedules import at as at
 from gdjax.value.slots import AccumulatorDType as AccumulatorDType
 from gdjax.value.slots import Decay as Decay
 from gdjax.value.slots import Interval as Interval
@@ -23,4 +24,3 @@ from gdjax.value.slots import Scalar as Scalar
 from gdjax.value.slots import ScalarOrSchedule as ScalarOrSchedule
 from gdjax.value.slots import WeightDecay as WeightDecay
 from gdjax.value.stacking import stack as stack
-from gdjax.value.stateless import stateless as stateless

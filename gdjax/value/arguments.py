@@ -13,7 +13,7 @@ from gdjax.value.base import Value
 from gdjax.value.fingerprint import fingerprint
 from gdjax.value.gradient_transform import GradientTransform
 from gdjax.value.printing import DTYPES, brief, nearest, uncalled
-from gdjax.value.schedule import Schedule
+from gdjax.value.schedules import Schedule
 from gdjax.value.slots import STATIC_KINDS, Slot
 
 

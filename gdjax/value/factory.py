@@ -22,7 +22,7 @@ from gdjax.value.base import V, Value
 from gdjax.value.diagnose import is_raised_by_user
 from gdjax.value.gradient_transform import GradientTransform
 from gdjax.value.printing import brief
-from gdjax.value.schedule import Schedule
+from gdjax.value.schedules import Schedule
 from gdjax.value.signatures import signature
 from gdjax.value.slots import RANGES, RANGES_OF, Interval, Slot, slots
 from gdjax.value.synonyms import unknown

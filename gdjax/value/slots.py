@@ -20,7 +20,7 @@ from jax.typing import DTypeLike
 from gdjax.concrete import concrete_value
 from gdjax.value.base import Value
 from gdjax.value.printing import brief
-from gdjax.value.schedule import Schedule
+from gdjax.value.schedules import Schedule
 
 Scalar = float | jax.Array
 ScalarOrSchedule = float | jax.Array | optax.Schedule
