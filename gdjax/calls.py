@@ -17,3 +17,10 @@ class Callee:
     """A function whose calls are kept as data: the base of factories."""
 
     __name__: str
+
+
+def function_name(x: Any) -> str | None:
+    """Return the name of a function for an error: `adamw.init` for a method of a value; `None` if it has none."""
+    if isinstance(owner := getattr(x, "__self__", None), Call):
+        return f"{owner.factory.__name__}.{x.__name__}"
+    return getattr(x, "__qualname__", None) if callable(x) else None

@@ -15,6 +15,7 @@ from jax import lax
 from jax.tree_util import KeyPath, keystr
 
 from gdjax import axes
+from gdjax.calls import function_name
 
 Tree = Any
 """A pytree of arrays."""
@@ -251,7 +252,7 @@ def shown(x: Any) -> str:
     leaves = jax.tree.leaves(x)
     if len(leaves) > 8:
         return f"a {type(x).__name__} of {len(leaves)} leaves"
-    words = f"<{x.__qualname__}>" if callable(x) and hasattr(x, "__qualname__") else repr(x)
+    words = f"<{name}>" if (name := function_name(x)) else repr(x)
     return words if len(words) <= 200 else f"{words[:197]}..."
 
 

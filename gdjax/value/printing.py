@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
-from gdjax.calls import Call, Callee
+from gdjax.calls import Call, Callee, function_name
 from gdjax.hints import nearest as nearest
 
 _NAMES = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64"
@@ -66,10 +66,8 @@ def text(x: Any, ordered: bool = True) -> str:
             return f"<{type(x).__name__}>"
     if isinstance(x, Call):
         return repr(x)
-    if isinstance(owner := getattr(x, "__self__", None), Call):
-        return f"<{owner.factory.__name__}.{x.__name__}>"
     if callable(x):
-        return f"<{getattr(x, '__qualname__', type(x).__qualname__)}>"
+        return f"<{function_name(x) or type(x).__qualname__}>"
     return f"<{_words(x, ordered)}>"
 
 
