@@ -151,7 +151,7 @@ def scaled_norms(
 
 
 def scaled_norms_of_results(xs: Sequence[jax.Array], recompute: Callable[[], Sequence[jax.Array]]) -> list[ScaledNorm]:
-    """Return the Euclidean length of each of several arrays that XLA need not write to memory.
+    """Return the Euclidean lengths of arrays that XLA need not write to memory.
 
     Args:
       xs: results of a computation, all varying over the same mesh axes.

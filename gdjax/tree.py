@@ -43,7 +43,7 @@ def leaves_with_paths(tree: Tree) -> Iterator[tuple[str, Any]]:
 
 
 def map_paths(f: Callable[[str], Any], tree: Tree) -> Tree:
-    """A tree of `f(path)` in the place of every leaf."""
+    """Return a tree of `f(path)`, one for each leaf."""
 
     def at(keys, node):
         return jax.tree.map(lambda _: f(path(keys)), node)
@@ -52,7 +52,7 @@ def map_paths(f: Callable[[str], Any], tree: Tree) -> Tree:
 
 
 def selector(who: str, mask: Any, name: str = "mask") -> Any:
-    """A mask as `optax.masked` takes it: a regular expression over whole paths becomes a function of the parameters."""
+    """Return a mask as `optax.masked` takes it: a regular expression over paths becomes a function of parameters."""
     if not isinstance(mask, str):
         leaves = [] if is_function(mask) else jax.tree.leaves(mask)
         if any(isinstance(x, str) or (isinstance(x, (int, float, np.generic)) and x not in (0, 1)) for x in leaves):
@@ -110,7 +110,7 @@ def is_masked(node: Any) -> bool:
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Absent:
-    """A node without leaves in the place of an array that has no update: its type."""
+    """A node without leaves that stands for an array without an update, and holds its type."""
 
     type: Any
 
@@ -121,7 +121,7 @@ def is_absent(node: Any) -> bool:
 
 
 def filled(tree: Tree) -> Tree:
-    """Put zeros in the place of every array that has no update."""
+    """Replace every array that has no update by zeros."""
     return jax.tree.map(lambda x: _zeros(x.type) if is_absent(x) else x, tree, is_leaf=is_absent)
 
 
@@ -131,7 +131,7 @@ def emptied(tree: Tree, like: Tree) -> Tree:
 
 
 def absent_leaves(tree: Tree) -> list[bool]:
-    """For each leaf of the filled tree: has it no update?"""
+    """Return for each leaf of the filled tree whether it has no update."""
     return [is_absent(leaf) for leaf in jax.tree.leaves(tree, is_leaf=is_absent)]
 
 
@@ -156,7 +156,7 @@ def boxes(tree: Tree) -> Iterator[tuple[str, Any]]:
 
 
 def as_dtype(x: Any, dtype: Any) -> jax.Array:
-    """`x` as an array of a dtype; itself where it is one, so that nothing is traced."""
+    """Return `x` as an array of a dtype; `x` itself if it is one, so that nothing is traced."""
     same = isinstance(x, jax.Array) and x.dtype == dtype and not x.weak_type
     return x if same else jnp.asarray(x, dtype)
 
@@ -168,7 +168,7 @@ def _dtype(x: Any) -> np.dtype:
 
 @functools.cache
 def wide(dtype: np.dtype) -> np.dtype:
-    """The dtype in which numbers of a dtype are accumulated: itself, or float32 where that is wider.
+    """Return the dtype in which numbers of a dtype are accumulated: the dtype itself, or float32 if that is wider.
 
     >>> import jax.numpy as jnp
     >>> wide(jnp.dtype("bfloat16"))
@@ -190,7 +190,7 @@ def _widen(x: Any) -> Any:
 
 
 def cast_like(tree: Tree, other_tree: Tree) -> Tree:
-    """Every leaf in the dtype of its counterpart, whose shape it must have: nothing broadcasts in silence."""
+    """Return every leaf in the dtype of its counterpart. Their shapes must be equal, so that nothing broadcasts."""
     try:
         return jax.tree.map(_cast_like, tree, other_tree)
     except (TypeError, ValueError) as error:
@@ -210,7 +210,7 @@ def _cast_like(x: Any, like: Any) -> Any:
 
 
 def typed_like(x: Any, like: Any) -> Any:
-    """An array, divided over Explicit axes as its counterpart is, which must stay so."""
+    """Return an array with the sharding over Explicit axes of its counterpart."""
     ours, theirs = (jax.typeof(of).sharding for of in (x, like))
     return jax.reshard(x, theirs) if theirs.mesh.explicit_axes and ours.spec != theirs.spec else x
 
@@ -257,13 +257,13 @@ def shown(x: Any) -> str:
 
 
 def listed(names: list[str]) -> str:
-    """Names for an error, 20 of them at most."""
+    """Write at most 20 names for an error."""
     shown = ", ".join(map(repr, names[:20]))
     return shown + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
 def scalar(number: Any, like: Any) -> Any:
-    """A hyperparameter that promotes nothing: an array in the real dtype of `like`, a Python number as it is."""
+    """Return a hyperparameter that promotes nothing: an array in the real dtype of `like`, or a Python number."""
     if isinstance(number, float):
         return number
     if jnp.ndim(number) and jnp.size(number) == 1:
@@ -281,27 +281,27 @@ def real_dtype(dtype: np.dtype) -> np.dtype:
 
 
 def real_part(x: jax.Array) -> jax.Array:
-    """The real part; a real array as it is."""
+    """Return the real part of an array."""
     return x.real if jnp.iscomplexobj(x) else x
 
 
 def accumulators(params: Tree, value: Any, dtype: Any = None) -> Tree:
-    """New buffers of one value, shaped and sharded like the parameters, in `dtype` or that of accumulation.
+    """Return new buffers of one value, shaped and sharded like the parameters, in `dtype` or the accumulation dtype.
 
-    Of complex parameters they are complex, of the precision that is asked for where JAX has it.
+    Buffers of complex parameters are complex, in the precision of `dtype` if JAX has it.
     """
     kept = _keeping(dtype)
     return jax.tree.map(lambda p: jnp.full_like(p, value, dtype=kept(p)), params)
 
 
 def copies(params: Tree, dtype: Any = None) -> Tree:
-    """The parameters' values in new buffers, of the dtype in which `accumulators` has theirs."""
+    """Return copies of the parameters in new buffers, in the dtypes of `accumulators`."""
     kept = _keeping(dtype)
     return jax.tree.map(lambda p: fresh(p, kept(p)), params)
 
 
 def _keeping(dtype: Any) -> Callable[[Any], Any]:
-    """The dtype of what is kept of a parameter, where one is asked for or not."""
+    """Return a function that returns the dtype of a parameter's accumulator."""
     if dtype is None:
         return lambda p: wide(jnp.result_type(p))
     if not jnp.issubdtype(dtype, jnp.inexact):
@@ -310,7 +310,7 @@ def _keeping(dtype: Any) -> Callable[[Any], Any]:
 
 
 def fresh(x: Tree, dtype: Any = None) -> Tree:
-    """The same values in new buffers: what is donated must not take the caller's own with it."""
+    """Return copies in new buffers, so that donating them does not delete the caller's arrays."""
     return jax.tree.map(lambda x: jnp.array(x, dtype or jnp.result_type(x), copy=True), x)
 
 
@@ -320,10 +320,10 @@ def abs_sq(x: jax.Array) -> jax.Array:
 
 
 def root(x: jax.Array, offset: Any = 0.0) -> jax.Array:
-    """`sqrt(x + offset)` whose derivative at 0 is finite.
+    """Return `sqrt(x + offset)` with a finite derivative at 0.
 
-    The smallest normal number of the dtype is added: it changes no root that can be told from 0, and keeps
-    `d sqrt(x)/dx = inf` out of hypergradients, where it would meet a 0 and become a NaN.
+    It adds the smallest normal number of the dtype, which changes no root visibly. Without it the infinite derivative
+    at 0 would meet a 0 in hypergradients and become NaN.
     """
     return lax.sqrt(x + (offset + jnp.finfo(x.dtype).tiny))
 

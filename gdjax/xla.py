@@ -112,7 +112,7 @@ def _two_sum(a: tuple[jax.Array, jax.Array], b: tuple[jax.Array, jax.Array]) -> 
 
 
 def hidden_starts(sizes: Sequence[int]) -> Any:
-    """Return the index at which each of several arrays starts in their concatenation.
+    """Return the index at which each array starts in a concatenation.
 
     On a CPU the indices come from a branch whose two sides are equal, so XLA does not know them. It compiles a loop
     anew for every start that it knows, and once for a shape where it does not: packing 292 leaves compiles in half the

@@ -1,4 +1,4 @@
-"""Updates with `None` beside an array or a function of the parameters: such a leaf is left out.
+"""Updates in which some leaves are `None`: those parameters and their state stay as they are.
 
 Equinox's `filter_grad` returns `None` for all that has no gradient. A transform then sees the parameters, and the part
 of its state, that have an update; the rest is unchanged. A transform with several leaves in one buffer finds the
@@ -19,7 +19,7 @@ ERRORS = (TypeError, ValueError, AttributeError)
 
 
 class Untouched:
-    """A stand-in for a parameter without a gradient: computing with it is a TypeError."""
+    """A stand-in for a parameter without a gradient. Computing with it raises a TypeError."""
 
 
 def chosen(params: Any, updates: Any) -> Any:

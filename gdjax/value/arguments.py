@@ -1,4 +1,4 @@
-"""Arguments as a value keeps them: leaves that are numbers and arrays alone, and what is static."""
+"""Conversion of arguments to the form in which a value keeps them: leaves of a pytree, or static arguments."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +25,7 @@ jax.tree_util.register_pytree_node(Name, lambda name: ((), str(name)), lambda na
 
 
 def leaves(argument: Any, slot: Slot, opaque: Callable[[Any, Slot], Value]) -> Any:
-    """An argument as a pytree of numbers, arrays and values; `opaque` makes values of functions and transformations.
+    """Return an argument as a pytree of numbers, arrays and values; `opaque` wraps functions and transformations.
 
     Dicts become ordered ones, which JAX flattens in their own order.
     """
@@ -78,7 +78,7 @@ def _levels(node: Any) -> Iterator[tuple[str, Any]]:
 
 
 def static(argument: Any, slot: Slot) -> Any:
-    """An argument that shapes the program: comparable and hashable by value, a dtype in one form."""
+    """Return a static argument, which shapes the program: comparable and hashable by value, dtypes in one form."""
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(argument)):
         raise TypeError(f"{slot.name} shapes the program and cannot be traced, got {brief(argument)}")
     argument = _own(argument)
@@ -128,7 +128,7 @@ def _way_to_kind(argument: Any, must: str) -> str:
 
 
 def refusal(argument: Any, slot: Slot) -> TypeError:
-    """The error for an argument of another kind."""
+    """Return the error for an argument of the wrong kind."""
     kinds = {"number": "a number", "schedule": "a schedule", "transform": "a transform"}
     wanted = " or ".join(kinds[kind] for kind in kinds if kind in slot.takes)
     return TypeError(f"{slot.name} must be {wanted}, got {brief(argument)}{_way(argument, slot)}")
@@ -189,7 +189,7 @@ def _is_tree_of_arrays(argument: Any) -> bool:
 
 
 def _own(argument: Any) -> Any:
-    """A copy that nobody else can change: containers anew, iterators read out, NumPy's scalars as Python's."""
+    """Return a copy that nobody else can change. Iterators become tuples, NumPy scalars Python numbers."""
     if isinstance(argument, np.generic):
         return argument.item()
     if _is_dtype(argument):

@@ -1,4 +1,4 @@
-"""A value: a call of a factory, kept as a pytree of the numbers it was called with."""
+"""Values: calls of factories, kept as pytrees of the numbers in their arguments."""
 
 import functools
 import inspect
@@ -30,8 +30,8 @@ class Value(Call):
     def body(self) -> Any:
         """Run the factory's body on the arguments.
 
-        It runs anew at every use, since what it makes under one trace must not live on in the next. A value of plain
-        numbers and strings (the chain of a named optimizer) belongs to no trace: it is made once.
+        It runs at every use, since an array made under one trace must not be used in the next. A body that is a value
+        of plain numbers and strings, such as the chain of a named optimizer, belongs to no trace and is made once.
         """
         body = self.__dict__.get("_body")
         if body is None:
@@ -47,9 +47,9 @@ class Value(Call):
         return _PLAIN.issuperset(map(type, arguments)) or all(map(_is_plain, arguments))
 
     def replace(self, changes: Mapping[str, Any] = MappingProxyType({}), /, **named: Any) -> Self:
-        """A copy with other hyperparameters.
+        """Return a copy with other hyperparameters.
 
-        A name is looked up here, then in the values within; a path says which of several is meant.
+        A name is looked up here first, then in the values inside. If several have the name, give a path.
 
         >>> import gdjax as gd
         >>> tx = gd.chain(gd.clip(1.0), gd.sgd(0.1))

@@ -178,7 +178,7 @@ def _path_of_none(updates: Any) -> str | None:
 
 
 class MismatchError(ValueError):
-    """An error whose cause is known: who found it, and what it is."""
+    """An error whose cause is known: the transform that found it, and the cause in words."""
 
     def __init__(self, who: str, what: str):
         super().__init__(f"{who}: {what}.")
@@ -189,11 +189,11 @@ class MismatchError(ValueError):
 
 
 class ExplainedError(Exception):
-    """A mixin for errors that name their cause: transforms around the one that raised it pass it on."""
+    """A mixin for errors that name their cause. Outer transforms pass them on unchanged."""
 
 
 class MissingParamsError(ValueError):
-    """An update that lacks the parameters."""
+    """Error of an update that was not given the parameters."""
 
     def __init__(self, who: str):
         super().__init__(f"{who} needs the parameters: call update(updates, state, params).")
@@ -204,7 +204,7 @@ class MissingParamsError(ValueError):
 
 
 class MissingError(ExplainedError, TypeError):
-    """An update that lacks an extra argument."""
+    """Error of an update that was not given an extra argument it needs."""
 
 
 def _missing(error: BaseException) -> list[str]:
@@ -216,7 +216,7 @@ def _missing(error: BaseException) -> list[str]:
 
 
 class InexactError(TypeError):
-    """Leaves that are not floating."""
+    """Error for leaves that are not floating."""
 
 
 def _stands_for(tx: Any) -> str | None:
@@ -239,7 +239,7 @@ _LIBRARIES = {"chex", "equinox", "flax", "gdjax", "jax", "jaxlib", "numpy", "opt
 
 
 class TracedError(ExplainedError, TypeError):
-    """A factory that needs a number where it was given a tracer."""
+    """Error of a factory that needs a number but was given a tracer."""
 
 
 @contextlib.contextmanager
@@ -280,7 +280,7 @@ def _expected_state(tx: Any, params: Any, otherwise: Any) -> Any:
 
 
 def _culprits(value: Any) -> list[str]:
-    """The traced hyperparameters that fail alone, the others at a plain number; none if it fails without any."""
+    """Return the traced hyperparameters each of which makes the body fail while the others are plain numbers."""
     leaves, treedef = jax.tree_util.tree_flatten_with_path(value)
     plain = [0.5 if isinstance(leaf, Tracer) else leaf for _, leaf in leaves]
     if _fails(treedef.unflatten(plain)):

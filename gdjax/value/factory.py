@@ -1,4 +1,4 @@
-"""The decorators that turn a function of hyperparameters into a factory of values."""
+"""Decorators that turn a function of hyperparameters into a factory of values."""
 
 import contextlib
 import functools
@@ -252,8 +252,8 @@ def transform(function: Any = None, /, *, any_dtype: bool | None = None, **decla
       local_params: the parameters are per-device as well (`local_steps`).
       examples: it takes a gradient for every example, along a new first axis (`dpsgd`).
       rereads_updates: it reads the updates twice, to scale them by their norm, say. Its update function names
-        `recompute`. A chain passes a function of that name which computes the updates again, or `None`:
-        `recompute(numbers)` takes a tree of scalars that must be known first, and XLA then writes no updates to memory.
+        `recompute`. A chain passes a function of that name, or `None`. `recompute(numbers)` computes the updates again
+        once a tree of scalars is known, and XLA then writes no updates to memory.
 
     >>> import jax, gdjax as gd
     >>> @gd.transform
@@ -296,7 +296,7 @@ def schedule(function: Callable[P, Callable[[Any], Any]], /) -> Factory[P, Sched
 def declared(
     function: Callable[P, Any], kind: type[V], any_dtype: bool | None = None, traits: Traits = NONE
 ) -> Factory[P, V]:
-    """A factory whose declaration is checked at once."""
+    """Return a factory after checking its declaration."""
     if not callable(function):
         who = {GradientTransform: "transform", Schedule: "schedule"}.get(kind, kind.__name__.lower())
         raise TypeError(f"{who}: decorate a function of hyperparameters, got {brief(function)}.")
@@ -392,7 +392,7 @@ _ACCUMULATORS = frozenset({"accumulator_dtype", "mu_dtype"})
 
 
 class Lifted(Factory[P, GradientTransform]):
-    """A factory of transforms that were not written for Explicit axes, ranges, 16-bit numbers or donated buffers."""
+    """A factory of Optax transforms. It adds ranges, Explicit axes, 16-bit numbers and donation."""
 
     def _ranges(self) -> Mapping[str, Interval]:
         """Return the ranges of Optax's names; a `scale_by_` transform takes any learning rate."""
@@ -414,7 +414,7 @@ class Lifted(Factory[P, GradientTransform]):
         return IN_RANGE.get(self.function, self.function)
 
     def run(self, arguments: Mapping[str, Any]) -> Any:
-        """Run the body with automatic axes in the place of Explicit ones; masks may be patterns."""
+        """Run the body with Auto axes instead of Explicit ones; masks may be patterns."""
         masks = {name: arguments[name] for name in _MASKS if arguments.get(name) is not None}
         of_paths = {
             name: tree.selector(self.__name__, mask, name)
@@ -442,13 +442,13 @@ class Lifted(Factory[P, GradientTransform]):
 
 @transform(any_dtype=True)
 def opaque_transform(transformation: Any):
-    """A plain Optax transformation among values: no leaves, equal only to itself."""
+    """Wrap a plain Optax transformation as a value without leaves, equal only to itself."""
     return transformation.init, transformation.update
 
 
 @schedule
 def opaque_schedule(f: Any):
-    """A plain function of the step among values: no leaves, equal only to itself."""
+    """Wrap a plain function of the step as a value without leaves, equal only to itself."""
     return f
 
 
@@ -461,7 +461,7 @@ def named(who: str, factories: Iterable[Any]) -> dict[str, Factory[..., Any]]:
 
 
 def _opaque(argument: Any, slot: Slot) -> Value:
-    """A value of what is none: a plain transformation (`optax.MultiSteps` is like one) or function."""
+    """Wrap a plain transformation or function as a value; `optax.MultiSteps` counts as a transformation."""
     pair = (getattr(argument, "init", None), getattr(argument, "update", None))
     if all(map(callable, pair)) and "transform" in slot.takes:
         return opaque_transform(argument)

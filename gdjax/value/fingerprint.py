@@ -1,4 +1,4 @@
-"""Equality and hashing by value, for whatever a hyperparameter may be."""
+"""Equality and hashing by value of anything that a hyperparameter may be."""
 
 import cmath
 import math
@@ -13,7 +13,7 @@ from jax.core import Tracer
 
 
 def fingerprint(x: Any) -> Any:
-    """Something hashable that is equal for equal values.
+    """Return a hashable object that is equal for equal values.
 
     Arrays count by shape, dtype and content, dicts and lists by content, every NaN equals every other, tracers and
     functions are equal only to themselves.

@@ -77,7 +77,7 @@ def get(node: Any, way: Keys) -> Any:
 
 
 def put(node: Any, way: Keys, argument: Any) -> Any:
-    """A copy with another argument at the end of a way, every value on it made, and so checked, anew."""
+    """Return a copy with another argument at the end of a way. Every value on the way is made, and checked, again."""
     if not way:
         return argument
     changed = {**dict(children(node)), way[0]: put(get(node, way[:1]), way[1:], argument)}

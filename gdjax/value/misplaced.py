@@ -1,4 +1,4 @@
-"""Arguments of `init` and `update` in the wrong order, not called, or not unpacked."""
+"""Detection of arguments of `init` and `update` that are in the wrong order, not called or not unpacked."""
 
 from typing import Any
 

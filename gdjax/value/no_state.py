@@ -1,4 +1,4 @@
-"""Transforms that remember nothing."""
+"""Transforms without state."""
 
 from collections.abc import Callable
 from typing import Any

@@ -26,7 +26,7 @@ MAX_REASON = 600
 
 
 class ParseError(ValueError):
-    """A text that is no value: the message holds the reason, the column and the text."""
+    """Error for a text that is not a value. The message holds the reason, the column and the text."""
 
 
 def parse(text: str, names: Mapping[str, Callable[..., Any]], wanted: str = "a transform or a schedule") -> Value:
@@ -232,7 +232,7 @@ _KINDS: Mapping[type[ast.AST], str] = {
 
 
 def _error(text: str, number: int, column: int, reason: str) -> ParseError:
-    """An error that shows the text around the column."""
+    """Return an error that shows the text around the column."""
     line = _line(text, number)
     start = max(0, column - 60)
     where = f"column {column + 1}" if line == text else f"line {number}, column {column + 1}"
@@ -257,7 +257,7 @@ def _line(text: str, number: int) -> str:
 
 
 def _array(items: Any, dtype: np.dtype, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """An array from its printed form, in NumPy: exact whatever JAX is configured to."""
+    """Return an array from its printed form, made in NumPy, so that it is exact under any configuration of JAX."""
     if shape is not None and (items != [] or not _is_empty(shape)):
         raise ValueError(f"array: a shape is for arrays without elements, got {shape}")
     if not isinstance(dtype, np.dtype):
@@ -280,12 +280,12 @@ def _is_empty(shape: Any) -> bool:
 
 
 def _complex(real: float, imag: float) -> complex:
-    """A complex number from its parts."""
+    """Return a complex number from its two parts."""
     if not (type(real) in (int, float) and type(imag) in (int, float)):
         raise TypeError("complex: two real numbers are needed")
     return complex(real, imag)
 
 
 def _key(data: np.ndarray, impl: str) -> jax.Array:
-    """A PRNG key from its printed form."""
+    """Return a PRNG key from its printed form."""
     return jax.random.wrap_key_data(jnp.asarray(data), impl=impl)

@@ -106,7 +106,7 @@ def _array(x: Any) -> str:
 
 
 def _elements(x: np.ndarray) -> str:
-    """The elements as nested lists, each in the fewest digits that give it back in its dtype."""
+    """Write the elements as nested lists, each in the fewest digits that restore it in its dtype."""
     if not x.size:
         return "[]"
     if x.ndim:

@@ -19,13 +19,13 @@ class _FunctionOfTheStep(type):
 
 @register
 class Schedule(Value, metaclass=_FunctionOfTheStep):
-    """A hyperparameter as a function of the step: call it with a count, a scalar comes back.
+    """A hyperparameter as a function of the step: called with a count, it returns a scalar.
 
     Any function of the step passes for one: `isinstance(lambda count: 0.1, gd.Schedule)` is true.
     """
 
     def __call__(self, count: Any) -> jax.Array:
-        """The value at step `count`, an integer or an integer array of shape `()`, counted from 0."""
+        """Return the value at step `count`, an integer or an integer array of shape `()`, counted from 0."""
         try:
             with diagnose.branches(self):
                 number = jnp.asarray(self.body()(count))
@@ -50,5 +50,5 @@ class Schedule(Value, metaclass=_FunctionOfTheStep):
 
 
 def at(number: Any, count: Any) -> Any:
-    """A hyperparameter at a step: what a schedule says, or the number itself."""
+    """Return a hyperparameter at a step: the value of a schedule, or the number itself."""
     return number(count) if callable(number) else number

@@ -1,4 +1,4 @@
-"""Signatures as a reader wants them: types by their short names, defaults as values print."""
+"""Signatures for readers: types by their short names, defaults as values print."""
 
 import collections.abc
 import inspect

@@ -130,7 +130,7 @@ class Slot:
         return (-math.inf, math.inf) if self.interval is None else self.interval.limits
 
     def number(self, value: Any) -> Any:
-        """A number as a value keeps it: NumPy's scalars as Python's, whole numbers as floats unless ints are meant."""
+        """Return a number as a value keeps it: a Python number, and a float unless the parameter takes integers."""
         if isinstance(value, np.generic):
             value = value.item()
         if isinstance(value, bool) and "int" not in self.takes:
@@ -148,7 +148,7 @@ class Slot:
         return value
 
     def array(self, value: Any) -> Any:
-        """An array as a value keeps it, of numbers in range as far as they are known."""
+        """Return an array as a value keeps it, after checking the range of its numbers if they are known."""
         numbers, interval = concrete_value(value), self.interval
         if numbers is not None and interval is not None and not interval.holds_all(numbers):
             got = brief(numbers.tolist() if numbers.size <= 8 else numbers) + self.way(float(numbers.min()))
@@ -299,7 +299,7 @@ _MAPPINGS = (dict, OrderedDict, collections.abc.Mapping)
 
 
 def _own_kind(annotation: Any) -> type | None:
-    """The kind of values that an annotation names, alone or beside functions; none for schedules and transforms."""
+    """Return the kind of values that an annotation names, if it is neither a schedule nor a transform."""
     for part in (annotation, *get_args(annotation)):
         if isinstance(part, type) and issubclass(part, Value):
             return None if issubclass(part, (Schedule, optax.GradientTransformation)) else part

@@ -1,4 +1,4 @@
-"""Traits that factories declare of their transforms, and functions that look for them in a transform and its parts."""
+"""Traits that factories declare of their transforms, and searches for them in a transform and its parts."""
 
 import dataclasses
 import inspect
@@ -15,24 +15,24 @@ from gdjax.weighted_means import total_weight
 
 @dataclasses.dataclass(frozen=True)
 class Traits:
-    """The kinds of gradients and parameters that a transform takes."""
+    """Kinds of gradients and parameters that a transform takes."""
 
     packable: bool = False
-    """All leaves as one vector."""
+    """True if it may see all leaves as one vector."""
     shardable: bool = False
-    """A part of every leaf, filled up with zeros."""
+    """True if it may see a shard of every leaf, padded with zeros."""
     takes_local_grads: bool = False
-    """Gradients that the members of an axis have each for itself."""
+    """True if it takes per-device gradients over an axis."""
     local_params: bool = False
-    """Parameters that they have each for itself, too."""
+    """True if the parameters are per-device, too."""
     examples: bool = False
-    """A gradient of every example, and nothing that has been summed over them."""
+    """True if it takes a gradient for every example, not their mean."""
     rereads_updates: bool = False
     """True if it reads the updates twice, and takes a function that computes them again."""
     passes: bool = False
-    """Leaves of any dtype, which it only passes on (lifted transforms)."""
+    """True if it only passes leaves on, of any dtype (lifted transforms)."""
     real: bool = False
-    """Real leaves alone (lifted transforms)."""
+    """True if it takes real leaves alone (lifted transforms)."""
 
     @classmethod
     def of(
@@ -54,7 +54,7 @@ NONE = Traits()
 
 
 class Declared(TypedDict, total=False):
-    """The traits that a factory may declare."""
+    """Traits that a factory may declare."""
 
     elementwise: bool
     packable: bool
@@ -81,18 +81,18 @@ def find_lacking(tx: Any, has: Callable[[Value], bool]) -> Any:
 
 
 def inner_transforms(tx: Value) -> Iterator[Value]:
-    """The transforms that one is made of, as its arguments."""
+    """Yield the transforms among the arguments of one."""
     for name in _transforms(tx):
         yield from (part for part in jax.tree.leaves(tx.arguments[name], is_leaf=_is_value) if _is_value(part))
 
 
 def _transforms(tx: Value) -> list[str]:
-    """The parameters that hold transforms."""
+    """Return the parameters that hold transforms."""
     return [name for name, slot in tx.factory.slots.items() if "transform" in slot.takes]
 
 
 def _parts(tx: Value) -> Iterator[Value]:
-    """The transforms that one is made of, as its arguments or in its body."""
+    """Yield the transforms among the arguments of one, and its body if that is a transform."""
     yield from inner_transforms(tx)
     if isinstance(body := tx.body(), Value):
         yield body
@@ -114,7 +114,7 @@ def has_trait(tx: Any, trait: str) -> bool:
 
 
 def local_grad_axes(tx: Any) -> tuple[Any, ...]:
-    """The names of axes over whose members a transform takes gradients each for itself."""
+    """Return the names of the axes over which a transform takes per-device gradients."""
     if not isinstance(tx, Value):
         return ()
 
@@ -176,7 +176,7 @@ def accumulates_weights(tx: Any) -> bool:
 
 
 def route_weight(transforms: Sequence[Any], extra_args: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the extra arguments for each of several transforms, in the order in which they are applied.
+    """Return the extra arguments for each transform of a sequence, in the order in which they are applied.
 
     A `weight` goes to those that take it. After a transform that reduces over an axis, it is the sum over that axis:
     the gradients are then the same on all members.
@@ -195,7 +195,7 @@ def route_weight(transforms: Sequence[Any], extra_args: Mapping[str, Any]) -> li
 
 
 def with_routed_weight(tx: Any) -> optax.GradientTransformationExtraArgs:
-    """Return a transform as one of several side by side: it gets a `weight` only if it takes one."""
+    """Return a transform that gets a `weight` only if it takes one, for use beside others."""
 
     def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> Any:
         return optax.with_extra_args_support(tx).update(updates, state, params, **route_weight([tx], extra_args)[0])
@@ -237,7 +237,7 @@ def find_trait(tx: Any, trait: str) -> Value | None:
 
 
 def over(tx: Any, axis_name: Any) -> Any:
-    """The transform with its norms over an axis, wherever it has a parameter `axis_name` and that is `None`.
+    """Return the transform with `axis_name` set wherever a part has that parameter and it is `None`.
 
     A named optimizer without that parameter, and with norms, becomes the chain that it stands for.
     """
@@ -256,7 +256,7 @@ def over(tx: Any, axis_name: Any) -> Any:
 
 
 def masked_for(tx: Any, params: Any) -> Any:
-    """The transform with the masks that are functions of the parameters told for these."""
+    """Return the transform with each mask that is a function replaced by its result for these parameters."""
     given = _with_parts(tx, lambda part: masked_for(part, params))
     for name, argument in given.items():
         if name.endswith("mask") and tree.is_function(argument):

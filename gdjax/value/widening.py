@@ -1,4 +1,4 @@
-"""Float32 arithmetic for transforms that compute in the dtype they are given."""
+"""Float32 arithmetic for Optax transforms, which compute in the dtype they are given."""
 
 import contextlib
 import functools
