@@ -1,5 +1,7 @@
 """RMSProp: divide the gradient by its root mean square."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -47,7 +49,8 @@ def scale_by_rms(
     def init(params):
         nu = tree.accumulators(params, initial_scale)
         if bias_correction:
-            return optax.scale_by_rms(bias_correction=True).init(())._replace(nu=nu)  # its class has no public name
+            state: Any = optax.scale_by_rms(bias_correction=True).init(())  # its class has no public name
+            return state._replace(nu=nu)
         return optax.ScaleByRmsState(nu=nu)
 
     def update(updates, state, params=None):
@@ -102,7 +105,8 @@ def scale_by_stddev(
     def init(params):
         mu, nu = tree.accumulators(params, 0), tree.accumulators(params, initial_scale)
         if bias_correction:
-            return optax.scale_by_stddev(bias_correction=True).init(())._replace(mu=mu, nu=nu)
+            state: Any = optax.scale_by_stddev(bias_correction=True).init(())
+            return state._replace(mu=mu, nu=nu)
         return optax.ScaleByRStdDevState(mu=mu, nu=nu)
 
     def update(updates, state, params=None):
