@@ -1,5 +1,6 @@
 """Code that exists for the sake of JAX's tracer and XLA's compiler. Each function states the measurement behind it."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -86,12 +87,20 @@ def sum_results(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
     return lax.platform_dependent(x, y, cpu=_sum_both, default=lambda x, y: (jnp.sum(x), jnp.sum(y)))
 
 
+@jax.custom_jvp
 def _sum_both(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
     zero = np.zeros((), x.dtype)
     rows = lax.reduce((x, y), (zero, zero), lambda a, b: (a[0] + b[0], a[1] + b[1]), (x.ndim - 1,))
     return jnp.sum(rows[0]), jnp.sum(rows[1])
 
 
+@_sum_both.defjvp
+def _sum_both_jvp(primals: Any, tangents: Any) -> Any:
+    """Differentiate as plain sums: JAX does not differentiate a variadic one."""
+    return _sum_both(*primals), tuple(map(jnp.sum, tangents))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def sum_carrying_error(x: jax.Array, dims: tuple[int, ...], keepdims: bool = False) -> jax.Array:
     """Return the sum along some dimensions, without a copy of the array.
 
@@ -102,6 +111,12 @@ def sum_carrying_error(x: jax.Array, dims: tuple[int, ...], keepdims: bool = Fal
     total, error = lax.reduce((x, jnp.zeros_like(x)), (zero, zero), _two_sum, dims[-1:])
     rows = jnp.expand_dims(jnp.where(jnp.isfinite(total), total + error, total), dims[-1])
     return jnp.sum(rows, dims, keepdims=keepdims)
+
+
+@sum_carrying_error.defjvp
+def _sum_carrying_error_jvp(dims: tuple[int, ...], keepdims: bool, primals: Any, tangents: Any) -> Any:
+    """Differentiate as a plain sum: JAX does not differentiate a variadic one."""
+    return sum_carrying_error(*primals, dims, keepdims), jnp.sum(*tangents, dims, keepdims=keepdims)
 
 
 def _two_sum(a: tuple[jax.Array, jax.Array], b: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
