@@ -116,7 +116,7 @@ def sum_carrying_error(x: jax.Array, dims: tuple[int, ...], keepdims: bool = Fal
 @sum_carrying_error.defjvp
 def _sum_carrying_error_jvp(dims: tuple[int, ...], keepdims: bool, primals: Any, tangents: Any) -> Any:
     """Differentiate as a plain sum: JAX does not differentiate a variadic one."""
-    return sum_carrying_error(*primals, dims, keepdims), jnp.sum(*tangents, dims, keepdims=keepdims)
+    return sum_carrying_error(*primals, dims, keepdims), jnp.sum(tangents[0], dims, keepdims=keepdims)
 
 
 def _two_sum(a: tuple[jax.Array, jax.Array], b: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
