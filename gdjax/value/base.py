@@ -24,7 +24,8 @@ class Value(Call):
 
     def __init__(self, factory: Any, arguments: Mapping[str, Any]):
         self.__dict__.update(factory=factory, arguments=MappingProxyType(arguments))
-        if "flax.nnx" in sys.modules and any(map(_holds_array, arguments.values())):
+        is_plain = _PLAIN.issuperset(map(type, arguments.values()))
+        if not is_plain and "flax.nnx" in sys.modules and any(map(_holds_array, arguments.values())):
             _register_with_nnx()
 
     def body(self) -> Any:
