@@ -159,7 +159,7 @@ def test_masks_that_are_functions_see_whole_parameters():
 
 def test_a_mean_that_is_kept_in_parts_is_not_read_for_the_whole():
     tx, w = gd.shard_update(gd.params_ema(gd.sgd(0.1)), "data"), jnp.ones(8)
-    with pytest.raises(ValueError, match=r"eval_params: .* put it around shard_update"):
+    with pytest.raises(ValueError, match=r"eval_params: .* Put it around shard_update"):
         jax.vmap(lambda g: gd.eval_params(tx, tx.init(w), w), axis_name="data")(jnp.ones((4, 8)))
 
 
