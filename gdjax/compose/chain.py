@@ -75,8 +75,7 @@ def _recomputing(transforms, grads, new, params):
         states = new if numbers is None else xla.mark(new, numbers)
         return _updates_again(transforms, grads, states, params)
 
-    able = all(tx.recomputes for tx, _ in zip(transforms, new, strict=False))
-    return recompute if able else None
+    return recompute if all(tx.recomputes for tx in transforms[: len(new)]) else None
 
 
 def _updates_again(transforms, updates, states, params):

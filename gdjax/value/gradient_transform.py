@@ -1,5 +1,6 @@
 """The value that is an Optax optimizer."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ import optax
 from gdjax.value import absent, diagnose, misplaced
 from gdjax.value.base import Value, register
 from gdjax.value.printing import brief, text, uncalled
-from gdjax.value.traits import require_weight_effect
+from gdjax.value.traits import inner_transforms, require_weight_effect
 
 _MISSING: Any = inspect.Parameter.empty
 
@@ -127,14 +128,13 @@ class GradientTransform(Value, optax.GradientTransformationExtraArgs):
         again = self._functions().again
         return None if again is None else again(updates, state, params)
 
-    @property
+    @functools.cached_property
     def recomputes(self) -> bool:
-        """Return whether `again` computes the updates."""
+        """Return whether `again` computes the updates, here and in every transform inside."""
         body = self.body()
         if isinstance(body, GradientTransform):
             return body.recomputes
-        parts = self.arguments.get("transforms", ()) if self.factory.composes else ()
-        return self._functions(body).again is not None and all(getattr(tx, "recomputes", True) for tx in parts)
+        return self._functions(body).again is not None and all(tx.recomputes for tx in inner_transforms(self))
 
     @property
     def descends(self) -> bool:

@@ -238,3 +238,20 @@ def test_making_a_chain_of_chains_runs_every_body_once_for_each_level():
     for _ in range(6):
         tx = gd.chain(tx)
     assert len(runs) == 1
+
+
+@pytest.mark.parametrize(
+    ("head", "able"),
+    [
+        (gd.maximize(gd.scale_by_lion()), False),
+        (gd.maximize(gd.scale_by_adam()), True),
+        (gd.named_chain(("adam", gd.scale_by_adam(mu_dtype=jnp.bfloat16))), False),
+        (gd.named_chain(("adam", gd.scale_by_adam())), True),
+    ],
+)
+def test_updates_are_computed_again_only_if_every_transform_inside_can(head, able):
+    params = {"w": jnp.array([[3.0, 4.0]])}
+    tx = gd.chain(head, gd.scale_by_trust_ratio())
+    updates, _ = tx.update(params, tx.init(params), params)
+    assert head.recomputes is able
+    assert jnp.allclose(gd.global_norm(updates), 5.0, rtol=1e-5)
