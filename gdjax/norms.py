@@ -109,8 +109,9 @@ def result_scaled_norms(
       recompute: returns the tree again; with `None` this is `leaf_scaled_norms`.
     """
     leaves, treedef = jax.tree.flatten(tree)
-    alike = len({axes.varying_axes(x) for x in leaves}) == 1
-    if recompute is None or not alike or axes.names(axis_name) or explicit_mesh(leaves):
+    if recompute is None or axes.names(axis_name) or explicit_mesh(leaves):
+        return leaf_scaled_norms(tree, axis_name)
+    if len({axes.varying_axes(x) for x in leaves}) != 1:  # one branch serves all
         return leaf_scaled_norms(tree, axis_name)
     return treedef.unflatten(squares.scaled_norms_of_results(leaves, lambda: jax.tree.leaves(recompute())))
 
@@ -164,13 +165,3 @@ def means_along(
     divisor = 2.0 ** math.ceil(math.log2(max([1, *sizes])))
     sums = sums_along([x / divisor for x in xs], dims, over, keepdims=keepdims)
     return [total * (divisor / max(size, 1)) for total, size in zip(sums, sizes, strict=True)]
-
-
-def safe_sqrt(square: jax.Array) -> jax.Array:
-    """Return `sqrt(square)`, with value 0 and derivative 0 at 0.
-
-    Use a sum only through this root, which XLA computes once. If the sum itself is compared, XLA computes the sum of a
-    few hundred leaves anew for each leaf that the norm scales.
-    """
-    tiny = jnp.finfo(square.dtype).tiny
-    return jnp.sqrt(square + tiny) - tiny**0.5

@@ -164,7 +164,7 @@ def scaled_norms_of_results(xs: Sequence[jax.Array], recompute: Callable[[], Seq
     squares = lax.platform_dependent(
         cpu=lambda: _squares_of_results(plan, xs, recompute), default=lambda: _squares_at_all_scales(plan, xs)
     )
-    return [_norm_in_range(of, _safe_sqrt) for of in squares]
+    return [_norm_in_range(of, safe_sqrt) for of in squares]
 
 
 def _squares_of_results(
@@ -192,8 +192,14 @@ def _plain_sums(xs: Sequence[jax.Array]) -> list[jax.Array]:
     return [total for totals in zip(*pairs, strict=True) for total in totals]
 
 
-def _safe_sqrt(x: jax.Array) -> jax.Array:
-    return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1.0)), x)
+def safe_sqrt(square: jax.Array) -> jax.Array:
+    """Return `sqrt(square)`, with value 0 and derivative 0 at 0.
+
+    Use a sum only through this root, which XLA computes once. If the sum itself is compared, XLA computes the sum of a
+    few hundred leaves anew for each leaf that the norm scales.
+    """
+    tiny = jnp.finfo(square.dtype).tiny
+    return jnp.sqrt(square + tiny) - tiny**0.5
 
 
 def _promote_precision(xs: Sequence[jax.Array]) -> list[jax.Array]:

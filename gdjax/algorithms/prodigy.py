@@ -10,13 +10,13 @@ from gdjax.axes import AxisName
 from gdjax.transforms.distance import (
     bias_corrected_rate,
     clip_for_sum,
+    decayed_sum,
     displacement,
     initial_estimate,
     leaf_sum_pairs,
     nonzero_or_one,
     real_product,
     require_betas,
-    weighted_sum,
 )
 from gdjax.transforms.moments import clip_to_squarable, decay_below_one, divide_by_root, mean_squares, means
 from gdjax.value import Decay, LearningRate, NonNegative, Positive, WeightDecay, at, transform
@@ -89,11 +89,11 @@ def prodigy(
         dg = jax.tree.map(lambda g: tree.scalar(d, g) * g, raw)
         m, v = means(clip_to_squarable(dg), old.exp_avg, b1), mean_squares(dg, old.exp_avg_sq, b2)
         ratio = weight * (d if safeguard_warmup else rate)
-        s = jax.tree.map(lambda g, s: weighted_sum(g, s, b3, ratio), g, old.grad_sum)
+        s = jax.tree.map(lambda g, s: decayed_sum(g, s, b3, ratio), g, old.grad_sum)
         moved = displacement(p, old.params0)
         terms = leaf_sum_pairs(lambda g, x, s: (real_product(g, x), jnp.abs(s)), clip_for_sum(raw), moved, s)
         product, s_norm = norms.scalar_sums(terms, axis_name)
-        r = weighted_sum(product, old.numerator_weighted, b3, weight * rate)
+        r = decayed_sum(product, old.numerator_weighted, b3, weight * rate)
         d = jnp.maximum(d, tree.scalar(estim_lr_coef, r) * r / nonzero_or_one(s_norm))
         decay, offset = at(weight_decay, state.count), tree.scalar(eps, d) * d
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gdjax import axes, norms, tree, xla
-from gdjax.squares import largest_squarable, scaled_norms
+from gdjax import axes, tree, xla
+from gdjax.squares import largest_squarable, safe_sqrt, scaled_norms
 from gdjax.transforms.moments import MAX_TERMS, bias_correction, clip_to_squarable
 from gdjax.value import at
 
@@ -30,7 +30,7 @@ def distance_and_gradient_norms(moved, grads, axis_name):
     """
     groups = jax.tree.leaves(moved), jax.tree.leaves(grads)
     over = [[axes.sharded_axes(x, axis_name) for x in group] for group in groups]
-    sizes = [norms.safe_sqrt(jnp.sum(tree.abs_sq(x))) for x in groups[0]]
+    sizes = [safe_sqrt(jnp.sum(tree.abs_sq(x))) for x in groups[0]]
     return scaled_norms([sizes, groups[1]], over)
 
 
@@ -80,9 +80,9 @@ def bias_corrected_rate(d, learning_rate, betas, count):
     return d * tree.scalar(at(learning_rate, count), d) * tree.scalar(jnp.sqrt(b2) / b1, d)
 
 
-def weighted_sum(x, old, decay, weight):
+def decayed_sum(x, old, decay, weight):
     """Return `decay * old + weight * x`."""
-    return tree.scalar(decay, old) * old + tree.scalar(weight, old) * x
+    return xla.weighted_sum(tree.scalar(decay, old), old, tree.scalar(weight, old), x)
 
 
 def clip_for_sum(gs):
