@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from gdjax import axes, norms, tree
 from gdjax.axes import AxisName
 from gdjax.squares import clip_to_norm, roots
-from gdjax.value import NonNegative, Positive, stateless, transform
+from gdjax.value import NonNegative, Positive, stateless, stateless_rereading, transform
 from gdjax.value.diagnose import require_params
 
 
@@ -89,7 +89,7 @@ def clip_by_block_rms(threshold: Positive, axis_name: AxisName = None):
         u = tree.widen(recompute(roots(rms))) if recompute else u
         return tree.cast_like(jax.tree.map(lambda u, rms: clip_to_norm(u, rms, threshold), u, rms), updates)
 
-    return stateless(clip_leaves, rereads_updates=True)
+    return stateless_rereading(clip_leaves)
 
 
 @transform

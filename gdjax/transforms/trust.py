@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from gdjax import norms, tree
 from gdjax.axes import AxisName
 from gdjax.squares import multiply_in_turn, roots
-from gdjax.value import NonNegative, stateless, transform
+from gdjax.value import NonNegative, stateless, stateless_rereading, transform
 from gdjax.value.diagnose import require_params
 
 
@@ -56,7 +56,7 @@ def scale_by_trust_ratio(
         u = tree.widen(recompute(roots(u_norms))) if recompute else u
         return tree.cast_like(jax.tree.map(scale_leaf, u, u_norms, p_norms), updates)
 
-    return stateless(scale_leaves, rereads_updates=True)
+    return stateless_rereading(scale_leaves)
 
 
 @transform(shardable=True)

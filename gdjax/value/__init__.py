@@ -8,6 +8,7 @@ from gdjax.value.factory import transform as transform
 from gdjax.value.gradient_transform import GradientTransform as GradientTransform
 from gdjax.value.gradient_transform import expand as expand
 from gdjax.value.no_state import stateless as stateless
+from gdjax.value.no_state import stateless_rereading as stateless_rereading
 from gdjax.value.parsing import ParseError as ParseError
 from gdjax.value.parsing import parse as parse
 from gdjax.value.schedules import Schedule as Schedule

@@ -99,7 +99,7 @@ def require_optimizer(who: str, tx: Any, name: str = "tx") -> None:
 
 def cause_of_init(error: Exception, tx: Any) -> Exception | None:
     """Return the error that explains a failed `init`; `None` if the error is to be raised as it is."""
-    if isinstance(error, BRANCHED) and (traced := traced_error(error, tx)) is not None:
+    if isinstance(error, BRANCHED) and (traced := traced_error(tx)) is not None:
         return traced
     return _axis_error(error, tx.factory.__name__)
 
@@ -112,13 +112,13 @@ def cause_of_update(
     An error of the user's own code, and one that names its cause already, passes.
     """
     who = tx.factory.__name__
-    if isinstance(error, BRANCHED) and (traced := traced_error(error, tx)) is not None:
+    if isinstance(error, BRANCHED) and (traced := traced_error(tx)) is not None:
         return traced
     if of_axis := _axis_error(error, who):
         return of_axis
     if not isinstance(error, (TypeError, ValueError, AttributeError, KeyError, IndexError)):
         return None
-    if isinstance(error, (ExplainedError, MissingParamsError, axes.NamedAxisError)) or is_raised_by_user(error):
+    if isinstance(error, (ExplainedError, axes.NamedAxisError)) or is_raised_by_user(error):
         return None
     if (names := _missing(error)) == ["params"]:
         return _needed(tx, updates, state, extra_args) or MissingParamsError(who)
@@ -192,7 +192,7 @@ class ExplainedError(Exception):
     """A mixin for errors that name their cause. Outer transforms pass them on unchanged."""
 
 
-class MissingParamsError(ValueError):
+class MissingParamsError(ExplainedError, ValueError):
     """Error of an update that was not given the parameters."""
 
     def __init__(self, who: str):
@@ -248,18 +248,17 @@ def branches(value: Any) -> Iterator[None]:
     try:
         yield
     except BRANCHED as error:
-        if (cause := traced_error(error, value)) is None:
+        if (cause := traced_error(value)) is None:
             raise
         raise cause from error
 
 
-def traced_error(error: Exception, value: Any) -> TracedError | None:
+def traced_error(value: Any) -> TracedError | None:
     """Return the error for a factory that needs the number of a traced hyperparameter.
 
     `None` if no hyperparameter is traced: JAX's own error shows the line.
     """
-    names = _culprits(value)
-    if isinstance(error, TracedError) or not names:
+    if not (names := _culprits(value)):
         return None
     who = value.factory.__name__
     parameters = list(dict.fromkeys(name.split("/")[0] for name in names))

@@ -34,13 +34,11 @@ class Method:
     __name__: str
     call: tuple[type, Any, Mapping[str, Any]]
 
-    @property
+    @functools.cached_property
     def value(self) -> Any:
         """The value that the method belongs to."""
-        if "_value" not in self.__dict__:
-            kind, factory, arguments = self.call
-            self.__dict__["_value"] = kind(factory, arguments)
-        return self.__dict__["_value"]
+        kind, factory, arguments = self.call
+        return kind(factory, arguments)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the method of the value."""
@@ -155,7 +153,7 @@ class GradientTransform(Value, optax.GradientTransformationExtraArgs):
             if not (isinstance(body, tuple) and 2 <= len(body) <= 4):
                 self._functions(body)
         except diagnose.BRANCHED as error:
-            if (cause := diagnose.traced_error(error, self)) is None:
+            if (cause := diagnose.traced_error(self)) is None:
                 raise
             raise cause from error
 
@@ -167,7 +165,7 @@ class GradientTransform(Value, optax.GradientTransformationExtraArgs):
         """Return the functions of the body, which runs unless it is given."""
         body = self.body() if body is None else body
         if isinstance(body, GradientTransform):
-            return Functions(body.init, body.update, body.again, body.descend if body.descends else None)
+            return Functions(body.init, body.update, body.again)
         if isinstance(body, tuple) and 2 <= len(body) <= 4:
             return Functions(*body)
         raise TypeError(f"{self.factory.__name__} must return (init, update) or a transform, got {text(body)}.")
@@ -185,7 +183,7 @@ class GradientTransform(Value, optax.GradientTransformationExtraArgs):
                 return self._step_beside(name, updates, state, params, extra_args)
             if (cause := diagnose.cause_of_update(error, self, updates, state, params, extra_args)) is None:
                 raise
-            raise cause from (error.__cause__ if cause is error else error)
+            raise cause from error
 
     def _run(self, name: str, updates: Any, state: Any, params: Any, extra_args: dict[str, Any]) -> tuple[Any, Any]:
         """Run a function of the body on updates of which none is missing."""
@@ -228,7 +226,7 @@ class GradientTransform(Value, optax.GradientTransformationExtraArgs):
         except Exception as error:
             if (cause := diagnose.cause_of_update(error, self, given, part, chosen, extra_args)) is None:
                 raise
-            raise cause from (error.__cause__ if cause is error else error)
+            raise cause from error
         if chosen is params:
             return after, new
         after = absent.completed(after, params) if name == "descend" else absent.unmarked(after, updates)
