@@ -13,8 +13,8 @@ from jax import lax
 def weighted_sum(a: Any, x: jax.Array, b: Any, y: jax.Array) -> jax.Array:
     """Return `a * x + b * y` for two numbers and two arrays.
 
-    JAX traces an operator between a Python number and an array in 115 microseconds, and `lax.mul` in 36. Two means of
-    100 leaves take 0.8 of the time with it, and a trace of AdamW is as short as Optax's.
+    JAX traces an operator between a Python number and an array in 115 microseconds, and `lax.mul` in 36. AdamW of 100
+    leaves is traced in 0.85 of the time with it, as fast as Optax's.
     """
     if x.dtype != y.dtype or jnp.iscomplexobj(x) or not (isinstance(a, float) and isinstance(b, float)):
         return a * x + b * y
@@ -130,8 +130,8 @@ def hidden_starts(sizes: Sequence[int]) -> Any:
     """Return the index at which each array starts in a concatenation.
 
     On a CPU the indices come from a branch whose two sides are equal, so XLA does not know them. It compiles a loop
-    anew for every start that it knows, and once for a shape where it does not: packing 292 leaves compiles in half the
-    time.
+    anew for every start that it knows, and once for a shape where it does not: a step of 292 packed leaves compiles in
+    0.13 of the time.
     """
     starts = tuple(np.uint32(start) for start in np.cumsum([0, *sizes[:-1]]))
     return lax.platform_dependent(
