@@ -15,13 +15,12 @@ HEARING = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL);
 ROOT = pathlib.Path(__file__).parents[1]
 CALLING = """
 import importlib, json, pathlib, sys, jax
-address, number, index, devices, path, arguments, found = sys.argv[1:]
+address, number, index, devices, module, name, arguments, found = sys.argv[1:]
 jax.config.update("jax_num_cpu_devices", int(devices))
 jax.distributed.initialize(
     address, int(number), int(index), cluster_detection_method="deactivate", heartbeat_timeout_seconds=10,
     shutdown_timeout_seconds=30,
 )
-module, name = path.split(":")
 result = getattr(importlib.import_module(module), name)(*json.loads(arguments))
 pathlib.Path(found).write_text(json.dumps(result))
 """
@@ -97,12 +96,12 @@ def all_ended(processes, timeout):
         raise AssertionError(f"after {timeout} s they still run: {[said(process) for process in processes]}") from None
 
 
-def in_processes(number, path, *arguments, devices=None, timeout=120):
+def in_processes(number, function, *arguments, devices=None, timeout=120):
     """What a function returns in each of several processes that JAX has joined.
 
     Args:
       number: of processes.
-      path: of the function, as in `tests.test_processes:divided`.
+      function: of a module of the tests, and at the top of it.
       arguments: its arguments; like the results they are what JSON can hold.
       devices: of all processes together; by default one each.
       timeout: seconds after which they are killed, and the test fails.
@@ -112,7 +111,8 @@ def in_processes(number, path, *arguments, devices=None, timeout=120):
     with tempfile.TemporaryDirectory() as folder:
         found = [pathlib.Path(folder) / str(index) for index in range(number)]
         command = [sys.executable, "-W", "error", "-c", CALLING, address, number]
-        commands = [[*command, i, each, path, json.dumps(arguments), found[i]] for i in range(number)]
+        called = [function.__module__, function.__name__]
+        commands = [[*command, i, each, *called, json.dumps(arguments), found[i]] for i in range(number)]
         with running(*commands) as processes:
             for status, out, err in all_ended(processes, timeout):
                 assert status == 0, f"{out[-2000:]}\n{err[-6000:]}"

@@ -246,7 +246,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def both(folder):
-    return in_processes(2, "tests.test_processes:descents", str(folder), devices=4)
+    return in_processes(2, descents, str(folder), devices=4)
 
 
 def test_two_processes_descend_as_one_device_does(both):
@@ -334,7 +334,7 @@ def test_parameters_divided_over_two_processes_stay_so(both):
 
 
 def test_where_a_process_is_lost_fit_says_what_is_saved(tmp_path):
-    (kind, words), left = in_processes(2, "tests.test_processes:lost", str(tmp_path))
+    (kind, words), left = in_processes(2, lost, str(tmp_path))
     assert (kind, left) == ("PeerLostError", "left")
     assert words.startswith("fit: another process of this descent was lost (")
     [*_, step] = steps_in(tmp_path)

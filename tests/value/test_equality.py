@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import gdjax as gd
-from tests.battery import OPTIMIZERS, WAYS, difference, on_one_device
+from tests.battery import OPTIMIZERS, WAYS, difference, in_this_process, on_one_device
 from tests.processes import in_processes
 
 SHARDED = {name: gd.shard_update(tx, "data") for name, tx in OPTIMIZERS.items() if name != "adafactor"}
@@ -43,7 +43,7 @@ def test_where_sums_are_in_one_order_the_bits_are_the_same(name):
 
 @pytest.mark.parametrize("way", ["shard_map", "jit, Auto"])
 def test_two_processes_of_four_devices_are_one_device(way):
-    first, second = in_processes(2, "tests.battery:in_this_process", way, devices=8, timeout=240)
+    first, second = in_processes(2, in_this_process, way, devices=8, timeout=240)
     assert first == second
     for name, tx in OPTIMIZERS.items():
         ours = jax.tree.map(np.float32, first[name], is_leaf=lambda x: isinstance(x, list))
