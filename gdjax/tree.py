@@ -177,6 +177,12 @@ def wide(dtype: np.dtype) -> np.dtype:
     return dtype if jnp.issubdtype(dtype, jnp.inexact) and jnp.finfo(dtype).bits >= 32 else np.dtype("float32")
 
 
+@functools.cache
+def is_narrow(dtype: np.dtype | None) -> bool:
+    """Return whether a dtype is one of floating-point numbers of 16 bits or fewer; `None`, that of no array, is not."""
+    return dtype is not None and jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
+
+
 def widen(tree: Tree) -> Tree:
     """Return every leaf in the dtype in which it is accumulated."""
     return jax.tree.map(_widen, tree)
@@ -187,6 +193,19 @@ def _widen(x: Any) -> Any:
         return jnp.asarray(x, wide(jnp.result_type(x)))
     dtype = wide(x.dtype)
     return x if x.dtype == dtype and not x.weak_type else jnp.asarray(x, dtype)
+
+
+def upcast(tree: Tree) -> Tree:
+    """Return floating-point leaves as arrays of at least float32, and all other leaves unchanged."""
+    for x in jax.tree.leaves(tree):
+        if not isinstance(x, jax.Array) or is_narrow(x.dtype) or x.weak_type:
+            return jax.tree.map(_upcast, tree)
+    return tree
+
+
+def _upcast(x: Any) -> Any:
+    is_number = isinstance(x, (jax.Array, np.ndarray, np.generic, float, complex))
+    return _widen(x) if is_number and jnp.issubdtype(jnp.result_type(x), jnp.inexact) else x
 
 
 def cast_like(tree: Tree, other_tree: Tree) -> Tree:

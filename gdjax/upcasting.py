@@ -6,9 +6,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from gdjax.tree import as_dtype, wide
+from gdjax import tree
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,20 +24,12 @@ def upcast(function: Callable[P, T]) -> Callable[P, T]:
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         numbers = [x for x in jax.tree.leaves((args, kwargs)) if _is_number(x)]
         dtype = jnp.result_type(*numbers) if numbers else jnp.dtype("float32")
-        args, kwargs = jax.tree.map(_upcast_leaf, (args, kwargs))  # pyright: ignore[reportAssignmentType]
+        args, kwargs = tree.upcast((args, kwargs))
         result = function(*args, **kwargs)
-        return jax.tree.map(lambda x: as_dtype(x, dtype), result) if _is_16_bit(dtype) else result
+        return jax.tree.map(lambda x: tree.as_dtype(x, dtype), result) if tree.is_narrow(dtype) else result
 
     return run
 
 
 def _is_number(x: Any) -> bool:
     return hasattr(x, "dtype") or isinstance(x, (bool, int, float, complex))
-
-
-def _is_16_bit(dtype: np.dtype) -> bool:
-    return jnp.issubdtype(dtype, jnp.floating) and wide(jnp.dtype(dtype)) != dtype
-
-
-def _upcast_leaf(x: Any) -> Any:
-    return as_dtype(x, wide(jnp.dtype(x.dtype))) if hasattr(x, "dtype") and _is_16_bit(x.dtype) else x

@@ -24,7 +24,7 @@ from gdjax.value import (
 )
 
 
-@transform(elementwise=True)
+@transform(elementwise=True, upcast=True)
 def scale_by_belief(
     b1: Decay = 0.9,
     b2: Decay = 0.999,
@@ -62,16 +62,14 @@ def scale_by_belief(
 
     def update(updates, state, params=None):
         count = optax.safe_increment(state.count)
-        raw = tree.widen(updates)
-        g = clip_to_squarable(raw, terms=4)  # the difference of two such numbers is squared
+        g = clip_to_squarable(updates, terms=4)  # the difference of two such numbers is squared
         m = means(g, state.mu, b1)
-        deviation_sq = jax.tree.map(lambda g, m, raw: safe_square(g - m, source=raw), g, m, raw)
+        deviation_sq = jax.tree.map(lambda g, m, source: safe_square(g - m, source=source), g, m, updates)
         s = jax.tree.map(lambda d_sq, s: _belief_moment(d_sq, s, b2, eps_root), deviation_sq, state.nu)
         m_hat = nesterov_mean(g, m, b1, count) if nesterov else bias_corrected(m, b1, count)
         s_hat = bias_corrected(s, b2, count)
         scaled = jax.tree.map(lambda m, s: divide_by_root(m, s, eps), m_hat, s_hat)
-        mu, nu = tree.cast_like(m, state.mu), tree.cast_like(s, state.nu)
-        return tree.cast_like(scaled, updates), optax.ScaleByBeliefState(count=count, mu=mu, nu=nu)
+        return scaled, optax.ScaleByBeliefState(count, m, s)
 
     return init, update
 

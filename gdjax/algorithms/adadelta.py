@@ -13,7 +13,7 @@ from gdjax.tree import Mask
 from gdjax.value import Decay, LearningRate, Positive, WeightDecay, transform
 
 
-@transform(elementwise=True)
+@transform(elementwise=True, upcast=True)
 def scale_by_adadelta(rho: Decay = 0.9, eps: Positive = 1e-6):
     r"""Multiply the gradient by the root mean square of past updates over that of past gradients.
 
@@ -40,15 +40,13 @@ def scale_by_adadelta(rho: Decay = 0.9, eps: Positive = 1e-6):
     def init(params):
         return optax.ScaleByAdaDeltaState(e_g=tree.accumulators(params, 0), e_x=tree.accumulators(params, 0))
 
-    def update(updates, state, params=None):
-        g = tree.widen(updates)
+    def update(g, state, params=None):
         v, g = mean_squares(g, state.e_g, rho), clip_to_squarable(g)
         x = jax.tree.map(lambda g, v, x: rho * x + (1 - rho) * _adadelta_ratio(g, v, eps) * (x + eps), g, v, state.e_x)
         u = jax.tree.map(
             lambda g, v, x: g * _adadelta_scale(g, xla.depend_on(v, x), tree.real_part(x), rho, eps), g, v, x
         )
-        e_g, e_x = tree.cast_like(v, state.e_g), tree.cast_like(x, state.e_x)
-        return tree.cast_like(u, updates), optax.ScaleByAdaDeltaState(e_g=e_g, e_x=e_x)
+        return u, optax.ScaleByAdaDeltaState(e_g=v, e_x=x)
 
     return init, update
 

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gdjax import tree
 from gdjax.axes import AxisName
 from gdjax.compose.chain import chain
 from gdjax.transforms.clipping import clip_by_block_rms
@@ -35,7 +34,7 @@ def power_decay(step: Any, exponent: Any) -> jax.Array:
     return 1.0 - (jnp.maximum(step, 0.0) + 1.0) ** -exponent
 
 
-@transform
+@transform(upcast=True)
 def scale_by_factored_rms(
     factored: bool = True,
     decay_rate: NonNegative = 0.8,
@@ -86,18 +85,15 @@ def scale_by_factored_rms(
     def init(params):
         return optax.FactoredState(jnp.zeros((), jnp.int32), *factoring.zeros(params))
 
-    def update(updates, state, params=None):
+    def update(g, state, params=None):
         decay = decay_rate_fn(state.count.astype(float) - step_offset, decay_rate)
-        g = tree.widen(updates)
         moments = factoring.means(g, (state.v_row, state.v_col, state.v), decay, epsilon)
-        count = optax.safe_increment(state.count)
-        rounded = (tree.cast_like(new, old) for new, old in zip(moments, state[1:], strict=True))
-        return again(updates, (count, *moments)), optax.FactoredState(count, *rounded)
+        new = optax.FactoredState(optax.safe_increment(state.count), *moments)
+        return again(g, new), new
 
-    def again(updates, state, params=None):
+    def again(g, state, params=None):
         _, *moments = state
-        scaled = factoring.divide_by_root(clip_to_squarable(tree.widen(updates)), *moments)
-        return tree.cast_like(scaled, updates)
+        return factoring.divide_by_root(clip_to_squarable(g), *moments)
 
     return init, update, again
 

@@ -11,7 +11,7 @@ from gdjax.transforms.scaling import scale_by_learning_rate
 from gdjax.value import LearningRate, NonNegative, transform
 
 
-@transform(elementwise=True)
+@transform(elementwise=True, upcast=True)
 def scale_by_rss(initial_accumulator_value: NonNegative = 0.1, eps: NonNegative = 1e-7):
     r"""Divide the gradient by the root of the sum of all past squares: AdaGrad.
 
@@ -36,11 +36,10 @@ def scale_by_rss(initial_accumulator_value: NonNegative = 0.1, eps: NonNegative 
     def init(params):
         return optax.ScaleByRssState(sum_of_squares=tree.accumulators(params, initial_accumulator_value))
 
-    def update(updates, state, params=None):
-        g = tree.widen(updates)
+    def update(g, state, params=None):
         s = jax.tree.map(lambda g, s: capped_sum(s) + safe_square(g, MAX_TERMS), g, state.sum_of_squares)
         scaled = jax.tree.map(lambda g, s: _adagrad_step(g, s, eps), clip_to_squarable(g, MAX_TERMS), s)
-        return tree.cast_like(scaled, updates), optax.ScaleByRssState(tree.cast_like(s, state.sum_of_squares))
+        return scaled, optax.ScaleByRssState(s)
 
     return init, update
 

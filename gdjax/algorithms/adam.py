@@ -3,7 +3,6 @@
 import jax
 import optax
 
-from gdjax import tree
 from gdjax.compose.chain import chain
 from gdjax.transforms.decay import add_decayed_weights
 from gdjax.transforms.moments import (
@@ -27,7 +26,7 @@ from gdjax.value import (
 )
 
 
-@transform(elementwise=True)
+@transform(elementwise=True, upcast=True)
 def scale_by_adam(
     b1: Decay = 0.9,
     b2: Decay = 0.999,
@@ -69,22 +68,17 @@ def scale_by_adam(
     [ 1. -1.]
     """
 
-    def update(updates, state, params=None):
+    def update(g, state, params=None):
         count = optax.safe_increment(state.count)
-        g = tree.widen(updates)
         m, v = means(clip_to_squarable(g), state.mu, b1), mean_squares(g, state.nu, b2)
-        mu, nu = tree.cast_like(m, state.mu), tree.cast_like(v, state.nu)
-        return again(updates, state._replace(count=count, mu=m, nu=v)), optax.ScaleByAdamState(count, mu, nu)
+        new = optax.ScaleByAdamState(count, m, v)
+        return again(g, new), new
 
-    def again(updates, state, params=None):
-        m, v, count = state.mu, state.nu, state.count
-        if nesterov:
-            m_hat = nesterov_mean(clip_to_squarable(tree.widen(updates)), m, b1, count)
-        else:
-            m_hat = bias_corrected(m, b1, count)
+    def again(g, state, params=None):
+        count, m, v = state
+        m_hat = nesterov_mean(clip_to_squarable(g), m, b1, count) if nesterov else bias_corrected(m, b1, count)
         v_hat = bias_corrected(v, b2, count)
-        scaled = jax.tree.map(lambda m, v: divide_by_root(m, v, eps, eps_root), m_hat, v_hat)
-        return tree.cast_like(scaled, updates)
+        return jax.tree.map(lambda m, v: divide_by_root(m, v, eps, eps_root), m_hat, v_hat)
 
     def init(params):
         return adam_state(params, mu_dtype)

@@ -25,7 +25,7 @@ class AdamMiniState(NamedTuple):
     """$v$, real; of shape (k, 1, n) for a leaf viewed as matrices of shape (k, m, n)."""
 
 
-@transform
+@transform(upcast=True)
 def scale_by_adam_mini(
     b1: Decay = 0.9,
     b2: Decay = 0.999,
@@ -84,12 +84,11 @@ def scale_by_adam_mini(
             nu = map_views(_block_mean_squares, tree.accumulators(params, 0))
             return AdamMiniState(jnp.zeros((), jnp.int32), tree.accumulators(params, 0, mu_dtype), nu)
 
-        def update(updates, state, params=None):
-            count, g = optax.safe_increment(state.count), tree.widen(updates)
+        def update(g, state, params=None):
+            count = optax.safe_increment(state.count)
             m, nu = means(clip_to_squarable(g), state.mu, numbers["b1"]), map_views(second_moment, g, state.nu)
             m_hat, v_hat = bias_corrected(m, numbers["b1"], count), bias_corrected(nu, numbers["b2"], count)
-            scaled = map_views(divide_by_blocks, m_hat, v_hat)
-            return tree.cast_like(scaled, updates), AdamMiniState(count, tree.cast_like(m, state.mu), nu)
+            return map_views(divide_by_blocks, m_hat, v_hat), AdamMiniState(count, m, nu)
 
         def second_moment(view, g, old):
             return mean(_block_mean_squares(view, g), old, numbers["b2"])

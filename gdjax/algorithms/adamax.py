@@ -23,7 +23,7 @@ from gdjax.value import (
 )
 
 
-@transform(elementwise=True)
+@transform(elementwise=True, upcast=True)
 def scale_by_adamax(b1: Decay = 0.9, b2: Decay = 0.999, eps: Positive = 1e-8):
     r"""Divide the mean of past gradients by a decaying maximum of their absolute values.
 
@@ -45,14 +45,12 @@ def scale_by_adamax(b1: Decay = 0.9, b2: Decay = 0.999, eps: Positive = 1e-8):
     [ 1. -1.]
     """
 
-    def update(updates, state, params=None):
+    def update(g, state, params=None):
         count = optax.safe_increment(state.count)
-        g = tree.widen(updates)
         m = means(g, state.mu, b1)
         u = jax.tree.map(lambda g, u: jnp.maximum(b2 * tree.real_part(u), jnp.abs(g) + eps), g, state.nu)
         scaled = jax.tree.map(lambda m, u: m / u, bias_corrected(m, b1, count), u)
-        mu, nu = tree.cast_like(m, state.mu), tree.cast_like(u, state.nu)
-        return tree.cast_like(scaled, updates), optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
+        return scaled, optax.ScaleByAdamState(count, m, u)
 
     return lambda params: adam_state(params), update
 

@@ -19,7 +19,7 @@ from gdjax.value import (
 )
 
 
-@transform(elementwise=True)
+@transform(elementwise=True, upcast=True)
 def scale_by_adan(
     b1: Decay = 0.98,
     b2: Decay = 0.92,
@@ -59,16 +59,14 @@ def scale_by_adan(
 
     def update(updates, state, params=None):
         t = optax.safe_increment(state.t)
-        raw = tree.widen(updates)
-        g = clip_to_squarable(raw, terms=9)  # up to three such numbers are added and squared
+        g = clip_to_squarable(updates, terms=9)  # up to three such numbers are added and squared
         d = jax.tree.map(lambda g, old: jnp.where(state.t == 0, 0.0, g - old), g, state.g)
-        squares = jax.tree.map(lambda g, d, raw: safe_square(g + b2 * d, source=raw), g, d, raw)
+        squares = jax.tree.map(lambda g, d, source: safe_square(g + b2 * d, source=source), g, d, updates)
         m, v, n = means(g, state.m, b1), means(d, state.v, b2), means(squares, state.n, b3)
         extrapolated = jax.tree.map(lambda m, v: m + b2 * v, bias_corrected(m, b1, t), bias_corrected(v, b2, t))
         scaled = jax.tree.map(lambda m, n: divide_by_root(m, n, eps, eps_root), extrapolated, bias_corrected(n, b3, t))
         g = jax.tree.map(xla.depend_on, g, n, v)  # n and v read the old gradient before this one overwrites it
-        moments = [tree.cast_like(new, old) for new, old in zip((m, v, n, g), state[:4], strict=True)]
-        return tree.cast_like(scaled, updates), optax.ScaleByAdanState(*moments, t=t)
+        return scaled, optax.ScaleByAdanState(m, v, n, g, t)
 
     return init, update
 

@@ -26,7 +26,7 @@ from gdjax.value import (
 )
 
 
-@transform(elementwise=True)
+@transform(elementwise=True, upcast=True)
 def scale_by_ademamix(
     b1: Decay = 0.9,
     b2: Decay = 0.999,
@@ -71,13 +71,11 @@ def scale_by_ademamix(
     def update(updates, state, params=None):
         b3_t, alpha_t = at(b3, state.count_m2), at(alpha, state.count_m2)
         count, count_m2 = optax.safe_increment(state.count), optax.safe_increment(state.count_m2)
-        raw = tree.widen(updates)
-        g = clip_to_squarable(raw)
-        m1, m2, v = means(g, state.m1, b1), means(g, state.m2, b3_t), mean_squares(raw, state.nu, b2)
+        g = clip_to_squarable(updates)
+        m1, m2, v = means(g, state.m1, b1), means(g, state.m2, b3_t), mean_squares(updates, state.nu, b2)
         mixed = jax.tree.map(lambda m1, m2: m1 + tree.scalar(alpha_t, m2) * m2, bias_corrected(m1, b1, count), m2)
         scaled = jax.tree.map(lambda m, v: divide_by_root(m, v, eps, eps_root), mixed, bias_corrected(v, b2, count))
-        moments = [tree.cast_like(new, old) for new, old in zip((m1, m2, v), state[2:], strict=True)]
-        return tree.cast_like(scaled, updates), ScaleByAdemamixState(count, count_m2, *moments)
+        return scaled, ScaleByAdemamixState(count, count_m2, m1, m2, v)
 
     return init, update
 

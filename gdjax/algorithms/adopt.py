@@ -24,7 +24,7 @@ def fourth_root(count: jax.Array) -> jax.Array:
     return jnp.asarray(count, float) ** 0.25
 
 
-@transform(elementwise=True)
+@transform(elementwise=True, upcast=True)
 def scale_by_adopt(
     b1: Decay = 0.9,
     b2: Decay = 0.9999,
@@ -64,7 +64,7 @@ def scale_by_adopt(
     [0. 0.] [ 1. -1.]
     """
 
-    def update(updates, state, params=None):
+    def update(g, state, params=None):
         is_first = state.count == 0
         b1_t, b2_t = jnp.where(is_first, 1.0, b1), jnp.where(is_first, 0.0, b2)
         bound = clip_value_fn(state.count) if use_clipping else jnp.inf
@@ -73,13 +73,11 @@ def scale_by_adopt(
             u = g / jnp.maximum(tree.root(tree.real_part(v)), eps)
             return jnp.where(is_first & ~jnp.isnan(g), 0.0, _adopt_clip(u, tree.scalar(bound, u)))
 
-        g = tree.widen(updates)
         u = jax.tree.map(normalized, clip_to_squarable(g), state.nu)
         m = means(u, state.mu, b1_t)
         update = jax.tree.map(lambda u, m: mean(u, m, b1_t), u, m) if nesterov else m
-        mu = tree.cast_like(m, state.mu)
-        nu = tree.cast_like(mean_squares(jax.tree.map(xla.depend_on, g, m), state.nu, b2_t), state.nu)
-        return tree.cast_like(update, updates), optax.ScaleByAdamState(optax.safe_increment(state.count), mu, nu)
+        v = mean_squares(jax.tree.map(xla.depend_on, g, m), state.nu, b2_t)
+        return update, optax.ScaleByAdamState(optax.safe_increment(state.count), m, v)
 
     return lambda params: adam_state(params, mu_dtype), update
 

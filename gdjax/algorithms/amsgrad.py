@@ -23,7 +23,7 @@ from gdjax.value import (
 )
 
 
-@transform(elementwise=True)
+@transform(elementwise=True, upcast=True)
 def scale_by_amsgrad(
     b1: Decay = 0.9,
     b2: Decay = 0.999,
@@ -60,16 +60,14 @@ def scale_by_amsgrad(
         nu_max = tree.accumulators(params, 0)
         return optax.ScaleByAmsgradState(count=jnp.zeros((), jnp.int32), mu=mu, nu=nu, nu_max=nu_max)
 
-    def update(updates, state, params=None):
+    def update(g, state, params=None):
         count = optax.safe_increment(state.count)
-        g = tree.widen(updates)
         m, v = means(clip_to_squarable(g), state.mu, b1), mean_squares(g, state.nu, b2)
         m_hat = bias_corrected(m, b1, count) if bias_correction_mu else m
         v_hat = bias_corrected(v, b2, count) if bias_correction_nu else v
         v_max = jax.tree.map(jnp.maximum, state.nu_max, v_hat)
         scaled = jax.tree.map(lambda m, v: divide_by_root(m, v, eps, eps_root), m_hat, v_max)
-        moments = [tree.cast_like(new, old) for new, old in zip((m, v, v_max), state[1:], strict=True)]
-        return tree.cast_like(scaled, updates), optax.ScaleByAmsgradState(count, *moments)
+        return scaled, optax.ScaleByAmsgradState(count, m, v, v_max)
 
     return init, update
 

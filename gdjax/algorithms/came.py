@@ -36,7 +36,7 @@ class ScaleByCameState(NamedTuple):
     """$R$ and $C$ of the squared deviations of steps from their mean."""
 
 
-@transform
+@transform(upcast=True)
 def scale_by_came(
     b1: Decay = 0.9,
     b2: Decay = 0.999,
@@ -88,8 +88,7 @@ def scale_by_came(
         zeros = tree.accumulators(params, 0)
         return ScaleByCameState(zeros, *factoring.zeros(params), *factoring.zeros(params)[:2])
 
-    def update(updates, state, params=None):
-        g = tree.widen(updates)
+    def update(g, state, params=None):
         v = factoring.means(g, (state.v_row, state.v_col, state.v), b2, eps)
         u = factoring.divide_by_root(clip_to_squarable(g), *v)
         rms = norms.leaf_rms(u, axis_name)
@@ -98,8 +97,7 @@ def scale_by_came(
         ones = jax.tree.map(jnp.ones_like, state.v)  # a leaf that is not factored is divided by 1
         res = factoring.means(jax.tree.map(jnp.subtract, u, m), (state.res_row, state.res_col, ones), b3, eps_res)
         scaled = factoring.divide_by_root(m, *res[:2], ones)
-        moments = [tree.cast_like(new, old) for new, old in zip((m, *v, *res[:2]), state, strict=True)]
-        return tree.cast_like(scaled, updates), ScaleByCameState(*moments)
+        return scaled, ScaleByCameState(m, *v, *res[:2])
 
     return init, update
 

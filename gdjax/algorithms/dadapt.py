@@ -28,7 +28,7 @@ from gdjax.value import Decay, LearningRate, NonNegative, Positive, WeightDecay,
 from gdjax.value.diagnose import require_params
 
 
-@transform(packable=True, shardable=True)
+@transform(packable=True, shardable=True, upcast=True)
 def dadapt_adamw(
     learning_rate: LearningRate = 1.0,
     betas: tuple[Decay, Decay] = (0.9, 0.999),
@@ -79,30 +79,29 @@ def dadapt_adamw(
 
     def update(updates, state, params=None):
         require_params("dadapt_adamw", params)
-        raw, p, old = tree.widen((updates, params, state._replace(count=None)))
-        d = old.estim_lr
+        p = tree.cast_like(tree.widen(params), updates)
+        d = state.estim_lr
         rate = bias_corrected_rate(d, learning_rate, betas, state.count)
 
         def normalized(x, v):
             return divide_by_root(x, v, tree.scalar(eps, x))
 
         inner = leaf_sums(
-            lambda g, s, v: real_product(g, normalized(s, v)), clip_for_sum(raw), old.grad_sum, old.exp_avg_sq
+            lambda g, s, v: real_product(g, normalized(s, v)), clip_for_sum(updates), state.grad_sum, state.exp_avg_sq
         )
-        raw = jax.tree.map(xla.depend_on, raw, inner)  # the sum reads s and v before they are overwritten
+        raw = jax.tree.map(xla.depend_on, updates, inner)  # the sum reads s and v before they are overwritten
         g = clip_to_squarable(raw)
         scaled_g = jax.tree.map(lambda g: tree.scalar(rate, g) * g, g)
         m, v, s = (
-            means(scaled_g, old.exp_avg, b1),
-            mean_squares(raw, old.exp_avg_sq, b2),
-            means(scaled_g, old.grad_sum, b3),
+            means(scaled_g, state.exp_avg, b1),
+            mean_squares(raw, state.exp_avg_sq, b2),
+            means(scaled_g, state.grad_sum, b3),
         )
         product, s_norm = norms.scalar_sums([inner, leaf_sums(jnp.abs, s)], axis_name)
-        r = mean(rate * product, old.numerator_weighted, b3)
+        r = mean(rate * product, state.numerator_weighted, b3)
         d = jnp.maximum(d, r / nonzero_or_one((1.0 - tree.scalar(b3, r)) * s_norm))
         decay = rate * tree.scalar(at(weight_decay, state.count), rate)
-        step = jax.tree.map(lambda m, v, p: -(normalized(m, v) + tree.scalar(decay, p) * p), m, v, tree.cast_like(p, g))
-        new = DAdaptAdamWState(m, v, s, d, r, optax.safe_increment(state.count))
-        return tree.cast_like(step, updates), tree.cast_like(new, state)
+        step = jax.tree.map(lambda m, v, p: -(normalized(m, v) + tree.scalar(decay, p) * p), m, v, p)
+        return step, DAdaptAdamWState(m, v, s, d, r, optax.safe_increment(state.count))
 
     return init, update

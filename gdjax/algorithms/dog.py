@@ -26,7 +26,7 @@ from gdjax.value import AccumulatorDType, LearningRate, NonNegative, Positive, S
 from gdjax.value.diagnose import require_params
 
 
-@transform(packable=True, shardable=True)
+@transform(packable=True, shardable=True, upcast=True)
 def scale_by_dog(
     init_step: tuple[Literal["distance", "learning_rate", "heuristic"], Positive],
     eps: NonNegative = 1e-8,
@@ -69,19 +69,18 @@ def scale_by_dog(
         dtype = sum_dtype(params)
         return DoGState(jnp.asarray(True), tree.fresh(params), tree.fresh(r, dtype), jnp.zeros((), dtype))
 
-    def update(updates, state, params=None):
+    def update(g, state, params=None):
         require_params("scale_by_dog", params)
-        g, p, r, sum_sq = tree.widen((updates, params, state.max_dist, state.sum_sq_norm_grads))
+        p = tree.widen(params)
         moved = displacement(state.init_params, p)
         distance, g_norm = distance_and_gradient_norms(moved, tree.cast_like(g, p), axis_name)
-        r, sum_sq = jnp.maximum(r, distance.norm()), add_square(sum_sq, g_norm.norm())
+        r, sum_sq = jnp.maximum(state.max_dist, distance.norm()), add_square(state.sum_sq_norm_grads, g_norm.norm())
         g = jax.tree.map(lambda g: clip_to_norm(g, g_norm, largest_summable(g_norm)), g)
         step = r / jnp.sqrt(nonzero_or_one(sum_sq + tree.scalar(eps, sum_sq)))
         if kind == "learning_rate":
             step = jnp.where(state.is_init_step, tree.scalar(size, step), step)
         first = state.is_init_step & (g_norm.root == 0)
-        new = tree.cast_like(DoGState(first, state.init_params, r, sum_sq), state)
-        return tree.cast_like(multiply_updates(g, step), updates), new
+        return multiply_updates(g, step), DoGState(first, state.init_params, r, sum_sq)
 
     return init, update
 
@@ -96,7 +95,7 @@ def _require_init_step(init_step):
     )
 
 
-@transform
+@transform(upcast=True)
 def scale_by_distance_over_gradients(
     reps_rel: Positive = 1e-6,
     eps: NonNegative = 1e-8,
@@ -134,18 +133,15 @@ def scale_by_distance_over_gradients(
             init_params=tree.copies(params, param_dtype),
         )
 
-    def update(updates, state, params=None):
+    def update(g, state, params=None):
         require_params("scale_by_distance_over_gradients", params)
-        g = tree.widen(updates)
-        moved = norms.leaf_norms(jax.tree.map(jnp.subtract, tree.widen(params), tree.widen(state.init_params)))
+        moved = norms.leaf_norms(jax.tree.map(jnp.subtract, tree.widen(params), state.init_params))
         distances = jax.tree.map(jnp.maximum, state.max_dist, tree.cast_like(moved, state.max_dist))
         g_norms = norms.leaf_scaled_norms(g)
         squares = jax.tree.map(lambda s, norm: add_square(s, norm.norm()), state.grad_sum_of_squares, g_norms)
         g = jax.tree.map(lambda g, norm: clip_to_norm(g, norm, largest_summable(norm)), g, g_norms)
-        scaled = jax.tree.map(step, g, distances, squares)
-        sums = tree.cast_like(squares, state.grad_sum_of_squares)
-        new = state._replace(max_dist=distances, grad_sum_of_squares=sums)
-        return tree.cast_like(scaled, updates), new
+        new = state._replace(max_dist=distances, grad_sum_of_squares=squares)
+        return jax.tree.map(step, g, distances, squares), new
 
     def step(g, distance, square):
         root = jnp.sqrt(jnp.sum(square) + tree.scalar(eps, square))

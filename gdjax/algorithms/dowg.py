@@ -23,7 +23,7 @@ from gdjax.value import LearningRate, NonNegative, Positive, WeightDecay, transf
 from gdjax.value.diagnose import require_params
 
 
-@transform(packable=True, shardable=True)
+@transform(packable=True, shardable=True, upcast=True)
 def scale_by_dowg(init_estim_sq_dist: Positive | None = None, eps: NonNegative = 1e-4, axis_name: AxisName = None):
     r"""Scale by the largest squared distance from the start over the root of a sum of squares weighted by it.
 
@@ -57,19 +57,18 @@ def scale_by_dowg(init_estim_sq_dist: Positive | None = None, eps: NonNegative =
         sq_dist = tree.fresh(eps if init_estim_sq_dist is None else init_estim_sq_dist, dtype)
         return DoWGState(tree.fresh(params), weighted_sq_norm_grads=jnp.zeros((), dtype), estim_sq_dist=sq_dist)
 
-    def update(updates, state, params=None):
+    def update(g, state, params=None):
         require_params("scale_by_dowg", params)
-        g, p, v, sq_dist = tree.widen((updates, params, state.weighted_sq_norm_grads, state.estim_sq_dist))
+        p = tree.widen(params)
         moved = displacement(state.init_params, p)
         distance, g_norm = distance_and_gradient_norms(moved, tree.cast_like(g, p), axis_name)
-        sq_dist = jnp.maximum(sq_dist, jnp.square(distance.norm()))
+        sq_dist = jnp.maximum(state.estim_sq_dist, jnp.square(distance.norm()))
         weighted = ScaledNorm(jnp.sqrt(sq_dist) * g_norm.root, g_norm.scale)
-        v = add_square(v, weighted.norm())
+        v = add_square(state.weighted_sq_norm_grads, weighted.norm())
         g = jax.tree.map(lambda g: clip_to_norm(g, weighted, largest_summable(weighted)), g)
         root = jnp.where(v == 0, 0.0, jnp.sqrt(nonzero_or_one(v)))  # v may underflow to 0, and then eps alone counts
         step = sq_dist / nonzero_or_one(root + tree.scalar(eps, v))
-        new = DoWGState(state.init_params, v, sq_dist)
-        return tree.cast_like(multiply_updates(g, step), updates), tree.cast_like(new, state)
+        return multiply_updates(g, step), DoWGState(state.init_params, v, sq_dist)
 
     return init, update
 

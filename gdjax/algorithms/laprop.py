@@ -3,7 +3,6 @@
 import jax
 import optax
 
-from gdjax import tree
 from gdjax.compose.chain import chain
 from gdjax.transforms.decay import add_decayed_weights
 from gdjax.transforms.moments import adam_state, bias_corrected, clip_to_squarable, divide_by_root, mean_squares, means
@@ -19,7 +18,7 @@ from gdjax.value import (
 )
 
 
-@transform(elementwise=True)
+@transform(elementwise=True, upcast=True)
 def scale_by_laprop(
     b1: Decay = 0.9,
     b2: Decay = 0.999,
@@ -51,16 +50,14 @@ def scale_by_laprop(
     [ 1. -1.]
     """
 
-    def update(updates, state, params=None):
+    def update(g, state, params=None):
         count = optax.safe_increment(state.count)
-        g = tree.widen(updates)
         v = mean_squares(g, state.nu, b2)
         normalized = jax.tree.map(
             lambda g, v: divide_by_root(g, v, eps, eps_root), clip_to_squarable(g), bias_corrected(v, b2, count)
         )
         m = means(normalized, state.mu, b1)
-        mu, nu = tree.cast_like(m, state.mu), tree.cast_like(v, state.nu)
-        return tree.cast_like(bias_corrected(m, b1, count), updates), optax.ScaleByAdamState(count, mu, nu)
+        return bias_corrected(m, b1, count), optax.ScaleByAdamState(count, m, v)
 
     return lambda params: adam_state(params, mu_dtype), update
 

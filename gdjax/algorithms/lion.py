@@ -23,7 +23,7 @@ from gdjax.value import (
 )
 
 
-@transform(elementwise=True)
+@transform(elementwise=True, upcast=True)
 def scale_by_lion(
     b1: Decay = 0.9,
     b2: Annotated[Scalar, Interval("(0, 1)")] = 0.99,
@@ -62,12 +62,10 @@ def scale_by_lion(
         mu = tree.accumulators(params, 0, mu_dtype)
         return optax.ScaleByLionState(count=jnp.zeros((), jnp.int32), mu=mu)
 
-    def update(updates, state, params=None):
-        g = tree.widen(updates)
+    def update(g, state, params=None):
         m = means(g, state.mu, b2)
         signs = jax.tree.map(lambda g, m: sign((b1 * m + (b2 - b1) * g) / b2, smooth_beta), g, m)
-        mu = tree.cast_like(m, state.mu)
-        return tree.cast_like(signs, updates), optax.ScaleByLionState(optax.safe_increment(state.count), mu)
+        return signs, optax.ScaleByLionState(optax.safe_increment(state.count), m)
 
     return init, update
 

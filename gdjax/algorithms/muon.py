@@ -26,7 +26,7 @@ from gdjax.value import (
 from gdjax.value.printing import brief
 
 
-@transform
+@transform(upcast=True)
 def scale_by_muon(
     ns_coeffs: Any = JORDAN,
     beta: Decay = 0.95,
@@ -85,22 +85,22 @@ def scale_by_muon(
     def coefficients():
         return jnp.asarray(table[0] if len(set(table)) == 1 else table, jnp.float32)
 
-    def update(updates, state, params=None):
-        count, mu, m_hat = muon_momentum(updates, state, beta, nesterov)
+    def update(g, state, params=None):
+        count, m, m_hat = muon_momentum(g, state, beta, nesterov)
         o = layout.map_stacks(lambda x: orthogonalize(x, table, products), m_hat)
-        scaled = scale_by_shape(o, layout.shapes(updates), scale)
-        return tree.cast_like(scaled, updates), optax.contrib.MuonState(count, mu, coefficients())
+        scaled = scale_by_shape(o, layout.shapes(g), scale)
+        return scaled, optax.contrib.MuonState(count, m, coefficients())
 
     return init, update
 
 
-def muon_momentum(updates, state, beta, nesterov):
+def muon_momentum(g, state, beta, nesterov):
     """Return the count and the momentum after a step, and the bias-corrected momentum to orthogonalize."""
-    count, g = optax.safe_increment(state.count), tree.widen(updates)
-    mu = means(g, state.mu, beta)
-    g, m = jax.tree.map(lambda x: x * 2.0**-4, (g, mu))  # only the direction matters; scaled down, it cannot overflow
-    m_hat = nesterov_mean(g, m, beta, count) if nesterov else bias_corrected(m, beta, count)
-    return count, tree.cast_like(mu, state.mu), m_hat
+    count, m = optax.safe_increment(state.count), means(g, state.mu, beta)
+    scaled_g, scaled_m = jax.tree.map(lambda x: x * 2.0**-4, (g, m))  # a direction; scaled down, it cannot overflow
+    if nesterov:
+        return count, m, nesterov_mean(scaled_g, scaled_m, beta, count)
+    return count, m, bias_corrected(scaled_m, beta, count)
 
 
 def scale_by_shape(updates, shapes, scale):

@@ -37,7 +37,7 @@ class NorMuonState(NamedTuple):
     """$v$, for each stack of matrices, of shape (matrices, outputs)."""
 
 
-@transform
+@transform(upcast=True)
 def scale_by_normuon(
     ns_coeffs: Any = JORDAN,
     beta: Decay = 0.95,
@@ -87,12 +87,11 @@ def scale_by_normuon(
     def zero_moment(batch, x):
         return jnp.sum(tree.abs_sq(x), axis=batch.input_axis)
 
-    def update(updates, state, params=None):
-        count, mu, m_hat = muon_momentum(updates, state, beta, nesterov)
+    def update(g, state, params=None):
+        count, m, m_hat = muon_momentum(g, state, beta, nesterov)
         normalize = functools.partial(_normuon_direction, table, products)
         direction, nu = layout.map(Partial(normalize, beta2, eps), [m_hat], state.nu)
-        scaled = scale_by_shape(direction, layout.shapes(updates), scale)
-        return tree.cast_like(scaled, updates), NorMuonState(count, mu, nu)
+        return scale_by_shape(direction, layout.shapes(g), scale), NorMuonState(count, m, nu)
 
     return init, update
 

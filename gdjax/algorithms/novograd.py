@@ -25,7 +25,7 @@ from gdjax.value import (
 from gdjax.value.diagnose import require_params
 
 
-@transform(shardable=True)
+@transform(shardable=True, upcast=True)
 def scale_by_novograd(
     b1: Decay = 0.9,
     b2: Decay = 0.25,
@@ -69,21 +69,19 @@ def scale_by_novograd(
         mu = tree.accumulators(params, 0, mu_dtype)
         return optax.ScaleByNovogradState(count=jnp.zeros((), jnp.int32), mu=mu, nu=nu)
 
-    def update(updates, state, params=None):
+    def update(g, state, params=None):
         require_params("scale_by_novograd", params)
         count = optax.safe_increment(state.count)
         rate = at(weight_decay, state.count)
         b2_t = jnp.where(state.count == 0, 0.0, b2)
-        g = tree.widen(updates)
         g_norms = norms.leaf_scaled_norms(g, axis_name)
         squares = jax.tree.map(lambda g, norm: jnp.minimum(norm.norm(), largest_squarable(g.dtype)) ** 2, g, g_norms)
         g = jax.tree.map(lambda g, norm: clip_to_norm(g, norm, largest_squarable(g.dtype)), g, g_norms)
         v = jax.tree.map(lambda g, s, v: mean(s, v, tree.scalar(b2_t, g)), g, squares, state.nu)
         p = tree.widen(params)
         terms = jax.tree.map(lambda g, v, p: divide_by_root(g, v, eps, eps_root) + tree.scalar(rate, p) * p, g, v, p)
-        m = jax.tree.map(lambda m, term: b1 * m + term, tree.widen(state.mu), terms)
-        mu, nu = tree.cast_like(m, state.mu), tree.cast_like(v, state.nu)
-        return tree.cast_like(m, updates), optax.ScaleByNovogradState(count=count, mu=mu, nu=nu)
+        m = jax.tree.map(lambda m, term: b1 * m + term, state.mu, terms)
+        return m, optax.ScaleByNovogradState(count, m, v)
 
     return init, update
 

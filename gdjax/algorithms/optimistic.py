@@ -13,7 +13,7 @@ from gdjax.transforms.scaling import scale, scale_by_learning_rate
 from gdjax.value import AccumulatorDType, Decay, LearningRate, NonNegative, Scalar, transform
 
 
-@transform(elementwise=True)
+@transform(elementwise=True, upcast=True)
 def scale_by_optimistic_gradient(alpha: Scalar = 1.0, beta: Scalar = 1.0):
     r"""Add to the gradient its change since the last step: $\alpha g_t + \beta (g_t - g_{t-1})$, with $g_0 = g_1$.
 
@@ -39,12 +39,11 @@ def scale_by_optimistic_gradient(alpha: Scalar = 1.0, beta: Scalar = 1.0):
         state: Any = optax.scale_by_optimistic_gradient().init(())  # its class has no public name
         return state._replace(is_initial_step=jnp.ones((), bool), previous_gradient=tree.accumulators(params, 0))
 
-    def update(updates, state, params=None):
-        g = tree.widen(updates)
+    def update(g, state, params=None):
         g_old = jax.tree.map(lambda g, old: jnp.where(state.is_initial_step, g, old), g, state.previous_gradient)
         update = jax.tree.map(lambda g, old: tree.scalar(alpha, g) * g + tree.scalar(beta, g) * (g - old), g, g_old)
-        g = tree.fresh(tree.cast_like(g, state.previous_gradient))
-        return tree.cast_like(update, updates), state._replace(is_initial_step=jnp.zeros((), bool), previous_gradient=g)
+        new = state._replace(is_initial_step=jnp.zeros((), bool), previous_gradient=tree.fresh(g))
+        return update, new
 
     return init, update
 

@@ -23,7 +23,7 @@ from gdjax.value import Decay, LearningRate, NonNegative, Positive, WeightDecay,
 from gdjax.value.diagnose import require_params
 
 
-@transform(packable=True, shardable=True)
+@transform(packable=True, shardable=True, upcast=True)
 def prodigy(
     learning_rate: LearningRate = 1.0,
     betas: tuple[Decay, Decay] = (0.9, 0.999),
@@ -82,18 +82,16 @@ def prodigy(
 
     def update(updates, state, params=None):
         require_params("prodigy", params)
-        raw, p, old = tree.widen((updates, params, state._replace(count=None)))
-        g = clip_to_squarable(raw)
-        d = old.estim_lr
+        p, g, d = tree.widen(params), clip_to_squarable(updates), state.estim_lr
         rate, weight = bias_corrected_rate(d, learning_rate, betas, state.count), d / tree.scalar(estim_lr0, d)
-        dg = jax.tree.map(lambda g: tree.scalar(d, g) * g, raw)
-        m, v = means(clip_to_squarable(dg), old.exp_avg, b1), mean_squares(dg, old.exp_avg_sq, b2)
+        dg = jax.tree.map(lambda g: tree.scalar(d, g) * g, updates)
+        m, v = means(clip_to_squarable(dg), state.exp_avg, b1), mean_squares(dg, state.exp_avg_sq, b2)
         ratio = weight * (d if safeguard_warmup else rate)
-        s = jax.tree.map(lambda g, s: decayed_sum(g, s, b3, ratio), g, old.grad_sum)
-        moved = displacement(p, old.params0)
-        terms = leaf_sum_pairs(lambda g, x, s: (real_product(g, x), jnp.abs(s)), clip_for_sum(raw), moved, s)
+        s = jax.tree.map(lambda g, s: decayed_sum(g, s, b3, ratio), g, state.grad_sum)
+        moved = displacement(p, state.params0)
+        terms = leaf_sum_pairs(lambda g, x, s: (real_product(g, x), jnp.abs(s)), clip_for_sum(updates), moved, s)
         product, s_norm = norms.scalar_sums(terms, axis_name)
-        r = decayed_sum(product, old.numerator_weighted, b3, weight * rate)
+        r = decayed_sum(product, state.numerator_weighted, b3, weight * rate)
         d = jnp.maximum(d, tree.scalar(estim_lr_coef, r) * r / nonzero_or_one(s_norm))
         decay, offset = at(weight_decay, state.count), tree.scalar(eps, d) * d
 
@@ -101,6 +99,6 @@ def prodigy(
             return -tree.scalar(rate, p) * (divide_by_root(m, v, tree.scalar(offset, p)) + tree.scalar(decay, p) * p)
 
         new = ProdigyState(m, v, s, state.params0, d, r, optax.safe_increment(state.count))
-        return tree.cast_like(jax.tree.map(step, m, v, p), updates), tree.cast_like(new, state)
+        return jax.tree.map(step, m, v, p), new
 
     return init, update

@@ -50,7 +50,7 @@ class PsgdKronState(NamedTuple):
     """The number of refreshes of each matrix that were not finite, of shape (matrices,)."""
 
 
-@transform
+@transform(upcast=True)
 def scale_by_psgd_kron(
     b1: Decay = 0.9,
     preconditioner_update_probability: Annotated[ScalarOrSchedule, Interval("[0, 1]")] | None = None,
@@ -133,17 +133,16 @@ def scale_by_psgd_kron(
         m, n = x.shape[1:]
         return Factors(factor(m, n), factor(n, m)), jnp.zeros(batch.count, jnp.int32)
 
-    def update(updates, state, params=None):
+    def update(g, state, params=None):
         count = optax.safe_increment(state.count)
-        m = means(tree.widen(updates), state.mu, b1)
+        m = means(g, state.mu, b1)
         uniform_key, probe_key = jax.random.split(jax.random.fold_in(state.key, state.count))
         uniform = jax.random.uniform(uniform_key, (2,))
         refreshes, balances = uniform[0] < at(probability, state.count), uniform[1] < BALANCE_PROBABILITY
         stacks = tuple(zip(state.factors, state.failures, strict=True))
         step = Partial(_psgd_step, refreshes, balances, probe_key, precond_lr, max_rms)
         direction, stacks = layout.map(step, [bias_corrected(m, b1, count)], stacks)
-        mu = tree.cast_like(m, state.mu)
-        return tree.cast_like(direction, updates), PsgdKronState(count, state.key, mu, *_unzip_pairs(stacks))
+        return direction, PsgdKronState(count, state.key, m, *_unzip_pairs(stacks))
 
     return init, update
 

@@ -29,7 +29,7 @@ from gdjax.value import (
 )
 
 
-@transform(elementwise=True)
+@transform(elementwise=True, upcast=True)
 def scale_by_radam(
     b1: Decay = 0.9,
     b2: Decay = 0.999,
@@ -62,9 +62,8 @@ def scale_by_radam(
     [ 0.5 -5. ]
     """
 
-    def update(updates, state, params=None):
+    def update(g, state, params=None):
         count = optax.safe_increment(state.count)
-        g = tree.widen(updates)
         m, v = means(clip_to_squarable(g), state.mu, b1), mean_squares(g, state.nu, b2)
         m_hat = nesterov_mean(clip_to_squarable(g), m, b1, count) if nesterov else bias_corrected(m, b1, count)
         rectifies, r = _radam_rectification(b2, count, threshold)
@@ -74,9 +73,7 @@ def scale_by_radam(
             early = m + (v - v)  # NaN where v is NaN
             return jnp.where(rectifies, tree.scalar(r, m) * divide_by_root(m, v, eps, eps_root), early)
 
-        scaled = jax.tree.map(rectified, m_hat, v_hat)
-        mu, nu = tree.cast_like(m, state.mu), tree.cast_like(v, state.nu)
-        return tree.cast_like(scaled, updates), optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
+        return jax.tree.map(rectified, m_hat, v_hat), optax.ScaleByAdamState(count, m, v)
 
     return lambda params: adam_state(params), update
 

@@ -14,7 +14,7 @@ from gdjax.transforms.scaling import identity, scale_by_learning_rate
 from gdjax.value import Decay, LearningRate, Momentum, NonNegative, transform
 
 
-@transform(elementwise=True)
+@transform(elementwise=True, upcast=True)
 def scale_by_rms(
     decay: Decay = 0.9,
     eps: NonNegative = 1e-8,
@@ -53,24 +53,20 @@ def scale_by_rms(
             return state._replace(nu=nu)
         return optax.ScaleByRmsState(nu=nu)
 
-    def update(updates, state, params=None):
-        g = tree.widen(updates)
-        new = state._replace(nu=tree.cast_like(mean_squares(g, state.nu, decay), state.nu))
+    def update(g, state, params=None):
+        new = state._replace(nu=mean_squares(g, state.nu, decay))
         if bias_correction:
             new = new._replace(count=optax.safe_increment(state.count))
-        return again(updates, new), new
+        return again(g, new), new
 
-    def again(updates, state, params=None):
+    def again(g, state, params=None):
         v = bias_corrected(state.nu, decay, state.count) if bias_correction else state.nu
-        scaled = jax.tree.map(
-            lambda g, v: divide_by_rms(g, v, eps, eps_in_sqrt), clip_to_squarable(tree.widen(updates)), v
-        )
-        return tree.cast_like(scaled, updates)
+        return jax.tree.map(lambda g, v: divide_by_rms(g, v, eps, eps_in_sqrt), clip_to_squarable(g), v)
 
     return init, update, again
 
 
-@transform(elementwise=True)
+@transform(elementwise=True, upcast=True)
 def scale_by_stddev(
     decay: Decay = 0.9,
     eps: NonNegative = 1e-8,
@@ -110,16 +106,14 @@ def scale_by_stddev(
         return optax.ScaleByRStdDevState(mu=mu, nu=nu)
 
     def update(updates, state, params=None):
-        raw = tree.widen(updates)
-        g = clip_to_squarable(raw)
-        m, v = m_hat, v_hat = means(g, state.mu, decay), mean_squares(raw, state.nu, decay)
-        new = {"mu": tree.cast_like(m, state.mu), "nu": tree.cast_like(v, state.nu)}
+        g = clip_to_squarable(updates)
+        m, v = m_hat, v_hat = means(g, state.mu, decay), mean_squares(updates, state.nu, decay)
+        new = state._replace(mu=m, nu=v)
         if bias_correction:
-            new["count"] = optax.safe_increment(state.count)
-            m_hat, v_hat = (bias_corrected(moment, decay, new["count"]) for moment in (m, v))
+            new = new._replace(count=optax.safe_increment(state.count))
+            m_hat, v_hat = (bias_corrected(moment, decay, new.count) for moment in (m, v))
         variance = jax.tree.map(lambda m, v: jnp.maximum(tree.real_part(v) - tree.abs_sq(m), 0.0), m_hat, v_hat)
-        scaled = jax.tree.map(lambda g, v: divide_by_rms(g, v, eps, eps_in_sqrt), g, variance)
-        return tree.cast_like(scaled, updates), state._replace(**new)
+        return jax.tree.map(lambda g, v: divide_by_rms(g, v, eps, eps_in_sqrt), g, variance), new
 
     return init, update
 

@@ -16,7 +16,7 @@ ShrinkFactor = Annotated[Scalar, Interval("(0, 1]")]
 GrowthFactor = Annotated[Scalar, Interval("[1, inf]")]
 
 
-@transform(elementwise=True)
+@transform(elementwise=True, upcast=True)
 def scale_by_rprop(
     learning_rate: Positive,
     eta_minus: ShrinkFactor = 0.5,
@@ -63,12 +63,10 @@ def scale_by_rprop(
         steps = jax.tree.map(_copy_to_imaginary, tree.accumulators(params, learning_rate))
         return optax.ScaleByRpropState(step_sizes=steps, prev_updates=tree.accumulators(params, 0))
 
-    def update(updates, state, params=None):
-        g = tree.widen(updates)
+    def update(g, state, params=None):
         sizes = jax.tree.map(step_size, g, state.prev_updates, state.step_sizes)
         steps = jax.tree.map(step, g, state.prev_updates, sizes)
-        sizes, prev_updates = tree.cast_like(sizes, state.step_sizes), tree.cast_like(steps, state.prev_updates)
-        return tree.cast_like(steps, updates), optax.ScaleByRpropState(sizes, prev_updates)
+        return steps, optax.ScaleByRpropState(sizes, tree.fresh(steps))
 
     @_on_real_parts
     def step_size(g, prev_update, size):

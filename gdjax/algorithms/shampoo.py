@@ -59,7 +59,7 @@ class ShampooState(NamedTuple):
     """One stack per shape of matrices."""
 
 
-@transform
+@transform(upcast=True)
 def scale_by_shampoo(
     graft: optax.GradientTransformation = scale_by_adam(0.9, 0.999, 1e-8),  # noqa: B008  (a value)
     b1: Decay = 0.9,
@@ -148,13 +148,13 @@ def scale_by_shampoo(
     def square(number, side, dtype):
         return jnp.zeros((number, side, side), dtype)
 
-    def update(updates, state, params=None):
-        count, g = optax.safe_increment(state.count), tree.widen(updates)
-        grafted, graft_state = graft.update(updates, state.graft, params)
+    def update(g, state, params=None):
+        count = optax.safe_increment(state.count)
+        grafted, graft_state = graft.update(g, state.graft, params)
         step = functools.partial(_shampoo_step, root, exponent, every, start, block)
         step = Partial(step, _Hyperparams(count, b1, b2, eps))
-        direction, stacks = layout.map(step, [g, tree.widen(grafted)], state.stacks)
-        return tree.cast_like(direction, updates), ShampooState(count, graft_state, stacks)
+        direction, stacks = layout.map(step, [g, grafted], state.stacks)
+        return direction, ShampooState(count, graft_state, stacks)
 
     return init, update
 

@@ -14,7 +14,7 @@ from gdjax.tree import Mask
 from gdjax.value import Decay, LearningRate, NonNegative, Rate, WeightDecay, at, transform
 
 
-@transform(elementwise=True)
+@transform(elementwise=True, upcast=True)
 def scale_by_simplified_ademamix(
     b1: Decay = 0.99,
     b2: Decay = 0.95,
@@ -52,14 +52,12 @@ def scale_by_simplified_ademamix(
     def update(updates, state, params=None):
         t = optax.safe_increment(state.t)
         alpha_t = at(alpha, state.t)
-        raw = tree.widen(updates)
-        g = clip_to_squarable(raw)
-        m = jax.tree.map(lambda g, m: g + tree.scalar(b1, g) * m, g, tree.widen(state.m))
-        n = mean_squares(raw, state.n, b2)
+        g = clip_to_squarable(updates)
+        m = jax.tree.map(lambda g, m: g + tree.scalar(b1, g) * m, g, state.m)
+        n = mean_squares(updates, state.n, b2)
         mixed = jax.tree.map(lambda m, g: m + tree.scalar(alpha_t, g) * g, m, g)
         scaled = jax.tree.map(lambda u, n: divide_by_root(u, n, eps, eps_root), mixed, bias_corrected(n, b2, t))
-        new = ScaleBySimplifiedAdEMAMixState(t, tree.cast_like(m, state.m), tree.cast_like(n, state.n))
-        return tree.cast_like(scaled, updates), new
+        return scaled, ScaleBySimplifiedAdEMAMixState(t, m, n)
 
     return init, update
 

@@ -13,7 +13,7 @@ from gdjax.transforms.scaling import scale_by_learning_rate
 from gdjax.value import Decay, LearningRate, Momentum, NonNegative, transform
 
 
-@transform
+@transform(upcast=True)
 def scale_by_sm3(b1: Decay = 0.9, b2: Momentum = 1.0, eps: NonNegative = 1e-8):
     r"""Divide the gradient by the root of a bound on its sum of squares, stored by row and column, then average.
 
@@ -46,16 +46,14 @@ def scale_by_sm3(b1: Decay = 0.9, b2: Momentum = 1.0, eps: NonNegative = 1e-8):
         return optax.ScaleBySM3State(mu=jax.tree.map(_sm3_bounds, zeros), nu=tree.accumulators(params, 0))
 
     def update(updates, state, params=None):
-        g = tree.widen(updates)
-        sums = jax.tree.map(bounded_sum, g, state.mu)
-        g = clip_to_squarable(g, MAX_TERMS)
+        sums = jax.tree.map(bounded_sum, updates, state.mu)
+        g = clip_to_squarable(updates, MAX_TERMS)
         scaled = jax.tree.map(lambda g, v: g * _reciprocal_root(v + tree.scalar(eps, v)), g, sums)
         m = means(scaled, state.nu, b1)
         mu = jax.tree.map(
             lambda v, bounds: jax.tree.unflatten(jax.tree.structure(bounds), _sm3_bounds(v)), sums, state.mu
         )
-        new = optax.ScaleBySM3State(tree.cast_like(mu, state.mu), tree.cast_like(m, state.nu))
-        return tree.cast_like(m, updates), new
+        return m, optax.ScaleBySM3State(mu, m)
 
     def bounded_sum(g, bounds):
         g_sq = safe_square(g, MAX_TERMS)

@@ -49,7 +49,7 @@ class SoapState(NamedTuple):
     """One stack per shape of matrices."""
 
 
-@transform
+@transform(upcast=True)
 def scale_by_soap(
     b1: Decay = 0.95,
     b2: Decay = 0.95,
@@ -125,11 +125,11 @@ def scale_by_soap(
     def square(batch, side, dtype):
         return jnp.zeros((batch.count, side, side), dtype)
 
-    def update(updates, state, params=None):
+    def update(g, state, params=None):
         hyperparams = _Hyperparams(state.count, b1, b2, shampoo_beta, eps)
         step = Partial(functools.partial(_soap_step, every), hyperparams)
-        direction, stacks = layout.map(step, [tree.widen(updates)], state.stacks)
-        return tree.cast_like(direction, updates), SoapState(optax.safe_increment(state.count), stacks)
+        direction, stacks = layout.map(step, [g], state.stacks)
+        return direction, SoapState(optax.safe_increment(state.count), stacks)
 
     return init, update
 

@@ -22,7 +22,7 @@ from gdjax.value import (
 )
 
 
-@transform(packable=True)  # not elementwise: padding zeros would not stay zeros
+@transform(packable=True, upcast=True)  # not elementwise: padding zeros would not stay zeros
 def scale_by_yogi(
     b1: Decay = 0.9,
     b2: Decay = 0.999,
@@ -59,15 +59,13 @@ def scale_by_yogi(
         mu, nu = (tree.accumulators(params, initial_accumulator_value) for _ in range(2))
         return optax.ScaleByAdamState(count=jnp.zeros((), jnp.int32), mu=mu, nu=nu)
 
-    def update(updates, state, params=None):
+    def update(g, state, params=None):
         count = optax.safe_increment(state.count)
-        g = tree.widen(updates)
         m = means(clip_to_squarable(g), state.mu, b1)
         v = jax.tree.map(lambda g, v: _yogi_moment(safe_square(g), tree.real_part(v), b2), g, state.nu)
         m_hat, v_hat = bias_corrected(m, b1, count), bias_corrected(v, b2, count)
         scaled = jax.tree.map(lambda m, v: divide_by_root(m, v, eps, eps_root), m_hat, v_hat)
-        mu, nu = tree.cast_like(m, state.mu), tree.cast_like(v, state.nu)
-        return tree.cast_like(scaled, updates), optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
+        return scaled, optax.ScaleByAdamState(count, m, v)
 
     return init, update
 

@@ -10,7 +10,7 @@ from gdjax.value import NonNegative, Positive, stateless, stateless_rereading, t
 from gdjax.value.diagnose import require_params
 
 
-@transform(elementwise=True)
+@transform(elementwise=True, upcast=True)
 def clip(max_delta: Positive):
     r"""Clip each element to $[-\delta, \delta]$, the real and the imaginary part separately.
 
@@ -27,7 +27,7 @@ def clip(max_delta: Positive):
     """
 
     def clip_leaves(updates, params):
-        return tree.cast_like(jax.tree.map(lambda g: _clip_leaf(g, max_delta), tree.widen(updates)), updates)
+        return jax.tree.map(lambda g: _clip_leaf(g, max_delta), updates)
 
     return stateless(clip_leaves)
 
@@ -38,7 +38,7 @@ def _clip_leaf(g, bound):
     return jnp.clip(g, -bound, bound)
 
 
-@transform(packable=True, shardable=True)
+@transform(packable=True, shardable=True, upcast=True)
 def clip_by_global_norm(max_norm: Positive, axis_name: AxisName = None):
     r"""Scale the gradient down if its norm exceeds a bound: $g \min(1, c / \lVert g \rVert)$.
 
@@ -61,12 +61,12 @@ def clip_by_global_norm(max_norm: Positive, axis_name: AxisName = None):
 
     def clip_leaves(updates, params):
         norm = norms.global_scaled_norm(updates, axis_name)
-        return tree.cast_like(jax.tree.map(lambda g: clip_to_norm(g, norm, max_norm), tree.widen(updates)), updates)
+        return jax.tree.map(lambda g: clip_to_norm(g, norm, max_norm), updates)
 
     return stateless(clip_leaves)
 
 
-@transform(rereads_updates=True)
+@transform(rereads_updates=True, upcast=True)
 def clip_by_block_rms(threshold: Positive, axis_name: AxisName = None):
     r"""Scale each leaf down if its root mean square exceeds a bound: $u \min(1, d / \mathrm{RMS}(u))$.
 
@@ -84,15 +84,14 @@ def clip_by_block_rms(threshold: Positive, axis_name: AxisName = None):
     """
 
     def clip_leaves(updates, params, recompute):
-        u = tree.widen(updates)
-        rms = norms.leaf_scaled_rms(u, axis_name, recompute and (lambda: tree.widen(recompute())))
-        u = tree.widen(recompute(roots(rms))) if recompute else u
-        return tree.cast_like(jax.tree.map(lambda u, rms: clip_to_norm(u, rms, threshold), u, rms), updates)
+        rms = norms.leaf_scaled_rms(updates, axis_name, recompute)
+        u = recompute(roots(rms)) if recompute else updates
+        return jax.tree.map(lambda u, rms: clip_to_norm(u, rms, threshold), u, rms)
 
     return stateless_rereading(clip_leaves)
 
 
-@transform
+@transform(upcast=True)
 def adaptive_grad_clip(
     clipping: Positive,
     eps: NonNegative = 1e-3,
@@ -135,9 +134,8 @@ def adaptive_grad_clip(
         def clip_leaf(g, w_norm, g_norm):
             return clip_to_norm(g, g_norm, clipping * jnp.maximum(w_norm.norm(), eps))
 
-        w, g = tree.widen(params), tree.widen(updates)
-        w_norms, g_norms = _unit_norms((w, g), axis, axis_name, dim)
-        return tree.cast_like(jax.tree.map(clip_leaf, g, w_norms, g_norms), updates)
+        w_norms, g_norms = _unit_norms((tree.widen(params), updates), axis, axis_name, dim)
+        return jax.tree.map(clip_leaf, updates, w_norms, g_norms)
 
     return stateless(clip_leaves)
 

@@ -11,7 +11,7 @@ from gdjax.value import Rate, transform
 from gdjax.value.diagnose import require_params
 
 
-@transform(elementwise=True)
+@transform(elementwise=True, upcast=True)
 def add_decayed_weights(
     weight_decay: Rate = 0.0,
     mask: Mask | None = None,
@@ -38,7 +38,7 @@ def add_decayed_weights(
     return _add_decay("add_decayed_weights", weight_decay, mask, lambda g, p: p)
 
 
-@transform(elementwise=True)
+@transform(elementwise=True, upcast=True)
 def add_cautious_weight_decay(
     weight_decay: Rate = 0.0,
     mask: Mask | None = None,
@@ -84,10 +84,7 @@ def _add_decay(who, weight_decay, mask, decay_term):
         if isinstance(weight_decay, float) and weight_decay == 0.0:
             return updates
         rate = weight_decay(state.count - 1) if callable(weight_decay) else weight_decay
-        decayed = jax.tree.map(
-            lambda g, p: g + tree.scalar(rate, p) * decay_term(g, p), tree.widen(updates), tree.widen(params)
-        )
-        return tree.cast_like(decayed, updates)
+        return jax.tree.map(lambda g, p: g + tree.scalar(rate, p) * decay_term(g, p), updates, tree.widen(params))
 
     if mask is None:
         return init, update, again

@@ -84,8 +84,8 @@ def mean(x, old, decay):
 
 
 def means(xs, olds, decay):
-    """Return the moving average of each leaf after one step, in the accumulation dtype."""
-    return jax.tree.map(lambda x, old: mean(x, old, decay), xs, tree.widen(olds))
+    """Return the moving average of each leaf after one step."""
+    return jax.tree.map(lambda x, old: mean(x, old, decay), xs, olds)
 
 
 def mean_squares(gs, olds, decay):

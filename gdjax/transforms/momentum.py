@@ -9,7 +9,7 @@ from gdjax.transforms.moments import bias_corrected, means
 from gdjax.value import AccumulatorDType, Decay, Momentum, transform
 
 
-@transform(elementwise=True)
+@transform(elementwise=True, upcast=True)
 def trace(
     decay: Momentum,
     nesterov: bool = False,
@@ -40,16 +40,15 @@ def trace(
     def init(params):
         return optax.TraceState(trace=tree.accumulators(params, 0, accumulator_dtype))
 
-    def update(updates, state, params=None):
-        g = tree.widen(updates)
-        t = jax.tree.map(lambda g, t: g + decay * t, g, tree.widen(state.trace))
+    def update(g, state, params=None):
+        t = jax.tree.map(lambda g, t: g + decay * t, g, state.trace)
         update = jax.tree.map(lambda g, t: g + decay * t, g, t) if nesterov else t
-        return tree.cast_like(update, updates), optax.TraceState(trace=tree.cast_like(t, state.trace))
+        return update, optax.TraceState(trace=t)
 
     return init, update
 
 
-@transform(elementwise=True)
+@transform(elementwise=True, upcast=True)
 def ema(decay: Decay, debias: bool = True, accumulator_dtype: AccumulatorDType = None):
     r"""Average past gradients exponentially: $m \leftarrow \beta m + (1 - \beta) g$; the update is $m$.
 
@@ -70,10 +69,9 @@ def ema(decay: Decay, debias: bool = True, accumulator_dtype: AccumulatorDType =
     def init(params):
         return optax.EmaState(count=jnp.zeros((), jnp.int32), ema=tree.accumulators(params, 0, accumulator_dtype))
 
-    def update(updates, state, params=None):
-        count = optax.safe_increment(state.count)
-        m = means(tree.widen(updates), state.ema, decay)
+    def update(g, state, params=None):
+        count, m = optax.safe_increment(state.count), means(g, state.ema, decay)
         m_hat = bias_corrected(m, decay, count) if debias else m
-        return tree.cast_like(m_hat, updates), optax.EmaState(count, tree.cast_like(m, state.ema))
+        return m_hat, optax.EmaState(count, m)
 
     return init, update

@@ -10,7 +10,7 @@ from gdjax.squares import multiply_in_turn
 from gdjax.value import Positive, Scalar, stateless, transform
 
 
-@transform(packable=True, shardable=True)
+@transform(packable=True, shardable=True, upcast=True)
 def normalize(axis_name: AxisName = None):
     r"""Divide the gradient by its norm over all leaves as one vector: $g / \lVert g \rVert$, and 0 at 0.
 
@@ -30,12 +30,12 @@ def normalize(axis_name: AxisName = None):
     def normalized(updates, params):
         root, scale = norms.global_scaled_norm(updates, axis_name)
         inverse = 1 / jnp.where(root == 0, 1, root)
-        return tree.cast_like(jax.tree.map(lambda g: multiply_in_turn(g, scale, inverse), tree.widen(updates)), updates)
+        return jax.tree.map(lambda g: multiply_in_turn(g, scale, inverse), updates)
 
     return stateless(normalized)
 
 
-@transform(packable=True, shardable=True)
+@transform(packable=True, shardable=True, upcast=True)
 def normalize_by_update_norm(scale_factor: Scalar = 1.0, eps: Positive = 1e-6, axis_name: AxisName = None):
     r"""Scale the gradient to a norm: $c\, g / (\lVert g \rVert + \epsilon)$, over all leaves as one vector.
 
@@ -56,12 +56,12 @@ def normalize_by_update_norm(scale_factor: Scalar = 1.0, eps: Positive = 1e-6, a
     def normalized(updates, params):
         root, scale = norms.global_scaled_norm(updates, axis_name)
         ratio = tree.scalar(scale_factor, root) / (root + tree.scalar(eps, root) * scale)
-        return tree.cast_like(jax.tree.map(lambda g: multiply_in_turn(g, scale, ratio), tree.widen(updates)), updates)
+        return jax.tree.map(lambda g: multiply_in_turn(g, scale, ratio), updates)
 
     return stateless(normalized)
 
 
-@transform
+@transform(upcast=True)
 def centralize(axis_name: AxisName = None, dim: int = 0):
     r"""Subtract from each row of a matrix of gradients its mean: $g - \bar g$, over all axes but the first.
 
@@ -81,12 +81,12 @@ def centralize(axis_name: AxisName = None, dim: int = 0):
     """
 
     def centralized(updates, params):
-        leaves, treedef = jax.tree.flatten(tree.widen(updates))
+        leaves, treedef = jax.tree.flatten(updates)
         matrices = [g for g in leaves if g.ndim > 1]
         rows = [tuple(range(1, g.ndim)) for g in matrices]
         over = [axes.reduction_axes(g, dims, axis_name, dim) for g, dims in zip(matrices, rows, strict=True)]
         means = iter(norms.means_along(matrices, rows, over, keepdims=True))
-        return tree.cast_like(treedef.unflatten(g - next(means) if g.ndim > 1 else g for g in leaves), updates)
+        return treedef.unflatten(g - next(means) if g.ndim > 1 else g for g in leaves)
 
     return stateless(centralized)
 

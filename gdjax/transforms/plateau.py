@@ -11,7 +11,7 @@ from gdjax.transforms.scaling import multiply_updates
 from gdjax.value import Interval, NonNegative, Scalar, transform
 
 
-@transform(elementwise=True)
+@transform(elementwise=True, upcast=True)
 def reduce_on_plateau(
     factor: Annotated[Scalar, Interval("(0, 1)")] = 0.1,
     patience: Annotated[Scalar, Interval("[1, inf)")] = 10,

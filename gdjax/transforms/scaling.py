@@ -23,7 +23,7 @@ def identity():
     return stateless(lambda updates, params: updates)
 
 
-@transform(elementwise=True)
+@transform(elementwise=True, upcast=True)
 def scale(step_size: Scalar):
     r"""Multiply by a number: $\alpha g$.
 
@@ -40,7 +40,7 @@ def scale(step_size: Scalar):
     return stateless(lambda updates, params: multiply_updates(updates, step_size))
 
 
-@transform(elementwise=True)
+@transform(elementwise=True, upcast=True)
 def scale_by_schedule(step_size_fn: optax.Schedule):
     r"""Multiply by a schedule of the step: $\alpha_t g$, $t = 0, 1, \dots$.
 
@@ -58,7 +58,7 @@ def scale_by_schedule(step_size_fn: optax.Schedule):
     return _scale_by_schedule(step_size_fn)
 
 
-@transform(elementwise=True)
+@transform(elementwise=True, upcast=True)
 def scale_by_learning_rate(learning_rate: Rate | None = None, *, flip_sign: bool = True):
     r"""Multiply by the learning rate and negate, in order to descend: $-\eta g$.
 
@@ -98,5 +98,5 @@ def _scale_by_schedule(step_size_fn):
 
 
 def multiply_updates(updates: Any, number: Any) -> Any:
-    """Multiply each leaf by a number, in the dtype of the leaf."""
-    return tree.cast_like(jax.tree.map(lambda g: tree.scalar(number, g) * g, tree.widen(updates)), updates)
+    """Multiply each leaf by a number."""
+    return jax.tree.map(lambda g: tree.scalar(number, g) * g, updates)

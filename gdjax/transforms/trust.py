@@ -10,7 +10,7 @@ from gdjax.value import NonNegative, stateless, stateless_rereading, transform
 from gdjax.value.diagnose import require_params
 
 
-@transform(shardable=True, rereads_updates=True)
+@transform(shardable=True, rereads_updates=True, upcast=True)
 def scale_by_trust_ratio(
     min_norm: NonNegative = 0.0,
     trust_coefficient: NonNegative = 1.0,
@@ -50,16 +50,16 @@ def scale_by_trust_ratio(
             factors = jnp.where(nonzero, u_norm.scale, 1.0), jnp.where(nonzero, ratio, 1.0)
             return multiply_in_turn(u, *(tree.scalar(factor, u) for factor in factors))
 
-        u, p = tree.widen(updates), tree.widen(params)
-        again = recompute and (lambda: (tree.widen(recompute()), p))
-        u_norms, p_norms = norms.result_scaled_norms((u, p), axis_name, again)
-        u = tree.widen(recompute(roots(u_norms))) if recompute else u
-        return tree.cast_like(jax.tree.map(scale_leaf, u, u_norms, p_norms), updates)
+        p = tree.widen(params)
+        again = recompute and (lambda: (recompute(), p))
+        u_norms, p_norms = norms.result_scaled_norms((updates, p), axis_name, again)
+        u = recompute(roots(u_norms)) if recompute else updates
+        return jax.tree.map(scale_leaf, u, u_norms, p_norms)
 
     return stateless_rereading(scale_leaves)
 
 
-@transform(shardable=True)
+@transform(shardable=True, upcast=True)
 def scale_by_param_block_norm(min_scale: NonNegative = 1e-3, axis_name: AxisName = None):
     r"""Scale the update of each leaf by the norm of its weights: $u \max(\lVert p \rVert, c)$.
 
@@ -81,7 +81,7 @@ def scale_by_param_block_norm(min_scale: NonNegative = 1e-3, axis_name: AxisName
     return _scale_by_size("scale_by_param_block_norm", norms.leaf_norms, min_scale, axis_name)
 
 
-@transform
+@transform(upcast=True)
 def scale_by_param_block_rms(min_scale: NonNegative = 1e-3, axis_name: AxisName = None):
     r"""Scale the update of each leaf by the root mean square of its weights: $u \max(\mathrm{RMS}(p), c)$.
 
@@ -107,7 +107,6 @@ def _scale_by_size(who, leaf_sizes, min_scale, axis_name):
     def scale_leaves(updates, params):
         require_params(who, params)
         sizes = leaf_sizes(tree.widen(params), axis_name)
-        scaled = jax.tree.map(lambda u, size: u * jnp.maximum(size, min_scale), tree.widen(updates), sizes)
-        return tree.cast_like(scaled, updates)
+        return jax.tree.map(lambda u, size: u * jnp.maximum(size, min_scale), updates, sizes)
 
     return stateless(scale_leaves)

@@ -254,6 +254,8 @@ def transform(function: Any = None, /, *, any_dtype: bool | None = None, **decla
       rereads_updates: it reads the updates twice, to scale them by their norm, say. Its update function names
         `recompute`. A chain passes a function of that name, or `None`. `recompute(numbers)` computes the updates again
         once a tree of scalars is known, and XLA then writes no updates to memory.
+      upcast: its functions see updates and state in at least float32. The updates and the state that they return are
+        rounded to the dtypes of those given. Parameters keep their dtypes.
 
     >>> import jax, gdjax as gd
     >>> @gd.transform

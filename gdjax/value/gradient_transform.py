@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
+from gdjax import tree
 from gdjax.value import absent, diagnose, misplaced
 from gdjax.value.base import Value, register
 from gdjax.value.printing import brief, text, uncalled
@@ -124,7 +125,9 @@ class GradientTransform(Value, optax.GradientTransformationExtraArgs):
     def again(self, updates: Any, state: Any, params: Any = None) -> Any:
         """Compute the updates again from the state after them; `None` if this transform cannot."""
         again = self._functions().again
-        return None if again is None else again(updates, state, params)
+        if again is None or not self.factory.traits.upcast:
+            return None if again is None else again(updates, state, params)
+        return tree.cast_like(again(*tree.upcast((updates, state)), params), updates)
 
     @functools.cached_property
     def recomputes(self) -> bool:
@@ -152,6 +155,11 @@ class GradientTransform(Value, optax.GradientTransformationExtraArgs):
             body = self.body()
             if not (isinstance(body, tuple) and 2 <= len(body) <= 4):
                 self._functions(body)
+            if self.factory.traits.upcast and isinstance(body, GradientTransform):
+                raise TypeError(
+                    f"{self.factory.__name__}: upcast=True has no effect on a transform made of others, got "
+                    f"{brief(body)}. Leave it out, and declare it of those that compute."
+                )
         except diagnose.BRANCHED as error:
             if (cause := diagnose.traced_error(self)) is None:
                 raise
@@ -196,7 +204,14 @@ class GradientTransform(Value, optax.GradientTransformationExtraArgs):
                     diagnose.require_inexact(self.factory.__name__, "updates", updates)
                     break
         function = body[1] if name == "update" else body[3]
-        return function(updates, state, params, **(_accepted(function, extra_args) if extra_args else {}))
+        accepted = _accepted(function, extra_args) if extra_args else {}
+        if not self.factory.traits.upcast:
+            return function(updates, state, params, **accepted)
+        if recompute := accepted.get("recompute"):
+            accepted = {**accepted, "recompute": lambda *numbers: tree.upcast(recompute(*numbers))}
+        wide_updates, wide_state = tree.upcast((updates, state))
+        new_updates, new_state = function(wide_updates, wide_state, params, **accepted)
+        return tree.cast_like(new_updates, updates), tree.cast_like(new_state, state)
 
     def _step_beside(
         self, name: str, updates: Any, state: Any, params: Any, extra_args: dict[str, Any]

@@ -29,6 +29,8 @@ class Traits:
     """True if it takes a gradient for every example, not their mean."""
     rereads_updates: bool = False
     """True if it reads the updates twice, and takes a function that computes them again."""
+    upcast: bool = False
+    """True if its functions see updates and state in at least float32, and what they return is rounded."""
     passes: bool = False
     """True if it only passes leaves on, of any dtype (lifted transforms)."""
     real: bool = False
@@ -44,10 +46,11 @@ class Traits:
         local_params: bool = False,
         examples: bool = False,
         rereads_updates: bool = False,
+        upcast: bool = False,
     ) -> "Traits":
         """Return the traits declared; an elementwise transform may be given one vector, or parts of leaves."""
         vector, shards = packable or elementwise, shardable or elementwise
-        return cls(vector, shards, takes_local_grads, local_params, examples, rereads_updates)
+        return cls(vector, shards, takes_local_grads, local_params, examples, rereads_updates, upcast)
 
 
 NONE = Traits()
@@ -63,6 +66,7 @@ class Declared(TypedDict, total=False):
     local_params: bool
     examples: bool
     rereads_updates: bool
+    upcast: bool
 
 
 def find_lacking(tx: Any, has: Callable[[Value], bool]) -> Any:

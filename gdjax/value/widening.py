@@ -91,19 +91,13 @@ def real_only(who: str, pair: Pair) -> Pair:
     return real_init, real_update
 
 
-def _is_narrow(x: Any) -> bool:
-    """Return whether this is an array, or the shape of one, of floats of 16 bits or fewer."""
-    dtype = getattr(x, "dtype", None)
-    return dtype is not None and jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
-
-
 def _wide(x: Any) -> Any:
     """Return a 16-bit array in float32, a Python number as an array, and anything else as it is."""
-    if isinstance(x, jax.ShapeDtypeStruct):
-        return x.update(dtype=tree.wide(x.dtype)) if _is_narrow(x) else x
     if isinstance(x, (float, complex)):
         return jnp.asarray(x)
-    return x.astype(tree.wide(x.dtype)) if _is_narrow(x) else x
+    if not tree.is_narrow(getattr(x, "dtype", None)):
+        return x
+    return x.update(dtype=jnp.float32) if isinstance(x, jax.ShapeDtypeStruct) else x.astype(jnp.float32)
 
 
 def _narrowly(f: Callable[..., Any], params: Any) -> Callable[..., Any]:

@@ -66,7 +66,7 @@ def params_ema(inner: optax.GradientTransformation, decay: Decay = 0.999, accumu
         require_params("params_ema", params)
         new_updates, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
         p = jax.tree.map(lambda p: jnp.where(state.count == 0, 0, p), tree.widen(params))
-        ema = tree.cast_like(means(p, state.ema, decay), state.ema)
+        ema = tree.cast_like(means(p, tree.widen(state.ema), decay), state.ema)
         count, d = optax.safe_increment(state.count), tree.fresh(decay_below_one(decay), float)
         return new_updates, ParamsEmaState(inner_state, count, d, ema)
 
