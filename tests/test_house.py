@@ -147,6 +147,23 @@ def test_no_package_exports_a_name_that_hides_its_own_module():
         assert not names & modules, f"{face}: {names & modules}"
 
 
+def private_uses(file):
+    """The underscored names of other modules of gdjax that a file imports or reads."""
+    nodes, modules = [*ast.walk(ast.parse(file.read_text()))], set()
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] == "gdjax":
+            modules |= {alias.asname or alias.name for alias in node.names}
+            yield from (alias.name for alias in node.names if alias.name.startswith("_") and not alias.asname)
+    for node in nodes:
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+            yield from re.findall(r"^_(?!_).*", node.attr)
+
+
+def test_no_module_uses_an_underscored_name_of_another():
+    used = {file.relative_to(PACKAGE): [*private_uses(file)] for file in PACKAGE.rglob("*.py")}
+    assert not {file: names for file, names in used.items() if names}
+
+
 def test_optax_and_jax_are_used_by_their_public_names():
     private = {file.name for file in PACKAGE.rglob("*.py") if re.search(r"(optax|jax)\._src", file.read_text())}
     assert private == {"distributed.py"}  # the clusters that JAX detects have no public name
