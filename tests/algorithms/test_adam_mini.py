@@ -1,4 +1,4 @@
-"""Adam-mini: one second moment a block, and what a block is."""
+"""Adam-mini: one second moment per block, and the block of each kind of leaf."""
 
 import jax
 import jax.numpy as jnp
@@ -14,21 +14,21 @@ B1, B2, EPS, STEPS = 0.8, 0.95, 1e-3, 3
 
 
 def adam_mini(gs, blocks):
-    """Algorithm 1 of the paper, block by block; `blocks` has the number of its block in the place of every element."""
+    """Yield updates by algorithm 1 of the paper, block by block; `blocks` gives the block number of each element."""
     m, v = np.zeros(blocks.shape), np.zeros(blocks.max() + 1)
     for t, g in enumerate(gs, 1):
         m = B1 * m + (1 - B1) * g
         m_hat = m / (1 - B1**t)
         u = np.zeros(blocks.shape)
         for b in range(len(v)):
-            own = blocks == b
-            v[b] = B2 * v[b] + (1 - B2) * np.mean(g[own] ** 2)
+            in_block = blocks == b
+            v[b] = B2 * v[b] + (1 - B2) * np.mean(g[in_block] ** 2)
             v_hat = v[b] / (1 - B2**t)
-            u[own] = m_hat[own] / (np.sqrt(v_hat) + EPS)
+            u[in_block] = m_hat[in_block] / (np.sqrt(v_hat) + EPS)
         yield u
 
 
-def numbered(*shape):
+def element_numbers(*shape):
     return np.arange(np.prod(shape, dtype=int)).reshape(shape)
 
 
@@ -36,17 +36,17 @@ CASES = {
     "a scalar": (None, np.zeros((), int)),
     "a vector": (None, np.zeros(5, int)),
     "an output": (None, np.broadcast_to(np.arange(3), (4, 3))),
-    "an output of each of a stack": (None, np.broadcast_to(numbered(2, 1, 3), (2, 4, 3))),
+    "an output of each of a stack": (None, np.broadcast_to(element_numbers(2, 1, 3), (2, 4, 3))),
     "a token": ("tokens d -> d tokens", np.broadcast_to(np.arange(4)[:, None], (4, 3))),
     "a head": ("d (heads=2 w) -> (d w) heads", np.broadcast_to(np.repeat(np.arange(2), 3), (4, 6))),
     "a leaf": ("m (n one=1) -> (m n) one", np.zeros((4, 3), int)),
     "a filter": ("... outputs -> (...) outputs", np.broadcast_to(np.arange(3), (2, 2, 4, 3))),
-    "a number": ("(m one=1) n -> one (m n)", numbered(4, 3)),
+    "a number": ("(m one=1) n -> one (m n)", element_numbers(4, 3)),
 }
 
 
 @pytest.mark.parametrize(("view", "blocks"), CASES.values(), ids=CASES)
-def test_it_is_the_algorithm_of_the_paper(view, blocks):
+def test_updates_match_algorithm_1_of_the_paper(view, blocks):
     rng = np.random.default_rng(0)
     gs = rng.normal(size=(STEPS, *blocks.shape))
     with jax.enable_x64(True):
@@ -58,7 +58,7 @@ def test_it_is_the_algorithm_of_the_paper(view, blocks):
             np.testing.assert_allclose(updates["w"], expected, rtol=1e-10)
 
 
-def test_with_a_block_for_each_number_it_is_adam():
+def test_one_block_per_element_gives_adam():
     mini = scale_by_adam_mini(B1, B2, EPS, views={"w": CASES["a number"][0]})
     adam, params = gd.scale_by_adam(B1, B2, EPS), {"w": jnp.zeros((4, 3))}
     states = mini.init(params), adam.init(params)
@@ -69,7 +69,7 @@ def test_with_a_block_for_each_number_it_is_adam():
         assert_close(ours, theirs)
 
 
-def test_complex_numbers_count_by_their_absolute_values():
+def test_second_moments_use_absolute_values_of_complex_gradients():
     tx, g = scale_by_adam_mini(0.0, 0.0, 0.0), jnp.array([[3.0 + 4.0j], [0.0 + 0.0j]])
     updates, state = tx.update(g, tx.init(g))
     assert state.nu.dtype == jnp.float32
@@ -78,7 +78,7 @@ def test_complex_numbers_count_by_their_absolute_values():
 
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=str)
 @pytest.mark.parametrize("name", ["an output", "a head"])
-def test_a_view_may_cut_what_a_mesh_divides(name, axis_type):
+def test_views_may_split_sharded_dimensions(name, axis_type):
     view, blocks = CASES[name]
     tx = scale_by_adam_mini(views=view and {"w": view})
     params = {"w": jnp.asarray(np.random.default_rng(0).normal(size=blocks.shape), jnp.float32)}

@@ -1,4 +1,4 @@
-"""What the compiled program of a step holds beside its arguments."""
+"""Temporary memory of a compiled step."""
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +42,7 @@ UNCLIPPED = {"lars": gd.lars(0.1)}  # it has no state from which clipped gradien
 
 
 @pytest.mark.parametrize("tx", [pytest.param(tx, id=name) for name, tx in (CHAINS | CLIPPED | UNCLIPPED).items()])
-def test_a_step_writes_no_temporary_trees(tx):
+def test_a_step_allocates_no_temporary_trees(tx):
     params = {f"layer{i}": jax.ShapeDtypeStruct((512, 512), jnp.float32) for i in range(8)}
     state = jax.eval_shape(tx.init, params)
 

@@ -1,7 +1,8 @@
-"""Numbers of docs/differences_from_optax.md, beside float64 and Optax."""
+"""Check the numbers in docs/differences_from_optax.md against float64 and Optax."""
 
 import inspect
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +13,7 @@ import gdjax as gd
 
 
 def updates_of(tx, gradients):
-    """The update of every step, and the last state."""
+    """Return the update of every step, and the last state."""
     params, state, found = jnp.ones_like(gradients[0]), tx.init(jnp.ones_like(gradients[0])), []
     update = jax.jit(tx.update)
     for g in gradients:
@@ -29,13 +30,13 @@ def adam(gradients, b1=0.9, b2=0.999):
         yield m / (1 - b1**t) / np.sqrt(v / (1 - b2**t))
 
 
-def test_the_norm_of_bfloat16_ones_is_the_root_of_their_number():
+def test_norm_of_n_bfloat16_ones_is_the_root_of_n():
     ones = jnp.ones(3000, jnp.bfloat16)
     np.testing.assert_allclose(gd.global_norm(ones), np.sqrt(3000.0), rtol=1e-7)
     assert optax.tree.norm(ones) == 54.75
 
 
-def test_the_norm_of_float16_numbers_may_be_larger_than_their_squares_can():
+def test_norm_of_float16_numbers_is_right_when_their_squares_overflow():
     g = jnp.full(4, 300.0, jnp.float16)
     np.testing.assert_allclose(gd.global_norm(g), 600.0, rtol=1e-7)
     np.testing.assert_allclose(gd.clip_by_global_norm(1.0).update(g, ())[0], np.full(4, 0.5), rtol=1e-7)
@@ -46,32 +47,32 @@ def test_the_norm_of_float16_numbers_may_be_larger_than_their_squares_can():
 GRADIENTS = [jnp.asarray([0.3, -5.0, 0.01], jnp.bfloat16) * t for t in range(1, 6)]
 
 
-def injected(factory, **dtype):
+def updates_with_injected_hyperparams(factory, **dtype):
     return updates_of(optax.inject_hyperparams(factory, **dtype)(learning_rate=1.0, b2=0.999), GRADIENTS)
 
 
 def test_a_decay_that_bfloat16_rounds_to_one_gives_no_nan():
-    assert np.isnan(injected(optax.adam)[0]).all()
-    updates, state = injected(gd.adam)
+    assert np.isnan(updates_with_injected_hyperparams(optax.adam)[0]).all()
+    updates, state = updates_with_injected_hyperparams(gd.adam)
     assert state.hyperparams["b2"] == 1.0
     nearest = {"b1": float(state.hyperparams["b1"]), "b2": 1 - 2.0**-8}
     np.testing.assert_allclose(-updates, list(adam(GRADIENTS, **nearest)), rtol=2**-8)
 
 
 def test_a_decay_injected_in_float32_gives_bfloat16_parameters_the_exact_step():
-    updates, state = injected(gd.adam, hyperparam_dtype=jnp.float32)
+    updates, state = updates_with_injected_hyperparams(gd.adam, hyperparam_dtype=jnp.float32)
     np.testing.assert_allclose(-updates, list(adam(GRADIENTS)), rtol=2**-8)
     assert state.inner_state[0].nu.dtype == jnp.float32
-    assert np.isnan(injected(optax.adam)[0]).all()
+    assert np.isnan(updates_with_injected_hyperparams(optax.adam)[0]).all()
 
 
-def test_adam_stays_where_a_float16_gradient_is_zero():
+def test_adam_update_is_zero_for_a_zero_float16_gradient():
     zeros = [jnp.zeros(3, jnp.float16)] * 3
     np.testing.assert_array_equal(updates_of(gd.adam(0.1), zeros)[0], 0.0)
     assert np.isnan(updates_of(optax.adam(0.1), zeros)[0]).all()
 
 
-def test_adafactor_has_the_decay_of_its_first_step_before_its_offset():
+def test_adafactor_uses_its_first_decay_until_step_offset():
     gradients, v, expected = [jnp.asarray([0.3, -5.0]) * t for t in range(1, 7)], 0.0, []
     for t, g in enumerate(gradients):
         decay = 1 - max(t - 3 + 1, 1) ** -0.8
@@ -94,7 +95,7 @@ def test_ademamix_has_one_default_of_alpha():
 
 
 @pytest.mark.parametrize(("decay", "wrong"), [(0.999, 1e-5), (0.9999, 1e-4)])
-def test_the_mean_of_ones_is_one_from_the_first_step_on(decay, wrong):
+def test_ema_of_ones_is_one_from_the_first_step(decay, wrong):
     def worst(tx):
         def step(state, _):
             update, state = tx.update(jnp.ones(()), state)
@@ -108,7 +109,7 @@ def test_the_mean_of_ones_is_one_from_the_first_step_on(decay, wrong):
     assert theirs > wrong
 
 
-def test_adan_follows_the_change_of_the_gradient_by_the_share_that_it_keeps():
+def test_adan_weights_the_gradient_difference_by_b2():
     gradients, b1, b2, b3, second = [jnp.asarray([1.0]), jnp.asarray([2.0])], 0.98, 0.92, 0.99, {}
     for lead in (b2, 1 - b2):
         m, v = b1 * (1 - b1) * 1 + (1 - b1) * 2, (1 - b2) * (2 - 1)
@@ -128,15 +129,15 @@ def test_the_first_hundred_steps_of_adam_are_as_precise_as_float32(b2, wrong):
     assert np.abs(theirs).max() > wrong
 
 
-def free(lib, name, **given):
-    """An optimizer that finds its learning rate."""
+def learning_rate_free(lib, name, **given):
+    """Return an optimizer that estimates its learning rate."""
     return getattr(lib.contrib, name)(**given)
 
 
 @pytest.mark.parametrize("name", ["prodigy", "dog", "dowg"])
-def test_parameters_and_a_state_that_keeps_the_first_ones_may_be_donated_together(name):
+def test_parameters_and_a_state_that_stores_the_initial_ones_can_be_donated_together(name):
     def descended(lib):
-        tx, params = free(lib, name), jnp.ones(3)
+        tx, params = learning_rate_free(lib, name), jnp.ones(3)
         step = jax.jit(lambda params, state, g: tx.update(g, state, params), donate_argnums=(0, 1))
         return step(params, tx.init(params), jnp.ones(3))
 
@@ -148,7 +149,7 @@ def test_parameters_and_a_state_that_keeps_the_first_ones_may_be_donated_togethe
         descended(optax)
 
 
-def test_prodigy_keeps_its_estimate_of_bfloat16_parameters_as_precise_as_float32():
+def test_prodigy_estimate_has_float32_precision_for_bfloat16_parameters():
     d, r, s, b1, b2 = 0.01, 0.0, 0.0, 0.9, 0.999
     moved, gradients = -(np.arange(1000) // 8) / 128, np.where(np.arange(1000) % 2, -1.0, 2.0)
     for k, (x, g) in enumerate(zip(moved, gradients, strict=True)):
@@ -159,7 +160,7 @@ def test_prodigy_keeps_its_estimate_of_bfloat16_parameters_as_precise_as_float32
     np.testing.assert_array_equal(narrow[1][:, 0], moved)
 
     def estimate(lib):
-        tx = free(lib, "prodigy", estim_lr0=0.01)
+        tx = learning_rate_free(lib, "prodigy", estim_lr0=0.01)
         step = jax.jit(lambda state, gx: (tx.update(gx[0], state, gx[1])[1], None))
         return jax.lax.scan(step, tx.init(jnp.zeros(1, jnp.bfloat16)), narrow)[0].estim_lr
 
@@ -168,16 +169,16 @@ def test_prodigy_keeps_its_estimate_of_bfloat16_parameters_as_precise_as_float32
 
 
 @pytest.mark.parametrize(("name", "field"), [("dog", "sum_sq_norm_grads"), ("dowg", "weighted_sq_norm_grads")])
-def test_the_sum_of_bfloat16_squares_goes_on_where_one_no_longer_counts(name, field):
-    def summed(lib):
-        tx, zeros, ones = free(lib, name), jnp.zeros(3, jnp.bfloat16), jnp.ones(3, jnp.bfloat16)
+def test_sum_of_squares_does_not_saturate_in_bfloat16(name, field):
+    def relative_sum(lib):
+        tx, zeros, ones = learning_rate_free(lib, name), jnp.zeros(3, jnp.bfloat16), jnp.ones(3, jnp.bfloat16)
         step = jax.jit(lambda state, _: (tx.update(ones, state, zeros)[1], None))
         begun = tx.init(zeros)
         first = optax.tree.get(step(begun, None)[0], field)
         return optax.tree.get(jax.lax.scan(step, begun, length=2000)[0], field) / first
 
-    np.testing.assert_allclose(summed(gd), 2000, rtol=1e-4)
-    assert summed(optax) < 500
+    np.testing.assert_allclose(relative_sum(gd), 2000, rtol=1e-4)
+    assert relative_sum(optax) < 500
 
 
 WARMUP = {"learning_rate": optax.linear_schedule(0.0, 1.0, 10)}
@@ -196,16 +197,18 @@ WARMUP = {"learning_rate": optax.linear_schedule(0.0, 1.0, 10)}
         ("dowg", {"eps": 0.0, "init_estim_sq_dist": 1e-4}, jnp.zeros(3)),
     ],
 )
-def test_what_nothing_was_summed_of_yet_divides_nothing(name, given, g):
-    (ours, state), (theirs, theirs_state) = (updates_of(free(lib, name, **given), [g, g]) for lib in (gd, optax))
+def test_empty_sums_cause_no_division_by_zero(name, given, g):
+    (ours, state), (theirs, theirs_state) = (
+        updates_of(learning_rate_free(lib, name, **given), [g, g]) for lib in (gd, optax)
+    )
     assert np.isfinite(ours).all()
-    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+    chex.assert_tree_all_finite(state)
     assert not all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((theirs, theirs_state)))
     if not g.any():
         np.testing.assert_array_equal(ours, 0.0)
 
 
-def test_the_weights_of_schedule_free_go_on_where_a_bfloat16_sum_stops_at_256():
+def test_schedule_free_weight_sum_does_not_saturate_at_256_in_bfloat16():
     def descended(lib):
         tx = lib.contrib.schedule_free_sgd(1.0)
         params = {"narrow": jnp.zeros((), jnp.bfloat16), "wide": jnp.zeros(())}
@@ -225,7 +228,7 @@ def test_the_weights_of_schedule_free_go_on_where_a_bfloat16_sum_stops_at_256():
     assert other > 1.3 * mean
 
 
-def test_schedule_free_parameters_are_evaluated_at_the_given_b1_in_bfloat16_too():
+def test_schedule_free_eval_params_uses_the_given_b1_in_bfloat16():
     y, z = jnp.ones(1, jnp.bfloat16), jnp.full(1, 101.0)
     tx, x = gd.schedule_free_sgd(1.0, b1=0.9), (1 - (1 - 0.9) * 101) / 0.9
     np.testing.assert_allclose(np.asarray(gd.eval_params(tx, tx.init(y)._replace(z=z), y), float), x, rtol=2**-8)
@@ -233,7 +236,7 @@ def test_schedule_free_parameters_are_evaluated_at_the_given_b1_in_bfloat16_too(
     assert abs(optax.contrib.schedule_free_eval_params(state, y)[0] / x - 1) > 0.015
 
 
-def test_apply_if_finite_takes_updates_of_another_dtype():
+def test_apply_if_finite_accepts_updates_of_another_dtype():
     ones = jnp.ones(3, jnp.bfloat16)
     inner = optax.inject_hyperparams(optax.sgd, hyperparam_dtype=jnp.float32)(learning_rate=0.5)
     ours, theirs = (lib.apply_if_finite(inner, 1) for lib in (gd, optax))
@@ -263,7 +266,7 @@ def test_a_negative_loss_that_no_longer_falls_reduces_the_rate(drift):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_the_accumulated_mean_is_rounded_once(dtype):
     gradients = np.random.default_rng(5).integers(-16, 17, size=(12, 100))
-    gradients = np.concatenate([gradients, 2 - gradients])  # no sum on the way is above 256
+    gradients = np.concatenate([gradients, 2 - gradients])  # no partial sum exceeds 256
     exact = jnp.asarray(gradients.mean(0), dtype)
 
     def last_update(tx):
@@ -278,7 +281,7 @@ def test_the_accumulated_mean_is_rounded_once(dtype):
     assert np.mean(theirs != exact) > 0.5
 
 
-OUT_OF_SQUARES = {
+SIZES_WITH_OVERFLOWING_SQUARES = {
     "cocob()": 1e37,
     "differentially_private_aggregate(1.0, 0.0, key=0)": 1e37,
     "madgrad(1e-3)": 1e20,
@@ -286,8 +289,8 @@ OUT_OF_SQUARES = {
 }
 
 
-@pytest.mark.parametrize(("text", "size"), OUT_OF_SQUARES.items(), ids=OUT_OF_SQUARES)
-def test_gradients_whose_squares_are_out_of_range_make_the_steps_of_float64(text, size):
+@pytest.mark.parametrize(("text", "size"), SIZES_WITH_OVERFLOWING_SQUARES.items(), ids=SIZES_WITH_OVERFLOWING_SQUARES)
+def test_steps_match_float64_when_squared_gradients_overflow(text, size):
     def steps(dtype):
         tx, params, made = gd.parse(text), {"w": jnp.asarray([1.0, -2.0, 3.0], dtype)}, []
         state = tx.init(params)

@@ -1,4 +1,4 @@
-"""Optimistic descent against the papers, and in the game that it was made for."""
+"""Optimistic descent against the papers, and on a bilinear game."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ B1, B2, EPS, RATE = 0.8, 0.95, 1e-3, 0.1
 
 
 def ogda(gradients, alpha, beta):
-    """Mokhtari et al. 2020: the gradient and its last change, none at first."""
+    """Yield updates by Mokhtari et al. 2020: the gradient and its last change, which is zero at first."""
     before = gradients[0]
     for g in gradients:
         yield -RATE * ((alpha + beta) * g - beta * before)
@@ -21,7 +21,7 @@ def ogda(gradients, alpha, beta):
 
 
 def optimistic_adam(gradients, optimism):
-    """Daskalakis et al. 2018, algorithm 1, the step before the first taken for the first."""
+    """Yield updates by Daskalakis et al. 2018, algorithm 1; the first step counts as its own predecessor."""
     m = v = 0.0
     before = None
     for t, g in enumerate(gradients, 1):
@@ -32,7 +32,7 @@ def optimistic_adam(gradients, optimism):
         before = u
 
 
-def compared(tx, expected):
+def assert_updates_match(tx, expected):
     gradients = np.random.default_rng(0).normal(size=(5, 3))
     with jax.enable_x64(True):
         state = tx.init(jnp.zeros(3))
@@ -41,8 +41,8 @@ def compared(tx, expected):
             np.testing.assert_allclose(ours, update, rtol=1e-11)
 
 
-def test_descent_is_the_papers():
-    compared(gd.optimistic_gradient_descent(RATE, 1.5, 0.7), lambda gs: ogda(gs, 1.5, 0.7))
+def test_optimistic_gradient_descent_matches_the_paper():
+    assert_updates_match(gd.optimistic_gradient_descent(RATE, 1.5, 0.7), lambda gs: ogda(gs, 1.5, 0.7))
 
 
 @pytest.mark.parametrize(
@@ -55,25 +55,25 @@ def test_descent_is_the_papers():
     ],
     ids=["one rate", "two rates", "v2", "v2, two rates"],
 )
-def test_adam_is_the_papers(tx, optimism):
-    compared(tx, lambda gs: optimistic_adam(gs, optimism))
+def test_optimistic_adam_matches_the_paper(tx, optimism):
+    assert_updates_match(tx, lambda gs: optimistic_adam(gs, optimism))
 
 
 @pytest.mark.filterwarnings("ignore:`optimistic_adam` is deprecated")
-def test_the_first_adam_is_optaxs():
+def test_optimistic_adam_matches_optax():
     ours, theirs = (run(optax.with_extra_args_support(lib.optimistic_adam(0.1, 0.3)), tree()) for lib in (gd, optax))
     assert_close(ours, theirs, rtol=5e-5, atol=1e-6)
 
 
-def test_a_schedule_is_refused_where_none_can_be_followed():
+def test_optimistic_adam_refuses_a_schedule():
     with pytest.raises(TypeError, match=r"^optimistic_adam: learning_rate must be a number"):
         gd.optimistic_adam(gd.constant(0.1))
 
 
-def test_the_game_that_descent_circles_in_is_solved():
-    """Of x y the least over x and the most over y: plain descent leaves (0, 0), optimistic descent goes there."""
+def test_optimistic_descent_solves_a_bilinear_game():
+    """For the minimum over x and the maximum over y of x y, plain descent diverges and optimistic descent converges."""
 
-    def end(tx):
+    def final_point(tx):
         def step(carry, _):
             (x, y), state = carry
             updates, state = tx.update((y, -x), state)
@@ -82,5 +82,5 @@ def test_the_game_that_descent_circles_in_is_solved():
         start = (jnp.float32(1.0), jnp.float32(1.0))
         return jax.lax.scan(step, (start, tx.init(start)), length=400)[0][0]
 
-    assert np.linalg.norm(end(gd.sgd(0.2))) > 100
-    assert np.linalg.norm(end(gd.optimistic_gradient_descent(0.2))) < 1e-3
+    assert np.linalg.norm(final_point(gd.sgd(0.2))) > 100
+    assert np.linalg.norm(final_point(gd.optimistic_gradient_descent(0.2))) < 1e-3

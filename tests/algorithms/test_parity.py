@@ -1,4 +1,4 @@
-"""The numbers and the states are Optax's, wherever both have a transform."""
+"""Numbers and states equal Optax's for every transform that both have."""
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,8 @@ MASK = {"b": False, "w": True}
 WARM = optax.linear_schedule(0.02, 0.1, 2)
 
 
-def later(count):
-    """The same rates for Optax's `schedule_free`, which weighs step 0 by the rate at count 1."""
+def warm_one_step_later(count):
+    """Shift the rates for Optax's `schedule_free`, which weights step 0 by the rate at count 1."""
     return WARM(count - 1)
 
 
@@ -83,7 +83,9 @@ CALLS = {
     "scheduled dowg": lambda lib: lib.contrib.dowg(optax.linear_schedule(1.0, 0.1, 3), 0.1, 1e-6),
     "schedule_free_sgd": lambda lib: lib.contrib.schedule_free_sgd(0.1, weight_decay=0.1),
     "schedule_free_adamw": lambda lib: lib.contrib.schedule_free_adamw(0.1, b2=0.9, weight_decay=0.1),
-    "scheduled schedule_free": lambda lib: lib.contrib.schedule_free(lib.sgd(WARM), WARM if lib is gd else later, 0.8),
+    "scheduled schedule_free": lambda lib: lib.contrib.schedule_free(
+        lib.sgd(WARM), WARM if lib is gd else warm_one_step_later, 0.8
+    ),
     "ldog": lambda lib: lib.chain(lib.scale_by_distance_over_gradients(0.01, global_scale=0.5), lib.scale(-0.1)),
     "simplified_ademamix": lambda lib: lib.contrib.simplified_ademamix(0.1, alpha=0.5, weight_decay=0.1),
     "sm3": lambda lib: lib.sm3(0.1),
@@ -121,36 +123,36 @@ NARROW = [
 ]
 
 
-def theirs_of(call):
-    """Optax's, that takes extra arguments where it has no use for them."""
+def optax_version(call):
+    """Return Optax's transform, made to ignore extra arguments that it does not use."""
     return optax.with_extra_args_support(call(optax))
 
 
 @pytest.mark.parametrize("call", CASES)
-def test_float32_descends_as_optax_does(call):
-    ours, theirs = run(call(gd), tree()), run(theirs_of(call), tree())
+def test_float32_steps_match_optax(call):
+    ours, theirs = run(call(gd), tree()), run(optax_version(call), tree())
     assert_close(ours, theirs, rtol=5e-5, atol=1e-6)  # Optax's own bias correction is 1e-5 off at first
 
 
 @pytest.mark.parametrize("call", [case for case in CASES if case.id not in NO_FLOAT64])
-def test_float64_descends_as_optax_does(call):
+def test_float64_steps_match_optax(call):
     with jax.enable_x64(True):
-        ours, theirs = run(call(gd), tree(jnp.float64)), run(theirs_of(call), tree(jnp.float64))
+        ours, theirs = run(call(gd), tree(jnp.float64)), run(optax_version(call), tree(jnp.float64))
         assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("call", [case for case in CASES if case.id not in NO_COMPLEX])
-def test_complex_descends_as_optax_does(call):
-    ours, theirs = run(call(gd), tree(jnp.complex64)), run(theirs_of(call), tree(jnp.complex64))
+def test_complex_steps_match_optax(call):
+    ours, theirs = run(call(gd), tree(jnp.complex64)), run(optax_version(call), tree(jnp.complex64))
     assert_close(ours, theirs, rtol=5e-5, atol=2e-6)
 
 
 @pytest.mark.parametrize("call", CASES)
-def test_bfloat16_gives_the_float32_updates_rounded_at_every_transform(call):
+def test_bfloat16_updates_are_float32_updates_rounded_at_every_transform(call):
     params, grads = tree(jnp.bfloat16), tree(jnp.bfloat16, seed=1)
     wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), (params, grads))
     ours, _ = update(call(gd), grads, call(gd).init(params), params)
-    theirs, _ = update(theirs_of(call), wide[1], call(optax).init(wide[0]), wide[0])
+    theirs, _ = update(optax_version(call), wide[1], call(optax).init(wide[0]), wide[0])
     transforms = len(getattr(gd.expand(call(gd)), "arguments", {}).get("transforms", ())) or 1
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         assert a.dtype == jnp.bfloat16
@@ -159,40 +161,38 @@ def test_bfloat16_gives_the_float32_updates_rounded_at_every_transform(call):
 
 STATES = [(jnp.float32, case) for case in CASES + NARROW]
 STATES += [(jnp.complex64, case) for case in CASES if case.id not in {"adafactor", "ldog", "sm3", "sm3 of means"}]
-"""Where the dtype of a moment is asked for, that of complex numbers is real in Optax, which forgets half of them.
-
-It refuses them in SM3."""
+"""Optax drops imaginary parts where a moment has a given dtype, and refuses complex numbers in SM3."""
 STATES = [pytest.param(dtype, *case.values, id=f"{dtype.__name__}, {case.id}") for dtype, case in STATES]
 
 
 @pytest.mark.parametrize(("dtype", "call"), STATES)
-def test_the_state_is_optaxs_own(dtype, call):
+def test_state_structure_shapes_and_dtypes_match_optax(dtype, call):
     ours, theirs = call(gd).init(tree(dtype)), call(optax).init(tree(dtype))
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-    assert jax.tree.map(kind, ours) == jax.tree.map(kind, theirs)
+    assert jax.tree.map(shape_and_dtype, ours) == jax.tree.map(shape_and_dtype, theirs)
 
 
-def kind(x):
-    """Shape and dtype; of a number the real one, since Optax's estimates of the distance are complex if a leaf is."""
+def shape_and_dtype(x):
+    """Return shape and dtype, real for scalars: Optax's estimates of the distance are complex if a leaf is."""
     return x.shape, x.dtype if x.ndim else jnp.real(x).dtype
 
 
-def test_a_run_goes_on_from_either_to_the_other():
+def test_a_run_can_switch_between_gdjax_and_optax():
     params, grads = tree(), tree(seed=1)
     for first, second in ((gd, optax), (optax, gd)):
-        begun, state = run(first.adamw(0.1), params)
-        there, _ = second.adamw(0.1).update(grads, state, begun)
-        here, _ = first.adamw(0.1).update(grads, state, begun)
-        assert_close(there, here, rtol=5e-5)
+        half_way, state = run(first.adamw(0.1), params)
+        continued, _ = second.adamw(0.1).update(grads, state, half_way)
+        expected, _ = first.adamw(0.1).update(grads, state, half_way)
+        assert_close(continued, expected, rtol=5e-5)
 
 
-def descended(tx, params, spoiled=(), steps=9):
-    """Parameters and state after every step down the gradients of a loss, some of them NaN, as arrays of steps."""
+def trajectory(tx, params, nan_steps=(), steps=9):
+    """Return parameters and state after every step, stacked; gradients are NaN at some steps."""
 
     def step(carry, number):
         params, state = carry
         at = params.fast if isinstance(params, optax.LookaheadParams) else params
-        bad = jnp.isin(number, jnp.asarray(spoiled, int))
+        bad = jnp.isin(number, jnp.asarray(nan_steps, int))
         grads = jax.tree.map(lambda g: jnp.where(bad, jnp.nan, g * (1 + number)), jax.grad(loss)(at))
         updates, state = tx.update(grads, state, params)
         carry = optax.apply_updates(params, updates), state
@@ -201,35 +201,35 @@ def descended(tx, params, spoiled=(), steps=9):
     return jax.lax.scan(step, (params, tx.init(params)), jnp.arange(steps))[1]
 
 
-def test_apply_if_finite_skips_and_counts_as_optax_does():
+def test_apply_if_finite_matches_optax():
     with jax.enable_x64(True):
         wrapped = (lib.apply_if_finite(lib.adam(0.1), 2) for lib in (gd, optax))
-        ours, theirs = (descended(tx, tree(jnp.float64), spoiled=(1, 3, 4, 6)) for tx in wrapped)
+        ours, theirs = (trajectory(tx, tree(jnp.float64), nan_steps=(1, 3, 4, 6)) for tx in wrapped)
         assert_close(ours, theirs, rtol=1e-10)
         np.testing.assert_array_equal(ours[1].total_notfinite, [0, 1, 1, 2, 3, 3, 4, 4, 4])
 
 
 @pytest.mark.parametrize("reset_state", [False, True])
-def test_lookahead_is_optaxs_where_the_parameters_are_pairs(reset_state):
+def test_lookahead_matches_optax_for_pairs_of_parameters(reset_state):
     with jax.enable_x64(True):
         wrapped = [lib.lookahead(lib.adam(0.1), 3, 0.4, reset_state) for lib in (gd, optax)]
-        ours, theirs = (descended(tx, optax.LookaheadParams.init_synced(tree(jnp.float64))) for tx in wrapped)
+        ours, theirs = (trajectory(tx, optax.LookaheadParams.init_synced(tree(jnp.float64))) for tx in wrapped)
         assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
-        assert_close(descended(wrapped[0], tree(jnp.float64))[0], ours[0].fast, rtol=1e-12, atol=1e-14)
+        assert_close(trajectory(wrapped[0], tree(jnp.float64))[0], ours[0].fast, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("every", [1, 3, lambda step: 1 + step], ids=["1", "3", "a schedule"])
-def test_accumulate_takes_the_steps_of_multi_steps(every):
+def test_accumulate_matches_multi_steps(every):
     with jax.enable_x64(True):
-        ours = descended(gd.accumulate(gd.adamw(0.1), every), tree(jnp.float64), steps=12)
+        ours = trajectory(gd.accumulate(gd.adamw(0.1), every), tree(jnp.float64), steps=12)
         multi = optax.MultiSteps(optax.adamw(0.1), every, accumulator_dtype=jnp.float64)
-        theirs = descended(multi, tree(jnp.float64), steps=12)
+        theirs = trajectory(multi, tree(jnp.float64), steps=12)
         assert_close(ours[0], theirs[0], rtol=1e-10, atol=1e-12)
         assert_close(ours[1][:2], theirs[1][:2], rtol=0)
 
 
 @pytest.mark.parametrize("given", [(0.5, 4, 1e-2), (0.7, 3, 0.0, 0.05, 5), (0.3, 2, 1e-2, 0.01, 2, 4, 0.05)], ids=str)
-def test_reduce_on_plateau_is_optaxs_on_positive_losses(given):
+def test_reduce_on_plateau_matches_optax_on_positive_losses(given):
     noise = jax.random.normal(jax.random.key(3), (400,))
     losses = 1 + 3 * jnp.exp(-jnp.arange(400) / 40) + 0.2 * noise
 

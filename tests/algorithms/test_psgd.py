@@ -1,4 +1,4 @@
-"""PSGD with Kronecker factors: Kron's code in NumPy, what whitening means, and what must not matter."""
+"""PSGD with Kronecker factors: against Kron's code in NumPy, whitening, stacks and meshes."""
 
 import functools
 import math
@@ -33,7 +33,7 @@ def norm_lower_bound(a):
 
 
 def kron(gs, vs, diagonal, balance):
-    """Kron on a matrix, its probes given; a diagonal factor is a matrix here."""
+    """Yield Kron's updates and factors for a matrix and given probes; a diagonal factor is a full matrix here."""
     ql, qr = (SCALE**0.5 * np.eye(side, dtype=gs.dtype) for side in gs.shape[1:])
     m = 0
     for t, (g, v) in enumerate(zip(gs, vs, strict=True), 1):
@@ -59,7 +59,7 @@ def kron(gs, vs, diagonal, balance):
 
 
 def probes(steps, shape, dtype):
-    """What the steps of a state with seed 0 draw for the first matrix."""
+    """Return the probes that a state with seed 0 draws for the first matrix."""
     keys = [jax.random.split(jax.random.fold_in(jax.random.PRNGKey(0), t))[1] for t in range(steps)]
     return np.stack([jax.random.normal(jax.random.fold_in(key, 0), shape, dtype) for key in keys])
 
@@ -78,28 +78,28 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_it_is_kron(name, monkeypatch):
+def test_updates_and_factors_match_kron(name, monkeypatch):
     monkeypatch.setattr(psgd, "BALANCE_PROBABILITY", float("balanced" in name))
     shape, options, diagonal = CASES[name]
     dtype = complex if "complex" in name else float
     gs = normal(3, *shape, dtype=dtype)
     matrices = gs.reshape(3, *shape, *[1] * (2 - len(shape)))
-    turned = matrices.shape[1] > matrices.shape[2]
-    matrices = matrices.swapaxes(1, 2) if turned else matrices
+    transposed = matrices.shape[1] > matrices.shape[2]
+    matrices = matrices.swapaxes(1, 2) if transposed else matrices
     with jax.enable_x64(True):
         tx = scale_by_psgd_kron(B1, 1.0, LR, SCALE, RMS, **options)
         state, update = tx.init(jnp.zeros(shape, dtype)), jax.jit(tx.update)
         expected = kron(matrices, probes(3, matrices.shape[1:], dtype), diagonal, "balanced" in name)
         for g, (u, factors) in zip(gs, expected, strict=True):
             updates, state = update(jnp.asarray(g), state)
-            np.testing.assert_allclose(updates, (u.T if turned else u).reshape(shape), rtol=1e-9)
+            np.testing.assert_allclose(updates, (u.T if transposed else u).reshape(shape), rtol=1e-9)
             for ours, theirs in zip(state.factors[0], factors, strict=True):
                 theirs = np.diag(theirs) if ours.ndim == 2 else theirs
                 np.testing.assert_allclose(ours[0], theirs, rtol=1e-9, atol=1e-12)
 
 
-def test_it_whitens():
-    """Of gradients with covariance A x B, preconditioned ones have the identity, to 0.1: a rate leaves noise."""
+def test_preconditioned_gradients_are_white():
+    """Check that preconditioning turns covariance A x B into the identity, to 0.1: the learning rate leaves noise."""
     m, n = 3, 4
     left, right = (np.linalg.qr(normal(k, k, seed=k))[0] * np.geomspace(1, 4, k) for k in (m, n))
     colours = jnp.asarray(0.1 * left, jnp.float32), jnp.asarray(right, jnp.float32)
@@ -122,27 +122,29 @@ def test_it_whitens():
 
 
 SHAPES = {"a": (8, 16), "b": (16, 8), "stack": (8, 8, 16)}
-"""Of a tree whose ten matrices lie in one stack, one of them turned."""
+"""Shapes of a tree whose ten matrices lie in one stack, one of them transposed."""
 
 
-def several(shapes=SHAPES):
-    """The gradients of three steps."""
+def gradients(shapes=SHAPES):
+    """Return the gradients of three steps."""
     return {k: jnp.asarray(normal(3, *shape), jnp.float32) for k, shape in shapes.items()}
 
 
-def after(tx, grads):
-    """What the last of some steps gives."""
+def last_update(tx, grads):
+    """Return the update of the last step."""
     start = tx.init(jax.tree.map(lambda g: g[0], grads))
     return jax.tree.map(lambda u: u[-1], jax.lax.scan(lambda state, g: tx.update(g, state)[::-1], start, grads)[1])
 
 
-alone = jax.jit(after)
+jitted_last_update = jax.jit(last_update)
 
 
-def test_a_matrix_does_not_mind_its_stack():
-    grads, tx = several(), scale_by_psgd_kron()
-    apart = alone(tx, {"a": jnp.ones((3, 1)), "b": grads["b"]})  # alone in its stack, and with the number it had
-    assert_close(alone(tx, grads)["b"], apart["b"], rtol=1e-5, atol=1e-6)
+def test_update_of_a_matrix_does_not_depend_on_its_stack():
+    grads, tx = gradients(), scale_by_psgd_kron()
+    by_itself = jitted_last_update(
+        tx, {"a": jnp.ones((3, 1)), "b": grads["b"]}
+    )  # alone in its stack, at the same index
+    assert_close(jitted_last_update(tx, grads)["b"], by_itself["b"], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -164,31 +166,31 @@ def test_sides_have_triangular_factors_or_diagonal_ones(shape, options, left, ri
     assert (factors.left.shape, factors.right.shape) == (left, right)
 
 
-def test_members_that_have_whole_leaves_divide_the_work():
-    tx, grads = scale_by_psgd_kron(axis_name="data"), several()
-    mapped = jax.jit(jax.vmap(lambda grads: after(tx, grads), None, axis_name="data", axis_size=5))(grads)
-    expected = alone(scale_by_psgd_kron(), grads)
+def test_devices_with_replicated_leaves_share_the_work():
+    tx, grads = scale_by_psgd_kron(axis_name="data"), gradients()
+    mapped = jax.jit(jax.vmap(lambda grads: last_update(tx, grads), None, axis_name="data", axis_size=5))(grads)
+    expected = jitted_last_update(scale_by_psgd_kron(), grads)
     for member in (0, 4):
         assert_close(jax.tree.map(lambda x, i=member: x[i], mapped), expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(("manual", "dim"), [(True, 0), (False, 0), (False, None)])
-def test_members_of_a_mesh_divide_the_work(manual, dim):
-    tx, grads = scale_by_psgd_kron(axis_name="data", dim=dim), several()
+def test_devices_of_a_mesh_share_the_work(manual, dim):
+    tx, grads = scale_by_psgd_kron(axis_name="data", dim=dim), gradients()
     mesh = jax.make_mesh((8,), ("data",))
-    spec, of_all = (
+    spec, batched_spec = (
         PartitionSpec(*() if dim is None else ("data",)),
         PartitionSpec(None, *() if dim is None else ("data",)),
     )
     with jax.set_mesh(mesh):
-        placed = jax.device_put(grads, NamedSharding(mesh, of_all))
-        run = functools.partial(after, tx)
-        run = jax.shard_map(run, mesh=mesh, in_specs=of_all, out_specs=spec) if manual else run
+        placed = jax.device_put(grads, NamedSharding(mesh, batched_spec))
+        run = functools.partial(last_update, tx)
+        run = jax.shard_map(run, mesh=mesh, in_specs=batched_spec, out_specs=spec) if manual else run
         updates = jax.jit(run)(placed)
-    assert_close(updates, alone(scale_by_psgd_kron(), grads), rtol=1e-6, atol=1e-6)
+    assert_close(updates, jitted_last_update(scale_by_psgd_kron(), grads), rtol=1e-6, atol=1e-6)
 
 
-def test_a_refresh_that_is_not_finite_or_of_nothing_changes_nothing():
+def test_a_nonfinite_or_zero_gradient_leaves_the_factors_unchanged():
     tx, grads = scale_by_psgd_kron(0.0), normal(3, 3, 4)
     grads[0, 1, 2], grads[1] = np.nan, 0.0
     before = tx.init(jnp.asarray(grads))
@@ -219,7 +221,7 @@ def test_refreshes_become_rare():
     assert 0.02 < found[500:].mean() < 0.04
 
 
-def test_chance_is_in_the_state():
+def test_the_random_key_is_in_the_state():
     state = scale_by_psgd_kron().init(jnp.zeros((3, 4)))
     other = scale_by_psgd_kron(seed=1).init(jnp.zeros((3, 4)))
     assert_close(other, state._replace(key=jax.random.PRNGKey(1)), rtol=0)
@@ -227,7 +229,7 @@ def test_chance_is_in_the_state():
 
 
 def primitives(jaxpr, within=True):
-    """The names of all that a program does, or of all that it does not leave to `cond`."""
+    """Yield the names of a program's primitives; `within=False` leaves out those inside `cond`."""
     for eqn in jaxpr.eqns:
         yield eqn.primitive.name
         if within or eqn.primitive.name != "cond":
@@ -238,13 +240,13 @@ def primitives(jaxpr, within=True):
 def test_a_step_without_a_refresh_solves_nothing():
     g, tx = jnp.ones((3, 4)), scale_by_psgd_kron()
     jaxpr = jax.make_jaxpr(tx.update)(g, tx.init(g)).jaxpr
-    dear = {"triangular_solve", "erf_inv"}
-    assert dear <= {*primitives(jaxpr)}
-    assert not dear & {*primitives(jaxpr, within=False)}
+    expensive = {"triangular_solve", "erf_inv"}
+    assert expensive <= {*primitives(jaxpr)}
+    assert not expensive & {*primitives(jaxpr, within=False)}
 
 
 def test_no_derivative_is_taken_through_factors():
-    def moved(tx):
+    def total_change(tx):
         state, total = tx.init(g), 0.0
         for scale in (1.0, 0.5):
             updates, state = tx.update(scale * g, state)
@@ -252,7 +254,7 @@ def test_no_derivative_is_taken_through_factors():
         return total
 
     g = jnp.asarray(normal(3, 4), jnp.float32)
-    slopes = jax.jit(jax.grad(moved))(scale_by_psgd_kron(0.8, 1.0, max_rms=math.inf))
+    slopes = jax.jit(jax.grad(total_change))(scale_by_psgd_kron(0.8, 1.0, max_rms=math.inf))
     assert np.isfinite(slopes.b1)
     assert slopes.b1 != 0
     assert slopes.precond_lr == slopes.precond_init_scale == 0

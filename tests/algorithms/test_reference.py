@@ -130,7 +130,7 @@ def descend(tx, dtype):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_algorithm_is_the_papers(case):
+def test_parameters_match_the_paper(case):
     reference, tx = CASES[case]
     with jax.enable_x64(True):
         start, gradients = tree(jnp.float64), [tree(jnp.float64, seed=1 + step) for step in range(STEPS)]
@@ -143,7 +143,7 @@ def test_the_algorithm_is_the_papers(case):
 
 
 @pytest.mark.parametrize("largest", [0.1, 1e6])
-def test_the_global_norm_is_bounded(largest):
+def test_clip_by_global_norm_bounds_the_norm(largest):
     with jax.enable_x64(True):
         g = tree(jnp.float64)
         updates, _ = gd.clip_by_global_norm(largest).update(g, ())
@@ -171,7 +171,7 @@ def test_zero_gradients_are_clipped_to_zero():
     assert not gd.clip_by_global_norm(1.0).update(g, ())[0]["w"].any()
 
 
-def test_not_a_number_is_not_hidden_by_clipping():
+def test_clipping_propagates_nan():
     g = {"w": jnp.asarray([jnp.nan, 1.0])}
     assert jnp.isnan(gd.clip_by_global_norm(1.0).update(g, ())[0]["w"]).all()
 

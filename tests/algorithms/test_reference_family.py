@@ -1,4 +1,4 @@
-"""Adam's kin and the rest against their papers: one step of each, line by line in NumPy float64, on whole leaves."""
+"""Adam variants and other transforms against their papers, line by line in NumPy float64, one leaf at a time."""
 
 from functools import partial
 
@@ -233,7 +233,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_algorithm_is_the_papers(case):
+def test_parameters_match_the_paper(case):
     step, tx = CASES[case]
     with jax.enable_x64(True):
         exact, single = (run(tx, tree(dtype), STEPS)[0] for dtype in (jnp.float64, jnp.float32))
@@ -245,16 +245,16 @@ def test_the_algorithm_is_the_papers(case):
             np.testing.assert_allclose(single[leaf], p, rtol=2e-5, atol=2e-6)
 
 
-def test_normalizing_gives_all_leaves_together_one_norm():
+def test_normalize_by_update_norm_uses_the_norm_of_all_leaves():
     with jax.enable_x64(True):
         g, tx = tree(jnp.float64), gd.normalize_by_update_norm(3.0, EPS)
-        together = norm(np.concatenate([leaf.ravel() for leaf in g.values()]))
+        global_norm = norm(np.concatenate([leaf.ravel() for leaf in g.values()]))
         for leaf in g:
-            np.testing.assert_allclose(tx.update(g, ())[0][leaf], 3 * g[leaf] / (together + EPS), rtol=1e-11)
-            np.testing.assert_allclose(tx.update(tree(), ())[0][leaf], 3 * g[leaf] / (together + EPS), rtol=2e-5)
+            np.testing.assert_allclose(tx.update(g, ())[0][leaf], 3 * g[leaf] / (global_norm + EPS), rtol=1e-11)
+            np.testing.assert_allclose(tx.update(tree(), ())[0][leaf], 3 * g[leaf] / (global_norm + EPS), rtol=2e-5)
 
 
-def test_zero_stands_for_what_is_not_a_number_and_its_leaf_is_named():
+def test_zero_nans_replaces_nan_and_marks_its_leaf():
     g, tx = tree(), gd.zero_nans()
     updates, state = tx.update({**g, "b": g["b"].at[1].set(jnp.nan)}, tx.init(g))
     np.testing.assert_array_equal(updates["b"], g["b"] * np.asarray([1, 0, 1]))
@@ -263,7 +263,7 @@ def test_zero_stands_for_what_is_not_a_number_and_its_leaf_is_named():
 
 
 @pytest.mark.parametrize(("dtype", "rtol"), [(jnp.float64, 1e-11), (jnp.float32, 2e-5)])
-def test_the_trust_ratio_is_one_where_the_weights_or_the_updates_of_a_leaf_are_zero(dtype, rtol):
+def test_trust_ratio_is_one_for_leaves_with_zero_weights_or_updates(dtype, rtol):
     with jax.enable_x64(True):
         (p, g), zero = (tree(dtype, seed) for seed in range(2)), jnp.zeros((4, 3), dtype)
         tx = gd.scale_by_trust_ratio(trust_coefficient=0.5, eps=EPS)
@@ -274,7 +274,7 @@ def test_the_trust_ratio_is_one_where_the_weights_or_the_updates_of_a_leaf_are_z
         np.testing.assert_array_equal(tx.update({**g, "w": zero}, (), p)[0]["w"], zero)
 
 
-def test_mars_adamw_clips_what_it_corrects_by_the_norm_of_all_leaves_together():
+def test_mars_adamw_clips_the_corrected_gradient_by_its_global_norm():
     tx = gd.mars_adamw(*ADAM, gamma=0.5, max_norm=6.0, weight_decay=LAMBDA)
     with jax.enable_x64(True):
         (p, *gs), m, v, clipped = (np.asarray(ravel_pytree(tree(jnp.float64, t))[0]) for t in range(1 + STEPS)), 0, 0, 0
@@ -290,12 +290,12 @@ def test_mars_adamw_clips_what_it_corrects_by_the_norm_of_all_leaves_together():
 
 
 def plateaus(losses, factor, patience, rtol, atol, cooldown, accumulation_size, min_scale):
-    """The scale after every loss, with the memory of a person at a desk."""
-    scale, best, waited, resting, heard = 1.0, None, 0, 0, []
+    """Yield the scale after each loss."""
+    scale, best, waited, resting, pending = 1.0, None, 0, 0, []
     for loss in losses:
-        heard.append(loss)
-        if len(heard) == accumulation_size:
-            value, heard = sum(heard) / len(heard), []
+        pending.append(loss)
+        if len(pending) == accumulation_size:
+            value, pending = sum(pending) / len(pending), []
             improved = best is None or value < best - rtol * abs(best) - atol
             best, waited = (value, 0) if improved else (best, waited + 1)
             if resting:
@@ -315,7 +315,7 @@ PLATEAUS = {
 
 @pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32])
 @pytest.mark.parametrize("given", PLATEAUS.values(), ids=PLATEAUS)
-def test_the_scale_falls_where_the_loss_has_not_improved_for_long_enough(given, dtype):
+def test_reduce_on_plateau_lowers_the_scale_when_patience_runs_out(given, dtype):
     noise = np.random.default_rng(3).normal(size=400)
     losses = (3 * np.exp(-np.arange(400) / 40) - 1.5 + 0.2 * noise).astype(np.float32)  # from above 0 to below it
     expected = list(plateaus(losses.astype(float), *given))
@@ -330,7 +330,7 @@ def test_the_scale_falls_where_the_loss_has_not_improved_for_long_enough(given, 
         np.testing.assert_allclose(scales, expected, rtol=1e-11 if dtype == jnp.float64 else 2e-5)
 
 
-def test_cautious_weight_decay_pulls_where_there_is_no_step_too():
+def test_cautious_weight_decay_applies_where_the_update_is_zero():
     tx, p = gd.add_cautious_weight_decay(0.5), jnp.asarray([2.0, -2.0, 2.0])
     updates, _ = tx.update(jnp.asarray([0.0, 0.0, -1.0]), tx.init(p), p)
     np.testing.assert_array_equal(updates, [1.0, -1.0, -1.0])

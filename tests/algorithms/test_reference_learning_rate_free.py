@@ -1,7 +1,8 @@
-"""The learning-rate-free family against its papers: runs in NumPy float64, line by line, all leaves one vector."""
+"""The learning-rate-free family against its papers: runs in NumPy float64, line by line, on one flat vector."""
 
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,11 +20,11 @@ norm = np.linalg.norm
 
 
 def gradient(x, k):
-    """That of a quadratic, seen through noise."""
+    """Return the noisy gradient of a quadratic at step k."""
     return (0.5 + np.abs(SLOPE)) * (x - 3 * SOLUTION) + 0.1 * NOISE[k]
 
 
-def falling(k):
+def decaying_rate(k):
     return 1.0 / (1.0 + 0.1 * k)
 
 
@@ -87,25 +88,31 @@ CASES = {
         partial(prodigy, b3=B3, c=C, decay=LAMBDA),
         PRODIGY.replace(beta3=B3, estim_lr_coef=C, weight_decay=LAMBDA),
     ),
-    "prodigy with a schedule": (partial(prodigy, gamma=falling), PRODIGY.replace(learning_rate=falling)),
+    "prodigy with a schedule": (partial(prodigy, gamma=decaying_rate), PRODIGY.replace(learning_rate=decaying_rate)),
     "prodigy with a safeguard": (
-        partial(prodigy, gamma=falling, safeguarded=True),
-        PRODIGY.replace(learning_rate=falling, safeguard_warmup=True),
+        partial(prodigy, gamma=decaying_rate, safeguarded=True),
+        PRODIGY.replace(learning_rate=decaying_rate, safeguard_warmup=True),
     ),
     "dadapt_adamw": (dadapt_adamw, DADAPT),
     "dadapt_adamw with decay": (partial(dadapt_adamw, decay=LAMBDA), DADAPT.replace(weight_decay=LAMBDA)),
-    "dadapt_adamw with a schedule": (partial(dadapt_adamw, gamma=falling), DADAPT.replace(learning_rate=falling)),
+    "dadapt_adamw with a schedule": (
+        partial(dadapt_adamw, gamma=decaying_rate),
+        DADAPT.replace(learning_rate=decaying_rate),
+    ),
     "dog": (partial(dog, kind="heuristic"), gd.dog(1.0, HEURISTIC, 0.0)),
     "dog with decay": (partial(dog, kind="distance", eps=ROOT, decay=LAMBDA), gd.dog(1.0, DISTANCE, ROOT, LAMBDA)),
-    "dog from a learning rate": (partial(dog, kind="learning_rate", gamma=falling), gd.dog(falling, RATE, 0.0)),
+    "dog from a learning rate": (
+        partial(dog, kind="learning_rate", gamma=decaying_rate),
+        gd.dog(decaying_rate, RATE, 0.0),
+    ),
     "dowg": (partial(dowg, first=FIRST), gd.dowg(1.0, FIRST, 0.0)),
     "dowg with decay": (partial(dowg, first=ROOT, eps=ROOT, decay=LAMBDA), gd.dowg(1.0, None, ROOT, LAMBDA)),
-    "dowg with a schedule": (partial(dowg, first=FIRST, gamma=falling), gd.dowg(falling, FIRST, 0.0)),
+    "dowg with a schedule": (partial(dowg, first=FIRST, gamma=decaying_rate), gd.dowg(decaying_rate, FIRST, 0.0)),
 }
 
 
 def descended(tx, params):
-    """Parameters and estimate after the run, the gradients those of the parameters as they are."""
+    """Return the parameters and the estimate after the run."""
     state = tx.init(params)
     for k in range(STEPS):
         flat, unravel = ravel_pytree(params)
@@ -117,11 +124,11 @@ def descended(tx, params):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_algorithm_is_the_papers(case):
+def test_parameters_and_estimates_match_the_paper(case):
     algorithm, tx = CASES[case]
     with jax.enable_x64(True):
         x, estimate = algorithm(np.asarray(ravel_pytree(tree(jnp.float64))[0]))
-        assert estimate > 2 * FIRST, "the run must see it grow"
+        assert estimate > 2 * FIRST, "the estimate must grow during the run"
         for dtype, rtol, atol in ((jnp.float64, 1e-11, 0), (jnp.float32, 2e-5, 2e-6)):
             params, found = descended(tx, tree(dtype))
             assert found.dtype == dtype
@@ -135,7 +142,7 @@ UNTUNED = [gd.prodigy(ANNEALED), gd.dadapt_adamw(ANNEALED), gd.dog(), gd.dowg(in
 
 @pytest.mark.parametrize("distance", [1e-2, 1.0, 1e2])
 @pytest.mark.parametrize("tx", UNTUNED, ids=lambda tx: tx.factory.__name__)
-def test_the_rate_is_found_from_a_tiny_first_step_however_far_the_solution_is(tx, distance):
+def test_the_rate_adapts_from_a_tiny_first_step_at_any_distance(tx, distance):
     slope, solution = (jnp.asarray(x) for x in (0.5 + np.abs(SLOPE), distance * SOLUTION / norm(SOLUTION)))
 
     def step(carry, _):
@@ -159,7 +166,7 @@ ZEROS = {
 
 
 @pytest.mark.parametrize("case", ZEROS)
-def test_before_the_first_gradient_that_is_not_zero_nothing_moves(case):
+def test_leading_zero_gradients_change_nothing(case):
     tx, params, g = ZEROS[case], tree(), tree(seed=1)
     waited = tx.init(params)
     for _ in range(3):
@@ -168,11 +175,11 @@ def test_before_the_first_gradient_that_is_not_zero_nothing_moves(case):
     at_once = tx.init(params)
     if "count" in getattr(at_once, "_fields", ()):  # the bias correction counts every step
         at_once = at_once._replace(count=waited.count)
-    jax.tree.map(np.testing.assert_array_equal, waited, at_once)
-    jax.tree.map(np.testing.assert_array_equal, tx.update(g, waited, params), tx.update(g, at_once, params))
+    chex.assert_trees_all_equal(waited, at_once)
+    chex.assert_trees_all_equal(tx.update(g, waited, params), tx.update(g, at_once, params))
 
 
-def test_an_array_of_the_optimizer_outlives_a_state_that_is_donated():
+def test_donating_the_state_keeps_arrays_of_the_optimizer():
     first = jnp.float32(0.1)
     for tx in (gd.prodigy(estim_lr0=first), gd.dog(init_step=("distance", first)), gd.dowg(init_estim_sq_dist=first)):
         params = tree()
@@ -185,7 +192,7 @@ def test_an_array_of_the_optimizer_outlives_a_state_that_is_donated():
 @pytest.mark.parametrize(
     "init_step", [0.1, ("distance",), ("near", 0.1), ("distance", "near"), ("distance", 0.1, 0.2), (0.1, "distance")]
 )
-def test_a_first_step_is_a_word_and_a_number(init_step):
+def test_init_step_must_be_a_kind_and_a_number(init_step):
     with pytest.raises(ValueError, match=r"^scale_by_dog: init_step must be a pair of 'distance', .*, got "):
         gd.dog(init_step=init_step)
 
@@ -195,12 +202,12 @@ def test_no_tree_is_broadcast_to_another(tx):
     params, state = tree(), tx.init(tree())
     for shape in ((3, 4), (4, 1), (1, 3)):
         other = {**params, "w": jnp.ones(shape)}
-        for grads, kept in ((other, params), (params, other)):
+        for grads, current in ((other, params), (params, other)):
             with pytest.raises(ValueError, match="updates and params differ at 'w'"):
-                tx.update(grads, state, kept)
+                tx.update(grads, state, current)
 
 
-def test_pairs_print_and_are_read_back():
+def test_pair_arguments_round_trip_through_parse():
     for tx in (gd.dog(), gd.dog(init_step=("learning_rate", 0.1)), gd.prodigy(betas=(0.8, 0.9)), gd.dadapt_adamw()):
         assert gd.parse(repr(tx)) == tx
     assert repr(gd.dog()).startswith("dog(learning_rate=1.0, init_step=('heuristic', 1e-06), eps=1e-08,")

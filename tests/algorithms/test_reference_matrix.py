@@ -1,5 +1,6 @@
-"""Matrix methods are the algorithms of their papers, line by line in NumPy float64, and what they must be in limits."""
+"""Matrix methods against their papers, line by line in NumPy float64, and in limits where they equal other methods."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,12 +22,12 @@ def _float64():
 
 
 def gradients(shape, steps=STEPS, seed=0):
-    """Gradients, one after the other."""
+    """Return the gradients of some steps."""
     return np.random.default_rng(seed).normal(size=(steps, *shape))
 
 
 def descended(tx, start, grads):
-    """Where a transform leads, step after step, and its states."""
+    """Return the parameters and the states after each step."""
 
     @jax.jit
     def step(params, state, g):
@@ -42,7 +43,7 @@ def descended(tx, start, grads):
 
 
 def updates_of(tx, grads, params=None):
-    """The updates of every step."""
+    """Return the updates of every step."""
 
     def step(state, g):
         updates, state = tx.update(g, state, params)
@@ -60,8 +61,8 @@ def newton_schulz(x, table):
     return x
 
 
-def momenta(grads, beta, nesterov):
-    """The corrected means of gradients."""
+def momentum(grads, beta, nesterov):
+    """Yield the bias-corrected momentum of each step."""
     m = np.zeros_like(grads[0])
     for t, g in enumerate(grads, 1):
         m = beta * m + (1 - beta) * g
@@ -73,24 +74,24 @@ def momenta(grads, beta, nesterov):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("nesterov", [True, False])
-def test_muon(shape, nesterov):
+def test_muon_matches_the_paper(shape, nesterov):
     w = start = gradients(shape, 1, seed=1)[0]
     rate, decay = 0.1, 0.3
     tx = gd.muon(rate, beta=0.9, weight_decay=decay, nesterov=nesterov, ns_coeffs=gd.linalg.QUINTIC, which="w")
     seen, _ = descended(tx, start, gradients(shape))
-    for direction, ours in zip(momenta(gradients(shape), 0.9, nesterov), seen, strict=True):
+    for direction, ours in zip(momentum(gradients(shape), 0.9, nesterov), seen, strict=True):
         step = max(1, shape[1] / shape[0]) ** 0.5 * newton_schulz(direction, gd.linalg.QUINTIC)
         w = w - rate * (step + decay * w)
         np.testing.assert_allclose(ours, w, rtol=1e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_normuon(shape):
+def test_normuon_matches_the_paper(shape):
     w = start = gradients(shape, 1, seed=1)[0]
     rate, decay, beta2, eps = 0.1, 0.3, 0.9, 1e-8
     seen, _ = descended(gd.normuon(rate, beta2=beta2, weight_decay=decay, which="w"), start, gradients(shape))
     v = np.zeros(shape[1])
-    for direction, ours in zip(momenta(gradients(shape), 0.95, True), seen, strict=True):
+    for direction, ours in zip(momentum(gradients(shape), 0.95, True), seen, strict=True):
         o = newton_schulz(direction, gd.linalg.JORDAN)
         v = beta2 * v + (1 - beta2) * np.mean(o**2, axis=0)
         even = o / (np.sqrt(v) + eps)
@@ -100,7 +101,7 @@ def test_normuon(shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_soap(shape):
+def test_soap_matches_the_paper(shape):
     w = start = gradients(shape, 1, seed=1)[0]
     rate, b1, b2, beta, eps, decay, every = 0.1, 0.9, 0.8, 0.7, 1e-8, 0.3, 3
     tx = gd.soap(rate, None, b1, b2, beta, eps, decay, every=every, which="w")
@@ -118,7 +119,7 @@ def test_soap(shape):
         left, right = beta * left + (1 - beta) * g @ g.T, beta * right + (1 - beta) * g.T @ g
         if not t:
             ql, qr = (np.asarray(basis[0]) for basis in stacks[0].bases[:: 1 if shape[0] <= shape[1] else -1])
-            for a, q in ((left, ql), (right, qr)):  # of a matrix that lacks rank they are no one set
+            for a, q in ((left, ql), (right, qr)):  # a rank-deficient matrix has no unique basis
                 np.testing.assert_allclose(a @ q, q * np.linalg.eigvalsh(a)[::-1], atol=1e-10)
                 np.testing.assert_allclose(q.T @ q, np.eye(len(a)), atol=1e-12)
         elif t % every == 0:
@@ -137,7 +138,7 @@ def inverse_root(a, exponent, eps):
 
 
 def blocks(size, most):
-    """The places of a side, in as few blocks as can be, as long as each other but for the last."""
+    """Return the indices of each block of a side: as few blocks as possible, equally long except the last."""
     number = -(-size // most)
     length = -(-size // number)
     return [np.arange(i * length, min((i + 1) * length, size)) for i in range(number)]
@@ -145,10 +146,10 @@ def blocks(size, most):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("b2", "block", "one_sided"), [(0.9, 1024, False), (1.0, 4, False), (0.9, 8, True)])
-def test_shampoo(shape, b2, block, one_sided):
+def test_shampoo_matches_the_paper(shape, b2, block, one_sided):
     w = start = gradients(shape, 1, seed=1)[0]
     rate, b1, eps, decay = 0.1, 0.8, 1e-6, 0.3
-    every = 1 if max(shape) > block else 2  # blocks have turns one after the other
+    every = 1 if max(shape) > block else 2  # blocks take turns
     graft = gd.scale_by_rms(0.9)
     tx = gd.shampoo(rate, None, graft, b1, b2, eps, decay, every=every, block=block, one_sided=one_sided, which="w")
     seen, _ = descended(tx, start, gradients(shape))
@@ -159,35 +160,37 @@ def test_shampoo(shape, b2, block, one_sided):
         m, v = b1 * m + (1 - b1) * g, 0.9 * v + 0.1 * g**2
         length = g / np.sqrt(v + 1e-8)
         step = np.zeros(shape)
-        fair = 1 if b2 == 1 else 1 - b2**t
+        bias_correction = 1 if b2 == 1 else 1 - b2**t
         for i, rows in enumerate(cuts[0]):
             for j, columns in enumerate(cuts[1]):
-                own = np.ix_(rows, columns)
+                cell = np.ix_(rows, columns)
                 left, right = factors.get((i, j), (0.0, 0.0))
-                left, right = b2 * left + weight * g[own] @ g[own].T, b2 * right + weight * g[own].T @ g[own]
+                left, right = b2 * left + weight * g[cell] @ g[cell].T, b2 * right + weight * g[cell].T @ g[cell]
                 factors[i, j] = left, right
                 if t % every == 0:
-                    by_left, by_right = (inverse_root(a / fair, 0.5 if one_sided else 0.25, eps) for a in (left, right))
+                    by_left, by_right = (
+                        inverse_root(a / bias_correction, 0.5 if one_sided else 0.25, eps) for a in (left, right)
+                    )
                     by_left = np.eye(len(rows)) if one_sided and shape[0] > shape[1] else by_left
                     by_right = np.eye(len(columns)) if one_sided and shape[0] <= shape[1] else by_right
                     roots[i, j] = by_left, by_right
                 if t < every:
-                    step[own] = length[own]
+                    step[cell] = length[cell]
                     continue
-                whitened = roots[i, j][0] @ m[own] @ roots[i, j][1]
-                step[own] = whitened * np.linalg.norm(length[own]) / np.linalg.norm(whitened)
+                whitened = roots[i, j][0] @ m[cell] @ roots[i, j][1]
+                step[cell] = whitened * np.linalg.norm(length[cell]) / np.linalg.norm(whitened)
         w = w - rate * (step + decay * w)
         np.testing.assert_allclose(seen[t - 1], w, rtol=1e-6, atol=1e-9)
 
 
-def test_shampoo_by_products_alone_is_that_by_eigenvalues():
+def test_shampoo_newton_roots_match_eigenvalue_roots():
     grads = {"w": gradients((6, 6))}
     by_eigenvalues, by_products = (gd.scale_by_shampoo(eps=1e-3, every=1, root=root) for root in ("eigh", "newton"))
     assert_close(updates_of(by_products, grads), updates_of(by_eigenvalues, grads), rtol=1e-6)
 
 
 @pytest.mark.parametrize("graft", ["scale_by_adam()", "scale_by_rms()", "identity()"])
-def test_shampoo_that_never_directs_is_what_is_grafted(graft):
+def test_shampoo_before_its_start_equals_the_grafted_transform(graft):
     grads = {"w": gradients((4, 6)), "v": gradients((3,))}
     ours = updates_of(gd.scale_by_shampoo(gd.parse(graft), every=2, start=STEPS + 1), grads)
     assert_close(ours, updates_of(gd.parse(graft), grads), rtol=0)
@@ -201,7 +204,7 @@ def test_soap_with_no_basis_is_adam_one_step_later():
     assert not any(u[0].any() for u in ours.values())
 
 
-def test_a_side_that_is_too_long_stays_as_it_is_and_a_wide_matrix_may_be_turned_from_one_side():
+def test_soap_on_one_side_keeps_one_basis_and_commutes_with_transposition():
     params = {"w": jnp.ones((4, 9))}
     for tx in (gd.scale_by_soap(max_dim=8), gd.scale_by_soap(one_sided=True)):
         (stack,) = tx.init(params).stacks
@@ -211,7 +214,7 @@ def test_a_side_that_is_too_long_stays_as_it_is_and_a_wide_matrix_may_be_turned_
         assert_close(updates_of(tx, grads), jax.tree.map(lambda u: u.swapaxes(1, 2), turned), rtol=1e-9)
 
 
-def test_muon_with_a_table_that_converges_is_the_polar_factor():
+def test_muon_with_converging_coefficients_gives_the_polar_factor():
     table = (*gd.linalg.POLAR_EXPRESS_8, *gd.linalg.POLAR_EXPRESS_8[-1:] * 4)
     g = gradients((4, 7), 1)
     u, _, v = np.linalg.svd(g[0], full_matrices=False)
@@ -219,60 +222,60 @@ def test_muon_with_a_table_that_converges_is_the_polar_factor():
     np.testing.assert_allclose(ours, u @ v, atol=1e-9)
 
 
-def test_muon_is_that_of_optax_and_so_is_its_state():
-    own = {"w": optax.contrib.MuonDimensionNumbers(), "v": optax.contrib.MuonDimensionNumbers()}
+def test_muon_and_its_state_match_optax():
+    dimensions = {"w": optax.contrib.MuonDimensionNumbers(), "v": optax.contrib.MuonDimensionNumbers()}
     theirs = optax.chain(
-        optax.contrib.scale_by_muon(weight_dimension_numbers=own), scale_by_shape(weight_dimension_numbers=own)
+        optax.contrib.scale_by_muon(weight_dimension_numbers=dimensions),
+        scale_by_shape(weight_dimension_numbers=dimensions),
     )
     grads = {"w": gradients((4, 6)), "v": gradients((6, 3))}
     assert_close(updates_of(gd.scale_by_muon(), grads), updates_of(theirs, grads), rtol=1e-6)
     params = jax.tree.map(lambda g: jnp.asarray(g[0], jnp.float32), grads)
     with jax.enable_x64(False):
         ours, plain = gd.scale_by_muon().init(params), optax.contrib.scale_by_muon().init(params)
-    assert jax.tree.structure(ours) == jax.tree.structure(plain)
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), ours) == jax.tree.map(lambda x: (x.shape, x.dtype), plain)
+    chex.assert_trees_all_equal_shapes_and_dtypes(ours, plain)
 
 
 METHODS = {
-    "muon": lambda **own: gd.scale_by_muon(**own),
-    "normuon": lambda **own: gd.scale_by_normuon(**own),
-    "soap": lambda **own: gd.scale_by_soap(every=1, **own),
-    "shampoo": lambda **own: gd.scale_by_shampoo(eps=1e-6, every=1, **own),
+    "muon": lambda **options: gd.scale_by_muon(**options),
+    "normuon": lambda **options: gd.scale_by_normuon(**options),
+    "soap": lambda **options: gd.scale_by_soap(every=1, **options),
+    "shampoo": lambda **options: gd.scale_by_shampoo(eps=1e-6, every=1, **options),
 }
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_leaves_together_are_leaves_one_by_one(name):
+def test_leaves_of_a_tree_are_updated_independently(name):
     grads = {
         k: gradients(s, 4, seed=i)
         for i, (k, s) in enumerate({"a": (4, 4), "b": (4, 4), "c": (4, 4), "l": (2, 3, 3), "v": (5,)}.items())
     }
     together = updates_of(METHODS[name](), grads)
     for leaf, g in grads.items():
-        apart = updates_of(METHODS[name](), g)
-        assert_close(together[leaf], apart, rtol=1e-6, atol=1e-9)
+        by_itself = updates_of(METHODS[name](), g)
+        assert_close(together[leaf], by_itself, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_view_is_the_matrices_that_it_says(name):
+def test_a_view_splits_a_leaf_into_the_matrices_that_it_names(name):
     g = gradients((4, 12), 3)
     fused = updates_of(METHODS[name](views={".*qkv": "m (qkv=3 n) -> qkv m n"}), {"qkv": g})["qkv"]
-    for own, part in zip(np.split(np.asarray(fused), 3, axis=2), np.split(g, 3, axis=2), strict=True):
-        assert_close(own, updates_of(METHODS[name](), part), rtol=1e-6, atol=1e-9)
+    for update, part in zip(np.split(np.asarray(fused), 3, axis=2), np.split(g, 3, axis=2), strict=True):
+        assert_close(update, updates_of(METHODS[name](), part), rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["soap", "shampoo"])
-def test_a_gradient_that_is_not_finite_leaves_the_last_good_factors_and_is_counted(name):
+def test_a_nonfinite_gradient_keeps_the_factors_and_is_counted(name):
     tx = METHODS[name]()
     params = {"w": jnp.ones((3, 3))}
     state = tx.init(params)
     grads = gradients((3, 3), 3)
     for g in grads[:2]:
         _, state = tx.update({"w": jnp.asarray(g)}, state, params)
-    kept = state.stacks[0].bases if name == "soap" else state.stacks[0].roots
+    factors = state.stacks[0].bases if name == "soap" else state.stacks[0].roots
     _, broken = tx.update({"w": jnp.full((3, 3), jnp.nan)}, state, params)
-    after = broken.stacks[0].bases if name == "soap" else broken.stacks[0].roots
-    jax.tree.map(np.testing.assert_array_equal, kept, after)
+    factors_after_nan = broken.stacks[0].bases if name == "soap" else broken.stacks[0].roots
+    chex.assert_trees_all_equal(factors, factors_after_nan)
     np.testing.assert_array_equal(broken.stacks[0].failures, [1])
     guarded = gd.apply_if_finite(tx, 3)
     state = guarded.init(params)
@@ -295,12 +298,12 @@ def test_a_gradient_that_is_not_finite_leaves_the_last_good_factors_and_is_count
         ("muon(0.1, beta=1.0)", r"muon: beta must lie in \[0, 1\), got 1.0"),
     ],
 )
-def test_what_cannot_be_is_refused_when_it_is_made(text, message):
+def test_invalid_arguments_are_refused_at_construction(text, message):
     with pytest.raises(ValueError, match=message):
         gd.parse(text)
 
 
-def test_an_axis_that_is_not_there_is_named():
+def test_an_unbound_axis_is_named():
     tx = gd.scale_by_muon(axis_name="data")
     with pytest.raises(ValueError, match="scale_by_muon: the axis 'data' must be bound, got no axis of this name"):
         tx.init(jnp.ones((2, 2)))

@@ -1,4 +1,4 @@
-"""Rprop against the paper's iRprop-, and where Optax's is a step late."""
+"""Rprop against the paper's iRprop-, and against Optax, whose updates come one step late."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ MINUS, PLUS, LEAST, MOST = 0.4, 1.3, 0.07, 0.15
 
 
 def irprop_minus(gradients, size=0.1):
-    """Igel and Hüsken 2003, for one number at a time."""
+    """Return updates by Igel and Hüsken 2003, for one number at a time."""
     before, updates = 0.0, []
     for g in gradients:
         if g * before > 0:
@@ -32,12 +32,12 @@ def updates_of(tx, gradients, dtype=jnp.float32):
         yield update
 
 
-def test_updates_are_this_steps():
+def test_updates_use_the_gradient_of_the_same_step():
     seen = list(updates_of(gd.rprop(0.1), [1.0, 1.0, 1.0, -1.0, 1.0]))
     np.testing.assert_allclose(seen, [-0.1, -0.12, -0.144, 0.0, -0.072], rtol=1e-6)
 
 
-def test_it_is_the_papers():
+def test_updates_match_the_paper():
     gradients = np.random.default_rng(0).normal(size=(40, 7)) + 0.5
     with jax.enable_x64(True):
         ours = list(updates_of(gd.rprop(0.1, MINUS, PLUS, LEAST, MOST), gradients, jnp.float64))
@@ -45,8 +45,8 @@ def test_it_is_the_papers():
     np.testing.assert_allclose(ours, expected, rtol=1e-12)
 
 
-def test_optax_is_the_same_one_step_later():
-    gradients = np.abs(np.random.default_rng(1).normal(size=(6, 5)))  # no sign turns: there both leave out a step
+def test_optax_gives_the_same_updates_one_step_later():
+    gradients = np.abs(np.random.default_rng(1).normal(size=(6, 5)))  # no sign changes: both skip a step there
     ours, theirs = (list(updates_of(lib.rprop(0.1), gradients)) for lib in (gd, optax))
     np.testing.assert_allclose(ours[:-1], theirs[1:], rtol=1e-6)
     params = tree()
@@ -58,16 +58,16 @@ def test_signs_of_tiny_gradients_count():
     np.testing.assert_allclose(seen, [-1e-5, -1.2e-5, 0.0], rtol=1e-6)
 
 
-def test_the_parts_of_a_complex_number_have_a_step_size_each():
+def test_real_and_imaginary_parts_have_separate_step_sizes():
     both = list(updates_of(gd.rprop(0.1), [2 + 1j, 1 - 3j], jnp.complex64))
     np.testing.assert_allclose(both, [-0.1 - 0.1j, -0.12 + 0j], rtol=1e-6)
 
 
-def test_a_nan_gradient_is_no_silence():
+def test_a_nan_gradient_gives_a_nan_update():
     assert np.isnan(list(updates_of(gd.rprop(0.1), [1.0, np.nan]))[-1])
 
 
 @pytest.mark.parametrize("given", [{"eta_minus": 1.5}, {"eta_plus": 0.9}, {"learning_rate": gd.constant(0.1)}], ids=str)
-def test_what_is_out_of_range_is_refused(given):
+def test_arguments_out_of_range_are_refused(given):
     with pytest.raises((TypeError, ValueError), match=f"^rprop: {next(iter(given))} must"):
         gd.rprop(**{"learning_rate": 0.1, **given})

@@ -1,4 +1,4 @@
-"""Simplified AdEMAMix against the paper, and where Optax's becomes NaN."""
+"""Simplified AdEMAMix against the paper, and for gradients that make Optax's NaN."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ import gdjax as gd
 B1, B2, ALPHA, EPS, RATE, DECAY = 0.9, 0.8, 0.5, 1e-3, 0.1, 0.03
 
 
-def test_it_is_the_papers():
+def test_parameters_match_the_paper():
     gradients = np.random.default_rng(0).normal(size=(5, 3))
     with jax.enable_x64(True):
         tx = gd.simplified_ademamix(RATE, B1, B2, ALPHA, EPS, weight_decay=DECAY)
@@ -23,7 +23,7 @@ def test_it_is_the_papers():
         np.testing.assert_allclose(params, p, rtol=1e-12)
 
 
-def test_a_square_that_overflows_stays_finite():
+def test_updates_stay_finite_when_squares_overflow():
     tx, g = gd.scale_by_simplified_ademamix(), jnp.full(2, 1e30)
     state = tx.init(g)
     for _ in range(3):

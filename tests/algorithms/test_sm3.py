@@ -1,4 +1,4 @@
-"""SM3 against the paper's SM3-II, on leaves of every number of dimensions."""
+"""SM3 against the paper's SM3-II, on leaves of up to three dimensions."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ B1, EPS, RATE = 0.8, 1e-6, 0.1
 
 
 def sm3_ii(gradients, b2=1.0):
-    """Anil et al. 2019, its covers the slices of each dimension; the updates of every step."""
+    """Return the update of every step by Anil et al. 2019, where the covers are the slices of each dimension."""
     shape = gradients[0].shape
     covers, m, updates = [np.zeros(n) for n in shape], 0.0, []
     for g in gradients:
@@ -33,7 +33,7 @@ def sm3_ii(gradients, b2=1.0):
 
 @pytest.mark.parametrize("b2", [1.0, 0.9])
 @pytest.mark.parametrize("shape", [(5,), (3, 4), (2, 3, 2)], ids=str)
-def test_it_is_the_papers(shape, b2):
+def test_updates_match_the_paper(shape, b2):
     gradients = np.random.default_rng(0).normal(size=(4, *shape))
     with jax.enable_x64(True):
         tx = gd.chain(gd.scale_by_sm3(B1, b2, EPS), gd.scale(-RATE))
@@ -43,7 +43,7 @@ def test_it_is_the_papers(shape, b2):
             np.testing.assert_allclose(update, expected, rtol=1e-12)
 
 
-def test_a_scalar_is_a_vector_of_one():
+def test_a_scalar_is_updated_like_a_vector_of_one_element():
     tx = gd.sm3(0.01)
     scalar, vector = jnp.asarray(2.0), jnp.asarray([2.0])
     of_scalar, of_vector = tx.init(scalar), optax.sm3(0.01).init(vector)
@@ -54,14 +54,14 @@ def test_a_scalar_is_a_vector_of_one():
     assert_close(of_scalar[0].mu, of_vector[0].mu)
 
 
-def test_zero_gives_zero_without_epsilon_too():
+def test_a_zero_gradient_gives_zero_with_a_finite_derivative_without_epsilon():
     tx = gd.scale_by_sm3(eps=0.0)
     update, derivative = jax.value_and_grad(lambda g: tx.update(g, tx.init(g))[0])(0.0)
     assert update == 0
     assert np.isfinite(derivative)
 
 
-def test_its_second_decay_is_a_leaf():
+def test_changing_b2_compiles_nothing():
     stepped = counted(lambda tx, g: tx.update(g, tx.init(g))[0])
     for b2 in (1.0, 0.9):
         tx, g = gd.scale_by_sm3(b2=b2), jnp.full((2, 2), 3.0)
@@ -69,7 +69,7 @@ def test_its_second_decay_is_a_leaf():
     assert compilations(stepped) == 1
 
 
-def test_nnx_keeps_its_state():
+def test_an_nnx_optimizer_accepts_its_state():
     model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, gd.sm3(0.1), wrt=nnx.Param)
     before = model.kernel[...]
