@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +17,7 @@ from tests.compiling import compilations, counted
 from tests.samples import signature_of
 
 N = 8
-EITHER = pytest.mark.parametrize("how", [{"bits": 8}, {"rank": 2}], ids=str)
+EACH_COMPRESSION = pytest.mark.parametrize("how", [{"bits": 8}, {"rank": 2}], ids=str)
 
 
 def gradients(steps=None, seed=0, members=N, shapes=None):
@@ -50,15 +51,15 @@ def once(tx, g):
 
 
 def sharded(f, check=True):
-    """Map a function over a mesh of 8 devices: its first result is the same on all, its second is per-device."""
+    """Map a function over a mesh of 8 devices: its first result is replicated, its second is per-device."""
     mesh = jax.make_mesh((N,), ("data",))
 
-    def own(*args):
+    def per_device(*args):
         shared, mine = f(*jax.tree.map(lambda x: x[0], args))
         return shared, jax.tree.map(lambda x: x[None], mine)
 
-    data, whole = PartitionSpec("data"), PartitionSpec()
-    mapped = counted(jax.shard_map(own, mesh=mesh, in_specs=data, out_specs=(whole, data), check_vma=check))
+    data, replicated = PartitionSpec("data"), PartitionSpec()
+    mapped = counted(jax.shard_map(per_device, mesh=mesh, in_specs=data, out_specs=(replicated, data), check_vma=check))
     return mapped, lambda tree: jax.device_put(tree, NamedSharding(mesh, data))
 
 
@@ -76,9 +77,9 @@ def in_blocks(leaves, members):
 
 
 def by_double_squeeze(gs):
-    """Return updates in blocks by Tang et al. 2019, algorithm 1, where each device is the server of one part."""
+    """Return updates in blocks by Tang et al. 2019, algorithm 1, where each device is the server of one block."""
     members, steps = gs["s"].shape
-    e, e_bar, found = 0.0, 0.0, []
+    e, e_bar, updates = 0.0, 0.0, []
     for t in range(steps):
         g = np.stack([in_blocks([gs[k][i, t].astype(np.float64) for k in sorted(gs)], members) for i in range(members)])
         v = g + e
@@ -87,16 +88,16 @@ def by_double_squeeze(gs):
         v_bar = q.mean(0) + e_bar
         q_bar = rounded(v_bar)[1]
         e_bar = v_bar - q_bar
-        found.append(q_bar)
-    return np.stack(found), e, e_bar
+        updates.append(q_bar)
+    return np.stack(updates), e, e_bar
 
 
-def test_it_is_double_squeeze_integer_by_integer():
+def test_8_bits_match_double_squeeze():
     gs = gradients(steps=5)
     updates, state = simulated(gd.compressed_mean("data", bits=8), gs)
     reference, e, e_bar = by_double_squeeze(gs)
     ours = np.stack([in_blocks([np.asarray(updates[k])[0, t] for k in sorted(gs)], N) for t in range(5)])
-    np.testing.assert_allclose(ours, reference, rtol=1e-4, atol=1e-5)  # one integer more or less would be 1e-2
+    np.testing.assert_allclose(ours, reference, rtol=1e-4, atol=1e-5)  # an error of one integer would be 1e-2
     np.testing.assert_allclose(np.stack([in_blocks(_member(state.error, i), N) for i in range(N)]), e, atol=1e-5)
     np.testing.assert_allclose(state.mean_error[0], e_bar, atol=1e-5)
 
@@ -105,7 +106,7 @@ def _member(tree, i):
     return [np.asarray(leaf)[i] for leaf in jax.tree.leaves(tree)]
 
 
-def test_integers_are_nearest_and_symmetric_and_ties_are_even():
+def test_quantize_rounds_symmetrically_to_nearest_with_ties_to_even():
     x = np.zeros((2, 256), np.float32)
     x[0, :6] = [127.0, -127.0, 0.5, 1.5, -2.5, 0.49]
     x[1, :3] = [-1e-3, 1e-3, 4e-6]
@@ -119,18 +120,18 @@ def test_integers_are_nearest_and_symmetric_and_ties_are_even():
 
 def by_power_sgd(gs, q, of_mean=False):
     """Return updates of a matrix by Vogels et al. 2019, algorithms 1 and 2; `of_mean` takes the error of the mean."""
-    e, found = 0.0, []
+    e, updates = 0.0, []
     for t in range(gs.shape[1]):
         m = gs[:, t] + e
         p_hat = np.linalg.qr((m @ q).mean(0))[0]
-        own_q = m.transpose(0, 2, 1) @ p_hat
-        q = own_q.mean(0)
-        e = m - p_hat @ (q.T if of_mean else own_q.transpose(0, 2, 1))
-        found.append(p_hat @ q.T)
-    return np.stack(found), e
+        local_q = m.transpose(0, 2, 1) @ p_hat
+        q = local_q.mean(0)
+        e = m - p_hat @ (q.T if of_mean else local_q.transpose(0, 2, 1))
+        updates.append(p_hat @ q.T)
+    return np.stack(updates), e
 
 
-def test_it_is_power_sgd():
+def test_rank_r_matches_power_sgd():
     gs, tx = gradients(steps=5), gd.compressed_mean("data", rank=3)
     start = jax.vmap(tx.init, axis_name="data")(jax.tree.map(lambda g: g[:, 0], gs))
     updates, state = simulated(tx, gs)
@@ -144,16 +145,16 @@ def test_it_is_power_sgd():
         np.testing.assert_allclose(updates[name][0], gs[name].astype(np.float64).mean(0), rtol=1e-5, atol=1e-6)
 
 
-def test_errors_of_the_own_q_give_the_same_updates_as_those_of_the_mean_which_grow():
+def test_errors_by_local_q_give_the_same_updates_as_by_the_mean_q_and_stay_smaller():
     gs, q = gradients(steps=400, shapes={"w": (20, 16)})["w"].astype(np.float64), np.eye(16)[:, :3]
     ours, theirs = by_power_sgd(gs, q), by_power_sgd(gs, q, of_mean=True)
-    np.testing.assert_allclose(ours[0][:40], theirs[0][:40], atol=1e-6)  # in the long run roundings part them
-    half, whole = (np.linalg.norm(by_power_sgd(gs[:, :n], q, of_mean=True)[1]) for n in (100, 400))
-    assert whole > 1.5 * half
-    assert np.linalg.norm(ours[1]) < 0.5 * whole
+    np.testing.assert_allclose(ours[0][:40], theirs[0][:40], atol=1e-6)  # later, rounding separates them
+    error_at_100, error_at_400 = (np.linalg.norm(by_power_sgd(gs[:, :n], q, of_mean=True)[1]) for n in (100, 400))
+    assert error_at_400 > 1.5 * error_at_100
+    assert np.linalg.norm(ours[1]) < 0.5 * error_at_400
 
 
-def test_q_starts_from_the_seed_the_same_on_all_members():
+def test_initial_q_depends_on_the_seed_and_is_equal_on_all_devices():
     g = gradients()
 
     def start(seed):
@@ -167,32 +168,32 @@ def test_q_starts_from_the_seed_the_same_on_all_members():
     assert abs(float(first["w"][0].std()) - 1) < 0.2
 
 
-def test_one_step_in_8_bits_is_off_by_half_a_scale_of_each_rounding_at_most():
+def test_one_8_bit_step_errs_by_at_most_half_a_scale_per_rounding():
     gs = gradients(steps=1)
     updates, _ = simulated(gd.compressed_mean("data", bits=8), gs)
     for name, g in gs.items():
-        own = np.abs(in_blocks([g[0, 0]], 1)).max() if g[0, 0].size <= 256 else np.abs(g).max()
-        greatest = max(own, np.abs(g).max())
+        local_max = np.abs(in_blocks([g[0, 0]], 1)).max() if g[0, 0].size <= 256 else np.abs(g).max()
+        greatest = max(local_max, np.abs(g).max())
         off = np.abs(np.asarray(updates[name][0, 0], np.float64) - g[:, 0].astype(np.float64).mean(0)).max()
         assert off <= greatest / 127 * (1 + 1e-5), name
         assert off < 0.01 * greatest, name
 
 
-@EITHER
-def test_the_sum_of_updates_is_the_sum_of_means_but_for_what_the_state_holds(how):
+@EACH_COMPRESSION
+def test_updates_and_the_error_in_the_state_sum_to_the_means(how):
     gs = gradients(steps=20)
     updates, state = simulated(gd.compressed_mean("data", **how), gs)
     for name, g in gs.items():
         missing = g.astype(np.float64).mean(0).sum(0) - np.asarray(updates[name][0], np.float64).sum(0)
-        held = 0.0 if state.error[name] is None else np.asarray(state.error[name]).mean(0)
+        stored_error = 0.0 if state.error[name] is None else np.asarray(state.error[name]).mean(0)
         if "bits" in how:
             like = [jnp.asarray(gs[k][0, 0]) for k in sorted(gs)]
-            held = held + np.asarray(to_blocks(like, N)[1](state.mean_error[0])[sorted(gs).index(name)])
-        np.testing.assert_allclose(held, missing, atol=2e-4)
+            stored_error = stored_error + np.asarray(to_blocks(like, N)[1](state.mean_error[0])[sorted(gs).index(name)])
+        np.testing.assert_allclose(stored_error, missing, atol=2e-4)
 
 
 @pytest.mark.parametrize(("how", "bound"), [({"bits": 8}, 0.1), ({"rank": 2}, 60.0)], ids=str)
-def test_what_is_missing_from_the_sum_stays_bounded_with_feedback_and_grows_without(how, bound):
+def test_the_accumulated_error_is_bounded_with_feedback_and_grows_without(how, bound):
     gs, tx = gradients(steps=200, shapes={"w": (24, 20)}), gd.compressed_mean("data", **how)
     updates, _ = simulated(tx, gs)
 
@@ -214,7 +215,7 @@ def test_what_is_missing_from_the_sum_stays_bounded_with_feedback_and_grows_with
     assert lost_late > 3 * late
 
 
-def test_descent_ends_where_that_by_the_exact_mean_does():
+def test_the_final_loss_matches_that_of_the_exact_mean():
     rng = np.random.default_rng(0)
     centers = rng.normal(size=(10, 64)) * 0.5
     labels = rng.integers(0, 10, size=(N, 64))
@@ -224,7 +225,7 @@ def test_descent_ends_where_that_by_the_exact_mean_does():
         scores = x @ params["w"] + params["b"]
         return gd.softmax_cross_entropy_with_integer_labels(scores, y).mean() + 1e-3 * jnp.sum(params["w"] ** 2)
 
-    def ended(mean):
+    def final_loss(mean):
         tx = gd.chain(*mean, gd.sgd(0.3, momentum=0.9))
 
         def descent(x, y):
@@ -240,14 +241,14 @@ def test_descent_ends_where_that_by_the_exact_mean_does():
 
         return float(jax.jit(jax.vmap(descent, axis_name="data"))(x, jnp.asarray(labels))[0])
 
-    exact = ended([])
+    exact = final_loss([])
     assert exact < 0.3  # 2.3 at the start
-    assert abs(ended([gd.compressed_mean("data", bits=8)]) / exact - 1) < 1e-3
-    assert abs(ended([gd.compressed_mean("data", rank=2)]) / exact - 1) < 1e-2
+    assert abs(final_loss([gd.compressed_mean("data", bits=8)]) / exact - 1) < 1e-3
+    assert abs(final_loss([gd.compressed_mean("data", rank=2)]) / exact - 1) < 1e-2
 
 
-@EITHER
-def test_every_kind_of_axis_gives_the_same_and_all_members_the_same_bits(how):
+@EACH_COMPRESSION
+def test_all_kinds_of_axes_agree_and_devices_have_bitwise_equal_updates(how):
     tx, gs = gd.compressed_mean("data", **how), gradients(steps=3)
     updates, state = simulated(tx, gs)
 
@@ -258,17 +259,15 @@ def test_every_kind_of_axis_gives_the_same_and_all_members_the_same_bits(how):
     places = {"pmap": jax.pmap(run, axis_name="data")(gs)}
     for check in (True, False):
         mapped, placed = sharded(run, check)
-        moved, kept = mapped(placed(gs))  # with the check, its type says that the update is the same on all
-        places[f"shard_map {check}"] = jax.tree.map(lambda u: jnp.stack([u] * N), moved), kept
+        replicated, new_state = mapped(placed(gs))  # with the check, its type says that the update is replicated
+        places[f"shard_map {check}"] = jax.tree.map(lambda u: jnp.stack([u] * N), replicated), new_state
     for leaf in jax.tree.leaves((updates, places["pmap"][0])):
         assert (leaf == leaf[0]).all()
     for place in places.values():
-        assert jax.tree.structure(place) == jax.tree.structure((updates, state))
-        for ours, theirs in zip(jax.tree.leaves(place), jax.tree.leaves((updates, state)), strict=True):
-            np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+        chex.assert_trees_all_close(place, (updates, state), rtol=1e-3, atol=1e-4)
 
 
-@EITHER
+@EACH_COMPRESSION
 def test_the_state_keeps_its_type_and_one_compile_serves_all_steps(how):
     tx, g = gd.compressed_mean("data", **how), gradients()
     start, placed = sharded(lambda g: ((), tx.init(g)))
@@ -293,7 +292,7 @@ def on_the_wire(tx, g):
 LAYERS = {f"w{i}": (96, 128) for i in range(6)} | {f"b{i}": (128,) for i in range(6)}
 
 
-def test_8_bits_are_one_all_to_all_and_one_all_gather_of_a_quarter_of_the_bytes():
+def test_8_bits_take_one_all_to_all_and_one_all_gather_of_a_quarter_of_the_bytes():
     found = on_the_wire(gd.compressed_mean("data", bits=8), gradients(shapes=LAYERS))
     assert counts(found) == {"all-gather": 1, "all-to-all": 1}
     rows = 6 * (96 * 128 // 256 + 1)
@@ -302,26 +301,26 @@ def test_8_bits_are_one_all_to_all_and_one_all_gather_of_a_quarter_of_the_bytes(
     exact, placed = sharded(
         lambda g: (jax.lax.pmean(jnp.concatenate([x.ravel() for x in jax.tree.leaves(g)]), "data"), ())
     )
-    whole = collectives(exact.lower(placed(gradients(shapes=LAYERS))).compile())
-    assert counts(whole) == {"all-reduce": 1}
-    ratio = sum(c.wire_bytes for c in found) / sum(c.wire_bytes for c in whole)
+    uncompressed = collectives(exact.lower(placed(gradients(shapes=LAYERS))).compile())
+    assert counts(uncompressed) == {"all-reduce": 1}
+    ratio = sum(c.wire_bytes for c in found) / sum(c.wire_bytes for c in uncompressed)
     assert 65 / 256 <= ratio < 65 / 256 * 1.03
 
 
 @pytest.mark.parametrize("rank", [1, 4])
-def test_rank_r_is_two_all_reduces_of_p_with_the_plain_leaves_and_of_q(rank):
+def test_rank_r_takes_one_all_reduce_of_p_and_uncompressed_leaves_and_one_of_q(rank):
     found = on_the_wire(gd.compressed_mean("data", rank=rank), gradients(shapes=LAYERS))
     assert counts(found) == {"all-reduce": 2}
     assert sorted(c.operand_bytes for c in found) == sorted([4 * 6 * (96 * rank + 128), 4 * 6 * 128 * rank])
     assert {c.members for c in found} == {N}
 
 
-def test_without_a_matrix_it_is_one_all_reduce():
+def test_trees_without_a_matrix_take_one_all_reduce():
     found = on_the_wire(gd.compressed_mean("data", rank=1), gradients(shapes={"a": (5,), "b": (2, 2)}))
     assert counts(found) == {"all-reduce": 1}
 
 
-def test_what_a_collective_stands_within_is_read():
+def test_control_flow_around_collectives_is_found():
     def program(x):
         summed = jax.lax.scan(lambda s, _: (jax.lax.psum(s, "data") / N, None), x, length=5)[0]
         many = jax.lax.pmax(x.sum(), "data") > 0
@@ -338,7 +337,7 @@ def test_what_a_collective_stands_within_is_read():
 
 @pytest.mark.parametrize("sizes", [(1,), (255,), (256,), (257, 3), (2048, 1), (0, 5), (2049,)], ids=str)
 @pytest.mark.parametrize("members", [1, 3, 8])
-def test_leaves_of_any_size_come_back_from_blocks(sizes, members):
+def test_leaves_of_any_size_round_trip_through_blocks(sizes, members):
     leaves = [jnp.arange(1.0, size + 1) for size in sizes]
     cut, uncut = to_blocks(leaves, members)
     assert cut.shape[0] == members
@@ -347,7 +346,7 @@ def test_leaves_of_any_size_come_back_from_blocks(sizes, members):
         np.testing.assert_array_equal(ours, theirs)
 
 
-@EITHER
+@EACH_COMPRESSION
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.complex64])
 def test_updates_have_the_dtype_of_gradients_and_errors_float32_at_least(how, dtype):
     tx, gs = gd.compressed_mean("data", **how), gradients(steps=3)
@@ -356,13 +355,13 @@ def test_updates_have_the_dtype_of_gradients_and_errors_float32_at_least(how, dt
     with jax.numpy_dtype_promotion("strict"):
         updates, state = simulated(tx, gs)
     assert {u.dtype for u in jax.tree.leaves(updates)} == {jnp.dtype(dtype)}
-    kept = {np.dtype("float32"), np.dtype("complex64") if dtype == jnp.complex64 else np.dtype("float32")}
-    assert {x.dtype for x in jax.tree.leaves(state)} <= kept
+    allowed = {np.dtype("float32"), np.dtype("complex64") if dtype == jnp.complex64 else np.dtype("float32")}
+    assert {x.dtype for x in jax.tree.leaves(state)} <= allowed
     wide = gs["b"].astype(complex if dtype == jnp.complex64 else float)
     np.testing.assert_allclose(updates["b"][0], wide.mean(0), atol=0.05)
 
 
-def test_a_complex_leaf_is_two_real_ones():
+def test_a_complex_leaf_is_compressed_like_two_real_ones():
     gs = {"z": np.stack([gradients(steps=2)["w"], gradients(steps=2, seed=1)["w"]], -1)}
     as_complex = {"z": jnp.asarray(gs["z"][..., 0] + 1j * gs["z"][..., 1], jnp.complex64)}
     for how in ({"bits": 8}, {"rank": 2}):
@@ -371,7 +370,7 @@ def test_a_complex_leaf_is_two_real_ones():
         np.testing.assert_allclose(jnp.stack([ours.real, ours.imag], -1), theirs, rtol=1e-4, atol=1e-5)
 
 
-@EITHER
+@EACH_COMPRESSION
 def test_float64_stays_float64(how):
     with jax.enable_x64(True):
         g = jax.tree.map(lambda g: jnp.asarray(g, jnp.float64), gradients(steps=2))
@@ -379,8 +378,8 @@ def test_float64_stays_float64(how):
         assert {x.dtype for x in jax.tree.leaves((updates, state))} == {jnp.dtype("float64")}
 
 
-@EITHER
-def test_scalars_empty_leaves_and_none_pass(how):
+@EACH_COMPRESSION
+def test_scalars_empty_leaves_and_none_are_accepted(how):
     g = {"e": np.ones((N, 0, 3), np.float32), "n": None, "s": np.arange(8, dtype=np.float32), "within": {"n": None}}
     updates = once(gd.compressed_mean("data", **how), g)
     assert jax.tree.structure(updates) == jax.tree.structure(g)
@@ -391,8 +390,8 @@ def test_scalars_empty_leaves_and_none_pass(how):
     assert none.shape == (N,)
 
 
-@EITHER
-def test_of_one_member_it_is_the_compression_of_its_own_gradient(how):
+@EACH_COMPRESSION
+def test_on_one_device_the_update_is_the_compressed_gradient(how):
     g = gradients(members=1)
     u = np.asarray(once(gd.compressed_mean("data", **how), g)["w"][0], np.float64)
     off = np.abs(u - g["w"][0])
@@ -405,8 +404,8 @@ def test_of_one_member_it_is_the_compression_of_its_own_gradient(how):
         assert np.abs(orthogonal).max() < 1e-3
 
 
-@EITHER
-def test_a_step_that_is_not_finite_says_so_and_leaves_the_state_as_it_was(how):
+@EACH_COMPRESSION
+def test_a_nonfinite_gradient_gives_a_nonfinite_update_and_keeps_the_state(how):
     tx, gs = gd.compressed_mean("data", **how), gradients(steps=2)
     _, state = simulated(tx, gs)
     for number in (np.nan, np.inf, -np.inf):
@@ -414,13 +413,12 @@ def test_a_step_that_is_not_finite_says_so_and_leaves_the_state_as_it_was(how):
         bad["w"][3, 0, 1, 2] = number
         updates, after = simulated(tx, bad, state)
         assert not np.isfinite(updates["w"][:, 0, 1, 2]).any()
-        for new, old in zip(jax.tree.leaves(after), jax.tree.leaves(state), strict=True):
-            np.testing.assert_array_equal(new, old)
+        chex.assert_trees_all_equal(after, state)
     later, _ = simulated(tx, gs, after)
-    assert all(np.isfinite(u).all() for u in jax.tree.leaves(later))
+    chex.assert_tree_all_finite(later)
 
 
-def test_numbers_too_small_for_a_scale_wait_until_their_sum_is_not():
+def test_gradients_that_underflow_accumulate_until_their_sum_does_not():
     g = {"w": np.full((N, 40, 4), 3e-37, np.float32)}  # the scale would be 2e-39, no normal number
     updates, _ = simulated(gd.compressed_mean("data", bits=8), g)
     sums = np.asarray(updates["w"][0], np.float64).sum(0)
@@ -435,12 +433,12 @@ def test_a_mean_of_low_rank_is_exact():
     g = (u @ v + noise - noise.mean(0)).astype(np.float32)
     updates = once(gd.compressed_mean("data", rank=2), {"w": g})
     np.testing.assert_allclose(updates["w"][0], g.astype(np.float64).mean(0), atol=1e-4)
-    over = once(gd.compressed_mean("data", rank=4), {"w": g})  # P is of rank 2 alone
+    over = once(gd.compressed_mean("data", rank=4), {"w": g})  # the rank of P is only 2
     np.testing.assert_allclose(over["w"][0], g.astype(np.float64).mean(0), atol=1e-4)
 
 
 @pytest.mark.parametrize("rank", [5, 9])
-def test_a_rank_that_a_matrix_has_not_leaves_it_as_it_is(rank):
+def test_a_rank_too_large_for_a_matrix_leaves_it_uncompressed(rank):
     g = gradients(shapes={"w": (5, 40)})
     updates = once(gd.compressed_mean("data", rank=rank), g)
     assert not is_compressed(g["w"][0], rank)
@@ -452,7 +450,7 @@ def test_only_leaves_that_are_larger_than_their_approximation_are_compressed():
     assert {shape: is_compressed(np.zeros(shape), 1) for shape in shapes} == shapes
 
 
-def test_a_zero_gradient_gives_zero_and_the_next_one_is_taken_as_ever():
+def test_zero_gradients_give_zero_and_later_steps_work():
     tx, gs = gd.compressed_mean("data", rank=2), gradients(steps=12, shapes={"w": (20, 18)})
     gs["w"][:, :3] = 0
     updates, _ = simulated(tx, gs)
@@ -461,11 +459,11 @@ def test_a_zero_gradient_gives_zero_and_the_next_one_is_taken_as_ever():
     assert np.linalg.norm(total - mean) < 0.7 * np.linalg.norm(mean)
 
 
-@EITHER
-def test_weights_are_those_of_the_mean(how):
+@EACH_COMPRESSION
+def test_weights_act_as_in_mean_over(how):
     weights = jnp.asarray([1.0, 2, 0, 1, 3, 1, 1, 1])
     g = gradients()
-    g["w"][2] = np.nan  # of no weight
+    g["w"][2] = np.nan  # this device has weight 0
 
     def update(tx):
         return jax.vmap(lambda g, w: tx.update(g, tx.init(g), weight=w)[0], axis_name="data")(g, weights)
@@ -475,8 +473,8 @@ def test_weights_are_those_of_the_mean(how):
     assert np.isfinite(ours["w"]).all()
 
 
-@EITHER
-def test_leaves_that_differ_over_another_axis_keep_their_types(how):
+@EACH_COMPRESSION
+def test_leaves_that_vary_over_another_axis_keep_their_types(how):
     mesh = jax.make_mesh((4, 2), ("data", "model"))
     tx = gd.compressed_mean("data", **how)
     g = {"b": np.ones((4, 20, 9), np.float32), "w": np.arange(4.0 * 24 * 16, dtype=np.float32).reshape(4, 24, 16)}
@@ -499,8 +497,8 @@ def test_leaves_that_differ_over_another_axis_keep_their_types(how):
     assert updates["w"].shape == (24, 16)
 
 
-@EITHER
-def test_leaves_that_are_sharded_by_their_types_are_refused_and_by_an_auto_axis_taken(how):
+@EACH_COMPRESSION
+def test_leaves_sharded_over_explicit_axes_are_refused_and_over_auto_axes_accepted(how):
     tx, g = gd.compressed_mean("data", **how), np.ones((4, 24, 16), np.float32)
 
     def updated(kind):
@@ -519,7 +517,7 @@ def test_leaves_that_are_sharded_by_their_types_are_refused_and_by_an_auto_axis_
         updated(AxisType.Explicit)
 
 
-def test_several_names_are_one_axis():
+def test_two_axis_names_act_as_one_axis():
     mesh = jax.make_mesh((4, 2), ("host", "device"))
     both = PartitionSpec(("host", "device"))
     g = gradients()
@@ -533,12 +531,11 @@ def test_several_names_are_one_axis():
         placed = jax.device_put(g, NamedSharding(mesh, both))
         ours = jax.jit(jax.shard_map(step, mesh=mesh, in_specs=both, out_specs=PartitionSpec()))(placed)
         theirs = once(gd.compressed_mean("data", **how), g)
-        for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-            np.testing.assert_allclose(a, b[0], rtol=1e-3, atol=1e-4)
+        chex.assert_trees_all_close(ours, jax.tree.map(lambda x: x[0], theirs), rtol=1e-3, atol=1e-4)
 
 
-@EITHER
-def test_a_gradient_that_is_the_sum_already_is_refused_and_the_way_out_works(how):
+@EACH_COMPRESSION
+def test_a_summed_gradient_is_refused_and_the_suggested_fix_works(how):
     tx, w = gd.compressed_mean("data", **how), jnp.ones((6, 4))
     x, placed = np.arange(N * 6, dtype=np.float32).reshape(N, 6), None
 
@@ -576,13 +573,13 @@ def test_a_gradient_that_is_the_sum_already_is_refused_and_the_way_out_works(how
     ],
     ids=str,
 )
-def test_bad_arguments_are_refused_in_words(arguments, says):
+def test_bad_arguments_are_refused(arguments, says):
     with pytest.raises((TypeError, ValueError), match=f"^{says}"):
         gd.compressed_mean(**({"axis_name": "data"} | arguments))
 
 
-@EITHER
-def test_outside_its_axis_it_says_where_it_belongs(how):
+@EACH_COMPRESSION
+def test_an_unbound_axis_is_named_with_a_fix(how):
     tx = gd.compressed_mean("data", **how)
     with pytest.raises(ValueError, match=r"^\w+_mean: the axis 'data' must be bound.* vmap\(.*axis_name='data'"):
         tx.init(jnp.ones(3))
@@ -591,8 +588,8 @@ def test_outside_its_axis_it_says_where_it_belongs(how):
         tx.update(jnp.ones(3), state)
 
 
-@EITHER
-def test_it_prints_what_it_is_and_reduces(how):
+@EACH_COMPRESSION
+def test_it_returns_and_prints_the_specific_transform(how):
     tx = gd.compressed_mean("data", **how)
     named = {"bits": gd.quantized_mean("data"), "rank": gd.low_rank_mean("data", 2)}
     assert tx == named[next(iter(how))]
@@ -612,7 +609,7 @@ def test_it_prints_what_it_is_and_reduces(how):
         ("chain(compressed_mean('data', rank=1), scale(2.0))", None),
     ],
 )
-def test_text_of_before_is_read(text, printed):
+def test_text_of_earlier_versions_is_parsed(text, printed):
     tx = gd.parse(text)
     assert gd.parse(repr(tx)) == tx
     assert repr(tx) == printed or printed is None

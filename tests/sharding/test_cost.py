@@ -1,4 +1,4 @@
-"""The page on scale says what is so: its bytes are those of compiled programs, its tables those of its model."""
+"""Check docs/scale.md: its bytes against compiled programs, its tables against the cost model."""
 
 import functools
 import importlib.util
@@ -22,8 +22,8 @@ spec.loader.exec_module(cost)
 
 SHAPES = {"a": (256, 512), "b": (512, 256)}
 PARAMETERS = 2 * 256 * 512
-OF_BYTES = cost.Network("no latency", 1.0, 0.0)
-"""Where a byte takes a second: times are bytes."""
+ONE_SECOND_PER_BYTE = cost.Network("no latency", 1.0, 0.0)
+"""A network where each byte takes one second, so times are byte counts."""
 MODEL = cost.Model("two matrices", PARAMETERS, 2 * (256 + 512), 0.0)
 METHODS = {
     "synchronous": gd.mean_over("data"),
@@ -34,12 +34,12 @@ METHODS = {
 
 
 def sent(tx, members):
-    """Bytes that a member sends at a step, as the compiled program has it."""
+    """Return the bytes that a device sends in one compiled step."""
     mesh = Mesh(np.array(jax.devices()[:members]), ("data",))
 
     def mean(grads):
-        own = jax.tree.map(lambda g: g[0], grads)
-        return tx.update(own, tx.init(own), own)[0]
+        local_grads = jax.tree.map(lambda g: g[0], grads)
+        return tx.update(local_grads, tx.init(local_grads), local_grads)[0]
 
     rows = NamedSharding(mesh, PartitionSpec("data"))
     run = jax.jit(
@@ -53,17 +53,17 @@ def sent(tx, members):
 
 @pytest.mark.parametrize("members", [2, 4, 8])
 @pytest.mark.parametrize("method", METHODS)
-def test_the_bytes_of_the_model_are_those_of_the_program(method, members):
-    said = cost.METHODS[method](MODEL, members, OF_BYTES)
-    assert sent(METHODS[method], members) == pytest.approx(said, rel=1e-9)
+def test_modelled_bytes_equal_those_of_the_compiled_program(method, members):
+    modelled = cost.METHODS[method](MODEL, members, ONE_SECOND_PER_BYTE)
+    assert sent(METHODS[method], members) == pytest.approx(modelled, rel=1e-9)
 
 
-def test_steps_apart_send_the_mean_of_one_in_so_many():
-    said = cost.METHODS["`local_steps(every=64)`"](MODEL, 8, OF_BYTES)
-    assert said == pytest.approx(sent(gd.mean_over("data"), 8) / 64)
+def test_local_steps_send_one_mean_every_64_steps():
+    modelled = cost.METHODS["`local_steps(every=64)`"](MODEL, 8, ONE_SECOND_PER_BYTE)
+    assert modelled == pytest.approx(sent(gd.mean_over("data"), 8) / 64)
 
 
-def test_one_member_sends_nothing():
+def test_one_device_sends_nothing():
     assert all(seconds(cost.MODEL, 1, cost.NETWORKS[0]) == 0 for seconds in cost.METHODS.values())
 
 
@@ -73,14 +73,14 @@ def test_the_page_has_the_tables_of_the_model():
 
 @pytest.mark.parametrize("tx", [gd.adamw(1e-2), gd.shard_update(gd.adamw(1e-2), "data")], ids=["adamw", "sharded"])
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
-def test_what_the_page_shows_runs(kind, tx):
-    shown = (HERE / "docs" / "scale.md").read_text().split("```python\n")[2].split("```")[0]
-    there = {"gd": gd, "jax": jax, "functools": functools, "P": PartitionSpec, "NamedSharding": NamedSharding}
-    there |= {"mesh": jax.make_mesh((8,), ("data",), axis_types=(kind,)), "tx": tx}
-    there |= {"loss": battery.loss, "params": battery.start(), "batch": battery.data()}
-    exec(shown, there)
-    state = there["state"]
+def test_the_code_of_the_page_runs_and_matches_one_device(kind, tx):
+    snippet = (HERE / "docs" / "scale.md").read_text().split("```python\n")[2].split("```")[0]
+    namespace = {"gd": gd, "jax": jax, "functools": functools, "P": PartitionSpec, "NamedSharding": NamedSharding}
+    namespace |= {"mesh": jax.make_mesh((8,), ("data",), axis_types=(kind,)), "tx": tx}
+    namespace |= {"loss": battery.loss, "params": battery.start(), "batch": battery.data()}
+    exec(snippet, namespace)
+    state = namespace["state"]
     for _ in range(battery.STEPS - 1):
-        state, _ = there["take_step"](state, jax.device_put(there["batch"], there["state"].count.sharding))
+        state, _ = namespace["take_step"](state, jax.device_put(namespace["batch"], namespace["state"].count.sharding))
     ours = jax.tree.map(lambda x: np.asarray(x)[3], state.params)
     assert battery.difference(ours, battery.on_one_device(gd.adamw(1e-2))) <= 1e-6

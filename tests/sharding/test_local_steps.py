@@ -13,17 +13,17 @@ from tests.battery import descent, difference, loss, on_one_device, parts, start
 DILOCO = gd.local_steps(gd.adamw(1e-2), gd.sgd(0.7, momentum=0.9, nesterov=True), every=3, axis_name="data")
 
 
-def each(tx):
+def on_each_device(tx):
     return jax.vmap(descent(tx, "data"), in_axes=(None, 0), axis_name="data")(start(), parts())
 
 
-def test_together_at_every_step_it_is_synchronous_descent():
+def test_synchronizing_at_every_step_is_synchronous_descent():
     tx = gd.local_steps(gd.sgd(0.05), gd.sgd(1.0), every=1, axis_name="data")
-    assert difference(jax.tree.map(lambda x: x[3], each(tx)), on_one_device(gd.sgd(0.05))) <= 1e-6
+    assert difference(jax.tree.map(lambda x: x[3], on_each_device(tx)), on_one_device(gd.sgd(0.05))) <= 1e-6
 
 
 @pytest.mark.parametrize("nesterov", [True, False])
-def test_it_is_the_papers_algorithm(nesterov):
+def test_anchor_and_parameters_match_the_paper(nesterov):
     """Run Douillard et al. 2023, algorithm 1, line by line in float64: inner SGD, outer momentum."""
     rng = np.random.default_rng(0)
     targets, rate, outer_rate, decay, every = rng.normal(size=(4, 3)), 0.1, 0.7, 0.9, 3
@@ -32,9 +32,9 @@ def test_it_is_the_papers_algorithm(nesterov):
         workers = np.tile(theta, (4, 1))
         for _ in range(every):
             workers -= rate * (workers - targets)
-        gone = np.mean(theta - workers, axis=0)
-        momentum = decay * momentum + gone
-        theta = theta - outer_rate * (gone + decay * momentum if nesterov else momentum)
+        outer_gradient = np.mean(theta - workers, axis=0)
+        momentum = decay * momentum + outer_gradient
+        theta = theta - outer_rate * (outer_gradient + decay * momentum if nesterov else momentum)
     tx = gd.local_steps(gd.sgd(rate), gd.sgd(outer_rate, decay, nesterov), every, "data")
 
     def descended(target):
@@ -50,7 +50,7 @@ def test_it_is_the_papers_algorithm(nesterov):
     np.testing.assert_allclose(params, [theta] * 4, rtol=1e-12)
 
 
-def test_members_differ_in_between_and_no_more_when_they_have_come_together():
+def test_parameters_differ_between_devices_until_they_synchronize():
     step = gd.make_step(loss, DILOCO, axis_name="data")
     spread = []
 
@@ -63,31 +63,31 @@ def test_members_differ_in_between_and_no_more_when_they_have_come_together():
 
     for weights, losses in jax.vmap(descended, axis_name="data")(parts()):
         spread.append(float(jnp.ptp(weights, axis=0).max()))
-        assert float(jnp.std(losses)) > 0  # each member's own: nothing is sent for it
+        assert float(jnp.std(losses)) > 0  # losses stay per-device: nothing is sent for them
     assert spread[2] == spread[5] == 0 < 1e-4 < min(spread[i] for i in (0, 1, 3, 4))
 
 
 @pytest.mark.parametrize("way", ["pmap", "shard_map"])
-def test_they_speak_once_in_a_while(way):
+def test_devices_communicate_only_when_they_synchronize(way):
     step = gd.make_step(loss, DILOCO, axis_name="data")
     state = jax.pmap(lambda params: gd.State.create(params, DILOCO), axis_name="data")(gd.replicate(start()))
     if way == "pmap":
         run = jax.pmap(step, axis_name="data")
     else:
-        own, mesh = PartitionSpec("data"), Mesh(np.array(jax.devices()), ("data",))
+        spec, mesh = PartitionSpec("data"), Mesh(np.array(jax.devices()), ("data",))
 
         def unstacked(state, batch):
-            alone, _ = step(*jax.tree.map(lambda x: x[0], (state, batch)))
-            return jax.tree.map(lambda x: x[None], alone)
+            new_state, _ = step(*jax.tree.map(lambda x: x[0], (state, batch)))
+            return jax.tree.map(lambda x: x[None], new_state)
 
-        run = jax.jit(jax.shard_map(unstacked, mesh=mesh, in_specs=own, out_specs=own))
+        run = jax.jit(jax.shard_map(unstacked, mesh=mesh, in_specs=spec, out_specs=spec))
     found = collectives(run.lower(state, parts()).compile())
     assert found
     assert all(one.kind == "all-reduce" and one.within == ("conditional",) for one in found)
 
 
-def test_the_state_keeps_its_type_where_types_tell_what_differs():
-    mesh, own = Mesh(np.array(jax.devices()), ("data",)), PartitionSpec("data")
+def test_the_state_keeps_its_type_when_parameters_are_varying():
+    mesh, spec = Mesh(np.array(jax.devices()), ("data",)), PartitionSpec("data")
     step = gd.make_step(loss, DILOCO, axis_name="data")
 
     def descended(batch):
@@ -96,12 +96,12 @@ def test_the_state_keeps_its_type_where_types_tell_what_differs():
         return jax.tree.map(lambda x: x[None], state.params)
 
     batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), parts())
-    ours = jax.jit(jax.shard_map(descended, mesh=mesh, in_specs=own, out_specs=own))(batch)
-    six = jax.vmap(descended_alone(step, 6), axis_name="data")(parts())
-    assert difference(ours, six) <= 2e-6
+    ours = jax.jit(jax.shard_map(descended, mesh=mesh, in_specs=spec, out_specs=spec))(batch)
+    expected = jax.vmap(descend_on_one_device(step, 6), axis_name="data")(parts())
+    assert difference(ours, expected) <= 2e-6
 
 
-def descended_alone(step, number):
+def descend_on_one_device(step, number):
     def descended(batch):
         state = gd.State.create(start(), DILOCO)
         return jax.lax.scan(lambda state, _: (step(state, batch)[0], None), state, length=number)[0].params
@@ -109,7 +109,7 @@ def descended_alone(step, number):
     return descended
 
 
-def test_updates_that_are_added_lead_to_the_same_parameters():
+def test_apply_updates_and_descend_give_the_same_parameters():
     def descended(target, step):
         params = jnp.ones(3)
         state = DILOCO.init(params)
@@ -127,7 +127,7 @@ def test_updates_that_are_added_lead_to_the_same_parameters():
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
-def test_the_anchor_is_what_to_evaluate():
+def test_eval_params_returns_the_anchor():
     def read(w):
         state = DILOCO.init(w)._replace(anchor=w + 1.0)
         return gd.eval_params(DILOCO, state, w)
@@ -142,7 +142,7 @@ def test_bfloat16_parameters_have_a_float32_anchor():
 
 
 @pytest.mark.parametrize("every", [0, -1, True, 2.5])
-def test_every_is_a_whole_number(every):
+def test_every_must_be_a_positive_integer(every):
     with pytest.raises((TypeError, ValueError), match="local_steps: every must be an integer"):
         gd.local_steps(gd.sgd(0.1), gd.sgd(1.0), every, "data")
 

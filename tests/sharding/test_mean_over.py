@@ -17,7 +17,7 @@ def mesh():
     return jax.sharding.Mesh(np.array(jax.devices()), ("data",))
 
 
-def test_it_is_the_mean_in_the_dtype_of_gradients_summed_in_float32():
+def test_the_mean_is_summed_in_float32_and_rounded_to_the_dtype_of_gradients():
     grads = jnp.asarray(np.random.default_rng(0).normal(size=(8, 5)), jnp.bfloat16)
     tx = gd.mean_over("data")
     means = mapped(lambda g: tx.update(g, tx.init(g))[0])(grads)
@@ -27,7 +27,7 @@ def test_it_is_the_mean_in_the_dtype_of_gradients_summed_in_float32():
 
 
 @pytest.mark.parametrize(("dtype", "sent"), [(None, "f32"), (jnp.bfloat16, "bf16")])
-def test_it_is_sent_in_the_dtype_that_is_asked_for(dtype, sent):
+def test_gradients_are_sent_in_the_given_dtype(dtype, sent):
     tx = gd.mean_over("data", dtype)
     specs = {"in_specs": PartitionSpec("data"), "out_specs": PartitionSpec()}
     mean = jax.shard_map(lambda g: tx.update(g, tx.init(g))[0], mesh=mesh(), **specs)
@@ -35,26 +35,26 @@ def test_it_is_sent_in_the_dtype_that_is_asked_for(dtype, sent):
     assert f"tensor<1x5x{sent}>" in next(line for line in text.splitlines() if "}) : (tensor<1x5x" in line)
 
 
-def test_weights_are_those_of_uneven_batches():
+def test_weights_correct_for_uneven_batches():
     sizes, tx = jnp.array([4.0, 1.0, 0.0]), gd.mean_over("data")
-    grads = jnp.array([[1.0, 2.0], [6.0, -3.0], [jnp.nan, jnp.inf]])  # the mean of no example at all
+    grads = jnp.array([[1.0, 2.0], [6.0, -3.0], [jnp.nan, jnp.inf]])  # the mean over zero examples
     means = mapped(lambda g, w: tx.update(g, tx.init(g), weight=w)[0])(grads, sizes)
     np.testing.assert_allclose(means, [[2.0, 1.0]] * 3, rtol=1e-6)
 
 
-def test_without_any_weight_it_is_zero():
+def test_the_mean_is_zero_when_all_weights_are_zero():
     tx = gd.mean_over("data")
     means = mapped(lambda g: tx.update(g, tx.init(g), weight=0.0)[0])(jnp.ones((3, 2)))
     np.testing.assert_array_equal(means, np.zeros((3, 2)))
 
 
-def test_axes_may_be_several():
+def test_a_mean_over_two_axes():
     tx, grads = gd.mean_over(("a", "b")), jnp.arange(6.0).reshape(2, 3)
     means = jax.vmap(jax.vmap(lambda g: tx.update(g, tx.init(g))[0], axis_name="b"), axis_name="a")(grads)
     np.testing.assert_array_equal(means, np.full((2, 3), 2.5))
 
 
-def test_a_gradient_that_holds_the_sum_already_is_refused():
+def test_a_gradient_already_summed_over_the_axis_is_refused():
     tx = gd.mean_over("data")
 
     def step(w, x):
@@ -68,18 +68,18 @@ def test_a_gradient_that_holds_the_sum_already_is_refused():
 
 
 @pytest.mark.parametrize("axis_name", [None, (), ("a", "a")])
-def test_an_axis_has_a_name(axis_name):
+def test_axis_name_is_validated(axis_name):
     with pytest.raises(ValueError, match="mean_over: axis_name must be"):
         gd.mean_over(axis_name)
 
 
-def test_an_axis_that_is_not_there_is_named():
+def test_an_unbound_axis_is_named():
     tx = gd.mean_over("data")
     with pytest.raises(ValueError, match="mean_over: the axis 'data' must be bound"):
         tx.update(jnp.ones(2), tx.init(jnp.ones(2)))
 
 
-def test_a_dtype_that_holds_no_fractions_is_refused_and_complex_numbers_keep_both_parts():
+def test_integer_dtypes_are_refused_and_complex_numbers_keep_both_parts():
     with pytest.raises(ValueError, match="mean_over: dtype must be floating or complex, got int8"):
         gd.mean_over("data", jnp.int8)
     tx = gd.mean_over("data", jnp.bfloat16)
@@ -93,7 +93,7 @@ def test_weights_do_not_round_gradients_of_16_bits():
     np.testing.assert_allclose(means.astype(float), [39 / 401] * 4, rtol=2**-8)
 
 
-def test_a_weight_that_is_no_number_is_seen_and_one_that_is_no_scalar_refused():
+def test_a_nan_weight_gives_nan_and_a_weight_that_is_no_scalar_is_refused():
     tx = gd.mean_over("data")
     means = mapped(lambda g, w: tx.update(g, tx.init(g), weight=w)[0])(jnp.ones(2), jnp.array([1.0, jnp.nan]))
     assert jnp.isnan(means).all()
@@ -101,23 +101,23 @@ def test_a_weight_that_is_no_number_is_seen_and_one_that_is_no_scalar_refused():
         mapped(lambda g: tx.update(g, tx.init(g), weight=jnp.ones(1))[0])(jnp.ones(2))
 
 
-def test_it_is_seen_in_the_body_of_a_factory_of_ones_own():
+def test_make_step_finds_mean_over_inside_a_custom_factory():
     @gd.transform
     def mine(rate: gd.Scalar):
         return gd.chain(gd.mean_over("data"), gd.sgd(rate))
 
     with pytest.raises(ValueError, match="axis_name must be 'data'"):
-        gd.make_step(weighed_loss, mine(0.1))
+        gd.make_step(weighted_loss, mine(0.1))
 
 
 @pytest.mark.parametrize("around", [gd.cautious, gd.sam, gd.mars])
-def test_what_needs_the_mean_itself_is_refused_around_it(around):
+def test_wrappers_that_need_mean_gradients_refuse_mean_over_inside(around):
     inner = gd.chain(gd.mean_over("data"), gd.scale_by_adam())
     with pytest.raises(ValueError, match=rf"{around.__name__}: inner must be given the mean of gradients.*\('data',\)"):
         around(inner)
 
 
-def test_a_line_search_is_told_the_mean_gradient():
+def test_a_line_search_uses_the_mean_gradient():
     def descended(tx, axis_name, batch):
         step = gd.make_step(lambda w, x: jnp.sum((w - x) ** 4), tx, axis_name=axis_name)
         state = gd.State.create(jnp.zeros(2), tx)
@@ -126,29 +126,31 @@ def test_a_line_search_is_told_the_mean_gradient():
         return state.params
 
     batch = jnp.array([[1.0, 2.0], [3.0, -1.0]])
-    own, plain = gd.chain(gd.mean_over("data"), gd.lbfgs()), gd.lbfgs()
-    ours, theirs = (mapped(lambda x, tx=tx: descended(tx, "data", x))(batch) for tx in (own, plain))
+    averaged, plain = gd.chain(gd.mean_over("data"), gd.lbfgs()), gd.lbfgs()
+    ours, theirs = (mapped(lambda x, tx=tx: descended(tx, "data", x))(batch) for tx in (averaged, plain))
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
-def weighed_loss(w, batch):
+def weighted_loss(w, batch):
     x, counts = batch
     return jnp.sum(jnp.square(w - x) * counts) / jnp.maximum(jnp.sum(counts), 1)
 
 
 @pytest.mark.parametrize("tx", [gd.adam(0.1), gd.chain(gd.mean_over("data"), gd.adam(0.1))], ids=["plain", "own"])
-def test_a_step_weighs_uneven_parts_by_their_examples(tx):
+def test_a_step_weights_devices_by_their_number_of_examples(tx):
     """Compare 5 examples on 3 devices, two padded and one without examples, with all 5 at once."""
     x = jnp.array([1.0, 2.0, 3.0, 4.0, 5.0, 0.0, 0.0, 0.0]).reshape(4, 2)
     counts = jnp.array([1.0, 1, 1, 1, 1, 0, 0, 0]).reshape(4, 2)
-    step = gd.make_step(weighed_loss, tx, axis_name="data", weight=lambda batch: batch[1].sum())
+    step = gd.make_step(weighted_loss, tx, axis_name="data", weight=lambda batch: batch[1].sum())
     state, metrics = mapped(lambda batch: step(gd.State.create(0.5, tx), batch))((x, counts))
-    alone, told = gd.make_step(weighed_loss, gd.adam(0.1))(gd.State.create(0.5, gd.adam(0.1)), (x, counts))
-    np.testing.assert_allclose(state.params, [alone.params] * 4, rtol=1e-6)
-    np.testing.assert_allclose(metrics["loss"], [told["loss"]] * 4, rtol=1e-6)
+    on_one_device, expected_metrics = gd.make_step(weighted_loss, gd.adam(0.1))(
+        gd.State.create(0.5, gd.adam(0.1)), (x, counts)
+    )
+    np.testing.assert_allclose(state.params, [on_one_device.params] * 4, rtol=1e-6)
+    np.testing.assert_allclose(metrics["loss"], [expected_metrics["loss"]] * 4, rtol=1e-6)
 
 
-def test_a_step_gives_an_optimizer_over_an_axis_gradients_that_are_each_members_own():
+def test_a_step_gives_mean_over_per_device_gradients():
     tx = gd.chain(gd.mean_over("data"), gd.sgd(1.0))
     step = gd.make_step(lambda w, x: w * x, tx, axis_name="data")
     _, metrics = mapped(lambda x: step(gd.State.create(0.0, tx), x))(jnp.array([3.0, 4.0]))
@@ -167,12 +169,12 @@ def test_a_step_gives_an_optimizer_over_an_axis_gradients_that_are_each_members_
         ),
     ],
 )
-def test_a_step_is_asked_for_what_fits_together(options, message):
+def test_make_step_refuses_inconsistent_options(options, message):
     with pytest.raises(ValueError, match=message):
-        gd.make_step(weighed_loss, **options)
+        gd.make_step(weighted_loss, **options)
 
 
-def test_a_step_names_the_axis_that_is_not_there():
-    step = gd.make_step(weighed_loss, gd.sgd(0.1), axis_name="dta")
+def test_a_step_names_an_unbound_axis():
+    step = gd.make_step(weighted_loss, gd.sgd(0.1), axis_name="dta")
     with pytest.raises(ValueError, match="make_step: the axis 'dta' must be bound"):
         mapped(lambda batch: step(gd.State.create(0.0, gd.sgd(0.1)), batch))((jnp.ones((2, 3)), jnp.ones((2, 3))))

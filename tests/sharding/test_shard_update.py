@@ -30,7 +30,7 @@ def steps(tx, params, grads, number=3):
     return params, state
 
 
-PARTS = [
+SHARDABLE = [
     "adamw(0.1, mask='(even|filled)')",
     "chain(clip_by_global_norm(0.5), adam(0.1))",
     "lamb(0.1, weight_decay=0.1)",
@@ -46,8 +46,8 @@ PARTS = [
 ]
 
 
-@pytest.mark.parametrize("text", PARTS)
-def test_it_takes_the_steps_of_the_whole(text):
+@pytest.mark.parametrize("text", SHARDABLE)
+def test_sharded_updates_equal_those_of_one_device(text):
     tx, params, grads = gd.parse(text), normal(0), normal(1, MEMBERS)
     sharded = gd.shard_update(tx, "data")
     ours, _ = jax.vmap(lambda g: steps(sharded, params, g), axis_name="data")(grads)
@@ -56,7 +56,7 @@ def test_it_takes_the_steps_of_the_whole(text):
 
 
 @pytest.mark.parametrize("check_vma", [True, False])
-def test_its_state_is_a_part_and_keeps_its_type(check_vma):
+def test_the_state_is_sharded_and_keeps_its_type(check_vma):
     tx, mesh = gd.shard_update(gd.adam(0.1), "data"), Mesh(np.array(jax.devices()), ("data",))
 
     def descended(params, grads):
@@ -97,14 +97,14 @@ def test_each_leaf_is_scattered_once_and_gathered_once_into_place(chained):
     tx = gd.chain(gd.identity(), tx) if chained else tx
     params = {"a": jnp.zeros((256, 512)), "b": jnp.zeros((512, 256))}
     rows = PartitionSpec("data")
-    of_state = jax.tree.map(lambda x: rows if x.ndim else PartitionSpec(), inner.init(params))
-    of_state = (gd.identity().init(params), of_state) if chained else of_state
-    init = jax.shard_map(tx.init, mesh=mesh, in_specs=PartitionSpec(), out_specs=of_state)
+    state_specs = jax.tree.map(lambda x: rows if x.ndim else PartitionSpec(), inner.init(params))
+    state_specs = (gd.identity().init(params), state_specs) if chained else state_specs
+    init = jax.shard_map(tx.init, mesh=mesh, in_specs=PartitionSpec(), out_specs=state_specs)
 
     def step(params, state, grads):
         return gd.descend(tx, jax.tree.map(lambda g: g[0], grads), state, params)
 
-    specs = {"in_specs": (PartitionSpec(), of_state, rows), "out_specs": (PartitionSpec(), of_state)}
+    specs = {"in_specs": (PartitionSpec(), state_specs, rows), "out_specs": (PartitionSpec(), state_specs)}
     run = jax.jit(jax.shard_map(step, mesh=mesh, **specs), donate_argnums=(0, 1))
     grads = jax.tree.map(lambda p: jnp.zeros((MEMBERS, *p.shape)), params)
     compiled = optimized(run.lower(params, jax.jit(init)(params), grads))
@@ -112,7 +112,9 @@ def test_each_leaf_is_scattered_once_and_gathered_once_into_place(chained):
     assert counts(found) == {"all-gather": 2, "reduce-scatter": 2}
     size = sum(x.nbytes for x in params.values())
     assert sum(one.wire_bytes for one in found) == 2 * size * (MEMBERS - 1) / MEMBERS
-    assert compiled.memory_analysis().temp_size_in_bytes <= 1.01 * size / MEMBERS  # the mean gradients of the own parts
+    assert (
+        compiled.memory_analysis().temp_size_in_bytes <= 1.01 * size / MEMBERS
+    )  # the mean gradients of the local shards
 
 
 @pytest.mark.parametrize(
@@ -127,12 +129,12 @@ def test_each_leaf_is_scattered_once_and_gathered_once_into_place(chained):
         (optax.adam(0.1), "a plain Optax transformation"),
     ],
 )
-def test_what_needs_whole_leaves_is_refused_by_name(inner, part):
+def test_transforms_that_need_complete_leaves_are_refused_by_name(inner, part):
     with pytest.raises(ValueError, match=f"shard_update: .* {part} needs complete ones"):
         gd.shard_update(inner, "data")
 
 
-def test_norms_within_a_factory_of_ones_own_are_over_the_axis():
+def test_norms_inside_a_custom_factory_are_over_the_axis():
     @gd.transform
     def mine(rate: gd.Scalar):
         return gd.chain(gd.clip_by_global_norm(1.0), gd.sgd(rate))
@@ -142,7 +144,7 @@ def test_norms_within_a_factory_of_ones_own_are_over_the_axis():
     np.testing.assert_allclose(jnp.linalg.norm(updates[0]), 1.0, rtol=1e-6)
 
 
-def test_masks_that_are_functions_see_whole_parameters():
+def test_mask_functions_see_complete_parameters():
     def large(params):
         return jax.tree.map(lambda p: p.size >= 8 or p.ndim == 0, params)
 
@@ -153,17 +155,17 @@ def test_masks_that_are_functions_see_whole_parameters():
         for tx in (ours, theirs)
     ]
     assert_close(*run)
-    alone, _ = steps(ours, params, jax.tree.map(lambda g: g.mean(0), grads))
-    assert_close(jax.tree.map(lambda x: x[0], run[0]), alone, rtol=2e-5, atol=1e-6)
+    on_one_device, _ = steps(ours, params, jax.tree.map(lambda g: g.mean(0), grads))
+    assert_close(jax.tree.map(lambda x: x[0], run[0]), on_one_device, rtol=2e-5, atol=1e-6)
 
 
-def test_a_mean_that_is_kept_in_parts_is_not_read_for_the_whole():
+def test_eval_params_refuses_a_sharded_average():
     tx, w = gd.shard_update(gd.params_ema(gd.sgd(0.1)), "data"), jnp.ones(8)
     with pytest.raises(ValueError, match=r"eval_params: .* Put it around shard_update"):
         jax.vmap(lambda g: gd.eval_params(tx, tx.init(w), w), axis_name="data")(jnp.ones((4, 8)))
 
 
-def test_bad_arguments_are_told():
+def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="shard_update: axis_name must be"):
         gd.shard_update(gd.sgd(0.1), None)
     with pytest.raises(TypeError, match="shard_update: inner must be a transform"):
@@ -172,7 +174,7 @@ def test_bad_arguments_are_told():
         gd.shard_update(gd.sgd(0.1), "data").init(jnp.ones(2))
 
 
-def test_its_numbers_are_leaves_and_it_is_read_back():
+def test_hyperparameters_are_leaves_and_the_repr_is_parsed():
     tx = gd.shard_update(gd.adam(gd.warmup_cosine(0.1, 2, 10)), "data")
     assert gd.parse(repr(tx)) == tx
     assert tx.replace(peak=0.2).peak == 0.2

@@ -1,4 +1,4 @@
-"""States have the shardings of their parameters, and numbers are those of one device, for all types of axes."""
+"""States have the shardings of their parameters, and numbers equal those of one device, for all types of axes."""
 
 import collections
 import functools
@@ -56,14 +56,24 @@ def is_lifted(factory):
 
 
 LIFTED = [name for name, factory in sorted(gd.factories().items()) if is_lifted(factory)]
-OWN = ["accumulate", "apply_if_finite", "by_path", "chain", "lookahead", "packed", "sam", "schedule_free", *VARIANTS]
+COMPOSITES = [
+    "accumulate",
+    "apply_if_finite",
+    "by_path",
+    "chain",
+    "lookahead",
+    "packed",
+    "sam",
+    "schedule_free",
+    *VARIANTS,
+]
 """Transforms that branch, or are made of others."""
-ALL = LIFTED + OWN
-TRIED = [(name, kind) for name in LIFTED for kind in KINDS] + [(name, AxisType.Explicit) for name in OWN]
+ALL = LIFTED + COMPOSITES
+CASES = [(name, kind) for name in LIFTED for kind in KINDS] + [(name, AxisType.Explicit) for name in COMPOSITES]
 
 
 @functools.cache
-def made(name):
+def transform_of(name):
     factory = gd.factories().get(name)
     if factory is None:
         return gd.parse(name)
@@ -72,7 +82,7 @@ def made(name):
     return factory(**test_lifted.arguments(factory, optional=False))
 
 
-def given(name, put, seed):
+def grads_and_params(name, put, seed):
     """Return gradients, parameters, and the extra arguments: arrays and functions."""
     params = put(numbers(seed))
     value, grads = jax.jit(jax.value_and_grad(loss))(params)
@@ -82,46 +92,46 @@ def given(name, put, seed):
     return grads, params, extra
 
 
-def told(name):
+def extra_functions(name):
     functions = {"value_fn": loss}
     return functions | ({"obj_fn": loss} if name in ("hutchinson_estimator_diag_hessian", "sophia") else {})
 
 
-def descend(name, tx, put, plainly):
+def descend(name, tx, put, eagerly):
     """Return the updates and the state of two steps, and the compiled update."""
 
     def update(grads, state, params, extra):
-        return tx.update(grads, state, params, **extra, **told(name))
+        return tx.update(grads, state, params, **extra, **extra_functions(name))
 
-    step = update if plainly else counted(update)
+    step = update if eagerly else counted(update)
     state = tx.init(put(numbers()))
-    types = kinds(state)
+    types = leaf_types(state)
     seen = []
-    for seed in range(1 if plainly else 2):
-        grads, params, extra = given(name, put, seed)
+    for seed in range(1 if eagerly else 2):
+        grads, params, extra = grads_and_params(name, put, seed)
         updates, state = step(grads, state, params, extra)
         seen.append((updates, state))
     return seen, types, params, step
 
 
-def kinds(values):
+def leaf_types(values):
     """Return shapes, dtypes and shardings; weak types are ignored, since Optax's may change after the first step."""
     return [jax.typeof(leaf).strip_weak_type() for leaf in jax.tree.leaves(values)]
 
 
-def whole(values, ahead=0):
+def unsharded(values, ahead=0):
     return jax.tree.map(jnp.asarray, values)
 
 
 @functools.cache
-def alone(name):
+def on_one_device(name):
     """Return the result on one device, and the number of compilations."""
-    seen, _, _, step = descend(name, made(name), whole, plainly=False)
+    seen, _, _, step = descend(name, transform_of(name), unsharded, eagerly=False)
     return seen, compilations(step)
 
 
-def same(ours, theirs):
-    """Check that numbers are close, relative to the largest of each array."""
+def assert_close(ours, theirs):
+    """Check that numbers are close, relative to the largest of each array; unlike chex, compare typed keys too."""
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
@@ -130,39 +140,39 @@ def same(ours, theirs):
         np.testing.assert_allclose(np.asarray(a), b, rtol=2e-5, atol=1e-5 * np.abs(b).max(initial=0.3))
 
 
-@pytest.mark.parametrize(("name", "kind"), TRIED)
-def test_over_a_mesh_numbers_are_those_of_one_device_and_types_stay(name, kind):
-    mesh, tx = grid(kind), made(name)
-    packs = name.startswith("packed")  # it leaves sharded leaves apart, as Auto axes do not tell
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_numbers_over_a_mesh_equal_those_of_one_device_and_types_stay(name, kind):
+    mesh, tx = grid(kind), transform_of(name)
+    packs = name.startswith("packed")  # only explicit types say which leaves are sharded and stay unpacked
     with jax.set_mesh(mesh):
-        for plainly in (False, True) if kind is AxisType.Explicit else (False,):
-            seen, types, params, step = descend(name, tx, functools.partial(placed, mesh), plainly)
-            there, compiled = alone(name)
-            for (updates, state), (alone_updates, alone_state) in zip(seen, there, strict=False):
-                same(updates, alone_updates)
+        for eagerly in (False, True) if kind is AxisType.Explicit else (False,):
+            seen, types, params, step = descend(name, tx, functools.partial(placed, mesh), eagerly)
+            there, compiled = on_one_device(name)
+            for (updates, state), (expected_updates, expected_state) in zip(seen, there, strict=False):
+                assert_close(updates, expected_updates)
                 if not packs:
-                    same(state, alone_state)
+                    assert_close(state, expected_state)
             if kind is AxisType.Explicit and name not in MEASURES:
-                assert kinds(state) == types
-                assert kinds(updates) == kinds(params)
-                assert plainly or compilations(step) <= compiled
+                assert leaf_types(state) == types
+                assert leaf_types(updates) == leaf_types(params)
+                assert eagerly or compilations(step) <= compiled
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_states_have_a_sharding_for_every_leaf_and_are_made_there(name):
+def test_of_state_gives_the_sharding_with_which_init_creates_every_leaf(name):
     mesh = grid(AxisType.Explicit)
     params = placed(mesh, numbers())
-    shardings = gd.sharding.of_state(made(name), params)
-    state = gd.sharding.init(made(name), params)
+    shardings = gd.sharding.of_state(transform_of(name), params)
+    state = gd.sharding.init(transform_of(name), params)
     assert jax.tree.structure(shardings) == jax.tree.structure(state)
     with jax.set_mesh(mesh):
-        typed = made(name).init(params)
-    for leaf, of, tells in zip(*map(jax.tree.leaves, (state, shardings, typed)), strict=True):
+        typed = transform_of(name).init(params)
+    for leaf, of, typed_leaf in zip(*map(jax.tree.leaves, (state, shardings, typed)), strict=True):
         assert leaf.sharding == of
         assert of.mesh is mesh
-        spec = jax.typeof(tells).sharding.spec
+        spec = jax.typeof(typed_leaf).sharding.spec
         assert not any(spec) or of.is_equivalent_to(NamedSharding(mesh, spec), leaf.ndim)
-    same(state, typed)
+    assert_close(state, typed)
 
 
 def specs(tx, mesh, params, of=gd.sharding.of_state, **options):
@@ -232,7 +242,7 @@ def test_states_follow_the_parameters(tx, expected, kind):
     assert {path: trimmed(found[paths[path]]) for path in expected} == expected
 
 
-def test_what_is_packed_and_what_is_apart_follows_the_types():
+def test_leaves_that_are_sharded_by_type_stay_unpacked():
     tx = gd.packed(gd.adam(0.1))
     typed = specs(tx, None, shapes(grid(AxisType.Explicit)))
     assert trimmed(typed["0/mu/apart/1"]) == ("data", "model")
@@ -241,9 +251,9 @@ def test_what_is_packed_and_what_is_apart_follows_the_types():
     }
 
 
-def test_a_transform_that_fails_with_explicit_axes_is_told_by_shapes_and_paths():
+def test_of_state_falls_back_to_shapes_and_paths_where_init_fails_with_explicit_axes():
     def init(params):
-        flat = jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(params)])  # types of two kinds
+        flat = jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(params)])  # leaves with different shardings
         return {"flat": flat, "kept": jax.tree.map(jnp.zeros_like, params), "twice": [jnp.zeros((2, 8, 6))]}
 
     tx = optax.GradientTransformation(init, lambda updates, state, params=None: (updates, state))
@@ -252,7 +262,7 @@ def test_a_transform_that_fails_with_explicit_axes_is_told_by_shapes_and_paths()
         assert found == {"flat": P(), "kept/b": P("model"), "kept/w": P("data", "model"), "twice/0": P()}
 
 
-def test_the_mesh_in_use_stays_in_use():
+def test_of_state_leaves_the_current_mesh_unchanged():
     other = line(AxisType.Explicit)
     with jax.set_mesh(other):
         gd.sharding.of_state(gd.adam(0.1), shapes(grid(AxisType.Auto)))
@@ -261,14 +271,14 @@ def test_the_mesh_in_use_stays_in_use():
         assert jax.sharding.get_abstract_mesh() == other.abstract_mesh
 
 
-def test_what_is_on_no_mesh_is_whole_on_the_mesh_given():
+def test_parameters_on_no_mesh_give_replicated_states_on_the_given_mesh():
     mesh = grid(AxisType.Auto)
     assert {*specs(gd.adam(0.1), mesh, numbers()).values()} == {P()}
     state = gd.sharding.init(gd.adam(0.1), numbers(), gd.sharding.of_state(gd.adam(0.1), numbers(), mesh))
     assert all(leaf.sharding == NamedSharding(mesh, P()) for leaf in jax.tree.leaves(state))
 
 
-def test_shardings_are_told_within_jit_and_of_hyperparameters_that_are_arrays():
+def test_of_state_works_inside_jit_and_with_hyperparameters_that_are_arrays():
     mesh = grid(AxisType.Explicit)
     tx = jax.device_put(jax.tree.map(jnp.asarray, gd.adam(0.1)), NamedSharding(mesh, P()))
     params, seen = placed(mesh, numbers()), []
@@ -311,7 +321,7 @@ def _on_a_line():
     return jax.ShapeDtypeStruct((8,), jnp.float32, sharding=NamedSharding(line(), P("data")))
 
 
-def test_zero_divides_the_first_dimension_that_is_free_then_one_that_is_not():
+def test_zero_shards_the_first_free_dimension_or_else_a_sharded_one():
     mesh = grid(AxisType.Auto)
 
     def leaf(shape, *spec):
@@ -343,7 +353,7 @@ def collectives(text):
     return collections.Counter(re.findall(rf" ({names})(?:-start)?\(", text))
 
 
-def held(values):
+def bytes_per_device(values):
     """Return the bytes that one device holds."""
     return sum(x.dtype.itemsize * math.prod(x.sharding.shard_shape(x.shape)) for x in jax.tree.leaves(values))
 
@@ -353,7 +363,7 @@ def held(values):
     ("method", "expected"),
     [("replicated", {"all-reduce"}), ("zero", {"all-reduce", "all-gather"}), ("fsdp", {"all-reduce", "all-gather"})],
 )
-def test_a_device_holds_its_share_and_collectives_are_those_expected(method, expected, kind):
+def test_each_device_holds_its_share_and_only_expected_collectives_run(method, expected, kind):
     mesh, tx = line(kind), gd.adamw(0.1)
     rows, everywhere = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
     params = {"in": np.ones((64, 48), np.float32), "out": np.ones((48, 16), np.float32)}
@@ -379,10 +389,12 @@ def test_a_device_holds_its_share_and_collectives_are_those_expected(method, exp
         compiled = optimized(step.lower(params, state, batch))
         bytes_of_params = 4 * (64 * 48 + 48 * 16)
         share = 1 if method == "replicated" else 8
-        assert held(state) == 2 * bytes_of_params / share + 4
-        assert held(params) == bytes_of_params / (8 if method == "fsdp" else 1)
+        assert bytes_per_device(state) == 2 * bytes_of_params / share + 4
+        assert bytes_per_device(params) == bytes_of_params / (8 if method == "fsdp" else 1)
         in_and_out = compiled.memory_analysis()
-        assert in_and_out.argument_size_in_bytes == held(params) + held(state) + held(batch)
+        assert in_and_out.argument_size_in_bytes == bytes_per_device(params) + bytes_per_device(
+            state
+        ) + bytes_per_device(batch)
         assert set(collectives(compiled.as_text())) == expected
         before = compilations(step)
         for _ in range(3):
@@ -392,7 +404,7 @@ def test_a_device_holds_its_share_and_collectives_are_those_expected(method, exp
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_a_state_is_made_where_it_belongs_and_never_whole(kind):
+def test_a_state_is_created_sharded_without_a_replicated_copy(kind):
     mesh, tx = line(kind), gd.adam(0.1)
     params = jax.device_put({"w": jnp.ones((800, 16))}, NamedSharding(mesh, P("data")))
     shardings = gd.sharding.of_state(tx, params)
@@ -405,7 +417,7 @@ def test_a_state_is_made_where_it_belongs_and_never_whole(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_from_this_state_on_a_step_compiles_once(kind):
+def test_a_step_from_a_sharded_state_compiles_once(kind):
     mesh, tx = grid(kind), gd.chain(gd.clip_by_global_norm(1.0), gd.adamw(gd.warmup_cosine(0.1, 2, 10)))
     with jax.set_mesh(mesh):
         params = placed(mesh, numbers())
@@ -422,13 +434,13 @@ def test_from_this_state_on_a_step_compiles_once(kind):
     assert compilations(step) == 1
 
 
-def test_hyperparameters_are_arguments_and_functions_keep_their_axes():
+def test_hyperparameters_are_jit_arguments_and_value_fn_keeps_explicit_axes():
     mesh = grid(AxisType.Explicit)
     with jax.set_mesh(mesh):
         params = placed(mesh, numbers())
         batch = jax.device_put(np.ones((8, 8), np.float32), NamedSharding(mesh, P("data")))
 
-        def mse(params):  # it closes over an array with types, and says one itself
+        def mse(params):  # it closes over a sharded array and gives an out_sharding itself
             seen = jnp.matmul(batch, params["w"], out_sharding=P("data", None))
             return jnp.mean(jnp.square(seen)) + jnp.mean(jnp.square(params["b"]))
 
@@ -445,13 +457,13 @@ def test_hyperparameters_are_arguments_and_functions_keep_their_axes():
         assert jax.tree.map(jax.typeof, (updates, searched)) == types
 
 
-def test_functions_of_the_users_own_keep_explicit_axes():
+def test_functions_of_users_keep_explicit_axes():
     mesh = grid(AxisType.Explicit)
     with jax.set_mesh(mesh):
         params = placed(mesh, numbers())
         factors = placed(mesh, numbers(1))
         tx = gd.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, factors))
-        same(tx.update(params, tx.init(params))[0], jax.tree.map(np.multiply, numbers(), numbers(1)))
+        assert_close(tx.update(params, tx.init(params))[0], jax.tree.map(np.multiply, numbers(), numbers(1)))
 
 
 def computations(text):
@@ -514,20 +526,20 @@ def stepped(tx, put=jnp.asarray, batch=BATCH, loss=mse, **options):
 
 @pytest.mark.parametrize("tx", [gd.adam(0.1), gd.sam(gd.sgd(0.1)), gd.lbfgs()], ids=lambda tx: tx.factory.__name__)
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_the_gradients_of_parts_are_reduced_once_after_the_loop(tx, kind):
+def test_gradients_of_micro_batches_are_reduced_once_after_the_loop(tx, kind):
     mesh = grid(kind)
     batch = jax.device_put(BATCH, NamedSharding(mesh, P("data")))
     options = {"batch_sharding": batch.sharding} if kind is AxisType.Auto else {}
     with jax.set_mesh(mesh):
         text, (state, metrics) = stepped(tx, lambda x: jax.device_put(x, NamedSharding(mesh, P())), batch, **options)
-    _, (alone, metrics_alone) = stepped(tx)
-    same((state.params, metrics), (alone.params, metrics_alone))
+    _, (expected, expected_metrics) = stepped(tx)
+    assert_close((state.params, metrics), (expected.params, expected_metrics))
     if tx.factory is gd.adam:
         assert reductions(text, "while") == (0, 1)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_parameters_divided_over_another_axis_are_reduced_once_too(kind):
+def test_parameters_sharded_over_another_axis_match_one_device_and_stay_sharded(kind):
     mesh, tx = grid(kind), gd.adam(0.1)
     batch = jax.device_put(BATCH, NamedSharding(mesh, P("data")))
     options = {"batch_sharding": batch.sharding} if kind is AxisType.Auto else {}
@@ -543,11 +555,11 @@ def test_parameters_divided_over_another_axis_are_reduced_once_too(kind):
 
     with jax.set_mesh(mesh):
         _, (state, _) = stepped(tx, put, batch, tp, **options)
-    same(state.params, stepped(tx)[1][0].params)
+    assert_close(state.params, stepped(tx)[1][0].params)
     assert trimmed(state.params["in"].sharding.spec) == (None, "model")
 
 
-def test_parameters_divided_over_the_axis_of_the_batch_are_reduced_at_every_part():
+def test_parameters_sharded_over_the_batch_axis_are_reduced_at_every_micro_batch():
     mesh, tx = grid(AxisType.Explicit), gd.adam(0.1)
 
     def put(x):
@@ -559,31 +571,31 @@ def test_parameters_divided_over_the_axis_of_the_batch_are_reduced_at_every_part
     with jax.set_mesh(mesh):
         batch = jax.device_put(BATCH, NamedSharding(mesh, P("data")))
         text, (state, _) = stepped(tx, put, batch, gathered)
-    same(state.params, stepped(tx)[1][0].params)
+    assert_close(state.params, stepped(tx)[1][0].params)
     assert trimmed(state.params["in"].sharding.spec) == ("data",)
     assert reductions(text, "while")[0] > 0
 
 
-def test_without_a_word_each_device_still_takes_its_own_examples():
+def test_without_batch_sharding_each_device_still_uses_its_own_examples():
     mesh, tx = grid(AxisType.Auto), gd.adam(0.1)
     batch = jax.device_put(BATCH, NamedSharding(mesh, P("data")))
     text, (state, _) = stepped(tx, lambda x: jax.device_put(x, NamedSharding(mesh, P())), batch)
-    same(state.params, stepped(tx)[1][0].params)
+    assert_close(state.params, stepped(tx)[1][0].params)
     assert set(collectives(text)) == {"all-reduce"}  # no example moves
 
 
 @pytest.mark.parametrize("checked", [False, True])
-def test_over_a_named_axis_parts_are_reduced_once(checked):
+def test_micro_batches_over_a_named_axis_are_reduced_once(checked):
     mesh, tx = line(), gd.adam(0.1)
     step = gd.make_step(mse, tx, axis_name="data", accumulate=4)
     specs = {"in_specs": (P(), P("data")), "out_specs": P()}
     step = jax.jit(jax.shard_map(step, mesh=mesh, **specs, check_vma=checked))
     state = gd.State.create(jax.tree.map(jnp.asarray, network()), tx)
     assert reductions(optimized(step.lower(state, BATCH)).as_text(), "while") == (0, 1)
-    same(step(state, BATCH)[0].params, stepped(tx)[1][0].params)
+    assert_close(step(state, BATCH)[0].params, stepped(tx)[1][0].params)
 
 
-def test_gradients_that_accumulate_are_reduced_when_a_step_is_taken():
+def test_accumulated_gradients_are_reduced_only_when_a_step_is_taken():
     mesh = line()
     tx = gd.accumulate(gd.chain(gd.mean_over("data"), gd.sgd(0.1)), 4)
 
@@ -599,7 +611,7 @@ def test_gradients_that_accumulate_are_reduced_when_a_step_is_taken():
     np.testing.assert_allclose(each(gradient)[:, 0], [0.0, 0.0, 0.0, -0.1 * gradient.mean()])
 
 
-def test_every_member_has_a_key_and_extra_is_shared():
+def test_devices_have_separate_keys_and_share_extra():
     def noisy(params, batch, key, extra):
         drawn = jax.random.uniform(key)
         return params * drawn + 0.0 * batch.sum(), ({"mean": batch.mean(), "most": jnp.int32(batch.max())}, drawn)
@@ -612,11 +624,11 @@ def test_every_member_has_a_key_and_extra_is_shared():
         state, metrics = step(gd.State.create(1.0, tx, extra=extra), batch)
     np.testing.assert_allclose(
         state.extra["mean"], np.mean([4 * i + 2 for i in range(8)])
-    )  # of each member's last part
+    )  # of each device's last micro-batch
     assert state.extra["most"] == 31
     np.testing.assert_allclose(metrics["aux"], metrics["loss"], rtol=1e-6)
     key = jax.random.fold_in(jax.random.key(0), 0)
-    keys = [jax.random.fold_in(jax.random.fold_in(key, member), part) for member in range(8) for part in range(2)]
+    keys = [jax.random.fold_in(jax.random.fold_in(key, device), part) for device in range(8) for part in range(2)]
     np.testing.assert_allclose(metrics["loss"], np.mean([jax.random.uniform(key) for key in keys]), rtol=1e-6)
 
 
@@ -635,14 +647,14 @@ def test_every_member_has_a_key_and_extra_is_shared():
         ),
     ],
 )
-def test_wrong_divisions_of_a_batch_are_named(options, message):
+def test_wrong_batch_shardings_are_refused(options, message):
     options = {"batch_sharding": options(line())} if callable(options) else options
     with pytest.raises(ValueError, match=message):
         gd.make_step(mse, gd.sgd(0.1), accumulate=3, **options)(gd.State.create(network(), gd.sgd(0.1)), BATCH)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_a_state_is_made_where_it_belongs_and_steps_are_those_of_one_device(kind):
+def test_steps_from_a_zero_sharded_state_equal_those_of_one_device(kind):
     def squares(params, batch):
         return jnp.mean(jnp.square(batch @ params["w"] + params["b"]))
 
@@ -659,13 +671,13 @@ def test_a_state_is_made_where_it_belongs_and_steps_are_those_of_one_device(kind
         for _ in range(3):
             state, _ = step(state, jax.device_put(batch, NamedSharding(mesh, P("data"))))
         assert state.params["w"].sharding.is_fully_replicated
-    alone = gd.State.create(jax.tree.map(jnp.asarray, params), tx)
+    expected = gd.State.create(jax.tree.map(jnp.asarray, params), tx)
     for _ in range(3):
-        alone, _ = jax.jit(gd.make_step(squares, tx))(alone, batch)
-    same(state.params, alone.params)
+        expected, _ = jax.jit(gd.make_step(squares, tx))(expected, batch)
+    assert_close(state.params, expected.params)
 
 
-def test_over_explicit_axes_parameters_stay_as_they_are_divided():
+def test_apply_updates_keeps_the_explicit_sharding_of_parameters():
     mesh = line(AxisType.Explicit)
     with jax.set_mesh(mesh):
         params = jax.device_put(jnp.ones((8, 4)), NamedSharding(mesh, P()))
