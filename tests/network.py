@@ -1,12 +1,12 @@
-"""A small network with dropout and its data, whose rows eight devices do not divide."""
+"""A small network with dropout, and data whose number of rows is no multiple of eight devices."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 
-def given(hidden):
-    """Rows and what they are to give, and where to begin, with so many units between."""
+def network_data(hidden):
+    """Return inputs, targets and initial parameters of a network with one hidden layer."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(42, 6)).astype(np.float32)
     start = {"w1": rng.normal(size=(6, hidden)).astype(np.float32), "w2": rng.normal(size=hidden).astype(np.float32)}
@@ -16,5 +16,5 @@ def given(hidden):
 def loss(params, batch, key):
     """Mean squared error."""
     x, y = batch
-    kept = jax.random.bernoulli(key, 0.9, x.shape)
-    return jnp.mean((jnp.tanh((x * kept) @ params["w1"]) @ params["w2"] - y) ** 2)
+    mask = jax.random.bernoulli(key, 0.9, x.shape)
+    return jnp.mean((jnp.tanh((x * mask) @ params["w1"]) @ params["w2"] - y) ** 2)

@@ -141,9 +141,8 @@ jitted_last_update = jax.jit(last_update)
 
 def test_update_of_a_matrix_does_not_depend_on_its_stack():
     grads, tx = gradients(), scale_by_psgd_kron()
-    by_itself = jitted_last_update(
-        tx, {"a": jnp.ones((3, 1)), "b": grads["b"]}
-    )  # alone in its stack, at the same index
+    # alone in its stack, at the same index
+    by_itself = jitted_last_update(tx, {"a": jnp.ones((3, 1)), "b": grads["b"]})
     assert_close(jitted_last_update(tx, grads)["b"], by_itself["b"], rtol=1e-5, atol=1e-6)
 
 

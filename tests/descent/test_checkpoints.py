@@ -1,5 +1,6 @@
-"""Checkpoints of Orbax: states go between Optax and gdjax, and an optimizer itself is saved as a tree of numbers."""
+"""Orbax checkpoints: states move between Optax and gdjax, and an optimizer itself is saved as a tree of numbers."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +19,7 @@ def matrices(params):
 
 
 def run(tx, params, state, steps):
-    """Go down a bowl that tilts with the steps."""
+    """Return parameters and state after steps down a bowl that tilts with the step number."""
 
     def step(carry, number):
         params, state = carry
@@ -29,20 +30,19 @@ def run(tx, params, state, steps):
     return jax.jit(lambda *carry: jax.lax.scan(step, carry, jnp.asarray(steps))[0])(params, state)
 
 
-def saved_and_restored(tree, like, path):
-    """What Orbax makes of a tree, restored into the shape of another."""
+def save_and_restore(tree, like, path):
+    """Save a tree with Orbax and restore it with the structure of another."""
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(path / "checkpoint", tree)
         checkpointer.wait_until_finished()
         return checkpointer.restore(path / "checkpoint", like)
 
 
-def switched(first, then, path):
-    """Four steps of one optimizer, its checkpoint restored into the state of another, four steps of that one."""
-    begun = run(first, PARAMS, first.init(PARAMS), range(4))
-    restored = saved_and_restored(begun, jax.eval_shape(lambda p: (p, then.init(p)), PARAMS), path)
-    assert jax.tree.structure(restored) == jax.tree.structure(begun)
-    jax.tree.map(np.testing.assert_array_equal, restored, begun)
+def run_with_switch(first, then, path):
+    """Take four steps with one optimizer, restore its checkpoint into the state of another, and take four with that."""
+    saved = run(first, PARAMS, first.init(PARAMS), range(4))
+    restored = save_and_restore(saved, jax.eval_shape(lambda p: (p, then.init(p)), PARAMS), path)
+    chex.assert_trees_all_equal(restored, saved)
     return run(then, *restored, range(4, 8))
 
 
@@ -67,16 +67,18 @@ BOTH_WAYS = [
 
 
 @pytest.mark.parametrize(("first", "then"), BOTH_WAYS)
-def test_a_run_begun_under_one_of_optax_and_gdjax_goes_on_under_the_other(first, then, tmp_path):
-    params, state = switched(first, then, tmp_path)
+def test_a_run_of_optax_or_gdjax_is_resumed_by_the_other(first, then, tmp_path):
+    params, state = run_with_switch(first, then, tmp_path)
     expected = run(first, PARAMS, first.init(PARAMS), range(8))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), (params, state), expected)
-    unremembered = run(then, *(run(first, PARAMS, first.init(PARAMS), range(4))[0], then.init(PARAMS)), range(4, 8))[0]
-    assert not np.allclose(params["dense"]["kernel"], unremembered["dense"]["kernel"], rtol=1e-4)
+    chex.assert_trees_all_close((params, state), expected, rtol=1e-5)
+    from_fresh_state = run(
+        then, *(run(first, PARAMS, first.init(PARAMS), range(4))[0], then.init(PARAMS)), range(4, 8)
+    )[0]
+    assert not np.allclose(params["dense"]["kernel"], from_fresh_state["dense"]["kernel"], rtol=1e-4)
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-def test_the_state_is_of_the_classes_of_optax(pair):
+def test_the_state_has_the_classes_of_optax(pair):
     ours, theirs = (jax.eval_shape(tx.init, PARAMS) for tx in PAIRS[pair])
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)
     assert jax.tree.leaves(ours) == jax.tree.leaves(theirs)
@@ -94,10 +96,10 @@ VALUES = {
 
 
 @pytest.mark.parametrize("value", VALUES)
-def test_a_run_resumed_from_a_checkpoint_goes_on_to_the_last_bit(value, tmp_path):
+def test_a_run_resumed_from_a_checkpoint_is_bitwise_equal(value, tmp_path):
     tx = VALUES[value]
-    whole = run(tx, *run(tx, PARAMS, tx.init(PARAMS), range(4)), range(4, 8))
-    jax.tree.map(np.testing.assert_array_equal, switched(tx, tx, tmp_path), whole)
+    uninterrupted = run(tx, *run(tx, PARAMS, tx.init(PARAMS), range(4)), range(4, 8))
+    chex.assert_trees_all_equal(run_with_switch(tx, tx, tmp_path), uninterrupted)
 
 
 @pytest.mark.parametrize("value", VALUES)
@@ -105,7 +107,7 @@ def test_an_optimizer_is_restored_from_a_checkpoint_of_its_numbers(value, tmp_pa
     tx = VALUES[value]
     blank = jax.tree.map(lambda number: type(number)(0.5), tx)
     assert blank != tx
-    restored = saved_and_restored({"tx": tx, "params": PARAMS}, {"tx": blank, "params": PARAMS}, tmp_path)
+    restored = save_and_restore({"tx": tx, "params": PARAMS}, {"tx": blank, "params": PARAMS}, tmp_path)
     assert restored["tx"] == tx
     assert isinstance(restored["tx"], gd.GradientTransform)
     assert jax.tree.structure(restored["tx"]) == jax.tree.structure(tx)
@@ -113,17 +115,17 @@ def test_an_optimizer_is_restored_from_a_checkpoint_of_its_numbers(value, tmp_pa
 
 def test_a_stack_of_optimizers_is_restored_with_its_arrays(tmp_path):
     tx = gd.stack([gd.adamw(rate) for rate in (0.1, 0.2, 0.4)])
-    restored = saved_and_restored(tx, jax.eval_shape(lambda: tx), tmp_path)
+    restored = save_and_restore(tx, jax.eval_shape(lambda: tx), tmp_path)
     assert restored == tx
     np.testing.assert_array_equal(restored.learning_rate, jnp.array([0.1, 0.2, 0.4]))
 
 
 @pytest.mark.parametrize("name", ["adamw", "rmsprop"])
-def test_moments_that_optax_kept_in_bfloat16_go_on_as_float32(name, tmp_path):
+def test_bfloat16_moments_of_optax_are_restored_as_float32(name, tmp_path):
     ours, theirs = getattr(gd, name)(0.02), getattr(optax, name)(0.02)
     params = optax.tree.cast(PARAMS, jnp.bfloat16)
-    _, begun = run(theirs, params, theirs.init(params), range(4))
-    restored = saved_and_restored(begun, jax.eval_shape(ours.init, params), tmp_path)
-    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b.astype(a.dtype)), restored, begun)
+    _, saved = run(theirs, params, theirs.init(params), range(4))
+    restored = save_and_restore(saved, jax.eval_shape(ours.init, params), tmp_path)
+    chex.assert_trees_all_equal(restored, jax.tree.map(lambda a, b: b.astype(a.dtype), restored, saved))
     _, state = run(ours, params, restored, range(4, 8))
     assert {nu.dtype for nu in jax.tree.leaves(optax.tree.get(state, "nu"))} == {jnp.dtype("float32")}

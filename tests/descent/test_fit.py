@@ -1,4 +1,4 @@
-"""A descent is the steps that it says, in the order that it says, and ends where it says."""
+"""`fit` takes the documented steps in the documented order, and ends when it should."""
 
 import itertools
 import json
@@ -31,7 +31,7 @@ def fit(*arguments, **options):
 
 
 def by_hand(order, rate, weights=None):
-    """Gradient descent in float64 over batches of rows."""
+    """Return the parameters after float64 gradient descent over batches of rows."""
     w, b = np.zeros(3), 0.0
     for i, rows in enumerate(order):
         error = X[rows].astype(float) @ w + b - Y[rows]
@@ -40,8 +40,8 @@ def by_hand(order, rate, weights=None):
     return w, b
 
 
-def seen_by(**options):
-    """The rows of every batch, in the order in which a descent sees them."""
+def batches_seen(**options):
+    """Return the rows of every batch, in the order in which a descent uses them."""
     seen = []
 
     def spy(params, batch):
@@ -67,19 +67,19 @@ def test_full_batch_is_gradient_descent():
 
 
 @pytest.mark.parametrize("size", [1, 3, 5])
-def test_an_epoch_sees_every_example_once_and_each_epoch_in_its_own_order(size):
-    seen = seen_by(batch_size=size, epochs=3)
+def test_an_epoch_uses_every_example_once_and_each_epoch_is_shuffled_anew(size):
+    seen = batches_seen(batch_size=size, epochs=3)
     per_epoch = 10 // size
     assert len(seen) == 3 * per_epoch
     epochs = [flat(seen[i * per_epoch : (i + 1) * per_epoch]) for i in range(3)]
     assert all(len(set(epoch)) == per_epoch * size for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
-    assert seen == seen_by(batch_size=size, epochs=3)
-    assert seen != seen_by(batch_size=size, epochs=3, key=1)
+    assert seen == batches_seen(batch_size=size, epochs=3)
+    assert seen != batches_seen(batch_size=size, epochs=3, key=1)
 
 
-def test_the_remainder_is_descended_on_with_its_weight():
-    seen = seen_by(batch_size=4, epochs=2, drop_remainder=False)
+def test_the_remainder_batch_is_weighted_by_its_size():
+    seen = batches_seen(batch_size=4, epochs=2, drop_remainder=False)
     assert [len(rows) for rows in seen] == [4, 4, 2, 4, 4, 2]
     assert sorted(flat(seen[:3])) == sorted(flat(seen[3:])) == list(range(10))
     done = fit(loss, START, gd.sgd(0.1), (X, Y), batch_size=4, epochs=2, drop_remainder=False)
@@ -88,18 +88,18 @@ def test_the_remainder_is_descended_on_with_its_weight():
     assert len(done.history["loss"]) == 6
 
 
-def test_the_callers_arrays_survive_and_the_first_state_too():
+def test_arrays_of_the_caller_and_earlier_states_are_not_donated():
     params, x = {"w": jnp.ones(3), "b": jnp.zeros(())}, jnp.asarray(X)
     first = fit(loss, params, gd.prodigy(), (x, Y), steps=3)
     second = fit(loss, first.state, gd.prodigy(), (x, Y), steps=6)
     assert np.isfinite([*params["w"], *first.state.params["w"], *second.params["w"], x.sum()]).all()
     assert second.state.count == 6
-    whole = fit(loss, params, gd.prodigy(), (x, Y), steps=6)
-    np.testing.assert_array_equal(whole.params["w"], second.params["w"])
+    at_once = fit(loss, params, gd.prodigy(), (x, Y), steps=6)
+    np.testing.assert_array_equal(at_once.params["w"], second.params["w"])
 
 
-def test_how_many_steps_a_dispatch_takes_changes_no_number():
-    def halting(progress):  # a slow callback, so that the pace is another
+def test_the_number_of_steps_per_dispatch_never_changes_results():
+    def halting(progress):  # a slow callback, which changes the pace
         return jnp.linalg.inv(jnp.eye(200) * 2).sum() < 0
 
     options = {"batch_size": 3, "steps": 500}
@@ -112,7 +112,7 @@ def test_how_many_steps_a_dispatch_takes_changes_no_number():
         np.testing.assert_array_equal(one.params["w"], done.params["w"])
 
 
-def test_the_loss_gets_a_key_and_hands_on_extra_and_aux():
+def test_the_loss_receives_a_key_and_returns_extra_and_aux():
     def noisy(params, batch, key, extra):
         return (params - 1) ** 2 + 0 * jax.random.normal(key), (extra + 1, {"drawn": jax.random.uniform(key)})
 
@@ -122,7 +122,7 @@ def test_the_loss_gets_a_key_and_hands_on_extra_and_aux():
     assert len(set(done.history["drawn"].tolist())) == 20
 
 
-def test_the_history_holds_rates_norms_and_what_is_watched():
+def test_the_history_records_learning_rates_and_norms():
     schedule = gd.linear_schedule(0.1, 0.0, 10)
     done = fit(parabola, 5.0, gd.watch(gd.sgd(schedule)), steps=5)
     np.testing.assert_allclose(done.history["learning_rate"], [0.1, 0.09, 0.08, 0.07, 0.06], rtol=1e-6)
@@ -133,15 +133,15 @@ def test_the_history_holds_rates_norms_and_what_is_watched():
     assert (done.history["throughput"][1:] > 0).all()
 
 
-def test_the_rate_in_the_history_is_the_one_that_was_applied():
+def test_the_history_records_the_learning_rate_that_was_applied():
     done = fit(parabola, 5.0, gd.accumulate(gd.sgd(gd.linear_schedule(0.1, 0.0, 4)), every=2), steps=8)
     np.testing.assert_allclose(done.history["learning_rate"], np.repeat([0.1, 0.075, 0.05, 0.025], 2), rtol=1e-6)
-    several = gd.by_path({"a": gd.sgd(0.1), "b": gd.sgd(0.2)})
-    both = fit(lambda p, b: p["a"] ** 2 + p["b"] ** 2, {"a": 1.0, "b": 1.0}, several, steps=2)
+    by_path = gd.by_path({"a": gd.sgd(0.1), "b": gd.sgd(0.2)})
+    both = fit(lambda p, b: p["a"] ** 2 + p["b"] ** 2, {"a": 1.0, "b": 1.0}, by_path, steps=2)
     assert "learning_rate" not in both.history
 
 
-def test_an_optimizer_that_is_evaluated_elsewhere_is():
+def test_evaluation_uses_eval_params_of_the_optimizer():
     tx = gd.schedule_free_sgd(0.1)
     done = fit(parabola, 5.0, tx, steps=10, evaluate=lambda w: w)
     averaged = gd.eval_params(tx, done.state.opt_state, done.state.params)
@@ -154,12 +154,12 @@ def test_an_optimizer_that_is_evaluated_elsewhere_is():
     [gd.lbfgs(), gd.sam(gd.sgd(0.1)), gd.polyak_sgd(0.1), optax.adam(0.1)],
     ids=["lbfgs", "sam", "polyak", "optax"],
 )
-def test_optimizers_that_need_the_loss_and_those_of_optax_run(tx):
+def test_optimizers_that_need_the_loss_and_optax_optimizers_run(tx):
     done = fit(loss, START, tx, (X, Y), steps=60)
     assert done.history["loss"][-1] < 0.2 * done.history["loss"][0]
 
 
-def test_the_same_descent_twice_is_compiled_once(monkeypatch):
+def test_repeating_a_descent_does_not_compile_again(monkeypatch):
     def run(rate):
         return fit(loss, START, gd.adamw(rate), (X, Y), batch_size=2, epochs=2)
 
@@ -171,13 +171,13 @@ def test_the_same_descent_twice_is_compiled_once(monkeypatch):
 
 
 class Batches:
-    """An iterable that begins anew every epoch."""
+    """An iterable that restarts every epoch."""
 
     def __iter__(self):
         return ((X[i : i + 5], Y[i : i + 5]) for i in (0, 5))
 
 
-def test_an_iterable_is_descended_on_epoch_by_epoch():
+def test_an_iterable_is_read_once_per_epoch():
     done = fit(loss, START, gd.sgd(0.1), Batches(), epochs=3, evaluate=loss_of_all)
     w, _ = by_hand([np.arange(5), np.arange(5, 10)] * 3, 0.1)
     np.testing.assert_allclose(done.params["w"], w, rtol=1e-5)
@@ -189,44 +189,44 @@ def loss_of_all(params):
     return {"all": loss(params, (X, Y))}
 
 
-def test_an_iterator_ends_once():
+def test_an_iterator_ends_the_descent_when_exhausted():
     done = fit(loss, START, gd.sgd(0.1), iter(Batches()), steps=10)
     assert (done.stopped, int(done.state.count)) == (gd.Stopped.EXHAUSTED, 2)
 
 
-def test_an_iterable_is_asked_for_no_more_than_lies_ahead():
-    asked = itertools.count()
-    fit(lambda w, b: (w - b) ** 2, 0.0, gd.sgd(0.1), (np.float32(next(asked)) for _ in itertools.count()), steps=20)
-    assert 20 <= next(asked) <= 20 + 6
+def test_at_most_six_batches_are_prefetched():
+    requested = itertools.count()
+    fit(lambda w, b: (w - b) ** 2, 0.0, gd.sgd(0.1), (np.float32(next(requested)) for _ in itertools.count()), steps=20)
+    assert 20 <= next(requested) <= 20 + 6
 
 
-def refilled(count):
-    """One buffer, filled again for every batch."""
+def refilled_buffer(count):
+    """Yield one buffer, refilled for every batch."""
     buffer = np.zeros(4, np.float32)
     for i in range(count):
         buffer[:] = i
         yield buffer
 
 
-def test_a_buffer_that_is_filled_again_is_seen_as_it_was():
-    done = fit(lambda w, b: w * 0 + b.mean(), 0.0, gd.sgd(0.1), refilled(20), steps=20)
+def test_a_buffer_may_be_refilled_for_every_batch():
+    done = fit(lambda w, b: w * 0 + b.mean(), 0.0, gd.sgd(0.1), refilled_buffer(20), steps=20)
     assert done.history["loss"].tolist() == list(range(20))
 
 
-def test_no_epoch_is_begun_that_was_not_asked_for():
+def test_no_extra_epoch_is_started():
     class Counted(Batches):
-        begun = 0
+        epochs = 0
 
         def __iter__(self):
-            self.begun += 1
+            self.epochs += 1
             return super().__iter__()
 
     data = Counted()
     done = fit(loss, START, gd.sgd(0.1), data, epochs=2)
-    assert (data.begun, int(done.state.count)) == (2, 4)
+    assert (data.epochs, int(done.state.count)) == (2, 4)
 
 
-def test_an_iterable_that_is_used_up_after_an_epoch_ends_it():
+def test_an_iterable_that_is_exhausted_after_an_epoch_ends_the_descent():
     class Once:
         rows = iter(Batches())
 
@@ -237,7 +237,7 @@ def test_an_iterable_that_is_used_up_after_an_epoch_ends_it():
     assert (done.stopped, int(done.state.count)) == (gd.Stopped.EXHAUSTED, 2)
 
 
-def test_it_stops_at_the_very_step():
+def test_a_target_stops_at_the_exact_step():
     done = fit(parabola, 5.0, gd.sgd(0.1), stop=gd.stop.target("loss", below=1.0), steps=100)
     losses = 9 * 0.8 ** (2 * np.arange(100))
     assert int(done.state.count) == np.argmax(losses < 1) + 1
@@ -262,7 +262,7 @@ STOP = gd.stop
     ],
     ids=repr,
 )
-def test_every_criterion_ends_it_and_says_so(stop, reason, steps):
+def test_every_criterion_ends_the_descent_and_is_reported(stop, reason, steps):
     evaluate = gd.Evaluate(lambda w: {"distance": jnp.round(jnp.abs(w - 2.0), 3)}, every=10)
     done = fit(parabola, 5.0, gd.sgd(0.1), stop=stop, evaluate=evaluate)
     assert done.stopped == reason
@@ -283,19 +283,19 @@ def test_every_criterion_ends_it_and_says_so(stop, reason, steps):
     assert reason in repr(done)
 
 
-def test_criteria_print_as_they_are_made():
+def test_the_repr_of_a_criterion_is_its_expression():
     stop = (STOP.target("accuracy", above=0.97) | STOP.seconds(60)) & STOP.plateau(5, 0.1, "loss", higher=True)
     one, other = "target('accuracy', above=0.97) | seconds(60)", "plateau(5, min_delta=0.1, metric='loss', higher=True)"
     assert repr(stop) == f"({one}) & {other}"
 
 
 @pytest.mark.parametrize("callback", [lambda now: now.step >= 1, lambda now: now.history["loss"][-1] < 100])
-def test_a_callback_ends_it(callback):
+def test_a_callback_that_returns_true_ends_the_descent(callback):
     done = fit(parabola, 5.0, gd.sgd(0.1), steps=100, callbacks=[callback])
     assert done.stopped is gd.Stopped.CALLBACK
 
 
-def test_a_callback_that_raises_leaves_all_saved(tmp_path):
+def test_a_callback_that_raises_leaves_a_checkpoint(tmp_path):
     def broken(now):
         if now.step >= 30:
             raise RuntimeError("broken")
@@ -310,12 +310,12 @@ DATA = np.ones(8, np.float32)
 BAD = np.where(np.arange(8) == 5, np.nan, DATA).astype(np.float32)
 
 
-def passing(batch_size, data, **options):
+def fit_mean(batch_size, data, **options):
     return fit(lambda w, b: (w - b.mean()) ** 2, 0.0, gd.sgd(0.1), data, batch_size=batch_size, **options)
 
 
-def test_what_is_not_finite_ends_it_with_the_last_finite_parameters():
-    done = passing(1, BAD, epochs=1)
+def test_a_nonfinite_loss_ends_the_descent_with_the_last_finite_parameters():
+    done = fit_mean(1, BAD, epochs=1)
     assert done.stopped is gd.Stopped.NONFINITE
     bad = int(done.state.count) - 1
     np.testing.assert_allclose(done.params, 1 - 0.8**bad, rtol=1e-5)
@@ -326,8 +326,8 @@ def test_what_is_not_finite_ends_it_with_the_last_finite_parameters():
     assert ", ".join(norms) in done.because
 
 
-def test_it_bears_as_many_as_it_is_told_to():
-    done = passing(1, BAD, epochs=1, stop=STOP.nonfinite(2))
+def test_nonfinite_tolerates_the_given_number_of_steps():
+    done = fit_mean(1, BAD, epochs=1, stop=STOP.nonfinite(2))
     assert done.stopped is gd.Stopped.STEPS
     np.testing.assert_allclose(done.params, 1 - 0.8**7, rtol=1e-5)
 
@@ -340,19 +340,19 @@ def test_it_bears_as_many_as_it_is_told_to():
         (1e30, DATA, "at step 0, of finite parameters"),
     ],
 )
-def test_what_is_not_finite_at_the_first_step_is_told_from_later(start, data, words):
+def test_a_nonfinite_first_step_is_reported_with_its_cause(start, data, words):
     done = fit(lambda w, b: (w - b.mean()) ** 2, start, gd.sgd(0.1), data, steps=5)
     assert done.stopped is gd.Stopped.NONFINITE
     assert words in done.because
 
 
-def test_an_update_that_is_not_finite_is_told_from_a_gradient():
+def test_a_nonfinite_update_is_distinguished_from_a_nonfinite_gradient():
     done = fit(parabola, 5.0, gd.sgd(lambda count: jnp.where(count == 3, jnp.inf, 0.1)), steps=9)
     assert done.stopped is gd.Stopped.NONFINITE
     assert "the parameters made by the update before it are not finite" in done.because
 
 
-def test_a_last_update_that_is_not_finite_is_told_and_not_saved(tmp_path):
+def test_a_nonfinite_last_update_is_reported_and_not_saved(tmp_path):
     tx = gd.sgd(lambda count: jnp.where(count == 7, jnp.inf, 0.1))
     options = {"steps": 8, "checkpoint": gd.Checkpoints(tmp_path, every=5)}
     done = fit(parabola, 5.0, tx, **options)
@@ -360,15 +360,15 @@ def test_a_last_update_that_is_not_finite_is_told_and_not_saved(tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.name.isdigit()] == ["5"]
 
 
-def test_a_mesh_divides_the_batch_and_changes_no_more_than_the_order_of_sums():
+def test_a_mesh_shards_the_batch_and_gives_the_parameters_of_one_device():
     mesh = jax.make_mesh((8,), ("data",))
     options = {"batch_size": 8, "steps": 20}
-    alone, divided = (fit(loss, START, gd.adam(0.1), (X, Y), mesh=m, **options) for m in (None, mesh))
-    np.testing.assert_allclose(alone.params["w"], divided.params["w"], rtol=1e-5)
-    assert len(divided.state.params["w"].sharding.device_set) == 8
+    on_one_device, over_mesh = (fit(loss, START, gd.adam(0.1), (X, Y), mesh=m, **options) for m in (None, mesh))
+    np.testing.assert_allclose(on_one_device.params["w"], over_mesh.params["w"], rtol=1e-5)
+    assert len(over_mesh.state.params["w"].sharding.device_set) == 8
 
 
-def test_json_lines_are_the_history(tmp_path):
+def test_json_lines_record_the_history(tmp_path):
     path = tmp_path / "run" / "metrics.jsonl"
     options = {"evaluate": gd.Evaluate(lambda w: {"distance": abs(w - 2)}, every=4), "steps": 10}
     done = fit(parabola, 5.0, gd.sgd(0.1), callbacks=[gd.JsonLines(path)], **options)
@@ -381,14 +381,14 @@ def test_json_lines_are_the_history(tmp_path):
     np.testing.assert_allclose(read.evaluations["distance"], done.history.evaluations["distance"])
 
 
-def test_json_lines_begin_anew_with_every_descent(tmp_path):
+def test_json_lines_start_over_with_every_descent(tmp_path):
     lines = gd.JsonLines(tmp_path / "metrics.jsonl")
     for steps in (10, 4):
         fit(parabola, 5.0, gd.sgd(0.1), steps=steps, callbacks=[lines])
     assert gd.History.read(tmp_path / "metrics.jsonl")["step"].tolist() == [0, 1, 2, 3]
 
 
-def test_columns_of_other_names_are_nan_where_they_were_not():
+def test_history_columns_are_nan_where_a_name_was_absent():
     columns = gd.descent.history.Columns({"a": [1.0, 2.0]})
     columns.add({"b": [3.0]})
     np.testing.assert_array_equal(columns["a"], [1, 2, np.nan])
@@ -399,7 +399,7 @@ def test_columns_of_other_names_are_nan_where_they_were_not():
     }
 
 
-def test_a_fit_prints_why_it_ended_and_shows_its_curves():
+def test_the_repr_of_a_fit_says_why_it_ended_and_its_html_shows_curves():
     done = fit(parabola, 5.0, gd.sgd(0.1), steps=10, evaluate=lambda w: {"distance": abs(w - 2)})
     assert repr(done).startswith("Fit: steps (10 steps taken) after 10 steps")
     page = done._repr_html_()
@@ -410,7 +410,7 @@ def test_a_fit_prints_why_it_ended_and_shows_its_curves():
     np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), done.history["loss"])
 
 
-def test_a_long_curve_is_drawn_by_means_and_ranges():
+def test_a_long_curve_is_drawn_with_2000_points():
     done = fit(parabola, 5.0, gd.sgd(0.1), steps=10_000)
     assert len(done.plot().axes[0].lines[0].get_ydata()) == 2_000
 

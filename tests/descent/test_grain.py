@@ -1,4 +1,4 @@
-"""Grain's datasets and loaders are descended on, and go on where they stood."""
+"""Descents on Grain's datasets and loaders, and their resumption."""
 
 import grain.python as grain
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ ROWS = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
 
 
 class Rows:
-    """A source of Grain's."""
+    """A data source for Grain."""
 
     def __len__(self):
         return len(ROWS)
@@ -19,7 +19,7 @@ class Rows:
     def __getitem__(self, i):
         return ROWS[i]
 
-    def __repr__(self):  # by which Grain knows it again
+    def __repr__(self):  # Grain compares it on resuming
         return "Rows()"
 
 
@@ -41,17 +41,17 @@ def descent(data, steps, **options):
 
 
 @pytest.mark.parametrize("data", [dataset, loader])
-def test_it_goes_on_where_the_iterator_stood(data, tmp_path):
-    whole = descent(data(), 40)
+def test_a_resumed_descent_continues_from_the_position_of_the_iterator(data, tmp_path):
+    uninterrupted = descent(data(), 40)
     for steps in (13, 40):
-        parts = descent(data(), steps, checkpoint=tmp_path, resume=True)
-    np.testing.assert_array_equal(parts.params, whole.params)
-    np.testing.assert_array_equal(parts.history["loss"], whole.history["loss"])
+        resumed = descent(data(), steps, checkpoint=tmp_path, resume=True)
+    np.testing.assert_array_equal(resumed.params, uninterrupted.params)
+    np.testing.assert_array_equal(resumed.history["loss"], uninterrupted.history["loss"])
     expected = [float(loss(jnp.zeros(4), next(iter(data()))))]
-    np.testing.assert_allclose(whole.history["loss"][:1], expected, rtol=1e-6)
+    np.testing.assert_allclose(uninterrupted.history["loss"][:1], expected, rtol=1e-6)
 
 
-def test_an_iterator_without_a_state_does_not_take_the_place_of_one_with(tmp_path):
+def test_resuming_refuses_an_iterator_without_set_state(tmp_path):
     descent(dataset(), 5, checkpoint=tmp_path)
     with pytest.raises(TypeError, match="holds the state of an iterator, and this one has no set_state"):
         descent((ROWS[:8] for _ in range(99)), 9, checkpoint=tmp_path, resume=True)

@@ -1,4 +1,4 @@
-"""One step is the gradient step that it says, under every transformation."""
+"""One step equals the gradient step by hand, under every transformation of JAX."""
 
 import functools
 
@@ -23,7 +23,7 @@ def loss(params, batch):
 
 
 def by_hand(params, x, y, rate):
-    """One step of gradient descent on the mean of squares, in float64."""
+    """Return parameters, loss and gradient norm of one step of float64 gradient descent on mean squared error."""
     w, b = np.asarray(params["w"], float), float(params["b"])
     error = x.astype(float) @ w + b - y
     grad_w, grad_b = 2 * x.T @ error / len(y), 2 * error.mean()
@@ -34,7 +34,7 @@ def by_hand(params, x, y, rate):
 assert_close = functools.partial(chex.assert_trees_all_close, rtol=2e-6, atol=1e-7)
 
 
-def test_the_parabola_by_hand():
+def test_a_step_on_a_parabola_matches_the_step_by_hand():
     step = gd.make_step(lambda w, batch: (w - 2.0) ** 2, gd.sgd(0.1))
     state, metrics = step(gd.State.create(5.0, gd.sgd(0.1)), None)
     assert metrics["grad_norm"] == 6.0
@@ -44,7 +44,7 @@ def test_the_parabola_by_hand():
 
 
 @pytest.mark.parametrize("accumulate", [1, 2, 8])
-def test_parts_of_a_batch_make_the_step_of_the_whole(accumulate):
+def test_accumulated_micro_batches_give_the_step_of_the_whole_batch(accumulate):
     tx = gd.sgd(0.1)
     step = jax.jit(gd.make_step(loss, tx, accumulate=accumulate))
     state, metrics = step(gd.State.create(PARAMS, tx), (X, Y))
@@ -54,23 +54,24 @@ def test_parts_of_a_batch_make_the_step_of_the_whole(accumulate):
 
 
 def over_an_axis(kind, step, state, batch):
-    """A step by 8 members of an axis, each with one example."""
-    parts = jax.tree.map(lambda x: x.reshape(8, -1, *x.shape[1:]), batch)
+    """Take a step over an axis of 8 devices; check that they agree, and return the result of one."""
+    shards = jax.tree.map(lambda x: x.reshape(8, -1, *x.shape[1:]), batch)
     if kind == "vmap":
-        state, metrics = jax.vmap(step, in_axes=(None, 0), axis_name="data")(state, parts)
+        state, metrics = jax.vmap(step, in_axes=(None, 0), axis_name="data")(state, shards)
     elif kind == "pmap":
-        state, metrics = jax.pmap(step, in_axes=(None, 0), axis_name="data")(state, parts)
+        state, metrics = jax.pmap(step, in_axes=(None, 0), axis_name="data")(state, shards)
     else:
         mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
         specs = {"in_specs": (PartitionSpec(), PartitionSpec("data")), "out_specs": PartitionSpec()}
         return jax.shard_map(step, mesh=mesh, **specs, check_vma=kind == "checked")(state, batch)
-    jax.tree.map(lambda x: np.testing.assert_array_equal(x[0], x[7]), (state.params, metrics["loss"]))
+    first, last = (jax.tree.map(lambda x, i=i: x[i], (state.params, metrics["loss"])) for i in (0, 7))
+    chex.assert_trees_all_equal(first, last)
     return jax.tree.map(lambda x: x[0], (state, metrics))
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("kind", ["vmap", "pmap", "checked", "unchecked"])
-def test_over_an_axis_it_is_the_step_of_the_whole_batch(kind, accumulate):
+def test_a_step_over_an_axis_equals_the_step_of_the_whole_batch(kind, accumulate):
     tx = gd.sgd(0.1)
     batch = (np.concatenate([X, -X]), np.concatenate([Y, Y]))
     step = gd.make_step(loss, tx, axis_name="data", accumulate=accumulate)
@@ -81,11 +82,11 @@ def test_over_an_axis_it_is_the_step_of_the_whole_batch(kind, accumulate):
 
 
 @pytest.mark.parametrize("kind", ["vmap", "pmap", "checked", "unchecked"])
-def test_an_optimizer_that_differentiates_the_loss_gets_that_of_all_members(kind):
+def test_sam_over_an_axis_differentiates_the_loss_of_all_devices(kind):
     tx = gd.sam(gd.sgd(0.1), rho=0.05)
-    alone, _ = gd.make_step(loss, tx)(gd.State.create(PARAMS, tx), (X, Y))
+    on_one_device, _ = gd.make_step(loss, tx)(gd.State.create(PARAMS, tx), (X, Y))
     state, _ = over_an_axis(kind, gd.make_step(loss, tx, axis_name="data"), gd.State.create(PARAMS, tx), (X, Y))
-    assert_close(state.params, alone.params)
+    assert_close(state.params, on_one_device.params)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_optimizers_that_need_the_loss_descend(tx):
     assert metrics["loss"] < 0.9 * loss(PARAMS, (X, Y))
 
 
-def test_every_step_has_a_key_of_its_own_and_every_part_too():
+def test_every_step_and_every_micro_batch_has_its_own_key():
     def noise(params, batch, key):
         return params * 0 + jax.random.uniform(key) + batch.mean()
 
@@ -115,7 +116,7 @@ def test_every_step_has_a_key_of_its_own_and_every_part_too():
     assert again.count == 1
 
 
-def test_extra_is_handed_on_and_not_descended_on():
+def test_extra_is_carried_between_steps_without_gradients():
     def running(params, batch, *, extra):
         return params * batch.mean(), {"mean": 0.9 * extra["mean"] + 0.1 * batch.mean()}
 
@@ -127,7 +128,7 @@ def test_extra_is_handed_on_and_not_descended_on():
     np.testing.assert_allclose(state.params, 1 - 2 * 2.0)
 
 
-def test_extra_and_aux_come_together():
+def test_extra_and_aux_can_be_combined():
     def both(params, batch, key, extra):
         return params**2, (extra + 1, {"drawn": jax.random.bits(key)})
 
@@ -153,12 +154,12 @@ def test_a_sweep_of_learning_rates_is_one_vmap():
         step = gd.make_step(loss, tx)
         return jax.lax.scan(lambda s, _: step(s, (X, Y)), gd.State.create(PARAMS, tx), length=20)[0].params
 
-    swept = jax.jit(jax.vmap(descend))(gd.stack([gd.momo(r) for r in rates]))
+    sweep = jax.jit(jax.vmap(descend))(gd.stack([gd.momo(r) for r in rates]))
     for i, rate in enumerate(rates):
-        assert_close(jax.tree.map(lambda x, i=i: x[i], swept), descend(gd.momo(rate)), rtol=1e-5)
+        assert_close(jax.tree.map(lambda x, i=i: x[i], sweep), descend(gd.momo(rate)), rtol=1e-5)
 
 
-def test_an_optimizer_of_optax_is_taken():
+def test_an_optax_optimizer_is_accepted():
     state, _ = gd.make_step(loss, optax.sgd(0.1))(gd.State.create(PARAMS, optax.sgd(0.1)), (X, Y))
     assert_close(state.params, by_hand(PARAMS, X, Y, 0.1)[0])
 
@@ -168,10 +169,10 @@ def test_the_carry_keeps_its_type():
     step = gd.make_step(loss, tx)
     state = jax.eval_shape(functools.partial(gd.State.create, tx=tx), PARAMS)
     after, _ = jax.eval_shape(step, state, (X, Y))
-    assert jax.tree.map(lambda a: (a.shape, a.dtype), after) == jax.tree.map(lambda a: (a.shape, a.dtype), state)
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
 
 
-def wrong(loss, params=1.0, batch=None, extra=None, **options):
+def step_once(loss, params=1.0, batch=None, extra=None, **options):
     gd.make_step(loss, gd.sgd(0.1), **options)(gd.State.create(params, gd.sgd(0.1), extra=extra), batch)
 
 
@@ -179,31 +180,35 @@ def wrong(loss, params=1.0, batch=None, extra=None, **options):
     ("attempt", "error", "message"),
     [
         (
-            lambda: wrong(lambda p, b: p * jnp.ones(3)),
+            lambda: step_once(lambda p, b: p * jnp.ones(3)),
             TypeError,
             r"real floating scalar, got float32\[3\]; take its mean",
         ),
-        (lambda: wrong(lambda p, b: jnp.int32(3)), TypeError, r"real floating scalar, got int32\[\]"),
-        (lambda: wrong(lambda p, b: (p, p)), TypeError, r"got a tuple; has_aux=True is for \(scalar, aux\)"),
-        (lambda: wrong(lambda p, b: p, has_aux=True), TypeError, r"must return \(scalar, aux\), got float32\[\]"),
-        (lambda: wrong(lambda p, b, extra: p), TypeError, r"must return \(scalar, extra\)"),
+        (lambda: step_once(lambda p, b: jnp.int32(3)), TypeError, r"real floating scalar, got int32\[\]"),
+        (lambda: step_once(lambda p, b: (p, p)), TypeError, r"got a tuple; has_aux=True is for \(scalar, aux\)"),
+        (lambda: step_once(lambda p, b: p, has_aux=True), TypeError, r"must return \(scalar, aux\), got float32\[\]"),
+        (lambda: step_once(lambda p, b, extra: p), TypeError, r"must return \(scalar, extra\)"),
         (
-            lambda: wrong(lambda p, b, extra: (p, extra), extra=1.0, has_aux=True),
+            lambda: step_once(lambda p, b, extra: (p, extra), extra=1.0, has_aux=True),
             TypeError,
             r"must return \(scalar, \(extra, aux\)\), got float32\[\] beside",
         ),
         (
-            lambda: wrong(lambda p, b, extra: (p, {"n": jnp.ones(2)}), extra={"n": jnp.ones(3)}),
+            lambda: step_once(lambda p, b, extra: (p, {"n": jnp.ones(2)}), extra={"n": jnp.ones(3)}),
             ValueError,
             r"`extra` of the same type as it received: at 'n': float32\[2\]",
         ),
-        (lambda: wrong(lambda p, b, key, other: p), TypeError, r"must take \(params, batch\), then perhaps a key"),
-        (lambda: wrong(lambda p: p), TypeError, r"must take \(params, batch\)"),
-        (lambda: wrong(lambda p, b: p, params={"n": 3}), TypeError, "params at 'n' must be floating or complex"),
-        (lambda: wrong(lambda p, b: p, accumulate=0), ValueError, "accumulate must be an integer of 1 at least, got 0"),
-        (lambda: wrong(lambda p, b: p, accumulate=2), ValueError, "needs a batch to split, got None"),
+        (lambda: step_once(lambda p, b, key, other: p), TypeError, r"must take \(params, batch\), then perhaps a key"),
+        (lambda: step_once(lambda p: p), TypeError, r"must take \(params, batch\)"),
+        (lambda: step_once(lambda p, b: p, params={"n": 3}), TypeError, "params at 'n' must be floating or complex"),
         (
-            lambda: wrong(lambda p, b: p, batch={"x": jnp.ones((4, 2)), "y": jnp.ones(3)}, accumulate=2),
+            lambda: step_once(lambda p, b: p, accumulate=0),
+            ValueError,
+            "accumulate must be an integer of 1 at least, got 0",
+        ),
+        (lambda: step_once(lambda p, b: p, accumulate=2), ValueError, "needs a batch to split, got None"),
+        (
+            lambda: step_once(lambda p, b: p, batch={"x": jnp.ones((4, 2)), "y": jnp.ones(3)}, accumulate=2),
             ValueError,
             r"accumulate=2 equal parts along its first axis, got shape \(3,\) at 'y'",
         ),

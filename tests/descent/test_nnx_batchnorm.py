@@ -1,8 +1,8 @@
-"""A model of NNX with BatchNorm, in the code that one writes first: its statistics are handed on."""
+"""An NNX model with BatchNorm, in the code that users write first: its statistics are carried between steps."""
 
+import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import pytest
 from flax import nnx
@@ -31,7 +31,7 @@ def error(model, batch):
 
 
 def by_hand():
-    """The parameters and statistics after some steps of NNX's own optimizer."""
+    """Return the model after some steps of NNX's own optimizer."""
     model = Net()
     optimizer = nnx.Optimizer(model, optax.adamw(0.1), wrt=nnx.Param)
     for _ in range(STEPS):
@@ -50,7 +50,7 @@ def loss(params, batch, *, extra):
 
 
 @pytest.mark.parametrize("stepping", ["fit", "make_step"])
-def test_statistics_are_those_of_nnx(stepping):
+def test_parameters_and_statistics_match_nnx(stepping):
     tx = gd.adamw(0.1)
     state = gd.State.create(PARAMS, tx, extra=REST)
     if stepping == "fit":
@@ -60,26 +60,26 @@ def test_statistics_are_those_of_nnx(stepping):
         for _ in range(STEPS):
             state, _ = step(state, (X, Y))
     model, trained = by_hand(), nnx.merge(GRAPH, state.params, state.extra)
-    for ours, theirs in zip(jax.tree.leaves(nnx.state(trained)), jax.tree.leaves(nnx.state(model)), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    ours, theirs = (jax.tree.leaves(nnx.state(net)) for net in (trained, model))
+    chex.assert_trees_all_close(ours, theirs, rtol=1e-4, atol=1e-5)
     assert abs(trained.norm.mean[...] - X.mean(0)).max() < 0.5
 
 
-def test_statistics_among_parameters_are_refused_with_what_to_write():
+def test_statistics_among_parameters_are_refused_with_a_fix():
     with pytest.raises(TypeError, match=r"fit: params at 'norm/mean' is a BatchStat.*nnx.split\(model, nnx.Param"):
         gd.fit(error, Net(), gd.adamw(0.1), (X, Y), steps=1, progress=False)
 
 
-def test_statistics_that_a_loss_closes_over_are_an_error_of_flax_that_says_what_to_write():
-    def closed(params, batch):
+def test_closing_over_statistics_raises_the_error_of_flax_with_a_fix():
+    def closing_over_statistics(params, batch):
         return error(nnx.merge(GRAPH, params, REST), batch)
 
     with pytest.raises(Exception, match="Cannot mutate BatchStat") as caught:
-        gd.fit(closed, PARAMS, gd.adamw(0.1), (X, Y), steps=1, progress=False)
+        gd.fit(closing_over_statistics, PARAMS, gd.adamw(0.1), (X, Y), steps=1, progress=False)
     assert "return (scalar, extra) from loss(params, batch, *, extra)" in "".join(caught.value.__notes__)
 
 
-def test_an_nnx_optimizer_prints_the_value():
-    shown = repr(nnx.Optimizer(Net(), gd.chain(gd.clip(1.0), gd.adamw(0.1)), wrt=nnx.Param))
-    assert "<function" not in shown
-    assert "tx=(chain(clip(max_delta=1.0), adamw(learning_rate=0.1, b1=0.9" in shown
+def test_an_nnx_optimizer_prints_the_repr_of_its_transform():
+    printed = repr(nnx.Optimizer(Net(), gd.chain(gd.clip(1.0), gd.adamw(0.1)), wrt=nnx.Param))
+    assert "<function" not in printed
+    assert "tx=(chain(clip(max_delta=1.0), adamw(learning_rate=0.1, b1=0.9" in printed

@@ -1,4 +1,4 @@
-"""A descent that was stopped, by whatever, ends as if it had not been."""
+"""A descent that was stopped and resumed gives the results of one that was not."""
 
 import os
 import pathlib
@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,24 +76,24 @@ def program(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(program):
-    found = {"__name__": "descent"}
-    exec(compile(RUN, str(program), "exec"), found)
-    return found["run"]
+    namespace = {"__name__": "descent"}
+    exec(compile(RUN, str(program), "exec"), namespace)
+    return namespace["run"]
 
 
 KINDS = ["arrays", "remainder", "batches", "counted"]
 
 
 @pytest.fixture(scope="module")
-def whole(run):
-    """The descents that nothing stopped."""
+def uninterrupted(run):
+    """Return the descents that were not stopped."""
     return {kind: run(None, kind) for kind in KINDS}
 
 
-def same(ours, theirs):
-    """Equal to the bit, all but the clock."""
-    jax.tree.map(np.testing.assert_array_equal, ours.params, theirs.params)
-    jax.tree.map(np.testing.assert_array_equal, ours.state.opt_state, theirs.state.opt_state)
+def assert_same_run(ours, theirs):
+    """Check that parameters, states and histories are bitwise equal, except for the throughput."""
+    chex.assert_trees_all_equal(ours.params, theirs.params)
+    chex.assert_trees_all_equal(ours.state.opt_state, theirs.state.opt_state)
     for a, b in ((ours.history, theirs.history), (ours.history.evaluations, theirs.history.evaluations)):
         assert a.keys() == b.keys()
         for name in a.keys() - {"throughput"}:
@@ -100,20 +101,20 @@ def same(ours, theirs):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_in_parts_it_is_the_same_to_the_bit(run, whole, kind, tmp_path):
+def test_a_resumed_descent_is_bitwise_equal_to_an_uninterrupted_one(run, uninterrupted, kind, tmp_path):
     for steps in (37, 130, 200):
         done = run(tmp_path, kind, steps=steps, resume=True)
-    same(done, whole[kind])
+    assert_same_run(done, uninterrupted[kind])
     assert done.history.rows == 200
 
 
-def started(program, folder, kind, slow=0.05):
+def start_process(program, folder, kind, slow=0.05):
     command = hearing(program, folder, kind, slow)
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
 
 
 def wait_for_checkpoint(folder, process, after=-1, seconds=120):
-    """The first step above one that is saved while the process runs."""
+    """Return the first step after a given one that is saved while the process runs."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and process.poll() is None:
         saved = [int(path.name) for path in pathlib.Path(folder).glob("*") if path.name.isdigit()]
@@ -125,22 +126,22 @@ def wait_for_checkpoint(folder, process, after=-1, seconds=120):
 
 
 @pytest.mark.long
-def test_killed_again_and_again_it_is_the_same_to_the_bit(program, run, whole, tmp_path):
+def test_a_descent_killed_several_times_is_bitwise_equal_when_resumed(program, run, uninterrupted, tmp_path):
     saved = -1
     for wait in (0.0, 0.013, 0.031):
-        process = started(program, tmp_path, "arrays")
+        process = start_process(program, tmp_path, "arrays")
         saved = wait_for_checkpoint(tmp_path, process, saved)
         time.sleep(wait)
         process.kill()
         process.communicate(timeout=60)
         assert process.returncode == -signal.SIGKILL
     done = run(tmp_path, "arrays", resume=True)
-    same(done, whole["arrays"])
+    assert_same_run(done, uninterrupted["arrays"])
 
 
 @pytest.mark.parametrize("kind", ["arrays", "counted"])
-def test_sigterm_saves_says_so_and_exits(program, run, whole, kind, tmp_path):
-    process = started(program, tmp_path, kind)
+def test_sigterm_saves_a_checkpoint_with_a_message_and_exits(program, run, uninterrupted, kind, tmp_path):
+    process = start_process(program, tmp_path, kind)
     wait_for_checkpoint(tmp_path, process)
     process.terminate()
     out, err = process.communicate(timeout=60)
@@ -149,41 +150,41 @@ def test_sigterm_saves_says_so_and_exits(program, run, whole, kind, tmp_path):
     assert str(tmp_path) in err
     assert not out
     assert "Traceback" not in err
-    same(run(tmp_path, kind, resume=True), whole[kind])
+    assert_same_run(run(tmp_path, kind, resume=True), uninterrupted[kind])
 
 
-def test_ctrl_c_ends_it_with_what_there_is(program, run, whole, tmp_path):
-    process = started(program, tmp_path, "batches")
+def test_ctrl_c_returns_the_result_so_far(program, run, uninterrupted, tmp_path):
+    process = start_process(program, tmp_path, "batches")
     wait_for_checkpoint(tmp_path, process)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert out.startswith("Fit: interrupted (Ctrl-C)")
-    same(run(tmp_path, "batches", resume=True), whole["batches"])
+    assert_same_run(run(tmp_path, "batches", resume=True), uninterrupted["batches"])
 
 
 def newest(folder):
     return max((path for path in folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
 
 
-def test_a_truncated_newest_checkpoint_is_reported_and_the_one_before_it_used(run, whole, tmp_path):
+def test_a_truncated_newest_checkpoint_is_reported_and_the_one_before_it_used(run, uninterrupted, tmp_path):
     run(tmp_path, steps=100)
     broken = newest(tmp_path)
     largest = max((path for path in broken.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
     os.truncate(largest, largest.stat().st_size // 2)
     with pytest.warns(UserWarning, match=r"checkpoint of step 100 .* is broken .* that of step 90 is used"):
         done = run(tmp_path, resume=True)
-    same(done, whole["arrays"])
+    assert_same_run(done, uninterrupted["arrays"])
 
 
-def test_a_descent_that_is_done_is_done(run, whole, tmp_path):
+def test_resuming_a_finished_descent_returns_its_result(run, uninterrupted, tmp_path):
     first = run(tmp_path, steps=50)
     again = run(tmp_path, steps=50, resume=True)
-    same(first, again)
+    assert_same_run(first, again)
     assert again.stopped is gd.Stopped.STEPS
 
 
-def test_what_ended_it_ends_it_again(run, tmp_path):
+def test_a_resumed_descent_ends_by_the_same_criterion(run, tmp_path):
     stop = gd.stop.target("spread", above=0.9) | gd.stop.plateau(150)
     first = run(tmp_path, stop=stop)
     again = run(tmp_path, stop=stop, resume=True)
@@ -191,7 +192,7 @@ def test_what_ended_it_ends_it_again(run, tmp_path):
     assert first.state.count == again.state.count
 
 
-def test_a_folder_that_holds_a_descent_is_not_written_over(run, tmp_path):
+def test_a_folder_that_holds_a_descent_is_not_overwritten(run, tmp_path):
     run(tmp_path, steps=20)
     with pytest.raises(gd.CheckpointError, match=r"already holds a descent of 20 steps: resume=True resumes it"):
         run(tmp_path, steps=20)
@@ -200,7 +201,7 @@ def test_a_folder_that_holds_a_descent_is_not_written_over(run, tmp_path):
 OTHER = gd.chain(gd.clip_by_global_norm(2.0), gd.adamw(gd.cosine_decay_schedule(1e-2, 200)))
 
 
-def test_another_optimizer_is_named_and_the_parameters_are_to_be_had(run, tmp_path):
+def test_another_optimizer_is_refused_by_name_and_can_resume_from_the_parameters(run, tmp_path):
     first = run(tmp_path, steps=20)
     with pytest.raises(gd.CheckpointError, match=r"transforms/0/max_norm: 1.0 then, 2.0 now\. resume=\"params\""):
         run(tmp_path, steps=30, tx=OTHER, resume=True)
@@ -209,26 +210,26 @@ def test_another_optimizer_is_named_and_the_parameters_are_to_be_had(run, tmp_pa
     with pytest.raises(gd.CheckpointError, match="holds other opt_state than these"):
         run(tmp_path, steps=30, tx=gd.sgd(0.1), resume="state")
     params_alone = run(tmp_path, steps=21, tx=gd.sgd(0.0), resume="params")
-    jax.tree.map(np.testing.assert_array_equal, params_alone.params, first.params)
+    chex.assert_trees_all_equal(params_alone.params, first.params)
     assert params_alone.history.rows == 21
 
 
-def test_the_state_goes_on_under_other_numbers(run, tmp_path):
+def test_a_state_can_be_resumed_with_other_hyperparameters(run, tmp_path):
     first = run(tmp_path, steps=20)
     tx = OTHER.replace(init_value=0.0)
     done = run(tmp_path, steps=21, tx=tx, resume="state")
-    jax.tree.map(np.testing.assert_array_equal, done.params, first.params)
+    chex.assert_trees_all_equal(done.params, first.params)
     assert done.state.opt_state[1][0].count == 21
 
 
-def test_a_watch_that_is_put_in_orphans_nothing(run, whole, tmp_path):
+def test_adding_watch_does_not_prevent_resuming(run, uninterrupted, tmp_path):
     tx = gd.chain(gd.clip_by_global_norm(1.0), gd.adamw(gd.cosine_decay_schedule(1e-2, 200)))
     run(tmp_path, steps=100)
     done = run(tmp_path, tx=gd.chain(tx.transforms[0], gd.watch(tx.transforms[1])), resume=True)
-    jax.tree.map(np.testing.assert_array_equal, done.params, whole["arrays"].params)
+    chex.assert_trees_all_equal(done.params, uninterrupted["arrays"].params)
 
 
-def test_other_parameters_and_other_batches_are_named(run, tmp_path):
+def test_other_parameters_and_batches_are_refused_by_name(run, tmp_path):
     run(tmp_path, steps=20)
     with pytest.raises(gd.CheckpointError, match=r"other batches: .*batch_size=8.* then, .*batch_size=7"):
         run(tmp_path, "remainder", steps=30, resume=True)
@@ -237,7 +238,7 @@ def test_other_parameters_and_other_batches_are_named(run, tmp_path):
                checkpoint=tmp_path, progress=False)  # fmt: skip
 
 
-def test_the_best_is_kept_beside_the_last(run, tmp_path):
+def test_the_best_checkpoint_is_kept_beside_the_last(run, tmp_path):
     done = run(tmp_path, steps=100, keep={"keep_last": 1, "keep_best": 1, "best": ("spread", "max")})
     saved = sorted(int(path.name) for path in tmp_path.iterdir() if path.name.isdigit())
     assert saved[-1] == 100
@@ -246,7 +247,7 @@ def test_the_best_is_kept_beside_the_last(run, tmp_path):
     assert saved[0] == max(candidates, key=candidates.get)
 
 
-def test_what_is_not_finite_leaves_the_last_good_state_saved(tmp_path):
+def test_a_nonfinite_loss_keeps_the_checkpoint_of_the_last_finite_state(tmp_path):
     def blows_up(w, batch, key, extra):
         return jnp.where(extra >= 5, jnp.nan, (w - 2) ** 2), extra + 1
 
@@ -257,11 +258,11 @@ def test_what_is_not_finite_leaves_the_last_good_state_saved(tmp_path):
     assert done.stopped is gd.Stopped.NONFINITE
     np.testing.assert_allclose(done.params, 2 + 3 * 0.8**5, rtol=1e-6)
     again = gd.fit(blows_up, begin, gd.sgd(0.1), steps=9, checkpoint=checkpoint, resume=True, progress=False)
-    same(again, done)
+    assert_same_run(again, done)
 
 
-def test_two_processes_do_not_write_to_one_folder(program, run, tmp_path):
-    process = started(program, tmp_path, "arrays", slow=0.2)
+def test_two_descents_cannot_write_to_one_folder(program, run, tmp_path):
+    process = start_process(program, tmp_path, "arrays", slow=0.2)
     wait_for_checkpoint(tmp_path, process)
     try:
         with pytest.raises(gd.CheckpointError, match="is in use by another"):
@@ -273,7 +274,7 @@ def test_two_processes_do_not_write_to_one_folder(program, run, tmp_path):
 
 
 class Live:
-    """An iterator that hands out its very state."""
+    """An iterator whose get_state returns its mutable state itself."""
 
     def __init__(self):
         self.state = {"at": 0}
@@ -292,30 +293,34 @@ class Live:
         self.state = dict(state)
 
 
-def pull(w, b):
+def squared_distance(w, b):
     return (w - b) ** 2
 
 
-def test_a_state_that_an_iterator_changes_later_is_saved_as_it_was(tmp_path):
-    whole = gd.fit(pull, 0.0, gd.sgd(0.1), Live(), steps=20, progress=False)
+def test_the_state_of_an_iterator_is_copied_when_saved(tmp_path):
+    uninterrupted = gd.fit(squared_distance, 0.0, gd.sgd(0.1), Live(), steps=20, progress=False)
     for steps in (7, 20):
-        done = gd.fit(pull, 0.0, gd.sgd(0.1), Live(), steps=steps, progress=False, checkpoint=tmp_path, resume=True)
-    same(done, whole)
+        done = gd.fit(
+            squared_distance, 0.0, gd.sgd(0.1), Live(), steps=steps, progress=False, checkpoint=tmp_path, resume=True
+        )
+    assert_same_run(done, uninterrupted)
 
 
-def test_an_iterator_that_was_used_up_is_used_up_when_resumed(tmp_path):
+def test_an_exhausted_iterator_is_exhausted_when_resumed(tmp_path):
     for _ in range(2):
         data = iter([np.float32(1), np.float32(2)])
-        done = gd.fit(pull, 0.0, gd.sgd(0.1), data, steps=9, progress=False, checkpoint=tmp_path, resume=True)
+        done = gd.fit(
+            squared_distance, 0.0, gd.sgd(0.1), data, steps=9, progress=False, checkpoint=tmp_path, resume=True
+        )
         assert (done.stopped, done.history.rows) == (gd.Stopped.EXHAUSTED, 2)
 
 
-@pytest.mark.parametrize("sharding", ["of the user", "of a mesh"])
-def test_what_is_divided_among_devices_is_resumed_there(sharding, tmp_path):
+@pytest.mark.parametrize("sharding", ["of the parameters", "of a mesh"])
+def test_sharded_parameters_are_resumed_on_all_devices(sharding, tmp_path):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     params, rows = {"w": jnp.arange(8.0)}, np.ones((16, 8), np.float32)
     options = {"batch_size": 8, "checkpoint": tmp_path, "resume": True, "progress": False}
-    if sharding == "of the user":
+    if sharding == "of the parameters":
         params = jax.device_put(params, NamedSharding(mesh, PartitionSpec("data")))
     else:
         options["mesh"] = mesh
@@ -325,7 +330,7 @@ def test_what_is_divided_among_devices_is_resumed_there(sharding, tmp_path):
     assert done.history.rows == 6
 
 
-def test_what_is_watched_from_the_middle_on_is_in_the_history_and_its_lines(run, tmp_path):
+def test_metrics_watched_after_resuming_are_in_the_history_and_json_lines(run, tmp_path):
     tx = gd.adamw(1e-3)
     run(tmp_path, steps=10, tx=tx)
     lines = gd.JsonLines(tmp_path / "metrics.jsonl")
@@ -334,7 +339,7 @@ def test_what_is_watched_from_the_middle_on_is_in_the_history_and_its_lines(run,
     assert gd.History.read(tmp_path / "metrics.jsonl").rows == 20
 
 
-def test_a_criterion_that_counts_goes_on_counting_and_another_begins(tmp_path):
+def test_a_criterion_resumes_its_count_and_another_starts_over(tmp_path):
     options = {"progress": False, "checkpoint": tmp_path, "resume": True}
     stop = gd.stop.plateau(40)
     for steps in (25, 100):
@@ -344,29 +349,38 @@ def test_a_criterion_that_counts_goes_on_counting_and_another_begins(tmp_path):
     assert int(again.state.count) == 41 + 31
 
 
-def test_parameters_alone_are_taken_once(run, tmp_path):
+def test_resuming_from_parameters_starts_the_optimizer_over_only_once(run, tmp_path):
     run(tmp_path, steps=20)
-    for steps in (25, 30):  # as one who starts the same command again
+    for steps in (25, 30):  # like starting the same command again
         done = run(tmp_path, steps=steps, tx=gd.adam(1e-3), resume="params")
     assert done.state.opt_state[0].count == 10
 
 
-def test_after_a_divergence_another_optimizer_goes_on_from_what_was_saved_before_it(tmp_path):
+def test_after_a_divergence_another_optimizer_resumes_from_the_last_checkpoint(tmp_path):
     options = {"progress": False, "checkpoint": gd.Checkpoints(tmp_path, every=10)}
-    lost = gd.fit(lambda w, b: w**2, 1.0, gd.sgd(1.5), steps=100, **options)
-    assert (lost.stopped, newest(tmp_path).name) == (gd.Stopped.NONFINITE, "60")
-    found = gd.fit(lambda w, b: w**2, 1.0, gd.sgd(0.25), steps=200, resume="params", **options)
-    assert (found.stopped, found.history.rows) == (gd.Stopped.STEPS, 200)
-    np.testing.assert_allclose(found.params, 2.0**60 * 0.5**140, rtol=1e-5)
+    diverged = gd.fit(lambda w, b: w**2, 1.0, gd.sgd(1.5), steps=100, **options)
+    assert (diverged.stopped, newest(tmp_path).name) == (gd.Stopped.NONFINITE, "60")
+    resumed = gd.fit(lambda w, b: w**2, 1.0, gd.sgd(0.25), steps=200, resume="params", **options)
+    assert (resumed.stopped, resumed.history.rows) == (gd.Stopped.STEPS, 200)
+    np.testing.assert_allclose(resumed.params, 2.0**60 * 0.5**140, rtol=1e-5)
 
 
-def test_sigterm_in_the_last_dispatch_is_heard(tmp_path):
+def test_sigterm_in_the_last_dispatch_is_handled(tmp_path):
     def terminate(now):
         if now.step == 30:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(SystemExit) as ended:
-        gd.fit(pull, 0.0, gd.sgd(0.1), Live(), steps=30, checkpoint=tmp_path, progress=False, callbacks=[terminate])
+        gd.fit(
+            squared_distance,
+            0.0,
+            gd.sgd(0.1),
+            Live(),
+            steps=30,
+            checkpoint=tmp_path,
+            progress=False,
+            callbacks=[terminate],
+        )
     assert ended.value.code == 143
     assert newest(tmp_path).name == "30"
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -379,7 +393,7 @@ FULL = textwrap.dedent("""
     from descent import run
 
     def fill(now):
-        if now.step >= 60:  # as a disk does that takes no more
+        if now.step >= 60:  # like a disk that is full
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))
 
@@ -390,11 +404,11 @@ FULL = textwrap.dedent("""
 """)
 
 
-def test_a_disk_that_fills_up_is_named_and_what_was_saved_goes_on(program, run, whole, tmp_path):
+def test_a_full_disk_is_reported_and_earlier_checkpoints_can_be_resumed(program, run, uninterrupted, tmp_path):
     command = [sys.executable, "-c", FULL, str(program.parent), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     assert "could not be saved" in done.stdout
     assert "file too large" in done.stdout
     assert int(newest(tmp_path).name) >= 30
-    same(run(tmp_path, resume=True), whole["arrays"])
+    assert_same_run(run(tmp_path, resume=True), uninterrupted["arrays"])

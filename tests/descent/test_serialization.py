@@ -14,7 +14,6 @@ import cloudpickle
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import pytest
 from flax import serialization
@@ -49,7 +48,7 @@ VALUES = STATES | {
     "arrays": gd.stack([gd.adamw(0.1), gd.adamw(0.2)]),
     "chain": gd.chain(gd.clip(1.0), gd.adam(RATE), gd.scale_by_schedule(gd.cosine_decay_schedule(1.0, 10))),
     "lifted": gd.chain(gd.lamb(0.1), gd.lift(optax.contrib.prodigy)(betas=(0.8, 0.9)), gd.muon(RATE)),
-    "own": gd.chain(half(4.0), half(gd.adam(0.1).b1)),
+    "custom": gd.chain(half(4.0), half(gd.adam(0.1).b1)),
 }
 
 
@@ -58,7 +57,7 @@ def after_a_step(tx):
 
 
 def plain(state):
-    """Flax knows named tuples and dicts, but no OrderedDict, which Optax's own named_chain has for a state too."""
+    """Turn the OrderedDict of named_chain into a dict: Flax serializes named tuples and dicts only."""
     return dict(state) if isinstance(state, OrderedDict) else state
 
 
@@ -99,11 +98,11 @@ def test_safetensors_restores_a_state_by_the_paths_of_its_leaves(value, tmp_path
 
 @pytest.fixture
 def exportable():
-    """Named tuples that an exported program may have in its arguments, as a user declares them."""
+    """Register the named tuples of states for `jax.export`, as users do."""
     pytest.importorskip("flatbuffers", reason="jax.export writes its files with flatbuffers")
     kinds = ("EmptyState", "MaskedNode", "MaskedState", "ScaleByAdamState", "ScaleByScheduleState", "TraceState")
     for kind in (*(getattr(optax, kind) for kind in kinds), optax.transforms.PartitionState, gd.WatchState):
-        with contextlib.suppress(ValueError):  # declared already
+        with contextlib.suppress(ValueError):  # registered already
             export.register_namedtuple_serialization(kind, serialized_name=f"tests.{kind.__name__}")
 
 
@@ -118,14 +117,14 @@ def test_an_exported_update_makes_the_same_step(value):
 
 
 @pytest.mark.usefixtures("exportable")
-def test_an_exported_update_takes_another_learning_rate():
+def test_an_exported_update_accepts_another_learning_rate():
     leaves, treedef = jax.tree.flatten(gd.adamw(0.1))
     update = jax.jit(lambda leaves, *arguments: treedef.unflatten(leaves).update(*arguments))
     arguments = PARAMS, gd.adamw(0.1).init(PARAMS), PARAMS
     program = export.deserialize(export.export(update)(leaves, *arguments).serialize())
     updates, _ = program.call(jax.tree.leaves(gd.adamw(0.3)), *arguments)
     expected, _ = optax.adamw(0.3).update(*arguments)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=3e-5), updates, expected)
+    chex.assert_trees_all_close(updates, expected, rtol=3e-5)
 
 
 def by_flattening(tx):
@@ -153,16 +152,16 @@ WAYS = [by_flattening, by_equinox, copy.copy, copy.deepcopy, by_pickle, by_cloud
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("value", VALUES)
-def test_a_copy_of_an_optimizer_is_equal_to_it(value, way):
+def test_a_copy_of_an_optimizer_equals_it(value, way):
     tx = VALUES[value]
-    made = way(tx)
-    assert made == tx
-    assert made.factory == tx.factory
-    assert isinstance(made, optax.GradientTransformationExtraArgs)
-    assert jax.tree.structure(made) == jax.tree.structure(tx)
+    copied = way(tx)
+    assert copied == tx
+    assert copied.factory == tx.factory
+    assert isinstance(copied, optax.GradientTransformationExtraArgs)
+    assert jax.tree.structure(copied) == jax.tree.structure(tx)
     if value != "arrays":
-        assert hash(made) == hash(tx)
-        assert_same(after_a_step(made), after_a_step(tx))
+        assert hash(copied) == hash(tx)
+        assert_same(after_a_step(copied), after_a_step(tx))
 
 
 def test_another_process_reads_a_pickled_optimizer():
@@ -172,15 +171,15 @@ def test_another_process_reads_a_pickled_optimizer():
     assert printed.stdout.decode().strip() == repr(tx)
 
 
-def test_cloudpickle_carries_a_transform_that_no_module_holds():
+def test_cloudpickle_saves_a_transform_defined_in_a_function():
     @gd.transform
     def climb(rate: gd.Scalar = 2.0):
         return gd.scale(rate)
 
-    made = by_cloudpickle(gd.chain(climb(3.0), gd.sgd(optax.linear_schedule(1.0, 0.0, 4))))
-    updates, state = made.update(PARAMS, made.init(PARAMS))
-    updates, _ = made.update(updates, state)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, 3 * 3 * 0.75 * b, rtol=1e-6), updates, PARAMS)
+    copied = by_cloudpickle(gd.chain(climb(3.0), gd.sgd(optax.linear_schedule(1.0, 0.0, 4))))
+    updates, state = copied.update(PARAMS, copied.init(PARAMS))
+    updates, _ = copied.update(updates, state)
+    chex.assert_trees_all_close(updates, jax.tree.map(lambda p: 3 * 3 * 0.75 * p, PARAMS), rtol=1e-6)
 
 
 STOP = gd.stop
@@ -191,17 +190,17 @@ CRITERIA = [
 
 
 @pytest.mark.parametrize("criterion", CRITERIA, ids=str)
-def test_a_criterion_is_pickled_and_copied(criterion):
+def test_criteria_are_pickled_and_copied(criterion):
     seen = {"loss": jnp.asarray(0.5), "grad_norm": jnp.asarray(0.05), "step": jnp.asarray(2), "seconds": 2.0}
-    for again in (by_pickle(criterion), copy.deepcopy(criterion), by_pickle(by_pickle(criterion))):
-        assert again == criterion
-        assert again.watched == criterion.watched
-        found = [of.update(of.init(), seen) for of in (again, criterion)]
-        assert again.met(found[0]) == criterion.met(found[1])
-        assert again.because(found[0]) == criterion.because(found[1])
+    for copied in (by_pickle(criterion), copy.deepcopy(criterion), by_pickle(by_pickle(criterion))):
+        assert copied == criterion
+        assert copied.watched == criterion.watched
+        states = [of.update(of.init(), seen) for of in (copied, criterion)]
+        assert copied.met(states[0]) == criterion.met(states[1])
+        assert copied.because(states[0]) == criterion.because(states[1])
 
 
-def test_whatever_is_no_closure_is_pickled():
+def test_public_values_and_functions_are_pickled():
     values = [gd.Evaluate(gd.global_norm, every=3), gd.Checkpoints("run"), gd.Interval("[0, 1)"), gd.jordan_scale()]
     values += [gd.Stopped.STEPS, gd.ParseError("x"), gd.describe(gd.adam(0.1), {"w": jnp.ones(2)}), gd.adam(0.1).update]
     values += [getattr(gd.losses, name) for name in dir(gd.losses) if hasattr(getattr(gd.losses, name), "__wrapped__")]
@@ -219,8 +218,8 @@ def test_whatever_is_no_closure_is_pickled():
         problem = factory()
         values += [problem, problem.init, problem.loss, *problem.metrics.values()]
     for value in values:
-        again = by_pickle(value)
-        assert again == value or type(again) is type(value), value
+        copied = by_pickle(value)
+        assert copied == value or type(copied) is type(value), value
     multi = by_pickle(gd.MultiSteps(gd.sgd(1.0), 2))
     assert multi.update(1.0, multi.init(0.0), 0.0)[1].mini_step == 1
     assert problem.init == by_pickle(problem.init)

@@ -1,4 +1,4 @@
-"""Keys of the arrays of states: unique, and the same whatever stands around a part that has none of its own."""
+"""Keys of the arrays of states: unique, and unchanged by wrappers without arrays."""
 
 import functools
 import re
@@ -19,7 +19,7 @@ from gdjax.descent.checkpoints.state_keys import restore_state, state_arrays
 from tests.samples import VARIANTS, names, sample, tree
 
 
-def same(x):
+def identity(x):
     return x
 
 
@@ -28,9 +28,9 @@ def always(step):
 
 
 def lifted():
-    """What is not written here; of what takes functions, labels or keys, one of each."""
+    """Yield Optax's transforms, with functions, labels or keys where they need them."""
     factories, key, inner = gd.factories(), jax.random.key(0), gd.sgd(0.1, momentum=0.9)
-    own = {
+    arguments = {
         "add_noise": (0.1, 0.5, key),
         "conditionally_mask": (inner, always),
         "conditionally_transform": (inner, always),
@@ -43,47 +43,47 @@ def lifted():
         "scale_by_backtracking_linesearch": (3,),
         "scale_by_zoom_linesearch": (3,),
         "snapshot": ("norm", gd.global_norm),
-        "stateless": (same,),
-        "stateless_with_tree_map": (same,),
+        "stateless": (identity,),
+        "stateless_with_tree_map": (identity,),
     }
     yield "selective_transform", gd.selective_transform(inner, freeze_mask={"w": True, "b": False})
     for name, factory in factories.items():
-        if name in ("dpsgd", "optimistic_adam", "selective_transform"):  # they warn; above
+        if name in ("dpsgd", "optimistic_adam", "selective_transform"):  # the first two warn, the last is above
             continue
         if factory.traits.takes_local_grads:  # they need an axis
             continue
         if factory.kind is gd.GradientTransform and name not in names(gd.GradientTransform):
-            yield name, factory(*own[name]) if name in own else sample(name)
+            yield name, factory(*arguments[name]) if name in arguments else sample(name)
 
 
-TRIED = (
+TRANSFORMS = (
     {name: sample(name) for name in names(gd.GradientTransform)}
     | {text: gd.parse(text) for text in VARIANTS}
     | dict(lifted())
 )
-each = pytest.mark.parametrize("tx", [pytest.param(tx, id=name) for name, tx in TRIED.items()])
+for_each_transform = pytest.mark.parametrize("tx", [pytest.param(tx, id=name) for name, tx in TRANSFORMS.items()])
 
 
-def numbered(state):
-    """The same state in NumPy, every number of it another; typed keys are those of zeros."""
+def with_distinct_numbers(state):
+    """Return the state as NumPy arrays of distinct numbers; typed keys become zeros."""
     leaves, treedef = jax.tree.flatten(state)
     sizes = np.cumsum([0, *(leaf.size for leaf in leaves)])
 
-    def other(leaf, start):
+    def distinct(leaf, start):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return jnp.zeros(leaf.shape, leaf.dtype)
         return (np.arange(leaf.size) + start).reshape(leaf.shape).astype(leaf.dtype)
 
-    return treedef.unflatten([other(leaf, start) for leaf, start in zip(leaves, sizes, strict=False)])
+    return treedef.unflatten([distinct(leaf, start) for leaf, start in zip(leaves, sizes, strict=False)])
 
 
 assert_same = functools.partial(chex.assert_trees_all_equal, strict=True)
 
 
-@each
-def test_a_state_is_what_its_keyed_arrays_make_of_another(tx):
+@for_each_transform
+def test_a_state_is_restored_from_its_keyed_arrays(tx):
     like = jax.eval_shape(tx.init, tree())
-    state = numbered(like)
+    state = with_distinct_numbers(like)
     arrays = state_arrays(state)
     assert len(arrays) == len(jax.tree.leaves(state))
     assert not any(jnp.issubdtype(x.dtype, jax.dtypes.prng_key) for x in arrays.values())
@@ -94,7 +94,7 @@ def test_a_state_is_what_its_keyed_arrays_make_of_another(tx):
     assert_same(restore_state({key: np.asarray(x) for key, x in reversed(arrays.items())}, state), state)
 
 
-AROUND = [
+WRAPPERS = [
     lambda tx: gd.watch(tx),
     lambda tx: gd.chain(tx),
     lambda tx: gd.chain(gd.clip(1.0), tx),
@@ -102,20 +102,20 @@ AROUND = [
 ]
 
 
-@each
-@pytest.mark.parametrize("around", AROUND, ids=["watch", "chain", "clip", "all"])
-def test_what_has_no_arrays_of_its_own_changes_no_key_of_the_others(tx, around):
-    state, other = (jax.eval_shape(of.init, tree()) for of in (tx, around(tx)))
-    assert [key for key in state_arrays(other) if "watch:" not in key or key in state_arrays(state)] == list(
+@for_each_transform
+@pytest.mark.parametrize("around", WRAPPERS, ids=["watch", "chain", "clip", "all"])
+def test_wrappers_without_arrays_change_no_key(tx, around):
+    state, wrapped = (jax.eval_shape(of.init, tree()) for of in (tx, around(tx)))
+    assert [key for key in state_arrays(wrapped) if "watch:" not in key or key in state_arrays(state)] == list(
         state_arrays(state)
     )
-    before = state_arrays(numbered(state))
-    restored = restore_state(before, other)
+    before = state_arrays(with_distinct_numbers(state))
+    restored = restore_state(before, wrapped)
     assert_same({key: x for key, x in state_arrays(restored).items() if key in before}, before)
-    assert_same(restore_state(state_arrays(restored), state), numbered(state))
+    assert_same(restore_state(state_arrays(restored), state), with_distinct_numbers(state))
 
 
-def test_the_keys_are_stable_and_can_be_read():
+def test_keys_are_stable_and_readable():
     by_path = gd.by_path({"w": gd.adamw(gd.constant(0.1)), ".*": gd.watch(gd.sgd(0.1, momentum=0.9), "rest")})
     tx = gd.chain(gd.clip(1.0), gd.named_chain(("first", gd.watch(by_path)), ("then", gd.params_ema(gd.identity()))))
     assert list(state_arrays(tx.init(tree()))) == [
@@ -137,13 +137,13 @@ def test_the_keys_are_stable_and_can_be_read():
     ]
 
 
-def test_the_second_of_two_alike_has_a_number():
+def test_repeated_keys_are_numbered():
     state = gd.chain(gd.trace(0.9), gd.trace(0.5), gd.trace(0.1)).init({"w": jnp.zeros(2)})
     assert list(state_arrays(state)) == ["Trace/trace/w", "Trace/trace/w#2", "Trace/trace/w#3"]
-    assert_same(restore_state(state_arrays(numbered(state)), state), numbered(state))
+    assert_same(restore_state(state_arrays(with_distinct_numbers(state)), state), with_distinct_numbers(state))
 
 
-def test_what_optax_makes_has_the_keys_of_ours():
+def test_states_of_optax_have_the_keys_of_gdjax():
     params = tree()
     ours = gd.chain(gd.clip(1.0), gd.adamw(gd.constant(0.1)))
     theirs = optax.chain(optax.clip(1.0), optax.adamw(optax.constant_schedule(0.1)))
@@ -169,7 +169,7 @@ PARAMS = {
     "equinox": lambda: eqx.filter(eqx.nn.MLP(2, 3, 4, 1, key=jax.random.key(0)), eqx.is_array),
     "empty": dict,
 }
-OF_TREES = [
+TRANSFORMS_OF_TREES = [
     gd.adamw(0.1),
     gd.chain(gd.watch(gd.adam(0.1)), gd.accumulate(gd.sgd(0.1, 0.9), 2)),
     gd.masked(gd.adam(0.1), ".*"),
@@ -177,13 +177,13 @@ OF_TREES = [
 
 
 @pytest.mark.parametrize("params", PARAMS)
-@pytest.mark.parametrize("tx", OF_TREES, ids=lambda tx: tx.factory.__name__)
-def test_parameters_of_every_kind_have_keys_and_are_found_by_them(params, tx):
+@pytest.mark.parametrize("tx", TRANSFORMS_OF_TREES, ids=lambda tx: tx.factory.__name__)
+def test_parameters_of_every_kind_are_restored_by_key(params, tx):
     params = PARAMS[params]()
     for of in (params, tx.init(params)):
-        arrays = state_arrays(numbered(of))
+        arrays = state_arrays(with_distinct_numbers(of))
         assert len(arrays) == len(jax.tree.leaves(of))
-        assert_same(restore_state(arrays, of), numbered(of))
+        assert_same(restore_state(arrays, of), with_distinct_numbers(of))
 
 
 @pytest.mark.parametrize(
@@ -195,19 +195,19 @@ def test_parameters_of_every_kind_have_keys_and_are_found_by_them(params, tx):
         ("equinox", ["layers/0/weight", "layers/0/bias", "layers/1/weight", "layers/1/bias"]),
     ],
 )
-def test_the_keys_of_parameters_are_their_paths(params, expected):
+def test_keys_of_parameters_are_their_paths(params, expected):
     params = PARAMS[params]()
     assert list(state_arrays(params)) == expected
     assert list(state_arrays(gd.trace(0.9).init(params))) == [f"Trace/trace/{path}" for path in expected]
 
 
-def test_what_is_masked_or_none_has_no_key():
+def test_masked_and_none_leaves_have_no_key():
     params = {"w": jnp.zeros(2), "b": None, "frozen": jnp.zeros(3)}
     assert list(state_arrays(gd.masked(gd.trace(0.9), "w").init(params))) == ["Masked/inner_state/Trace/trace/w"]
 
 
 @pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
-def test_typed_keys_go_as_their_data_and_come_back_as_they_were(impl):
+def test_typed_keys_are_saved_as_data_and_restored_as_keys(impl):
     state = {"key": jax.random.key(3, impl=impl), "keys": jax.random.split(jax.random.key(4, impl=impl), 5)}
     arrays = state_arrays(state)
     assert all(x.dtype == jnp.uint32 for x in arrays.values())
@@ -217,7 +217,7 @@ def test_typed_keys_go_as_their_data_and_come_back_as_they_were(impl):
         assert jax.random.key_impl(restored["key"]) == impl
 
 
-def test_the_norms_that_a_watch_lacks_are_those_it_begins_with():
+def test_norms_missing_from_a_checkpoint_keep_their_initial_values():
     tx, params = gd.sgd(0.1, momentum=0.9), tree()
     like = gd.watch(tx).init(params)
     like = like._replace(seen={name: jnp.float32(3.0) for name in like.seen})
@@ -227,44 +227,44 @@ def test_the_norms_that_a_watch_lacks_are_those_it_begins_with():
     assert {float(x) for x in gd.metrics(restored).values()} == {0.0}
 
 
-def changed(**changes):
+def adam_arrays(**changes):
     arrays = state_arrays(gd.adam(0.1).init({"w": jnp.zeros((3, 2))}))
     arrays |= {key.replace("_", "/"): x for key, x in changes.items()}
     return {key: x for key, x in arrays.items() if x is not None}
 
 
 @pytest.mark.parametrize(
-    ("arrays", "said"),
+    ("arrays", "message"),
     [
-        (changed(ScaleByAdam_mu_w=None), "'ScaleByAdam/mu/w' must be float32[3,2], got nothing"),
+        (adam_arrays(ScaleByAdam_mu_w=None), "'ScaleByAdam/mu/w' must be float32[3,2], got nothing"),
         (
-            changed(ScaleByAdam_mu_w=np.zeros((2, 3), np.float32)),
+            adam_arrays(ScaleByAdam_mu_w=np.zeros((2, 3), np.float32)),
             "'ScaleByAdam/mu/w' must be float32[3,2], got float32[2,3]",
         ),
-        (changed(ScaleByAdam_count=np.zeros((), np.float32)), "'ScaleByAdam/count' must be int32[], got float32[]"),
-        (changed(Trace_w=np.zeros(2)), "'Trace/w' has no place in it"),
+        (adam_arrays(ScaleByAdam_count=np.zeros((), np.float32)), "'ScaleByAdam/count' must be int32[], got float32[]"),
+        (adam_arrays(Trace_w=np.zeros(2)), "'Trace/w' has no place in it"),
     ],
 )
 @pytest.mark.parametrize("around", [lambda tx: tx, gd.watch])
-def test_what_is_missing_or_another_is_named(arrays, said, around):
+def test_missing_and_different_arrays_are_named(arrays, message, around):
     like = around(gd.adam(0.1)).init({"w": jnp.zeros((3, 2))})
-    with pytest.raises(ValueError, match=re.escape(said)):
+    with pytest.raises(ValueError, match=re.escape(message)):
         restore_state(arrays, like)
 
 
-def test_of_much_that_is_missing_the_first_is_named():
+def test_the_first_of_many_missing_arrays_is_named():
     with pytest.raises(ValueError, match=r"'ScaleByAdam/count' must be .* and 16 more\. Restore"):
         restore_state({}, gd.adam(0.1).init({f"w{i}": jnp.zeros(1) for i in range(10)}))
 
 
-# Whether an optimizer is the one that was saved
+# Differences between the saved optimizer and the given one
 
 
 def matrices(params):
     return jax.tree.map(lambda p: p.ndim == 2, params)
 
 
-SAME = {
+EQUAL = {
     "itself": (gd.adamw(0.1), gd.adamw(0.1)),
     "a watch": (gd.adamw(0.1), gd.watch(gd.adamw(0.1), "all")),
     "a watch within": (
@@ -279,18 +279,18 @@ SAME = {
 }
 
 
-@pytest.mark.parametrize("case", SAME)
-def test_the_same_optimizer_differs_in_nothing(case):
-    for then, now in (SAME[case], SAME[case][::-1]):
-        assert optimizer_difference(written(then), now) is None
+@pytest.mark.parametrize("case", EQUAL)
+def test_equal_optimizers_have_no_difference(case):
+    for then, now in (EQUAL[case], EQUAL[case][::-1]):
+        assert optimizer_difference(saved_text(then), now) is None
 
 
-def written(tx):
+def saved_text(tx):
     return repr(tx) if isinstance(tx, gd.GradientTransform) else "<GradientTransformationExtraArgs>"
 
 
-@each
-def test_every_optimizer_is_the_same_as_it_was(tx):
+@for_each_transform
+def test_every_optimizer_equals_its_saved_text(tx):
     assert optimizer_difference(repr(tx), tx) is None
     assert optimizer_difference(repr(gd.watch(tx)), gd.chain(tx)) is None
 
@@ -300,7 +300,7 @@ def half(by: gd.Scalar = 2.0):
     return gd.scale(1 / by)
 
 
-OTHER = {
+DIFFERENT = {
     "a number": (gd.adam(1e-3), gd.watch(gd.adam(2e-3)), "learning_rate: 0.001 then, 0.002 now"),
     "a number within": (
         gd.chain(gd.clip(1.0), gd.watch(gd.adam(gd.warmup_cosine(0.1, 2, 10)))),
@@ -354,14 +354,14 @@ OTHER = {
 }
 
 
-@pytest.mark.parametrize("case", OTHER)
-def test_what_differs_is_named(case):
-    then, now, said = OTHER[case]
-    assert optimizer_difference(written(then), now) == said
+@pytest.mark.parametrize("case", DIFFERENT)
+def test_differences_are_named(case):
+    then, now, message = DIFFERENT[case]
+    assert optimizer_difference(saved_text(then), now) == message
 
 
 @pytest.mark.parametrize(
     "text", ["", "adam(", "<>", "\x00", "(" * 1_000, "adam(0.1))", "1" * 5_000, "()" + "()" * 100_000]
 )
-def test_a_text_that_is_none_differs_and_breaks_nothing(text):
+def test_an_invalid_text_counts_as_different(text):
     assert "now" in optimizer_difference(text, gd.adam(0.1))

@@ -1,4 +1,4 @@
-"""The store of checkpoints: whole or not there, checked when read, whatever the disk or a kill does to it."""
+"""The checkpoint store: saves are atomic and verified when read, despite kills and faulty disks."""
 
 import functools
 import os
@@ -27,12 +27,12 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def state(step, size=700):
-    """Arrays that every process makes alike."""
+    """Return arrays that are equal in every process."""
     normal = np.random.default_rng(step).normal(size=size).astype("float32")
     return {"params/w": normal.reshape(7, -1), "params/b": normal[:3], "count": np.array(step, np.int32)}
 
 
-def saved(step, size=700):
+def checkpoint_of(step, size=700):
     return Saved(state(step, size), {"step": step})
 
 
@@ -42,22 +42,22 @@ def store(tmp_path):
         yield store
 
 
-def filled(folder, steps, **wishes):
-    """A folder with the checkpoints of these steps."""
-    with Store(Checkpoints(folder, **wishes)) as store:
+def save_steps(folder, steps, **options):
+    """Save checkpoints of these steps and return the folder."""
+    with Store(Checkpoints(folder, **options)) as store:
         for step in steps:
-            store.save(step, saved(step))
+            store.save(step, checkpoint_of(step))
     return folder
 
 
-def found(folder, like=None):
-    """What the newest checkpoint in a folder is."""
+def newest_in(folder, like=None):
+    """Return the newest checkpoint in a folder."""
     with Store(Checkpoints(folder)) as store:
         return store.newest(like)
 
 
 def assert_saved(newest, step, size=700):
-    """It is the checkpoint of this step to the last bit."""
+    """Check that this is the checkpoint of a step, bit by bit."""
     assert newest is not None
     assert newest[0] == step
     assert newest[1].about == {"step": step}
@@ -65,13 +65,14 @@ def assert_saved(newest, step, size=700):
 
 
 def assert_equal(arrays, expected):
+    """Check keys in order, dtypes, shapes and bytes; chex would take all NaNs for equal."""
     assert list(arrays) == list(expected)
     for key, x in expected.items():
         assert (arrays[key].dtype, arrays[key].shape) == (x.dtype, x.shape)
         assert np.asarray(arrays[key]).tobytes() == np.asarray(x).tobytes()
 
 
-ODD = {
+UNUSUAL_ARRAYS = {
     "opt_state/Partition/inner_states/.*[^/]\\.b'\"/Masked/ü x": np.float32([1.0, np.nan]),
     "params/": np.array(5.0, jnp.bfloat16),
     "a": np.arange(6).reshape(2, 3) > 2,
@@ -84,44 +85,44 @@ ODD = {
 }
 
 
-def test_what_is_saved_is_restored_to_the_last_bit_under_any_key_of_any_dtype(store):
-    store.save(1, Saved(ODD, {"optimizer": "adam(...)", "position": [3, None, 0.1]}))
+def test_arrays_of_any_key_and_dtype_are_restored_bitwise(store):
+    store.save(1, Saved(UNUSUAL_ARRAYS, {"optimizer": "adam(...)", "position": [3, None, 0.1]}))
     step, restored = store.newest()
     assert step == 1
     assert restored.about == {"optimizer": "adam(...)", "position": [3, None, 0.1]}
-    assert_equal(restored.arrays, ODD)
+    assert_equal(restored.arrays, UNUSUAL_ARRAYS)
 
 
-def test_nothing_saved_is_nothing_found(store):
+def test_an_empty_store_has_no_checkpoint(store):
     assert store.latest() is None
     assert store.newest() is None
 
 
-def test_a_store_opened_anew_finds_the_newest(tmp_path):
-    assert_saved(found(filled(tmp_path, [1, 2, 10])), 10)
+def test_a_reopened_store_finds_the_newest_checkpoint(tmp_path):
+    assert_saved(newest_in(save_steps(tmp_path, [1, 2, 10])), 10)
 
 
-def test_a_step_that_is_there_stays_as_it_is(store):
-    store.save(1, saved(1))
+def test_an_existing_step_is_not_overwritten(store):
+    store.save(1, checkpoint_of(1))
     store.save(1, Saved({"count": np.int32(7)}, {}))
     assert_saved(store.newest(), 1)
 
 
-def test_what_another_version_wrote_is_told_from_what_is_broken(store, monkeypatch):
+def test_a_checkpoint_of_another_format_is_not_reported_as_broken(store, monkeypatch):
     monkeypatch.setattr(orbax, "FORMAT", 0)
-    store.save(1, saved(1))
+    store.save(1, checkpoint_of(1))
     store.wait()
     monkeypatch.undo()
     with pytest.raises(CheckpointError, match=r"step 1 .* another version .* its format is 0, this one reads 1"):
         store.newest()
 
 
-def test_what_json_cannot_hold_is_refused_by_save_itself(store):
+def test_metadata_that_is_not_json_is_refused_by_save(store):
     with pytest.raises(TypeError, match="JSON"):
         store.save(1, Saved({}, {"tx": object()}))
 
 
-# What is given may be donated or changed at once
+# Arrays may be donated or changed as soon as save returns
 
 
 def sharded(*names):
@@ -130,14 +131,14 @@ def sharded(*names):
 
 
 @pytest.mark.parametrize("placed", [None, (), ("data",)], ids=["one device", "replicated", "sharded"])
-def test_buffers_may_be_donated_as_soon_as_save_returns(store, placed):
+def test_buffers_can_be_donated_as_soon_as_save_returns(store, placed):
     sharding = None if placed is None else sharded(*placed)
     step = jax.jit(lambda tree: jax.tree.map(lambda x: 3.0 * x + 1.0, tree), donate_argnums=0)
     arrays = {f"w{i}": jnp.full((64, 1000), i, jnp.float32, device=sharding) for i in range(20)}
     arrays = step(arrays)
     for number in range(1, 4):
         expected = {key: np.array(x) for key, x in arrays.items()}
-        arrays = jax.tree.map(lambda x: x + 0.0, arrays)  # of these NumPy has seen nothing yet
+        arrays = jax.tree.map(lambda x: x + 0.0, arrays)  # new buffers, not yet copied to the host
         store.save(number, Saved(arrays, {}))
         for _ in range(5):
             arrays = step(arrays)
@@ -145,20 +146,20 @@ def test_buffers_may_be_donated_as_soon_as_save_returns(store, placed):
         assert_equal(store.newest()[1].arrays, expected)
 
 
-def test_arrays_of_numpy_and_what_is_said_about_them_may_be_changed_as_soon_as_save_returns(store):
-    given = saved(1)
-    store.save(1, given)
-    given.arrays["params/w"][:] = 0.0
-    given.about["step"] = 9
+def test_numpy_arrays_and_metadata_can_be_changed_as_soon_as_save_returns(store):
+    checkpoint = checkpoint_of(1)
+    store.save(1, checkpoint)
+    checkpoint.arrays["params/w"][:] = 0.0
+    checkpoint.about["step"] = 9
     assert_saved(store.newest(), 1)
 
 
-# Placing
+# Shardings
 
 
 @pytest.mark.parametrize("over_all", [False, True])
 @pytest.mark.parametrize("struct", [False, True])
-def test_a_checkpoint_is_restored_onto_the_shardings_asked_for(store, over_all, struct):
+def test_a_checkpoint_is_restored_with_the_given_shardings(store, over_all, struct):
     w = jnp.arange(64.0).reshape(16, 4)
     store.save(1, Saved({"w": jax.device_put(w, sharded("data")) if over_all else w, "b": w[0]}, {}))
     like = {"w": jax.device_put(w, sharded("data", None))}
@@ -172,16 +173,16 @@ def test_a_checkpoint_is_restored_onto_the_shardings_asked_for(store, over_all, 
     assert_equal(arrays, {"w": w, "b": w[0]})
 
 
-def test_what_has_another_shape_or_dtype_than_asked_for_stays_in_numpy(store):
-    store.save(1, saved(1))
+def test_arrays_of_another_shape_or_dtype_than_given_stay_in_numpy(store):
+    store.save(1, checkpoint_of(1))
     like = {"params/b": jnp.zeros(4), "count": jnp.zeros((), float)}
     assert {type(x) for x in store.newest(like)[1].arrays.values()} == {np.ndarray}
 
 
-# What is kept
+# Retention
 
 
-def kept(folder):
+def saved_steps(folder):
     return sorted(int(path.name) for path in folder.iterdir())
 
 
@@ -189,7 +190,7 @@ NAN = float("nan")
 
 
 @pytest.mark.parametrize(
-    ("wishes", "losses", "expected"),
+    ("options", "losses", "expected"),
     [
         ({}, [3.0, 1.0, 2.0, 4.0, 5.0], [2, 4, 5]),
         ({"keep_best": 0}, [3.0, 1.0, 2.0, 4.0], [3, 4]),
@@ -203,16 +204,16 @@ NAN = float("nan")
         ({"best": "accuracy"}, [1.0, 2.0, 3.0], [2, 3]),
     ],
 )
-@pytest.mark.parametrize("anew", [False, True])
-def test_the_newest_and_the_best_are_kept(tmp_path, wishes, losses, expected, anew):
-    store = Store(Checkpoints(tmp_path, **wishes))
+@pytest.mark.parametrize("reopened", [False, True])
+def test_the_newest_and_the_best_are_kept(tmp_path, options, losses, expected, reopened):
+    store = Store(Checkpoints(tmp_path, **options))
     for step, loss in enumerate(losses, start=1):
-        if anew:
+        if reopened:
             store.close()
-            store = Store(Checkpoints(tmp_path, **wishes))
-        store.save(step, saved(step), {} if loss is None else {"loss": loss})
+            store = Store(Checkpoints(tmp_path, **options))
+        store.save(step, checkpoint_of(step), {} if loss is None else {"loss": loss})
     store.close()
-    assert kept(tmp_path) == expected
+    assert saved_steps(tmp_path) == expected
 
 
 # Broken checkpoints
@@ -230,7 +231,7 @@ def flip_first(path):
     path.write_bytes(content)
 
 
-def cut(path):
+def truncate(path):
     os.truncate(path, path.stat().st_size // 2)
 
 
@@ -243,120 +244,120 @@ def files(folder):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("fault", [flip, flip_first, cut, empty, os.unlink])
-def test_whatever_one_file_of_the_newest_suffers_the_newest_is_used_as_it_was_or_the_one_before_it(tmp_path, fault):
-    whole = filled(tmp_path / "whole", [1, 2])
+@pytest.mark.parametrize("fault", [flip, flip_first, truncate, empty, os.unlink])
+def test_damage_to_any_one_file_is_harmless_or_the_previous_checkpoint_is_used(tmp_path, fault):
+    intact = save_steps(tmp_path / "intact", [1, 2])
     noticed = []
-    for name in [path.relative_to(whole) for path in files(whole / "2")]:
+    for name in [path.relative_to(intact) for path in files(intact / "2")]:
         folder = tmp_path / "broken"
-        shutil.copytree(whole, folder)
+        shutil.copytree(intact, folder)
         fault(folder / name)
-        with warnings.catch_warnings(record=True) as said:
+        with warnings.catch_warnings(record=True) as caught_warnings:
             warnings.simplefilter("always")
-            newest = found(folder)
+            newest = newest_in(folder)
         assert newest is not None
         assert_saved(newest, newest[0])
         if newest[0] == 1:
-            [warning] = said
+            [warning] = caught_warnings
             assert "step 2" in str(warning.message)
             assert "that of step 1 is used" in str(warning.message)
             assert (folder / "2.corrupt").is_dir()
             assert not (folder / "2").exists()
             noticed.append(name)
         else:
-            assert not said
+            assert not caught_warnings
         shutil.rmtree(folder)
     assert [name for name in noticed if "record" in name.parts]
     assert [name for name in noticed if "d" in name.parts], "no fault in a file of the data was found"
 
 
-def test_an_array_that_reads_well_but_is_another_by_one_bit_is_found(tmp_path):
-    one = filled(tmp_path / "one", [1, 2])
+def test_one_flipped_bit_in_a_readable_array_is_detected(tmp_path):
+    one = save_steps(tmp_path / "one", [1, 2])
     other = state(2)
     other["params/w"].view(np.uint8)[3, 5] ^= 1
     with Store(Checkpoints(tmp_path / "other")) as store:
         store.save(2, Saved(other, {"step": 2}))
     shutil.rmtree(one / "2" / "arrays")
     shutil.copytree(tmp_path / "other" / "2" / "arrays", one / "2" / "arrays")
-    with pytest.warns(UserWarning, match="its array 'params/w' differs from the saved one") as said:
-        assert_saved(found(one), 1)
-    assert said[0].filename == __file__
+    with pytest.warns(UserWarning, match="its array 'params/w' differs from the saved one") as caught_warnings:
+        assert_saved(newest_in(one), 1)
+    assert caught_warnings[0].filename == __file__
 
 
-def test_a_record_that_reads_well_but_is_another_is_found(tmp_path):
-    folder = filled(tmp_path, [1, 2])
+def test_a_changed_but_readable_record_is_detected(tmp_path):
+    folder = save_steps(tmp_path, [1, 2])
     record = next(path for path in files(folder / "2" / "record") if "text" in path.read_text())
     record.write_text(record.read_text().replace('\\"step\\": 2', '\\"step\\": 3'))
     with pytest.warns(UserWarning, match="its record differs from the saved one"):
-        assert_saved(found(folder), 1)
+        assert_saved(newest_in(folder), 1)
 
 
 @pytest.mark.long
-def test_a_step_moved_aside_can_be_saved_again_and_broken_again(tmp_path):
-    folder = filled(tmp_path, [1, 2])
+def test_a_corrupt_step_can_be_saved_again_repeatedly(tmp_path):
+    folder = save_steps(tmp_path, [1, 2])
     for _ in range(2):
         flip(next(path for path in files(folder / "2") if "record" in path.parts and "text" in path.read_text()))
         with Store(Checkpoints(folder)) as store:
             with pytest.warns(UserWarning, match="step 2"):
                 assert store.newest()[0] == 1
-            store.save(2, saved(2))
+            store.save(2, checkpoint_of(2))
             assert_saved(store.newest(), 2)
     assert {path.name for path in folder.iterdir()} == {"1", "2", "2.corrupt"}
 
 
-def test_where_no_checkpoint_is_whole_it_says_so_and_deletes_nothing(tmp_path):
-    folder = filled(tmp_path, [1, 2])
+def test_when_all_checkpoints_are_broken_an_error_is_raised_and_nothing_deleted(tmp_path):
+    folder = save_steps(tmp_path, [1, 2])
     for path in files(folder):
-        cut(path)
+        truncate(path)
     with pytest.raises(CheckpointError, match=r"step 2 \(.*step 1 \(.*left as they are"):
-        found(folder)
-    assert kept(folder) == [1, 2]
+        newest_in(folder)
+    assert saved_steps(folder) == [1, 2]
 
 
-def test_what_a_killed_save_left_is_cleaned_and_what_else_is_there_stays(tmp_path):
-    folder = filled(tmp_path, [1])
+def test_remains_of_a_killed_save_are_removed_and_other_files_kept(tmp_path):
+    folder = save_steps(tmp_path, [1])
     shutil.copytree(folder / "1", folder / "2.orbax-checkpoint-tmp")
     (folder / "notes").mkdir()
     (folder / "7.corrupt").mkdir()
     (folder / "config.toml").write_text("")
     (folder / "8").write_text("")
-    assert_saved(found(folder), 1)
+    assert_saved(newest_in(folder), 1)
     assert {path.name for path in folder.iterdir()} == {"1", "notes", "7.corrupt", "config.toml", "8"}
 
 
-# Processes of their own
+# Other processes
 
 
-def started(function, *arguments, before=()):
-    """A process that calls a function of this file."""
+def start_process(function, *arguments, before=()):
+    """Start a process that calls a function of this file."""
     code = f"import sys; from tests.descent.test_store import {function.__name__} as f; f(*sys.argv[1:])"
     command = [*before, sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def ran(function, *arguments, before=()):
-    """What it printed; it ended well, in time, and wrote nothing to its standard error."""
-    with started(function, *arguments, before=before) as process:
+def run_in_process(function, *arguments, before=()):
+    """Return the output of a process; check that it ends in time, successfully and without stderr."""
+    with start_process(function, *arguments, before=before) as process:
         try:
             out, err = process.communicate(timeout=60)
         except subprocess.TimeoutExpired:
             process.kill()
-            pytest.fail(f"it hangs: {process.communicate()}")
+            pytest.fail(f"the process hangs: {process.communicate()}")
     assert err == ""
     assert process.returncode == 0
     return out
 
 
-def usual(folder):
+def save_and_restore(folder):
     assert not any(name.startswith(("orbax", "tensorstore")) for name in sys.modules)
     with Store(Checkpoints(folder)) as store:
         for step in range(1, 5):
-            store.save(step, saved(step))
+            store.save(step, checkpoint_of(step))
         assert_saved(store.newest(), 4)
 
 
-def test_a_run_prints_nothing_and_loads_orbax_when_a_store_is_made(tmp_path):
-    assert ran(usual, tmp_path) == ""
+def test_a_run_prints_nothing_and_imports_orbax_only_with_a_store(tmp_path):
+    assert run_in_process(save_and_restore, tmp_path) == ""
 
 
 def without_orbax(folder):
@@ -365,41 +366,41 @@ def without_orbax(folder):
         Store(Checkpoints(folder))
 
 
-def test_without_orbax_it_says_how_to_get_it(tmp_path):
-    ran(without_orbax, tmp_path)
+def test_without_orbax_the_error_says_how_to_install_it(tmp_path):
+    run_in_process(without_orbax, tmp_path)
 
 
-def left_open(folder):
-    Store(Checkpoints(folder)).save(2, saved(2, 7_000_000))
+def leave_open(folder):
+    Store(Checkpoints(folder)).save(2, checkpoint_of(2, 7_000_000))
 
 
-def test_a_process_that_ends_without_closing_hangs_on_nothing(tmp_path):
-    ran(left_open, filled(tmp_path, [1]))
-    assert found(tmp_path)[0] in (1, 2)
+def test_a_process_that_ends_without_closing_the_store_does_not_hang(tmp_path):
+    run_in_process(leave_open, save_steps(tmp_path, [1]))
+    assert newest_in(tmp_path)[0] in (1, 2)
 
 
-def saving(folder):
+def save_forever(folder):
     store = Store(Checkpoints(folder))
     step = store.latest() or 0
     while True:
         step += 1
-        store.save(step, saved(step, 70_000))
+        store.save(step, checkpoint_of(step, 70_000))
         print(store.latest(), flush=True)
 
 
 @pytest.mark.long
-def test_killed_at_any_moment_it_is_what_the_last_whole_save_made_it(tmp_path):
+def test_a_kill_at_any_moment_leaves_the_last_complete_save(tmp_path):
     last = 0
     for delay in (0.0, 0.005, 0.013, 0.021, 0.034, 0.055):
-        with started(saving, tmp_path) as process:
-            told = [process.stdout.readline() for _ in range(3)]
+        with start_process(save_forever, tmp_path) as process:
+            printed = [process.stdout.readline() for _ in range(3)]
             time.sleep(delay)
             process.send_signal(signal.SIGKILL)
             rest, err = process.communicate(timeout=60)
         assert err == ""
-        told = int([*told, *rest.splitlines()][-1])
-        newest = found(tmp_path)
-        assert newest[0] >= told > last
+        reported = int([*printed, *rest.splitlines()][-1])
+        newest = newest_in(tmp_path)
+        assert newest[0] >= reported > last
         assert_saved(newest, newest[0], 70_000)
         last = newest[0]
 
@@ -407,8 +408,8 @@ def test_killed_at_any_moment_it_is_what_the_last_whole_save_made_it(tmp_path):
 # Disks
 
 
-def caught(what, *arguments):
-    """What is raised, within seconds."""
+def error_message(what, *arguments):
+    """Return the message of the error that a call raises within seconds."""
     began = time.monotonic()
     with pytest.raises(CheckpointError) as error:
         what(*arguments)
@@ -424,16 +425,16 @@ def limit(size, folder):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
-def nothing(folder):
+def do_nothing(folder):
     pass
 
 
 FAULTS = {
-    "full": ("size=2m", 700_000, nothing, nothing, "no space left on device"),
+    "full": ("size=2m", 700_000, do_nothing, do_nothing, "no space left on device"),
     "no inodes": (
         "size=64m,nr_inodes=30",
         700,
-        nothing,
+        do_nothing,
         functools.partial(remount, how="nr_inodes=300"),
         "no space left on device",
     ),
@@ -452,43 +453,43 @@ FAULTS = {
         "file too large",
     ),
 }
-"""Of each: how a disk is mounted, the size of what it does not take, what breaks it, what mends it, and the words."""
+"""Faults: mount options, size of the failing save, how to break and repair the disk, and the message."""
 
 
-def faulty(folder, fault):
-    _, size, broken, mended, why = FAULTS[fault]
+def save_despite_fault(folder, fault):
+    _, size, break_disk, repair_disk, why = FAULTS[fault]
     with Store(Checkpoints(folder)) as store:
-        store.save(1, saved(1))
+        store.save(1, checkpoint_of(1))
         store.wait()
-        broken(folder)
-        store.save(2, saved(2, size))
-        told = [caught(store.wait)]
-        store.save(2, saved(2, size))
-        told += [caught(store.save, 3, saved(3))]
-        for sentence in told:
+        break_disk(folder)
+        store.save(2, checkpoint_of(2, size))
+        messages = [error_message(store.wait)]
+        store.save(2, checkpoint_of(2, size))
+        messages += [error_message(store.save, 3, checkpoint_of(3))]
+        for sentence in messages:
             assert sentence == (
                 f"The checkpoint of step 2 could not be saved in '{folder}': {why}; that of step 1 is intact. "
                 "Make room there or take another folder, then resume."
             )
         assert_saved(store.newest(), 1)
-        mended(folder)
-        store.save(4, saved(4))
+        repair_disk(folder)
+        store.save(4, checkpoint_of(4))
         store.wait()
-        assert kept(pathlib.Path(folder)) == [1, 4]
-    assert_saved(found(folder), 4)
+        assert saved_steps(pathlib.Path(folder)) == [1, 4]
+    assert_saved(newest_in(folder), 4)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_disk_that_takes_no_more_is_told_at_once_and_loses_nothing(tmp_path, fault):
+def test_a_faulty_disk_is_reported_at_once_and_loses_no_checkpoint(tmp_path, fault):
     how, command = FAULTS[fault][0], ()
     if how is not None:
         if subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
             pytest.skip("unshare -rm is not permitted here")
         command = ("unshare", "-rm", "sh", "-c", f'mount -t tmpfs -o {how} none "{tmp_path}" && exec "$@"', "sh")
-    ran(faulty, tmp_path, fault, before=command)
+    run_in_process(save_despite_fault, tmp_path, fault, before=command)
 
 
-def test_a_folder_that_is_none_is_refused(tmp_path):
+def test_a_folder_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "within"):
         with pytest.raises(CheckpointError, match=r"folder must be writable, got .*file"):
@@ -499,22 +500,22 @@ def not_writable(folder):
     if os.geteuid() == 0:
         os.setgid(65534)
         os.setuid(65534)
-    assert "permission denied" in caught(Store, Checkpoints(folder))
+    assert "permission denied" in error_message(Store, Checkpoints(folder))
 
 
-def test_a_folder_that_others_own_is_refused(tmp_path_factory):
+def test_a_folder_without_write_permission_is_refused(tmp_path_factory):
     folder = tmp_path_factory.mktemp("owned")
     folder.chmod(0o555)
     for parent in folder.parents[:3]:
         parent.chmod(0o755)
-    ran(not_writable, folder)
+    run_in_process(not_writable, folder)
 
 
-# Wishes
+# Options
 
 
 @pytest.mark.parametrize(
-    ("wish", "said"),
+    ("option", "message"),
     [
         ({"folder": 3}, "folder must be a path, got 3"),
         ({"every": 0}, "every must be at least 1, got 0"),
@@ -530,13 +531,13 @@ def test_a_folder_that_others_own_is_refused(tmp_path_factory):
         ({"best": None}, "best must be the name of a metric"),
     ],
 )
-def test_a_wish_that_cannot_be_is_refused_by_name(wish, said):
-    with pytest.raises((TypeError, ValueError), match=f"Checkpoints: {said}"):
-        Checkpoints(**{"folder": "run", **wish})
+def test_invalid_options_are_refused_by_name(option, message):
+    with pytest.raises((TypeError, ValueError), match=f"Checkpoints: {message}"):
+        Checkpoints(**{"folder": "run", **option})
 
 
-def test_wishes_are_a_value():
-    wishes = Checkpoints("run", every=3)
-    assert wishes == Checkpoints(pathlib.Path("run"), every=3, best=("loss", "min"))
-    assert hash(wishes) == hash(Checkpoints("run", every=3))
-    assert eval(repr(wishes), {"Checkpoints": Checkpoints, "PosixPath": pathlib.PosixPath}) == wishes
+def test_options_are_comparable_and_hashable():
+    options = Checkpoints("run", every=3)
+    assert options == Checkpoints(pathlib.Path("run"), every=3, best=("loss", "min"))
+    assert hash(options) == hash(Checkpoints("run", every=3))
+    assert eval(repr(options), {"Checkpoints": Checkpoints, "PosixPath": pathlib.PosixPath}) == options

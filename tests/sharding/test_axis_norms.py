@@ -181,9 +181,8 @@ def test_replicated_leaves_count_once_and_stay_replicated(name, dim):
         params, _, updates = descended(tx, params, grads, global_loss)
         return params, updates
 
-    steps = shard_mapped(
-        moved, True, (*specs(dim),), (*specs(dim),)
-    )  # out_specs accept replicated leaves only with invariant types
+    # out_specs accept replicated leaves only with invariant types
+    steps = shard_mapped(moved, True, (*specs(dim),), (*specs(dim),))
     params, _, updates = on_one_device(name, dim)
     for ours, expected in zip(*map(jax.tree.leaves, (steps(*params_and_grads(name)), (params, updates))), strict=True):
         np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())

@@ -589,7 +589,7 @@ def test_an_unbound_axis_is_named_with_a_fix(how):
 
 
 @EACH_COMPRESSION
-def test_it_returns_and_prints_the_specific_transform(how):
+def test_compressed_mean_returns_and_prints_the_specific_transform(how):
     tx = gd.compressed_mean("data", **how)
     named = {"bits": gd.quantized_mean("data"), "rank": gd.low_rank_mean("data", 2)}
     assert tx == named[next(iter(how))]

@@ -153,7 +153,7 @@ def test_a_mean_at_every_step_is_refused_within_it():
         gd.local_steps(inner, gd.sgd(1.0), 4, "data")
 
 
-def test_it_needs_parameters_and_its_axis():
+def test_local_steps_needs_parameters_and_a_bound_axis():
     tx = gd.local_steps(gd.sgd(0.1), gd.sgd(1.0), 2, "data")
     with pytest.raises(ValueError, match="local_steps: the axis 'data' must be bound"):
         tx.init(jnp.ones(2))
