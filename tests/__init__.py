@@ -1,1 +1,1 @@
-"""What gdjax promises, held."""
+"""Tests of gdjax."""

@@ -1,4 +1,4 @@
-"""One small descent, taken in every way that a batch can be divided among members."""
+"""One small descent, run in every way that a batch can be sharded over devices."""
 
 import functools
 
@@ -24,7 +24,7 @@ MEMBERS = 8
 
 
 def start():
-    """Parameters of a network of one hidden layer."""
+    """Return the parameters of a network with one hidden layer."""
     rng = np.random.default_rng(0)
     return {
         "hidden": {"w": jnp.asarray(rng.normal(size=(8, 16)), jnp.float32), "b": jnp.zeros(16)},
@@ -33,13 +33,13 @@ def start():
 
 
 def data():
-    """A batch of 64 examples."""
+    """Return a batch of 64 examples."""
     rng = np.random.default_rng(1)
     return rng.normal(size=(64, 8)).astype(np.float32), rng.normal(size=(64, 4)).astype(np.float32)
 
 
 def parts():
-    """The same batch in equal parts, along a new first axis."""
+    """Return the same batch as equal shards, stacked along a new first axis."""
     return jax.tree.map(lambda x: x.reshape(MEMBERS, -1, *x.shape[1:]), data())
 
 
@@ -51,7 +51,7 @@ def loss(params, batch):
 
 
 def descent(tx, axis_name=None):
-    """A function of parameters and a batch that takes all steps, and returns the parameters."""
+    """Return a function of parameters and a batch that takes all steps and returns the parameters."""
     step = gd.make_step(loss, tx, axis_name=axis_name)
 
     def descended(params, batch):
@@ -62,31 +62,31 @@ def descent(tx, axis_name=None):
 
 
 def on_one_device(tx):
-    """The whole batch at once."""
+    """Run the descent on the whole batch on one device."""
     return jax.jit(descent(tx))(start(), data())
 
 
 def by_vmap(tx):
-    """A cluster simulated inside one device."""
+    """Simulate a cluster on one device."""
     each = jax.jit(jax.vmap(descent(tx, "data"), in_axes=(None, 0), axis_name="data"))(start(), parts())
     return jax.tree.map(lambda x: x[MEMBERS // 2], each)
 
 
 def by_pmap(tx):
-    """A device for every member."""
+    """Use one device per shard."""
     each = jax.pmap(descent(tx, "data"), axis_name="data")(gd.replicate(start()), parts())
     return gd.unreplicate(each)
 
 
 def by_shard_map(tx, *, check_vma):
-    """A device for every member, of a mesh."""
+    """Use one device of a mesh per shard."""
     mesh = Mesh(np.array(jax.devices()), ("data",))
     specs = {"in_specs": (PartitionSpec(), PartitionSpec("data")), "out_specs": PartitionSpec()}
     return jax.jit(jax.shard_map(descent(tx, "data"), mesh=mesh, check_vma=check_vma, **specs))(*_placed(mesh))
 
 
 def by_jit(tx, *, axis_type):
-    """XLA divides the work, as shardings tell it to."""
+    """Let XLA partition the work by shardings."""
     mesh = jax.make_mesh((len(jax.devices()),), ("data",), axis_types=(axis_type,))
     with jax.set_mesh(mesh):
         return jax.jit(descent(tx))(*_placed(mesh))
@@ -108,11 +108,11 @@ WAYS = {
 
 
 def difference(ours, theirs):
-    """The largest difference of two trees in any leaf, over the largest number there."""
+    """Return the largest difference of two trees in any leaf, relative to the largest number of that leaf."""
     pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
     return max(float(np.abs(np.asarray(a, float) - b).max() / np.abs(b).max()) for a, b in pairs)
 
 
 def in_this_process(way):
-    """Where one of several processes ends up by every optimizer, as lists."""
+    """Return the final parameters of every optimizer in one of the processes, as lists."""
     return {name: jax.tree.map(lambda x: np.asarray(x).tolist(), WAYS[way](tx)) for name, tx in OPTIMIZERS.items()}

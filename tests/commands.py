@@ -1,4 +1,4 @@
-"""Run commands in the process of a test, which saves the seconds of a start."""
+"""Run commands in the process of a test, which avoids the startup time."""
 
 import contextlib
 import subprocess

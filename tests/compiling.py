@@ -7,7 +7,7 @@ import os
 import jax
 
 AS_BY_DEFAULT = {"xla_backend_optimization_level": 3}
-"""What `tests/conftest.py` turns off."""
+"""Options that `tests/conftest.py` turns off."""
 if "fusion_emitters" in os.environ.get("XLA_FLAGS", ""):
     AS_BY_DEFAULT["xla_cpu_use_fusion_emitters"] = True
 
@@ -24,7 +24,7 @@ jax.monitoring.register_event_duration_secs_listener(_count)
 
 
 def counted(function, **options):
-    """Return the function under `jax.jit`, by a name of its own, for `compilations`."""
+    """Return the function under `jax.jit`, with a unique name, for `compilations`."""
 
     def call(*args, **kwargs):
         return function(*args, **kwargs)
@@ -42,5 +42,5 @@ def compilations(jitted):
 
 
 def optimized(lowered):
-    """Compile as users do: a test that asks what a program holds or does asks it of the optimized one."""
+    """Compile as users do, for tests of the memory or the text of an optimized program."""
     return lowered.compile(compiler_options=AS_BY_DEFAULT)

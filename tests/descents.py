@@ -1,4 +1,4 @@
-"""One row an optimizer: its highest rate on every problem, and how the rate goes from there."""
+"""One row per optimizer: its peak learning rate on every problem, and its schedule."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,22 +8,22 @@ import gdjax as gd
 
 
 def falling(peak, steps):
-    """Half a cosine: a step that does not shrink with the gradient stops at the optimum only if its rate falls."""
+    """A cosine decay: steps that do not shrink with the gradient converge only if the rate decays."""
     return gd.warmup_cosine(peak, 0, steps)
 
 
 def halving(peak, steps):
-    """Eighteen halvings, evenly: signs without a mean go down no faster than their rate, and need it for longer."""
+    """Eighteen evenly spaced halvings: sign descent without momentum needs a high rate for longer."""
     return gd.exponential_decay(peak, steps, 2.0**-18)
 
 
 def rising(peak, steps):
-    """A schedule-free mean is weighted by the squares of rates: as they rise, the first steps are forgotten."""
+    """A rising rate: a schedule-free average is weighted by squared rates, and so forgets the first steps."""
     return gd.linear_schedule(0.0, peak, steps)
 
 
 class Descent(NamedTuple):
-    """What is made of a rate, the rates, and their course: a schedule of the highest and the number of steps."""
+    """A factory of a rate, the peak rates, and a schedule of the peak rate and the number of steps."""
 
     optimizer: Callable[..., gd.GradientTransform]
     quadratic: float
@@ -33,12 +33,12 @@ class Descent(NamedTuple):
 
 
 def _optimistic_adam(rate):
-    """It takes no schedule itself."""
+    """Return `optimistic_adam` with a schedule, which it does not accept itself."""
     return gd.chain(gd.optimistic_adam(1.0), gd.scale_by_schedule(rate))
 
 
 def _rprop(rate):
-    """Its step sizes stay in [0.3, 1] of a rate that falls: mini-batches turn signs too often for its own."""
+    """Return rprop with step sizes in [0.3, 1] of a decaying rate, since mini-batches flip signs too often."""
     return gd.chain(gd.rprop(1.0, min_step_size=0.3, max_step_size=1.0), gd.scale_by_schedule(rate))
 
 
@@ -90,4 +90,4 @@ DESCENTS = {
     "soap": Descent(partial(gd.soap, weight_decay=0.0), 0.03, 0.03, 0.03),
     "yogi": Descent(gd.yogi, 0.5, 0.25, 0.03),
 }
-"""All else is as by default. Rates lie amid those that pass: 0.8 and 1.25 times each of them pass as well."""
+"""Other arguments are defaults. Each rate is in the middle of those that pass: 0.8 and 1.25 times it pass too."""

@@ -1,4 +1,4 @@
-"""Descent as plain as it can be: one `lax.scan` an epoch, in a new order each."""
+"""The plainest descent: one `lax.scan` per epoch, each in a new order."""
 
 from functools import partial
 
@@ -9,7 +9,7 @@ import gdjax as gd
 
 
 def descended(loss, tx, params, train, keys, *, size):
-    """The parameters to be evaluated after an epoch a key; a last batch of less than `size` rows is left out."""
+    """Return evaluation parameters after one epoch per key; a last batch of fewer than `size` rows is dropped."""
 
     def step(carry, rows):
         params, state = carry
@@ -28,7 +28,7 @@ def descended(loss, tx, params, train, keys, *, size):
 
 
 def by_default(problem, seed=0):
-    """What the metrics of a problem say after its default run."""
+    """Return the metrics of a problem after its default run."""
     train, held_out = jax.tree.map(jnp.asarray, (problem.train, problem.held_out))
     rows = len(jax.tree.leaves(train)[0]) if train is not None else 1
     size = rows if problem.batch_size == "full" else problem.batch_size

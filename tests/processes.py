@@ -27,27 +27,27 @@ pathlib.Path(found).write_text(json.dumps(result))
 
 
 def hearing(*arguments):
-    """The command of a Python that hears Ctrl-C, wherever it is started: in the background of a shell none does."""
+    """Return a command of Python that receives Ctrl-C even when started in the background of a shell."""
     python = sys.executable
     return [python, "-c", HEARING, python, *map(str, arguments)]
 
 
 def free_port():
-    """A port of this machine that nobody listens on."""
+    """Return a free port of this machine."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return one.getsockname()[1]
 
 
 def environment(**more):
-    """The environment of a user with one device, a processor; programs compile as those of the other tests do."""
+    """Return environment variables for one CPU device; programs compile as in the other tests."""
     flags = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
     kept = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
     return {**kept, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(flags), **more}
 
 
 class Process:
-    """A process in a group of its own."""
+    """A process in a new process group."""
 
     def __init__(self, command, cwd, env):
         self.out, self.err = (tempfile.TemporaryFile("w+") for _ in range(2))  # noqa: SIM115  (closed by `kill`)
@@ -60,7 +60,7 @@ class Process:
         return self._process.poll() is None
 
     def ended(self, timeout):
-        """How it ended, and what it said on its standard output and error."""
+        """Wait for the process; return its status, standard output and standard error."""
         status = self._process.wait(timeout)
         for stream in (self.out, self.err):
             stream.seek(0)
@@ -76,7 +76,7 @@ class Process:
 
 @contextlib.contextmanager
 def running(*commands, cwd=ROOT, env=None):
-    """Processes of these commands; what is left of them at the end is killed."""
+    """Start processes of these commands, and kill those that still run at the end."""
     processes = []
     try:
         for command in commands:
@@ -88,7 +88,7 @@ def running(*commands, cwd=ROOT, env=None):
 
 
 def all_ended(processes, timeout):
-    """How each ended and what it said; within a time, or what they have said fails the test."""
+    """Wait for all processes and return their statuses and outputs; after the timeout the test fails."""
     until = time.monotonic() + timeout
     try:
         return [process.ended(max(until - time.monotonic(), 0.01)) for process in processes]
@@ -97,14 +97,14 @@ def all_ended(processes, timeout):
 
 
 def in_processes(number, function, *arguments, devices=None, timeout=120):
-    """What a function returns in each of several processes that JAX has joined.
+    """Return the results of a function in each of the processes that JAX has joined.
 
     Args:
-      number: of processes.
-      function: of a module of the tests, and at the top of it.
-      arguments: its arguments; like the results they are what JSON can hold.
-      devices: of all processes together; by default one each.
-      timeout: seconds after which they are killed, and the test fails.
+      number: number of processes.
+      function: a function at the top level of a module of the tests.
+      arguments: its arguments; arguments and results must be JSON values.
+      devices: number of devices of all processes together; by default one each.
+      timeout: seconds after which the processes are killed and the test fails.
     """
     each = (devices or number) // number
     address = f"127.0.0.1:{free_port()}"
@@ -120,13 +120,13 @@ def in_processes(number, function, *arguments, devices=None, timeout=120):
 
 
 def steps_in(folder):
-    """The checkpoints in a folder."""
+    """Return the steps of the checkpoints in a folder."""
     with os.scandir(folder) as found:
         return sorted(int(entry.name) for entry in found if entry.name.isdigit())
 
 
 def said(process):
-    """What a process has said so far."""
+    """Return the output of a process so far."""
     parts = []
     for stream in (process.out, process.err):
         stream.seek(0)

@@ -49,10 +49,10 @@ REQUIRED = {
     "value": 0.1,
     "warmup_steps": 2,
 }
-"""An argument for every required parameter; a factory with a new one says here what it is tried with."""
+"""An argument for every required parameter; add new ones here."""
 
 FEW = gd.linalg.JORDAN[:2]
-"""A short table: five steps magnify what rounding does to small singular values 500 times."""
+"""A short table: five steps would magnify the rounding of small singular values 500 times."""
 
 SPECIAL = {
     "by_path": lambda: gd.by_path({"w": gd.adam(0.1), ".*": gd.frozen()}),
@@ -70,11 +70,11 @@ SPECIAL = {
     "scale_by_soap": lambda: gd.scale_by_soap(every=2, one_sided=True),
     "selective_transform": lambda: gd.selective_transform(gd.adam(0.1), freeze_mask="b"),
 }
-"""Values of the factories whose arguments are not told apart by name, or magnify rounding by their defaults."""
+"""Values of factories that need special arguments, or whose defaults magnify rounding."""
 
 
 AS_MUON = {"normuon", "psgd_kron", "shampoo", "soap"}
-"""Named optimizers that are what `muon` is, of transforms that are tried themselves."""
+"""Named optimizers built like `muon`, from transforms that have their own tests."""
 
 
 VARIANTS = [
@@ -93,7 +93,7 @@ VARIANTS = [
     "schedule_free_adamw(0.1, warmup_steps=2, weight_decay=0.1)",
     "schedule_free(adam(0.1), 0.1, b1=1.0)",
 ]
-"""Values whose arguments lead down branches that the defaults do not."""
+"""Values whose arguments cover branches that the defaults skip."""
 
 
 OVER_AN_AXIS = [
@@ -103,40 +103,40 @@ OVER_AN_AXIS = [
     "chain(mean_over('data'), adamw(0.1))",
     "shard_update(chain(clip_by_global_norm(1.0), adamw(0.1)), 'data')",
 ]
-"""Values that take from each member of an axis a gradient of its own."""
+"""Values that take per-device gradients over an axis."""
 
 
 @gd.transform
 def one_member(inner: optax.GradientTransformation):
-    """An axis of one member around a transform over it, compiled once."""
+    """Wrap a transform over an axis in an axis of one device, compiled once."""
 
     def init(params):
-        return _alone("init", (), inner, jax.tree.map(jnp.asarray, params))
+        return _over_axis_of_one("init", (), inner, jax.tree.map(jnp.asarray, params))
 
     def update(updates, state, params=None, **extra_args):
-        return _alone("update", tuple(extra_args.items()), inner, updates, state, params)
+        return _over_axis_of_one("update", tuple(extra_args.items()), inner, updates, state, params)
 
     return init, update
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _alone(function, extra_args, inner, *trees):
+def _over_axis_of_one(function, extra_args, inner, *trees):
     of_one = jax.vmap(functools.partial(getattr(inner, function), **dict(extra_args)), axis_name="data", axis_size=1)
     return jax.tree.map(lambda x: x[0], of_one(*jax.tree.map(lambda x: x[None], trees)))
 
 
 def sample(name):
-    """A value of the factory of this name."""
+    """Return a value of the factory of this name."""
     if name in SPECIAL:
         return SPECIAL[name]()
     factory = gd.factories()[name]
     required = [p.name for p in factory.signature.parameters.values() if p.default is p.empty]
-    assert REQUIRED.keys() >= set(required), f"{name}: give {required} values in tests/samples.py"
+    assert REQUIRED.keys() >= set(required), f"{name}: add values of {required} to tests/samples.py"
     return factory(**{argument: REQUIRED[argument] for argument in required})
 
 
 def names(kind):
-    """The factories written here, of transforms or of schedules; those that need an axis have tests of their own."""
+    """Return names of factories written in gdjax, without those that need an axis and have their own tests."""
     found = gd.factories().items()
     own = {n: f for n, f in found if f.kind is kind and f.function.__module__.startswith("gdjax")}
     return sorted(
@@ -145,7 +145,7 @@ def names(kind):
 
 
 def tree(dtype=jnp.float32, seed=0):
-    """A small tree of normal numbers."""
+    """Return a small tree of normal numbers."""
     rng = np.random.default_rng(seed)
 
     def leaf(*shape):
@@ -158,18 +158,18 @@ def tree(dtype=jnp.float32, seed=0):
 
 
 def loss(params):
-    """A real loss of the arrays of the tree."""
+    """Return a real loss of the arrays of the tree."""
     arrays = (leaf for leaf in jax.tree.leaves(params) if isinstance(leaf, jax.Array))
     return sum(jnp.sum(jnp.abs(leaf - 0.3) ** 2).astype(float) for leaf in arrays)
 
 
 def update(tx, grads, state, params, **extra_args):
-    """One update, with the extra arguments that some transforms need."""
+    """Take one update, with the extra arguments that some transforms need."""
     return tx.update(grads, state, params, value=1.0, value_fn=loss, **extra_args)
 
 
 def run(tx, params, steps=3, dtype=None, seed=1):
-    """Parameters and state after some steps down seeded gradients."""
+    """Return parameters and state after some steps with seeded gradients."""
     state = tx.init(params)
     for step in range(steps):
         grads = tree(dtype or params["w"].dtype, seed + step)
@@ -179,12 +179,12 @@ def run(tx, params, steps=3, dtype=None, seed=1):
 
 
 def assert_close(ours, theirs, rtol=1e-6, atol=0.0):
-    """Trees of one structure and nearly the same numbers, whatever their dtypes."""
+    """Check that trees have one structure and finite, close numbers of any dtypes."""
     chex.assert_tree_all_finite(ours)
     chex.assert_trees_all_close(ours, theirs, rtol=rtol, atol=atol)
 
 
 def signature_of(state):
-    """Structure, shapes, dtypes and weakness of a state: what `scan` holds fixed."""
+    """Return structure, shapes, dtypes and weak types of a state, which `scan` holds fixed."""
     types = [(jnp.shape(x), jnp.result_type(x), getattr(x, "weak_type", None)) for x in jax.tree.leaves(state)]
     return jax.tree.structure(state), types
