@@ -161,7 +161,15 @@ def means_along(
     It divides by one power of two for all: XLA writes the terms of a sum to memory, and two means of one array then
     share them.
     """
-    sizes = [math.prod(x.shape[i] for i in ds) * axes.size(names) for x, ds, names in zip(xs, dims, over, strict=True)]
-    divisor = 2.0 ** math.ceil(math.log2(max([1, *sizes])))
+    sizes, divisor = mean_sizes(xs, dims, over)
     sums = sums_along([x / divisor for x in xs], dims, over, keepdims=keepdims)
-    return [total * (divisor / max(size, 1)) for total, size in zip(sums, sizes, strict=True)]
+    return [total * (divisor / size) for total, size in zip(sums, sizes, strict=True)]
+
+
+def mean_sizes(
+    xs: Sequence[jax.Array], dims: Sequence[Sequence[int]], over: Sequence[tuple[Hashable, ...]]
+) -> tuple[list[int], float]:
+    """Return how many numbers each mean is over, at least 1, and a power of two that is at least as large as all."""
+    shapes = [math.prod(x.shape[i] for i in along) for x, along in zip(xs, dims, strict=True)]
+    sizes = [max(number * axes.size(names), 1) for number, names in zip(shapes, over, strict=True)]
+    return sizes, 2.0 ** math.ceil(math.log2(max([1, *sizes])))

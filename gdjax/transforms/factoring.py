@@ -9,6 +9,7 @@ import numpy as np
 
 from gdjax import axes, norms, tree
 from gdjax.transforms.moments import mean, safe_square
+from gdjax.transforms.square_means import mean_squares_along
 
 
 class Factoring(NamedTuple):
@@ -37,12 +38,12 @@ class Factoring(NamedTuple):
     def means(self, xs, olds, decay, eps):
         r"""Return the three trees of means of $|x|^2 + \epsilon$ after one step."""
         leaves, treedef = jax.tree.flatten(xs)
-        squares, pairs = [safe_square(x) for x in leaves], [self._two_largest_axes(x) for x in leaves]
-        rows, cols = self._reduce_each(norms.means_along, squares, pairs)
+        pairs = [self._two_largest_axes(x) for x in leaves]
+        rows, cols = self._reduce_each(mean_squares_along, leaves, pairs)
 
         def leaf(i, row, col, full):
             if pairs[i] is None:
-                return row, col, mean(squares[i] + eps, full, decay)
+                return row, col, mean(safe_square(leaves[i]) + eps, full, decay)
             return mean(rows[i] + eps, row, decay), mean(cols[i] + eps, col, decay), full
 
         olds = zip(*map(treedef.flatten_up_to, olds), strict=True)
