@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from gdjax import tree
+from gdjax.tree import Tree
 
 ERRORS = (TypeError, ValueError, AttributeError)
 """Errors of a transform that meets `None` where it expects an array."""
@@ -22,7 +23,7 @@ class Untouched:
     """A stand-in for a parameter without a gradient. Computing with it raises a TypeError."""
 
 
-def chosen(params: Any, updates: Any) -> Any:
+def chosen(params: Tree, updates: Tree) -> Tree:
     """Return the parameters that have an update, and `None` for the others."""
     if params is None or jax.tree.structure(params) == jax.tree.structure(updates):
         return params
@@ -32,7 +33,7 @@ def chosen(params: Any, updates: Any) -> Any:
         return params
 
 
-def marked(updates: Any, params: Any) -> tuple[Any, Any]:
+def marked(updates: Tree, params: Tree) -> tuple[Tree, Tree]:
     """Return both trees with `tree.Absent` for arrays that have no update, and `None` for what is no array."""
     chosen = jax.tree.map(lambda u, p: jax.tree.map(_type, p) if u is None else p, updates, params, is_leaf=_is_none)
     return jax.tree.map(lambda u, p: p if u is None else u, updates, chosen, is_leaf=_is_none), chosen
@@ -46,17 +47,17 @@ def _type(x: Any) -> tree.Absent | None:
     return tree.Absent(kind) if jnp.issubdtype(kind.dtype, jnp.inexact) else None
 
 
-def unmarked(after: Any, updates: Any) -> Any:
+def unmarked(after: Tree, updates: Tree) -> Tree:
     """Put `None` back where the updates that came have it."""
     return jax.tree.map(lambda u, x: None if u is None else x, updates, after, is_leaf=_is_none)
 
 
-def completed(part: Any, whole: Any) -> Any:
+def completed(part: Tree, whole: Tree) -> Tree:
     """Fill each `None` or `tree.Absent` of a part with the leaf of the whole."""
     return jax.tree.map(lambda x, other: other if _is_left_out(x) else x, part, whole, is_leaf=_is_left_out)
 
 
-def of_the_whole(function: Any, part: Any, whole: Any) -> Any:
+def of_the_whole(function: object, part: Tree, whole: Tree) -> object:
     """Wrap a function of all parameters (`value_fn`) as a function of a part of them; return all else as it is."""
     if not callable(function):
         return function
@@ -70,12 +71,12 @@ def of_the_whole(function: Any, part: Any, whole: Any) -> Any:
     return called
 
 
-def has_none(updates: Any) -> bool:
+def has_none(updates: Tree) -> bool:
     """Return whether a leaf has no update."""
     return any(map(_is_none, jax.tree.leaves(updates, is_leaf=_is_none)))
 
 
-def fitting(init: Callable[[Any], Any], state: Any, params: Any) -> Any:
+def fitting(init: Callable[[Tree], Tree], state: Tree, params: Tree) -> Tree:
     """Return the part of a state that belongs to the leaves with an update; `None` where no part does."""
     try:
         wanted = jax.eval_shape(init, params)
@@ -85,7 +86,7 @@ def fitting(init: Callable[[Any], Any], state: Any, params: Any) -> Any:
     return part if jax.tree.map(jnp.shape, part) == jax.tree.map(jnp.shape, wanted) else None
 
 
-def refilled(state: Any, part: Any) -> Any:
+def refilled(state: Tree, part: Tree) -> Tree:
     """Put a part of a state back into it; return anything else as it is."""
     if jax.tree.structure(state) == jax.tree.structure(part):
         return part

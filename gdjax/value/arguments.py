@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from gdjax.tree import Tree
 from gdjax.value.base import Value
 from gdjax.value.fingerprint import fingerprint
 from gdjax.value.gradient_transform import GradientTransform
@@ -24,7 +25,7 @@ class Name(str):
 jax.tree_util.register_pytree_node(Name, lambda name: ((), str(name)), lambda name, _: Name(name))
 
 
-def leaves(argument: Any, slot: Slot, opaque: Callable[[Any, Slot], Value]) -> Any:
+def leaves(argument: object, slot: Slot, opaque: Callable[[Any, Slot], Value]) -> Tree:
     """Return an argument as a pytree of numbers, arrays and values; `opaque` wraps functions and transformations.
 
     Dicts become ordered ones, which JAX flattens in their own order.
@@ -77,7 +78,7 @@ def _levels(node: Any) -> Iterator[tuple[str, Any]]:
             yield from _levels(part)
 
 
-def static(argument: Any, slot: Slot) -> Any:
+def static(argument: object, slot: Slot) -> object:
     """Return a static argument, which shapes the program: comparable and hashable by value, dtypes in one form."""
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(argument)):
         raise TypeError(f"{slot.name} shapes the program and cannot be traced, got {brief(argument)}")
@@ -105,7 +106,7 @@ def _require_inexact(dtype: Any, slot: Slot) -> None:
         raise ValueError(f"{slot.name} must be a floating or complex dtype, got {dtype.name}")
 
 
-def require_dtype(who: str, name: str, argument: Any) -> None:
+def require_dtype(who: str, name: str, argument: object) -> None:
     """Refuse what is no dtype, unless it is `None`."""
     if not (argument is None or STATIC_KINDS["a dtype"](argument)):
         way = _way_to_kind(argument, "a dtype")
@@ -127,7 +128,7 @@ def _way_to_kind(argument: Any, must: str) -> str:
     return uncalled(argument)
 
 
-def refusal(argument: Any, slot: Slot) -> TypeError:
+def refusal(argument: object, slot: Slot) -> TypeError:
     """Return the error for an argument of the wrong kind."""
     kinds = {"number": "a number", "schedule": "a schedule", "transform": "a transform"}
     wanted = " or ".join(kinds[kind] for kind in kinds if kind in slot.takes)

@@ -47,7 +47,7 @@ class Value(Call):
         arguments = self.arguments.values()
         return _PLAIN.issuperset(map(type, arguments)) or all(map(_is_plain, arguments))
 
-    def replace(self, changes: Mapping[str, Any] = MappingProxyType({}), /, **named: Any) -> Self:
+    def replace(self, changes: Mapping[str, Any] = MappingProxyType({}), /, **named: object) -> Self:
         """Return a copy with other hyperparameters.
 
         A name is looked up here first, then in the values inside. If several have the name, give a path.

@@ -10,9 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
+from jax.typing import DTypeLike
 
 from gdjax import axes, tree
 from gdjax.calls import Call
+from gdjax.tree import Tree
 from gdjax.value import absent, misplaced
 from gdjax.value.printing import brief, text, uncalled
 
@@ -26,25 +28,25 @@ BRANCHED = (
 _LEFT_OUT = "Leave such leaves out with masked, or give them frozen() in by_path."
 
 
-def require_inexact(who: str, what: str, params: Any, way: str = _LEFT_OUT) -> None:
+def require_inexact(who: str, what: str, params: Tree, way: str = _LEFT_OUT) -> None:
     """Refuse leaves that are not floating, by path."""
     if not_inexact(params):
         raise inexact_error(who, what, params, way)
 
 
-def not_inexact(params: Any) -> set[int]:
+def not_inexact(params: Tree) -> set[int]:
     """Return the identities of the leaves that are not floating."""
     return {id(leaf) for leaf in jax.tree.leaves(params) if not _inexact(leaf)}
 
 
-def inexact_error(who: str, what: str, params: Any, way: str = _LEFT_OUT) -> "InexactError":
+def inexact_error(who: str, what: str, params: Tree, way: str = _LEFT_OUT) -> "InexactError":
     """Return the error for a leaf that is not floating, by path."""
     path, leaf = next((path, leaf) for path, leaf in tree.leaves_with_paths(params) if not _inexact(leaf))
     where = f"{what} at {path!r}" if path else what
     return InexactError(f"{who}: {where} must be floating or complex, got {tree.short(leaf)}. {way}")
 
 
-def require_real(who: str, what: str, params: Any) -> None:
+def require_real(who: str, what: str, params: Tree) -> None:
     """Refuse complex leaves, by path."""
     for path, leaf in tree.leaves_with_paths(params):
         if jnp.iscomplexobj(leaf):
@@ -53,7 +55,7 @@ def require_real(who: str, what: str, params: Any) -> None:
             raise InexactError(f"{who}: {where} must be real, got {tree.short(leaf)}. {way}")
 
 
-def require_arrays(who: str, params: Any, error: Exception) -> None:
+def require_arrays(who: str, params: Tree, error: Exception) -> None:
     """Explain an error by a leaf that is not an array, or by a lack of leaves; return if neither is so."""
     if _missing(error) or re.match(r"\w+ needs ", str(error)):  # told already
         return
@@ -72,7 +74,7 @@ MAX_COUNT = 2**31 - 1
 """Largest count: counters are int32."""
 
 
-def require_count(who: str, name: str, number: Any) -> None:
+def require_count(who: str, name: str, number: object) -> None:
     """Refuse anything but an integer from 1 to the largest of a counter."""
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise ValueError(f"{who}: {name} must be an integer of 1 at least, got {_shown(number)}.")
@@ -84,20 +86,20 @@ def _shown(number: Any) -> str:
     return text(number) if type(number) is int else repr(number)[:80]  # text hides that an integer is NumPy's
 
 
-def require_params(who: str, params: Any) -> None:
+def require_params(who: str, params: Tree) -> None:
     """Refuse an update that was not given the parameters it needs."""
     if params is None:
         raise MissingParamsError(who)
 
 
-def require_optimizer(who: str, tx: Any, name: str = "tx") -> None:
+def require_optimizer(who: str, tx: object, name: str = "tx") -> None:
     """Refuse anything but an optimizer."""
     if isinstance(tx, type) or not (callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None))):
         way = "; gd.parse reads a text" if isinstance(tx, str) else uncalled(tx) or "; call it" * callable(tx)
         raise TypeError(f"{who}: {name} must be an optimizer, a value or one of Optax, got {brief(tx)}{way}.")
 
 
-def cause_of_init(error: Exception, tx: Any) -> Exception | None:
+def cause_of_init(error: Exception, tx: Call) -> Exception | None:
     """Return the error that explains a failed `init`; `None` if the error is to be raised as it is."""
     if isinstance(error, BRANCHED) and (traced := traced_error(tx)) is not None:
         return traced
@@ -105,7 +107,7 @@ def cause_of_init(error: Exception, tx: Any) -> Exception | None:
 
 
 def cause_of_update(
-    error: Exception, tx: Any, updates: Any, state: Any, params: Any, extra_args: dict[str, Any]
+    error: Exception, tx: Any, updates: Tree, state: Tree, params: Tree, extra_args: dict[str, Any]
 ) -> Exception | None:
     """Return the error that explains a failed `update`; `None` if the error is to be raised as it is.
 
@@ -243,7 +245,7 @@ class TracedError(ExplainedError, TypeError):
 
 
 @contextlib.contextmanager
-def branches(value: Any) -> Iterator[None]:
+def branches(value: Call) -> Iterator[None]:
     """Explain a factory that needs the number of a hyperparameter that is traced."""
     try:
         yield
@@ -253,7 +255,7 @@ def branches(value: Any) -> Iterator[None]:
         raise cause from error
 
 
-def traced_error(value: Any) -> TracedError | None:
+def traced_error(value: Call) -> TracedError | None:
     """Return the error for a factory that needs the number of a traced hyperparameter.
 
     `None` if no hyperparameter is traced: JAX's own error shows the line.
@@ -315,6 +317,6 @@ def _inexact(leaf: Any) -> bool:
 
 
 @functools.cache
-def is_inexact(dtype: Any) -> bool:
+def is_inexact(dtype: DTypeLike) -> bool:
     """Return whether a dtype is floating or complex."""
     return jnp.issubdtype(dtype, jnp.inexact)

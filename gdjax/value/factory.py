@@ -111,7 +111,7 @@ class Factory(Callee, Generic[P, V]):
         parameters = self.signature.parameters.values()
         return frozenset(p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_POSITIONAL)
 
-    def bound(self, args: Any, kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+    def bound(self, args: tuple[object, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the arguments of a call by name, or say how it does not fit the signature."""
         parameters = self.signature.parameters
         if strange := {name: argument for name, argument in kwargs.items() if name not in parameters}:
@@ -138,7 +138,7 @@ class Factory(Callee, Generic[P, V]):
         value.check()
         return value
 
-    def require(self, name: str, argument: Any) -> None:
+    def require(self, name: str, argument: object) -> None:
         """Refuse an argument out of the range of its parameter."""
         self._kept(self.slots[name], argument)
 
@@ -217,12 +217,14 @@ class Factory(Callee, Generic[P, V]):
 
 
 @overload
-def transform(function: Callable[P, Any], /) -> Factory[P, GradientTransform]: ...
+def transform(function: Callable[P, Any] | None, /) -> Factory[P, GradientTransform]: ...
 @overload
 def transform(
     *, any_dtype: bool | None = None, **declares: Unpack[Declared]
 ) -> Callable[[Callable[P, Any]], Factory[P, GradientTransform]]: ...
-def transform(function: Any = None, /, *, any_dtype: bool | None = None, **declares: Unpack[Declared]) -> Any:
+def transform(
+    function: Callable[P, Any] | None = None, /, *, any_dtype: bool | None = None, **declares: Unpack[Declared]
+) -> Any:
     """Turn a function that returns `(init, update)`, or another transform, into a factory of values.
 
     A parameter annotated as a number (`float`, `gd.Scalar`, `gd.ScalarOrSchedule`), as a transform, or as a container

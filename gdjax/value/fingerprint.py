@@ -3,7 +3,7 @@
 import cmath
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ import numpy as np
 from jax.core import Tracer
 
 
-def fingerprint(x: Any) -> Any:
+def fingerprint(x: object) -> Hashable:
     """Return a hashable object that is equal for equal values.
 
     Arrays count by shape, dtype and content, dicts and lists by content, every NaN equals every other, tracers and

@@ -9,6 +9,7 @@ import jax
 import optax
 
 from gdjax import tree
+from gdjax.tree import Tree
 from gdjax.value import absent, diagnose, misplaced
 from gdjax.value.base import Value, register
 from gdjax.value.printing import brief, text, uncalled
@@ -36,7 +37,7 @@ class Method:
     call: tuple[type, Any, Mapping[str, Any]]
 
     @functools.cached_property
-    def value(self) -> Any:
+    def value(self) -> "GradientTransform":
         """The value that the method belongs to."""
         kind, factory, arguments = self.call
         return kind(factory, arguments)
@@ -91,7 +92,7 @@ class GradientTransform(Value, optax.GradientTransformationExtraArgs):
         init.call = update.call = cls, factory, arguments
         return super().__new__(cls, init, update)
 
-    def init(self, params: Any = _MISSING, *surplus: Any) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def init(self, params: Tree = _MISSING, *surplus: object) -> Tree:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Return the state before the first update."""
         if params is _MISSING or surplus:
             raise self._call_error("init", "(params)", [params], surplus)
@@ -109,8 +110,13 @@ class GradientTransform(Value, optax.GradientTransformationExtraArgs):
             raise cause from error
 
     def update(  # pyright: ignore[reportIncompatibleVariableOverride]
-        self, updates: Any = _MISSING, state: Any = _MISSING, params: Any = None, *surplus: Any, **extra_args: Any
-    ) -> tuple[Any, Any]:
+        self,
+        updates: Tree = _MISSING,
+        state: Tree = _MISSING,
+        params: Tree = None,
+        *surplus: object,
+        **extra_args: object,
+    ) -> tuple[Tree, Tree]:
         """Return the new updates and the new state."""
         if state is _MISSING or surplus:
             raise self._call_error("update", "(grads, state, params)", [updates, state], surplus)
@@ -118,11 +124,11 @@ class GradientTransform(Value, optax.GradientTransformationExtraArgs):
             return None, state
         return self._step("update", updates, state, params, extra_args)
 
-    def descend(self, updates: Any, state: Any, params: Any, **extra_args: Any) -> tuple[Any, Any]:
+    def descend(self, updates: Tree, state: Tree, params: Tree, **extra_args: object) -> tuple[Tree, Tree]:
         """Return the parameters and the state after the step that the transform computes itself."""
         return self._step("descend", updates, state, params, extra_args)
 
-    def again(self, updates: Any, state: Any, params: Any = None) -> Any:
+    def again(self, updates: Tree, state: Tree, params: Tree = None) -> Tree:
         """Compute the updates again from the state after them; `None` if this transform cannot."""
         again = self._functions().again
         if again is None or not self.factory.traits.upcast:
@@ -305,7 +311,7 @@ def expand(tx: GradientTransform) -> GradientTransform:
     return body if isinstance(body, GradientTransform) else tx
 
 
-def require_value(who: str, tx: Any) -> None:
+def require_value(who: str, tx: object) -> None:
     """Refuse what is no transform of this package."""
     if not isinstance(tx, GradientTransform):
         raise TypeError(f"{who}: tx must be a gdjax transform, got {brief(tx)}{uncalled(tx)}.")

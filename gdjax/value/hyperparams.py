@@ -12,7 +12,7 @@ Keys = tuple[str, ...]
 """The way to a hyperparameter, key by key: a key (a pattern of `by_path`) may hold slashes itself."""
 
 
-def locate(value: Any, where: str, use: Callable[[Any, list[Keys]], str]) -> Keys:
+def locate(value: Call, where: str, use: Callable[[Call, list[Keys]], str]) -> Keys:
     """Find the one hyperparameter that a name or a path means.
 
     Args:
@@ -35,12 +35,12 @@ def locate(value: Any, where: str, use: Callable[[Any, list[Keys]], str]) -> Key
     raise AttributeError(f"{maker} has no hyperparameter {where!r}{hint}.")
 
 
-def reading(value: Any, ways: list[Keys]) -> str:
+def reading(value: Call, ways: list[Keys]) -> str:
     """Say how to read one of several hyperparameters."""
     return f"write {' or '.join(_expression(value, way) for way in ways)}"
 
 
-def changing(argument: Any) -> Callable[[Any, list[Keys]], str]:
+def changing(argument: object) -> Callable[[Call, list[Keys]], str]:
     """Return a function that says how to set one of several hyperparameters to an argument."""
 
     def said(value: Any, ways: list[Keys]) -> str:
@@ -61,7 +61,7 @@ def _expression(node: Any, way: Keys) -> str:
     return written
 
 
-def hyperparams(node: Any, way: Keys = ()) -> Iterator[Keys]:
+def hyperparams(node: object, way: Keys = ()) -> Iterator[Keys]:
     """Yield the way to every argument of every value within."""
     for key, child in children(node):
         if isinstance(node, Call):
@@ -69,14 +69,14 @@ def hyperparams(node: Any, way: Keys = ()) -> Iterator[Keys]:
         yield from hyperparams(child, (*way, key))
 
 
-def get(node: Any, way: Keys) -> Any:
+def get(node: object, way: Keys) -> Any:
     """Return the node at the end of a path."""
     for key in way:
         node = dict(children(node))[key]
     return node
 
 
-def put(node: Any, way: Keys, argument: Any) -> Any:
+def put(node: Any, way: Keys, argument: object) -> Any:
     """Return a copy with another argument at the end of a way. Every value on the way is made, and checked, again."""
     if not way:
         return argument
@@ -86,7 +86,7 @@ def put(node: Any, way: Keys, argument: Any) -> Any:
     return OrderedDict(changed) if isinstance(node, OrderedDict) else type(node)(changed.values())
 
 
-def children(node: Any) -> Iterator[tuple[str, Any]]:
+def children(node: object) -> Iterator[tuple[str, Any]]:
     """Yield what stands directly within a value, or a container of them, by key."""
     if isinstance(node, Call):
         yield from node.arguments.items()

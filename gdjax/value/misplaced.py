@@ -5,13 +5,16 @@ from typing import Any
 import jax
 import optax
 
+from gdjax.tree import Tree
 from gdjax.value.printing import brief
 
 _CALL = "call tx.update(grads, state, params)"
 _UNPACK = "unpack it: updates, state = tx.update(grads, state, params)"
 
 
-def of_update(tx: Any, updates: Any, state: Any, params: Any) -> str | None:
+def of_update(
+    tx: optax.GradientTransformation | optax.MultiSteps, updates: Tree, state: Tree, params: Tree
+) -> str | None:
     """Say which argument of a failed update is in the wrong place, if that is clear.
 
     Args:
@@ -23,7 +26,7 @@ def of_update(tx: Any, updates: Any, state: Any, params: Any) -> str | None:
     return _uncalled(updates, state) or _swapped(tx, updates, state, params) or _paired(tx, updates, state, params)
 
 
-def of_init(params: Any) -> str | None:
+def of_init(params: object) -> str | None:
     """Say what was given for parameters: a state of an optimizer, of a descent, or an optimizer."""
     if _is_optimizer(params):
         return f"init takes the parameters, got an optimizer, {brief(params)}"
@@ -34,7 +37,7 @@ def of_init(params: Any) -> str | None:
     return None
 
 
-def of_apply(params: Any, updates: Any) -> str | None:
+def of_apply(params: object, updates: object) -> str | None:
     """Say what was given for updates: the pair that `tx.update` returned, or a state."""
     if type(updates) is tuple and len(updates) == 2 and _alike(updates[0], params):
         return f"updates is the pair that tx.update returned; {_UNPACK}"

@@ -26,7 +26,7 @@ MAX_NUMBERS = 100_000
 """Most numbers of an array that has an expression."""
 
 
-def text(x: Any, ordered: bool = True) -> str:
+def text(x: object, ordered: bool = True) -> str:
     """Write a value as an expression that `parse` reads back.
 
     What has no expression stands in angle brackets: a function, a tracer, bytes, an integer of more than 64 bits.
@@ -137,6 +137,6 @@ def brief(x: Any) -> str:
     return f"a {type(x).__name__} of {len(leaves)} leaves"
 
 
-def uncalled(x: Any) -> str:
+def uncalled(x: object) -> str:
     """Suggest to call a factory that stands where its value belongs."""
     return f"; call it: {x.__name__}(...)" if isinstance(x, Callee) else ""

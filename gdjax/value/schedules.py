@@ -4,6 +4,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
 
 from gdjax.value import diagnose
 from gdjax.value.base import Value, register
@@ -49,6 +51,6 @@ class Schedule(Value, metaclass=_FunctionOfTheStep):
             raise TypeError(f"{self.factory.__name__} must return a function of the step, got {brief(body)}.")
 
 
-def at(number: Any, count: Any) -> Any:
+def at(number: optax.ScalarOrSchedule, count: ArrayLike) -> ArrayLike:
     """Return a hyperparameter at a step: the value of a schedule, or the number itself."""
     return number(count) if callable(number) else number

@@ -48,7 +48,7 @@ def signature(function: Callable[..., Any]) -> inspect.Signature:
     return found.replace(parameters=parameters, return_annotation=inspect.Signature.empty)
 
 
-def short(annotation: Any) -> str:
+def short(annotation: object) -> str:
     """Write a type in short.
 
     >>> from gdjax.value import Rate

@@ -147,7 +147,7 @@ class Slot:
             raise ValueError(f"{self.name} must lie in {self.interval.text}, got {value!r}{self.way(value)}")
         return value
 
-    def array(self, value: Any) -> Any:
+    def array(self, value: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
         """Return an array as a value keeps it, after checking the range of its numbers if they are known."""
         numbers, interval = concrete_value(value), self.interval
         if numbers is not None and interval is not None and not interval.holds_all(numbers):

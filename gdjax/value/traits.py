@@ -9,7 +9,8 @@ import jax
 import optax
 
 from gdjax import axes, tree
-from gdjax.value.base import Value
+from gdjax.tree import Tree
+from gdjax.value.base import V, Value
 from gdjax.weighted_means import total_weight
 
 
@@ -69,7 +70,7 @@ class Declared(TypedDict, total=False):
     upcast: bool
 
 
-def find_lacking(tx: Any, has: Callable[[Value], bool]) -> Any:
+def find_lacking(tx: object, has: Callable[[Value], bool]) -> Any:
     """Return the first part of a transform for which `has` is false; `None` if there is none.
 
     A named optimizer has what the chain that it stands for has.
@@ -102,7 +103,7 @@ def _parts(tx: Value) -> Iterator[Value]:
         yield body
 
 
-def walk(tx: Any) -> Iterator[Value]:
+def walk(tx: object) -> Iterator[Value]:
     """Yield a transform, and all those that it is made of at any depth."""
     if isinstance(tx, Value):
         yield tx
@@ -110,14 +111,14 @@ def walk(tx: Any) -> Iterator[Value]:
             yield from walk(part)
 
 
-def has_trait(tx: Any, trait: str) -> bool:
+def has_trait(tx: object, trait: str) -> bool:
     """Return whether a transform, or any part of it, has a trait."""
     if not isinstance(tx, Value):
         return False
     return _once(tx, trait, lambda: getattr(tx.factory.traits, trait) or any(has_trait(p, trait) for p in _parts(tx)))
 
 
-def local_grad_axes(tx: Any) -> tuple[Any, ...]:
+def local_grad_axes(tx: object) -> tuple[Any, ...]:
     """Return the names of the axes over which a transform takes per-device gradients."""
     if not isinstance(tx, Value):
         return ()
@@ -129,7 +130,7 @@ def local_grad_axes(tx: Any) -> tuple[Any, ...]:
     return _once(tx, "over", found)
 
 
-def transforms_taking(tx: Any, name: str) -> list[Any]:
+def transforms_taking(tx: optax.GradientTransformation | Value, name: str) -> list[Any]:
     """Return the transforms within one whose update functions name an extra argument.
 
     A plain Optax transformation that takes any extra argument is included: its use of them is unknown.
@@ -163,7 +164,7 @@ def _is_of_optax(tx: Value, update: Any) -> bool:
     return not opaque and str(getattr(update, "__module__", "")).partition(".")[0] == "optax"
 
 
-def require_weight_effect(who: str, tx: Any, extra_args: Mapping[str, Any]) -> None:
+def require_weight_effect(who: str, tx: optax.GradientTransformation | Value, extra_args: Mapping[str, Any]) -> None:
     """Refuse a weight that no part of a transform takes."""
     if extra_args.get("weight") is not None and not transforms_taking(tx, "weight"):
         raise TypeError(
@@ -173,7 +174,7 @@ def require_weight_effect(who: str, tx: Any, extra_args: Mapping[str, Any]) -> N
         )
 
 
-def accumulates_weights(tx: Any) -> bool:
+def accumulates_weights(tx: optax.GradientTransformation | Value) -> bool:
     """Return whether a gdjax transform within one weighs steps against each other, and not only members."""
     found = [part for part in transforms_taking(tx, "weight") if isinstance(part, Value)]
     return any(not part.factory.traits.takes_local_grads and _names_extra(part.body()[1], "weight") for part in found)
@@ -198,7 +199,7 @@ def route_weight(transforms: Sequence[Any], extra_args: Mapping[str, Any]) -> li
     return found
 
 
-def with_routed_weight(tx: Any) -> optax.GradientTransformationExtraArgs:
+def with_routed_weight(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     """Return a transform that gets a `weight` only if it takes one, for use beside others."""
 
     def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> Any:
@@ -215,7 +216,7 @@ def _once(tx: Value, what: str, make: Callable[[], Any]) -> Any:
     return tx.__dict__[key]
 
 
-def refuse_local_grads(who: str, inner: Any) -> None:
+def refuse_local_grads(who: str, inner: object) -> None:
     """Refuse a transform that takes the mean over an axis where what is around it needs that mean itself."""
     if over := local_grad_axes(inner):
         raise ValueError(
@@ -224,7 +225,7 @@ def refuse_local_grads(who: str, inner: Any) -> None:
         )
 
 
-def refuse_example_grads(who: str, inner: Any, name: str = "inner") -> None:
+def refuse_example_grads(who: str, inner: object, name: str = "inner") -> None:
     """Refuse a transform that takes a gradient of every example where it would get a mean of these."""
     if (part := find_trait(inner, "examples")) is not None:
         raise ValueError(
@@ -233,14 +234,14 @@ def refuse_example_grads(who: str, inner: Any, name: str = "inner") -> None:
         )
 
 
-def find_trait(tx: Any, trait: str) -> Value | None:
+def find_trait(tx: object, trait: str) -> Value | None:
     """Return the first transform within one that has a trait itself."""
     if not isinstance(tx, Value) or getattr(tx.factory.traits, trait):
         return tx if isinstance(tx, Value) else None
     return next((found for part in _parts(tx) if (found := find_trait(part, trait)) is not None), None)
 
 
-def over(tx: Any, axis_name: Any) -> Any:
+def over(tx: Any, axis_name: axes.AxisName) -> Any:
     """Return the transform with `axis_name` set wherever a part has that parameter and it is `None`.
 
     A named optimizer without that parameter, and with norms, becomes the chain that it stands for.
@@ -259,7 +260,7 @@ def over(tx: Any, axis_name: Any) -> Any:
     return tx.factory.kind(tx.factory, given)
 
 
-def masked_for(tx: Any, params: Any) -> Any:
+def masked_for(tx: V, params: Tree) -> V:
     """Return the transform with each mask that is a function replaced by its result for these parameters."""
     given = _with_parts(tx, lambda part: masked_for(part, params))
     for name, argument in given.items():
