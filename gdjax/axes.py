@@ -192,7 +192,7 @@ def psum_arrays(xs: Sequence[jax.Array], over: Sequence[tuple[Hashable, ...]]) -
     return sums
 
 
-def psum_scalars(scalars: Any, like: Any, axis_name: AxisName) -> Any:
+def psum_scalars(scalars: T, like: T, axis_name: AxisName) -> T:
     """Sum a tree of scalars over an axis, one for each leaf of `like`.
 
     The scalar of a leaf that is not sharded over the axis stays as it is.
@@ -203,7 +203,7 @@ def psum_scalars(scalars: Any, like: Any, axis_name: AxisName) -> Any:
     return treedef.unflatten(psum_arrays(leaves, [sharded_axes(leaf, axis_name) for leaf in jax.tree.leaves(like)]))
 
 
-def any_over_axis(flags: Any, axis_name: AxisName) -> Any:
+def any_over_axis(flags: T, axis_name: AxisName) -> T:
     """Return, for each flag of a tree, whether it is set on any device that holds a shard of its leaf."""
     if axis_name is None:
         return flags

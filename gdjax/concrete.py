@@ -1,7 +1,5 @@
 """Values of numbers that are concrete, not traced."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +7,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 
-def concrete_value(x: Any) -> np.ndarray | None:
+def concrete_value(x: object) -> np.ndarray | None:
     """Return the value of a real number or array, or `None` if it is traced, deleted or on other processes."""
     if isinstance(x, Tracer) or not isinstance(x, (bool, int, float, np.generic, np.ndarray, jax.Array)):
         return None

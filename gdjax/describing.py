@@ -21,6 +21,7 @@ from gdjax.compose.partition import freeze, partition, selective_transform
 from gdjax.compose.watch import watch
 from gdjax.explaining import require_numeric_leaves
 from gdjax.transforms.scaling import identity
+from gdjax.tree import Tree
 from gdjax.value import GradientTransform
 from gdjax.value.gradient_transform import require_value
 from gdjax.value.printing import text
@@ -103,7 +104,7 @@ class Description:
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{self.totals}</p>"
 
 
-def describe(tx: GradientTransform, params: Any) -> Description:
+def describe(tx: GradientTransform, params: Tree) -> Description:
     """List the leaves of a model with the transform and the size of the state of each.
 
     Args:

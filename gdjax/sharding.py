@@ -12,11 +12,12 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 from gdjax import axes, tree
 from gdjax.explaining import require_numeric_leaves
 from gdjax.specs import SpecsByPath, split_arrays
+from gdjax.tree import Tree
 from gdjax.value.diagnose import require_optimizer
 from gdjax.value.printing import brief
 
 
-def of_state(tx: optax.GradientTransformation, params: optax.Params, mesh: Mesh | AbstractMesh | None = None) -> Any:
+def of_state(tx: optax.GradientTransformation, params: optax.Params, mesh: Mesh | AbstractMesh | None = None) -> Tree:
     """Return a tree of `NamedSharding` in the structure of `tx.init(params)`, which follow those of the parameters.
 
     They are what JAX infers from the types of the parameters, as if all axes were Explicit. A moment is sharded as its
@@ -55,7 +56,7 @@ def zero(
     params: optax.Params,
     mesh: Mesh | AbstractMesh | None = None,
     axis: str = "data",
-) -> Any:
+) -> Tree:
     """Return the shardings of `of_state`, with every leaf sharded further over an axis: ZeRO-1.
 
     A leaf is sharded along its first replicated dimension that the size of the axis divides. If there is none, it is
@@ -103,7 +104,7 @@ def zero(
     return jax.tree.map(lambda x, sharding: _shard_further(x, sharding, axis), like, shardings)
 
 
-def init(tx: optax.GradientTransformation, params: optax.Params, shardings: Any = None) -> optax.OptState:
+def init(tx: optax.GradientTransformation, params: optax.Params, shardings: Tree = None) -> optax.OptState:
     """Return the state before the first step, computed with its shardings: no device ever holds all of it.
 
     A step that donates it and returns it with these shardings compiles once.
@@ -203,7 +204,7 @@ def _mesh(who: str, params: Any) -> Mesh | AbstractMesh:
     return found.pop()
 
 
-def meshes(params: Any) -> set[Any]:
+def meshes(params: Tree) -> set[Any]:
     """Return the meshes that parameters lie on; traced parameters are left out."""
     shardings = (getattr(x, "sharding", None) for x in jax.tree.leaves(params) if not isinstance(x, Tracer))
     return {sharding.mesh for sharding in shardings if isinstance(sharding, NamedSharding)}

@@ -10,6 +10,7 @@ from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 from gdjax import tree
 from gdjax.calls import Call
+from gdjax.tree import Tree
 
 
 class SpecsByPath:
@@ -41,23 +42,23 @@ class SpecsByPath:
                 return PartitionSpec(*[None] * ahead, *spec)
         return PartitionSpec()
 
-    def of_leaves(self, values: Any) -> list[PartitionSpec]:
+    def of_leaves(self, values: Tree) -> list[PartitionSpec]:
         """Return the spec of every leaf that is an array, in order."""
         return [self.spec(path, x.shape) for path, x in tree.leaves_with_paths(values) if hasattr(x, "shape")]
 
 
-def spec_of(x: Any) -> PartitionSpec:
+def spec_of(x: object) -> PartitionSpec:
     """Return the partition spec in the type of an array."""
     return jax.typeof(x).sharding.spec if _is_array(x) else PartitionSpec()
 
 
-def explicit_mesh(values: Any) -> AbstractMesh | None:
+def explicit_mesh(values: Tree) -> AbstractMesh | None:
     """Return the mesh with Explicit axes that the arrays of a tree lie on; `None` if there is none."""
     meshes = (jax.typeof(x).sharding.mesh for x in jax.tree.leaves(values) if _is_array(x))
     return next((mesh for mesh in meshes if mesh.explicit_axes), None)
 
 
-def split_arrays(values: Any) -> tuple[list[Any], Callable[[Any], Any]]:
+def split_arrays(values: Tree) -> tuple[list[Any], Callable[[Any], Any]]:
     """Return the arrays of a tree, and a function that rebuilds the tree with other arrays in their places."""
     leaves, treedef = jax.tree.flatten(values)
     places = [i for i, x in enumerate(leaves) if _is_array(x)]

@@ -21,7 +21,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike, DTypeLike
 
 from gdjax import axes, xla
-from gdjax.tree import abs_sq, as_dtype
+from gdjax.tree import Tree, abs_sq, as_dtype
 
 
 class ScaledNorm(NamedTuple):
@@ -42,7 +42,7 @@ class ScaledNorm(NamedTuple):
         return jnp.where(jnp.isfinite(self.root), jnp.minimum(norm, largest), norm)
 
 
-def roots(scaled_norms: Any) -> Any:
+def roots(scaled_norms: Tree) -> Tree:
     """Return the root of each scaled norm of a tree."""
     return jax.tree.map(lambda norm: norm.root, scaled_norms, is_leaf=lambda x: isinstance(x, ScaledNorm))
 

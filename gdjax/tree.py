@@ -13,6 +13,7 @@ import numpy as np
 import optax
 from jax import lax
 from jax.tree_util import KeyPath, keystr
+from jax.typing import ArrayLike, DTypeLike
 
 from gdjax import axes
 from gdjax.calls import function_name
@@ -51,7 +52,7 @@ def map_paths(f: Callable[[str], Any], tree: Tree) -> Tree:
     return jax.tree_util.tree_map_with_path(at, tree, is_leaf=_boxed)
 
 
-def selector(who: str, mask: Any, name: str = "mask") -> Any:
+def selector(who: str, mask: Mask, name: str = "mask") -> Callable[[Tree], Tree]:
     """Return a mask as `optax.masked` takes it: a regular expression over paths becomes a function of parameters."""
     if not isinstance(mask, str):
         leaves = [] if is_function(mask) else jax.tree.leaves(mask)
@@ -66,7 +67,7 @@ def selector(who: str, mask: Any, name: str = "mask") -> Any:
     return functools.partial(_matching, who, name, mask)
 
 
-def is_function(x: Any) -> bool:
+def is_function(x: object) -> bool:
     """Return whether this is a function of the parameters; a callable tree (a module, say) of labels is not."""
     leaves = jax.tree.leaves(x)
     return bool(leaves) and all(map(callable, leaves))
@@ -102,7 +103,7 @@ def _left_out(node: Any) -> bool:
     return node is None or is_absent(node)
 
 
-def is_masked(node: Any) -> bool:
+def is_masked(node: object) -> bool:
     """Return whether a node replaces a leaf that a mask leaves out."""
     return isinstance(node, optax.MaskedNode)
 
@@ -115,7 +116,7 @@ class Absent:
     type: Any
 
 
-def is_absent(node: Any) -> bool:
+def is_absent(node: object) -> bool:
     """Return whether a node stands for an array that has no update."""
     return isinstance(node, Absent)
 
@@ -155,7 +156,7 @@ def boxes(tree: Tree) -> Iterator[tuple[str, Any]]:
             yield path(keys), node
 
 
-def as_dtype(x: Any, dtype: Any) -> jax.Array:
+def as_dtype(x: Any, dtype: DTypeLike) -> jax.Array:
     """Return `x` as an array of a dtype; `x` itself if it is one, so that nothing is traced."""
     same = isinstance(x, jax.Array) and x.dtype == dtype and not x.weak_type
     return x if same else jnp.asarray(x, dtype)
@@ -228,7 +229,7 @@ def _cast_like(x: Any, like: Any) -> Any:
     return as_dtype(x, _dtype(like))
 
 
-def typed_like(x: Any, like: Any) -> Any:
+def typed_like(x: jax.Array, like: jax.Array) -> jax.Array:
     """Return an array with the sharding over Explicit axes of its counterpart."""
     ours, theirs = (jax.typeof(of).sharding for of in (x, like))
     return jax.reshard(x, theirs) if theirs.mesh.explicit_axes and ours.spec != theirs.spec else x
@@ -244,7 +245,7 @@ def _require_same_shape(x: Any, like: Any) -> None:
         raise ValueError(f"shape {jnp.shape(x)} came of shape {jnp.shape(like)}")
 
 
-def difference(ours: Any, theirs: Any, our_name: str, their_name: str) -> str | None:
+def difference(ours: Tree, theirs: Tree, our_name: str, their_name: str) -> str | None:
     """Return the first place where two trees differ in structure or shape, in words; `None` if there is none."""
     a, b = dict(leaves_with_paths(ours)), dict(leaves_with_paths(theirs))
     for path in [*a, *(path for path in b if path not in a)]:
@@ -281,7 +282,7 @@ def listed(names: list[str]) -> str:
     return shown + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
-def scalar(number: Any, like: Any) -> Any:
+def scalar(number: Any, like: jax.Array | np.ndarray) -> Any:
     """Return a hyperparameter that promotes nothing: an array in the real dtype of `like`, or a Python number."""
     if isinstance(number, float):
         return number
@@ -304,7 +305,7 @@ def real_part(x: jax.Array) -> jax.Array:
     return x.real if jnp.iscomplexobj(x) else x
 
 
-def accumulators(params: Tree, value: Any, dtype: Any = None) -> Tree:
+def accumulators(params: Tree, value: ArrayLike, dtype: DTypeLike | None = None) -> Tree:
     """Return new buffers of one value, shaped and sharded like the parameters, in `dtype` or the accumulation dtype.
 
     Buffers of complex parameters are complex, in the precision of `dtype` if JAX has it.
@@ -313,7 +314,7 @@ def accumulators(params: Tree, value: Any, dtype: Any = None) -> Tree:
     return jax.tree.map(lambda p: jnp.full_like(p, value, dtype=kept(p)), params)
 
 
-def copies(params: Tree, dtype: Any = None) -> Tree:
+def copies(params: Tree, dtype: DTypeLike | None = None) -> Tree:
     """Return copies of the parameters in new buffers, in the dtypes of `accumulators`."""
     kept = _keeping(dtype)
     return jax.tree.map(lambda p: fresh(p, kept(p)), params)
@@ -328,7 +329,7 @@ def _keeping(dtype: Any) -> Callable[[Any], Any]:
     return lambda p: jnp.promote_types(dtype, jnp.complex64) if jnp.iscomplexobj(p) else dtype
 
 
-def fresh(x: Tree, dtype: Any = None) -> Tree:
+def fresh(x: Tree, dtype: DTypeLike | None = None) -> Tree:
     """Return copies in new buffers, so that donating them does not delete the caller's arrays."""
     return jax.tree.map(lambda x: jnp.array(x, dtype or jnp.result_type(x), copy=True), x)
 
@@ -338,7 +339,7 @@ def abs_sq(x: jax.Array) -> jax.Array:
     return lax.square(x.real) + lax.square(x.imag) if jnp.iscomplexobj(x) else lax.square(x)  # a third of jnp's trace
 
 
-def root(x: jax.Array, offset: Any = 0.0) -> jax.Array:
+def root(x: jax.Array, offset: float | jax.Array = 0.0) -> jax.Array:
     """Return `sqrt(x + offset)` with a finite derivative at 0.
 
     It adds the smallest normal number of the dtype, which changes no root visibly. Without it the infinite derivative

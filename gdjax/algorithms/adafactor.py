@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from gdjax.axes import AxisName
 from gdjax.compose.chain import chain
@@ -29,7 +30,7 @@ from gdjax.value import (
 )
 
 
-def power_decay(step: Any, exponent: Any) -> jax.Array:
+def power_decay(step: ArrayLike, exponent: float | jax.Array) -> jax.Array:
     """Return Adafactor's decay, $1 - (t + 1)^{-e}$: 0 at the first step and before it."""
     return 1.0 - (jnp.maximum(step, 0.0) + 1.0) ** -exponent
 

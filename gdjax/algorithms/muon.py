@@ -108,7 +108,7 @@ def scale_by_shape(updates, shapes, scale):
     return jax.tree.map(lambda u, shape: u * tree.scalar(scale(shape.inputs, shape.outputs), u), updates, shapes)
 
 
-def require_coefficients(who: str, coefficients: Any, products: DTypeLike | None) -> Coefficients:
+def require_coefficients(who: str, coefficients: object, products: DTypeLike | None) -> Coefficients:
     """Return a table of Newton-Schulz coefficients as floats; `products` must be `None` or a floating dtype."""
     given = _as_list(coefficients)
     if not isinstance(given, (tuple, list)):

@@ -6,9 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from gdjax import axes, tree
 from gdjax.collectives.local_grads import require_local_grads
+from gdjax.tree import Tree
 from gdjax.weighted_means import scale_for_mean
 
 
@@ -43,7 +45,7 @@ def compressing_transform(
     return checked_init, update
 
 
-def require_unsharded(who: str, updates: Any) -> None:
+def require_unsharded(who: str, updates: Tree) -> None:
     """Refuse leaves that are sharded over an Explicit axis, by path: to concatenate them XLA would gather them.
 
     The per-device arrays inside `shard_map` are not sharded in this sense.
@@ -65,12 +67,12 @@ def group_by_other_axes(leaves: Sequence[Any], axis_name: axes.AxisName) -> list
     return [groups[over] for over in sorted(groups, key=lambda over: sorted(map(str, over)))]
 
 
-def other_axes(x: Any, axis_name: axes.AxisName) -> frozenset[Any]:
+def other_axes(x: ArrayLike, axis_name: axes.AxisName) -> frozenset[Any]:
     """Return the axes besides this one over which an array varies by its type."""
     return axes.varying_axes(x) - frozenset(axes.names(axis_name))
 
 
-def real_count(x: Any) -> int:
+def real_count(x: ArrayLike) -> int:
     """Return the number of real numbers in an array: a complex element is two."""
     return math.prod(jnp.shape(x)) * (2 if jnp.iscomplexobj(x) else 1)
 

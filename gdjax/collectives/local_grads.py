@@ -1,11 +1,10 @@
 """Checks of transforms over an axis: the name of the axis, and gradients that are per-device."""
 
-from typing import Any
-
 from gdjax import axes, tree
+from gdjax.tree import Tree
 
 
-def require_local_grads(who: str, updates: Any, axis_name: axes.AxisName) -> None:
+def require_local_grads(who: str, updates: Tree, axis_name: axes.AxisName) -> None:
     """Refuse gradients whose types are invariant over an axis, by path.
 
     Under `shard_map(check_vma=True)` the gradient of invariant parameters is already the sum over the axis. A mean that
@@ -24,7 +23,7 @@ def require_local_grads(who: str, updates: Any, axis_name: axes.AxisName) -> Non
             )
 
 
-def require_axis_name(who: str, axis_name: Any) -> axes.AxisName:
+def require_axis_name(who: str, axis_name: axes.AxisName) -> axes.AxisName:
     """Return the name of an axis, or several as a tuple; refuse anything else."""
     names = axes.names(axis_name)
     if not names or len(set(names)) < len(names):

@@ -10,11 +10,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gdjax import tree as trees
 from gdjax.explaining import explain_errors
+from gdjax.tree import Tree
 from gdjax.value.printing import brief
 
 
 @explain_errors("replicate")
-def replicate(tree: Any, devices: Sequence[Any] | None = None) -> Any:
+def replicate(tree: Tree, devices: Sequence[Any] | None = None) -> Tree:
     """Copy every leaf to every device, along a new first axis that `pmap` maps over.
 
     Counters of shape () and keys get that axis too. Each copy has a separate buffer, so it can be donated.
@@ -48,7 +49,7 @@ def replicate(tree: Any, devices: Sequence[Any] | None = None) -> Any:
     return jax.tree.map(copies, tree)
 
 
-def unreplicate(tree: Any) -> Any:
+def unreplicate(tree: Tree) -> Tree:
     """Return the first of the copies, on its device.
 
     Args:

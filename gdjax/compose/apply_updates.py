@@ -8,6 +8,7 @@ import optax
 
 from gdjax import tree
 from gdjax.explaining import explain_usage
+from gdjax.tree import Tree
 from gdjax.value import GradientTransform, misplaced
 from gdjax.value.diagnose import require_optimizer
 from gdjax.value.traits import require_weight_effect
@@ -15,8 +16,8 @@ from gdjax.value.traits import require_weight_effect
 
 @explain_usage("descend")
 def descend(
-    tx: optax.GradientTransformation, grads: Any, state: Any, params: Any, **extra_args: Any
-) -> tuple[Any, Any]:
+    tx: optax.GradientTransformation, grads: Tree, state: Tree, params: Tree, **extra_args: object
+) -> tuple[Tree, Tree]:
     r"""Take a step: $p + \mathrm{tx}(g)$ and the new state, as `tx.update` and `apply_updates` make them.
 
     A transform may define its own step. `shard_update` gathers parameters instead of updates, which saves a tree of
@@ -44,7 +45,7 @@ def descend(
 
 
 @explain_usage("apply_updates")
-def apply_updates(params: Any, updates: Any) -> Any:
+def apply_updates(params: Tree, updates: Tree) -> Tree:
     """Add updates to parameters: $p + u$, in the dtype of the parameters.
 
     A leaf is unchanged if its update is `None` or the gradient of an integer (float0).

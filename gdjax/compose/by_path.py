@@ -8,6 +8,7 @@ import jax
 import optax
 
 from gdjax import tree
+from gdjax.tree import Tree
 from gdjax.value import transform
 from gdjax.value.traits import with_routed_weight
 
@@ -48,7 +49,7 @@ def by_path(transforms: Mapping[str, optax.GradientTransformation]):
     return init, update
 
 
-def labels(patterns: list[str], params: Any, allow_unused: bool = False) -> Any:
+def labels(patterns: list[str], params: Tree, allow_unused: bool = False) -> Tree:
     """Return the first pattern that matches the path of each leaf; with `allow_unused`, a pattern may match none."""
     paths = [path for path, _ in tree.leaves_with_paths(params)]
     if unmatched := [path for path in paths if _first_match(patterns, path) is None]:

@@ -93,7 +93,7 @@ class Peers:
         rows = self._gather_bytes(np.pad(content, (0, buffer - content.size)))
         return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
 
-    def gather_json(self, value: Any) -> list[Any]:
+    def gather_json(self, value: object) -> list[Any]:
         """Return a value of every process as JSON, in the order of processes."""
         return [json.loads(text) for text in self.gather_texts(json.dumps(value))]
 

@@ -23,7 +23,7 @@ class FunctionValue(Value):
         raise NotImplementedError
 
     @classmethod
-    def taken(cls, name: str, argument: Any) -> Self:
+    def taken(cls, name: str, argument: object) -> Self:
         """Return an argument of a factory as a value; it may be a plain function."""
         if isinstance(argument, cls):
             return argument

@@ -20,6 +20,7 @@ from gdjax.matrices.communication import collect, distribute
 from gdjax.matrices.over_mesh import find_mesh, run_over_mesh
 from gdjax.matrices.stacking import LeafMatrices, StackPlan, make_stack, plan_stacks, split_stacks
 from gdjax.matrices.views import View, split_pattern, view
+from gdjax.tree import Tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,12 @@ class Layout(NamedTuple):
 
     @classmethod
     def of(
-        cls, who: str, views: Any = None, axis_name: axes.AxisName = None, dim: Any = None, oriented: bool = False
+        cls,
+        who: str,
+        views: Mapping[str, str] | None = None,
+        axis_name: axes.AxisName = None,
+        dim: int | None = None,
+        oriented: bool = False,
     ) -> "Layout":
         """Return a layout, or refuse arguments that cannot be; whether views fit is known when there are leaves."""
         if not (views is None or isinstance(views, Mapping)):
@@ -84,7 +90,7 @@ class Layout(NamedTuple):
             where = f"views at {path!r}" if path else "views"
             raise ValueError(f"{self.who}: {where} must fit the leaf: {error}.") from None
 
-    def shapes(self, values: Any) -> Any:
+    def shapes(self, values: Tree) -> Tree:
         """Return the tree of the shapes of global matrices."""
         paths, leaves, treedef = _flatten(values)
         is_sharded = self.dim is not None and axes.is_bound(self.axis_name)
@@ -95,7 +101,7 @@ class Layout(NamedTuple):
 
         return treedef.unflatten(map(shape, paths, leaves))
 
-    def check(self, params: Any) -> None:
+    def check(self, params: Tree) -> None:
         """Refuse parameters that views do not fit and an axis that is not bound, for a method without stacked state."""
         paths, leaves, _ = _flatten(params)
         self.require_matches(paths)
@@ -103,7 +109,7 @@ class Layout(NamedTuple):
             self._plan(paths, leaves)
         self.shapes(params)
 
-    def init(self, make: Callable[[MatrixBatch, jax.Array], Any], params: Any) -> tuple[Any, ...]:
+    def init(self, make: Callable[[MatrixBatch, jax.Array], Any], params: Tree) -> tuple[Any, ...]:
         """Return the state of each batch, `make(batch, zeros)` with zeros of the batch's shape `[count, m, n]`.
 
         Arrays that `make` uses are bound by `jax.tree_util.Partial`, as in `map`.
@@ -121,7 +127,7 @@ class Layout(NamedTuple):
 
         return run_over_mesh(self.axis_name, self.dim, run, make, [leaves], ())[1]
 
-    def map_stacks(self, f: Callable[[jax.Array], jax.Array], values: Any) -> Any:
+    def map_stacks(self, f: Callable[[jax.Array], jax.Array], values: Tree) -> Tree:
         """Return the tree of `f(stack)`, for a function without state."""
         return self.map(lambda batch, _, stack: (f(stack), ()), [values], None)[0]
 

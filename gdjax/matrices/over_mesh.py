@@ -9,6 +9,7 @@ from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 from gdjax import axes
 from gdjax.specs import split_arrays
+from gdjax.tree import Tree
 
 
 def find_mesh(axis_name: axes.AxisName, leaves: Sequence[jax.Array]) -> AbstractMesh | None:
@@ -23,10 +24,10 @@ def run_over_mesh(
     axis_name: axes.AxisName,
     dim: int | None,
     run: Callable[..., Any],
-    f: Any,
+    f: Callable[..., Any],
     leaves_of_trees: Sequence[Sequence[jax.Array]],
-    states: Any,
-) -> Any:
+    states: Tree,
+) -> tuple[list[jax.Array], Tree]:
     """Call `run(f, leaves_of_trees, states)`; on each device of a mesh, if a mesh has the axis.
 
     Leaves are replicated over all other axes. Without a mesh the call is a plain one.

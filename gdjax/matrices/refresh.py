@@ -9,18 +9,19 @@ import jax.numpy as jnp
 from jax import lax
 
 from gdjax.matrices.assignment import MatrixBatch
+from gdjax.tree import Tree
 
 
 def refresh_due(
     f: Callable[[Any, Any], Any],
-    inputs: Any,
-    state: Any,
+    inputs: Tree,
+    state: Tree,
     failures: jax.Array,
     step: jax.Array,
     every: int,
     batch: MatrixBatch,
     begin: Callable[[Any, Any], Any] | None = None,
-) -> tuple[Any, jax.Array]:
+) -> tuple[Tree, jax.Array]:
     """Return the state of a batch, refreshed for the matrices that are due at a step, and the counts of failures.
 
     In `every` steps each matrix is due once, so that no step pays for all. The number of a matrix among all matrices of

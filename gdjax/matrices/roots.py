@@ -24,7 +24,7 @@ class InverseRoot(FunctionValue):
         return opaque_root(function)
 
     @classmethod
-    def taken(cls, name: str, argument: Any) -> "InverseRoot":
+    def taken(cls, name: str, argument: object) -> "InverseRoot":
         """Return an argument of a factory as a value; a plain function or an earlier name, `"eigh"`, is accepted."""
         if not isinstance(argument, str):
             return super().taken(name, argument)

@@ -130,6 +130,6 @@ def divide_by_scalar(x, number):
     return x / tree.scalar(number, x)
 
 
-def divide_by_root(x, v, eps, eps_root: Any = 0.0):
+def divide_by_root(x, v, eps, eps_root: float | jax.Array = 0.0):
     """Return `x / (sqrt(v + eps_root) + eps)`."""
     return x / (tree.root(tree.real_part(v), eps_root) + eps)

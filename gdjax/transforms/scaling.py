@@ -1,12 +1,12 @@
 """Multiply updates by a number, such as the learning rate."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from gdjax import tree
+from gdjax.tree import Tree
 from gdjax.value import Rate, Scalar, stateless, transform
 
 
@@ -97,6 +97,6 @@ def _scale_by_schedule(step_size_fn):
     return init, update, again
 
 
-def multiply_updates(updates: Any, number: Any) -> Any:
+def multiply_updates(updates: Tree, number: ArrayLike) -> Tree:
     """Multiply each leaf by a number."""
     return jax.tree.map(lambda g: tree.scalar(number, g) * g, updates)

@@ -224,7 +224,7 @@ def transform(
 ) -> Callable[[Callable[P, Any]], Factory[P, GradientTransform]]: ...
 def transform(
     function: Callable[P, Any] | None = None, /, *, any_dtype: bool | None = None, **declares: Unpack[Declared]
-) -> Any:
+) -> Factory[..., GradientTransform] | Callable[..., Factory[..., GradientTransform]]:
     """Turn a function that returns `(init, update)`, or another transform, into a factory of values.
 
     A parameter annotated as a number (`float`, `gd.Scalar`, `gd.ScalarOrSchedule`), as a transform, or as a container

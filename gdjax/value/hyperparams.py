@@ -76,7 +76,7 @@ def get(node: object, way: Keys) -> Any:
     return node
 
 
-def put(node: Any, way: Keys, argument: object) -> Any:
+def put(node: Call | OrderedDict[str, Any] | list[Any] | tuple[Any, ...], way: Keys, argument: object) -> Any:
     """Return a copy with another argument at the end of a way. Every value on the way is made, and checked, again."""
     if not way:
         return argument

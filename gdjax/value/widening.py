@@ -114,7 +114,7 @@ def _narrowly(f: Callable[..., Any], params: Any) -> Callable[..., Any]:
 
 def _in_dtype_of(x: Any, like: Any) -> Any:
     """Return an array in the dtype of its counterpart, where both are numbers."""
-    dtypes = [getattr(of, "dtype", None) for of in (x, like)]
+    dtypes: list[Any] = [getattr(of, "dtype", None) for of in (x, like)]
     if any(dtype is None or jnp.issubdtype(dtype, jax.dtypes.extended) for dtype in dtypes):
         return x
     return x if jax.dtypes.float0 in dtypes else tree.as_dtype(x, dtypes[1])

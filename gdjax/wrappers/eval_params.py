@@ -1,7 +1,5 @@
 """Read the parameters to evaluate, if they differ from those in training."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -9,6 +7,7 @@ from optax.contrib import ScheduleFreeState
 
 from gdjax import tree
 from gdjax.collectives.local_steps import LocalStepsState
+from gdjax.tree import Tree
 from gdjax.value import misplaced
 from gdjax.value.diagnose import require_optimizer
 from gdjax.wrappers.lookahead import SlowState
@@ -24,7 +23,7 @@ READERS = {
 """For each class of state: the field with a value per parameter, and the function that reads the result from it."""
 
 
-def eval_params(tx: optax.GradientTransformation, state: Any, params: Any) -> Any:
+def eval_params(tx: optax.GradientTransformation, state: Tree, params: Tree) -> Tree:
     """Read the parameters to evaluate, or to keep, out of an optimizer's state.
 
     They are the average of `params_ema`, the $x$ of `schedule_free`, the slow parameters of `lookahead` or the anchor

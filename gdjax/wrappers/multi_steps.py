@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
+from gdjax.tree import Tree
 from gdjax.value import misplaced
 from gdjax.value.arguments import require_dtype
 from gdjax.value.diagnose import MismatchError, require_count, require_optimizer
@@ -63,18 +64,18 @@ class MultiSteps(optax.MultiSteps):
     def __reduce__(self) -> Any:
         return type(self), self._arguments
 
-    def init(self, params: Any) -> optax.MultiStepsState:
+    def init(self, params: Tree) -> optax.MultiStepsState:
         """Return the state before the first gradient."""
         if what := misplaced.of_init(params):
             raise MismatchError("MultiSteps", what)
         return super().init(params)
 
-    def update(self, updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
+    def update(self, updates: Tree, state: Tree, params: Tree = None, **extra_args: object) -> tuple[Tree, Tree]:
         """Return the updates, which are zeros until the last gradient of a step, and the new state."""
         self._require_state(updates, state, params)
         return super().update(updates, state, params, **extra_args)
 
-    def has_updated(self, state: Any) -> ArrayLike:
+    def has_updated(self, state: Tree) -> ArrayLike:
         """Return whether the last gradient completed a step."""
         self._require_state(None, state, None)
         return super().has_updated(state)

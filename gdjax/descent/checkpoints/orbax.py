@@ -16,6 +16,7 @@ from gdjax.descent.checkpoints.paths import step_of
 from gdjax.descent.checkpoints.quiet import call_quietly
 from gdjax.descent.data.placement import put
 from gdjax.descent.errors import CheckpointError
+from gdjax.prng import Leaf
 
 FORMAT = 1
 """Version of the format; checkpoints of another version are not read."""
@@ -46,7 +47,7 @@ def copy_to_host(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {key: np.asarray(x) if isinstance(x, jax.Array) else np.array(x) for key, x in arrays.items()}
 
 
-def place_like(x: np.ndarray, like: Any) -> Any:
+def place_like(x: np.ndarray, like: Leaf | None) -> jax.Array | np.ndarray:
     """Put an array where another of its shape and dtype lies; without such a one it stays in NumPy."""
     if like is None or (like.shape, like.dtype) != (x.shape, x.dtype):
         return x

@@ -54,7 +54,7 @@ class Batching:
         return shuffled(jax.random.fold_in(key, epoch), batch * self.batch_size + jnp.arange(size), self.examples)
 
 
-def make_batching(data: Any, batch_size: int | str, drop_remainder: bool) -> Batching:
+def make_batching(data: object, batch_size: int | str, drop_remainder: bool) -> Batching:
     """Check arrays and a batch size against each other, and return the batches that they make.
 
     Raises:

@@ -12,8 +12,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from gdjax.prng import is_key, raw, typed_like
+from gdjax.tree import Tree
 
-Tree = TypeVar("Tree")
+T = TypeVar("T")
 
 REPLICATED = PartitionSpec()
 
@@ -64,7 +65,7 @@ class Placement:
         """Number of shards of a batch."""
         return math.prod(self.mesh.shape[axis] for axis in self.axes) if self.mesh else 1
 
-    def place(self, tree: Tree) -> Tree:
+    def place(self, tree: T) -> T:
         """Put arrays on the mesh: those that lie on it stay as they are, all others are replicated."""
         if self.mesh is None:
             return jax.device_put(tree)
@@ -77,32 +78,32 @@ class Placement:
         leaves, treedef = jax.tree.flatten(state)
         return dataclasses.replace(self, state=(tuple(leaf.sharding for leaf in leaves), treedef))
 
-    def state_shardings(self) -> Any:
+    def state_shardings(self) -> Tree:
         """Return the shardings of the state, in its structure."""
         assert self.state is not None
         return jax.tree.unflatten(self.state[1], self.state[0])
 
-    def constrain_state(self, state: Tree) -> Tree:
+    def constrain_state(self, state: T) -> T:
         """Keep the shardings of the state, inside a program."""
         return state if self.state is None else lax.with_sharding_constraint(state, self.state_shardings())
 
-    def constrain_batch(self, batch: Tree) -> Tree:
+    def constrain_batch(self, batch: T) -> T:
         """Shard a batch, inside a program."""
         return batch if self.batch is None else lax.with_sharding_constraint(batch, self.batch)
 
-    def shard_rows(self, data: Tree) -> Tree:
+    def shard_rows(self, data: T) -> T:
         """Shard the rows of arrays over the devices, padded with zeros at the end; global arrays stay."""
         if self.batch is None:
             return jax.device_put(data)
         return jax.tree.map(self._shard_rows, data)
 
-    def place_local(self, batch: Tree) -> Tree:
+    def place_local(self, batch: T) -> T:
         """Put a batch of an iterable on the devices; every process gives its local rows."""
         if self.batch is None:
             return jax.device_put(batch)
         return jax.tree.map(self._place_local, batch)
 
-    def gather_rows(self, data: Tree, rows: jax.Array) -> Tree:
+    def gather_rows(self, data: T, rows: jax.Array) -> T:
         """Gather a sharded batch from sharded data, inside a program.
 
         Each device takes the rows that it holds, and zeros for the others. The bits of all are summed, and each device

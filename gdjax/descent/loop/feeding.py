@@ -12,6 +12,7 @@ from gdjax.descent.data.iterables import READ_AHEAD, BatchReader, ReadBatch
 from gdjax.descent.data.placement import Placement
 from gdjax.descent.loop.program import Carry, Compiled
 from gdjax.descent.peers import Peers, attempt
+from gdjax.tree import Tree
 
 
 class Dispatch(NamedTuple):
@@ -35,7 +36,7 @@ class ArrayFeed:
         self._compiled, self.data, self._batching, self._peers = compiled, data, batching, peers
         self._ready: set[str] = set()
 
-    def sample(self) -> Any:
+    def sample(self) -> Tree:
         """Return the shapes of a batch."""
         size = self._batching.batch_size
         return jax.eval_shape(lambda data: jax.tree.map(lambda x: x[:size], data), self.data)
@@ -97,7 +98,7 @@ class IterableFeed:
         self.is_exhausted = False
         self._reader: BatchReader
 
-    def sample(self) -> Any:
+    def sample(self) -> Tree:
         """Begin to read, and return the first batch."""
         put, position, options = self._placement.place_local, self.position, self._options
         self._reader = self._peers.call_on_all(lambda: BatchReader(self._iterable, put, position, **options))

@@ -1,15 +1,14 @@
 """Explain where a loss or gradient that is not finite came from."""
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 from gdjax import tree
+from gdjax.tree import Tree
 
 
-def explain_nonfinite(step: int, params: optax.Params, data: Any, norms: np.ndarray) -> str:
+def explain_nonfinite(step: int, params: optax.Params, data: Tree, norms: np.ndarray) -> str:
     """Describe the likely origin of a step that is not finite.
 
     Args:

@@ -20,6 +20,7 @@ from gdjax.descent.data.placement import REPLICATED, Placement
 from gdjax.descent.step.gradient import make_gradient
 from gdjax.descent.step.step import State, apply_gradients
 from gdjax.descent.stopping import Criterion
+from gdjax.tree import Tree
 from gdjax.value import GradientTransform
 from gdjax.value.hyperparams import get, hyperparams
 
@@ -76,7 +77,7 @@ class Program:
     def _gradient(self) -> Callable[..., Any]:
         return make_gradient(self.loss, has_aux=None, who="fit")
 
-    def initial_carry(self, state: State, order_key: jax.Array, stop: Any, reports: dict[str, Any]) -> Carry:
+    def initial_carry(self, state: State, order_key: jax.Array, stop: Tree, reports: dict[str, Any]) -> Carry:
         """Return the carry of the first dispatch, with empty records for the shapes of a step's reports."""
         return Carry(
             state=state,
@@ -87,11 +88,11 @@ class Program:
             records={name: jnp.zeros((CAPACITY,), leaf.dtype) for name, leaf in reports.items()},
         )
 
-    def reports(self, state: State, stop: Any, batch: Any) -> dict[str, Any]:
+    def reports(self, state: State, stop: Tree, batch: Tree) -> dict[str, Any]:
         """Return the reports of a step by name."""
         return self._step(state, stop, batch, weight=1.0)[1]
 
-    def take_steps(self, carry: Carry, data: Any, number: jax.Array) -> Carry:
+    def take_steps(self, carry: Carry, data: Tree, number: jax.Array) -> Carry:
         """Take a number of steps with full batches, or fewer if the descent ends."""
 
         def continues(carry: Carry) -> jax.Array:
@@ -102,14 +103,14 @@ class Program:
 
         return jax.lax.while_loop(continues, body, carry._replace(written=jnp.zeros((), jnp.int32)))
 
-    def take_incomplete_step(self, carry: Carry, data: Any) -> Carry:
+    def take_incomplete_step(self, carry: Carry, data: Tree) -> Carry:
         """Take the step with the incomplete batch of an epoch; every example weighs the same as in a full one."""
         assert self.batching is not None
         carry = carry._replace(written=jnp.zeros((), jnp.int32))
         weight = self.batching.remainder / self.batching.batch_size
         return self._next_carry(carry, self._batch(carry, data, self.batching.remainder), weight)
 
-    def take_step_with(self, carry: Carry, batch: Any) -> Carry:
+    def take_step_with(self, carry: Carry, batch: Tree) -> Carry:
         """Take a step with a batch of an iterable, unless the descent has ended."""
 
         def step() -> Carry:

@@ -13,6 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from gdjax import axes, tree
 from gdjax.descent.step.weighting import Shares, global_shares, is_float, mean_or_last
 from gdjax.specs import explicit_mesh, spec_of
+from gdjax.tree import Tree
 
 
 def require_batch_sharding(who: str, sharding: object, axis_name: axes.AxisName) -> None:
@@ -26,7 +27,7 @@ def require_batch_sharding(who: str, sharding: object, axis_name: axes.AxisName)
         raise ValueError(f"{who}: {must}, got {sharding!r}.")
 
 
-def batch_sharding_of(batch: Any, params: optax.Params, given: NamedSharding | None) -> NamedSharding | None:
+def batch_sharding_of(batch: Tree, params: optax.Params, given: NamedSharding | None) -> NamedSharding | None:
     """Return how the first axis of a batch is sharded, if it is known and no parameter is sharded over the same axis.
 
     Where a parameter is, its gradient is best reduced and scattered at every micro-batch.
@@ -44,9 +45,9 @@ def batch_sharding_of(batch: Any, params: optax.Params, given: NamedSharding | N
 
 def per_device_gradient(
     local_gradient: Callable[..., Any],
-    batch: Any,
+    batch: Tree,
     key: jax.Array,
-    extra: Any,
+    extra: Tree,
     accumulate: int,
     sharding: NamedSharding,
     weights: Callable[[Any], jax.Array] | None = None,

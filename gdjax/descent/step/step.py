@@ -16,6 +16,7 @@ from gdjax.descent.step.gradient import Gradient, LossFunction, make_gradient, r
 from gdjax.descent.step.loss import Loss, require_loss
 from gdjax.descent.step.weighting import Weight
 from gdjax.explaining import explain_usage
+from gdjax.tree import Tree
 from gdjax.value.diagnose import require_optimizer
 from gdjax.value.printing import brief, text
 from gdjax.value.traits import accumulates_weights, has_trait, local_grad_axes, refuse_example_grads
@@ -40,7 +41,7 @@ class State(NamedTuple):
         tx: optax.GradientTransformation,
         *,
         key: ArrayLike = 0,
-        extra: Any = None,
+        extra: Tree = None,
         shardings: optax.OptState | None = None,
     ) -> "State":
         """Create the state before the first step.
@@ -67,7 +68,7 @@ class State(NamedTuple):
 def initial_state(
     params: optax.Params,
     key: ArrayLike,
-    extra: Any,
+    extra: Tree,
     tx: optax.GradientTransformation,
     shardings: optax.OptState | None = None,
 ) -> State:

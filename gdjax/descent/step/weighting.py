@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 
 from gdjax import axes, tree
 from gdjax.concrete import require_nonnegative
+from gdjax.tree import Tree
 from gdjax.weighted_means import mean_factors, scale_by_factor, total_weight
 
 Weight = Callable[[Any], Any]
@@ -40,12 +41,12 @@ def global_shares(weights: jax.Array) -> Shares:
     return Shares(micro_batches, mean_factors(weights.sum(1), None), weights.sum())
 
 
-def batch_weight(weight: Weight, batch: Any) -> jax.Array:
+def batch_weight(weight: Weight, batch: Tree) -> jax.Array:
     """Return the weight of a batch, of shape (1,)."""
     return jnp.expand_dims(_checked_weight(weight, batch), 0)
 
 
-def micro_batch_weights(weight: Weight, micro_batches: Any) -> jax.Array:
+def micro_batch_weights(weight: Weight, micro_batches: Tree) -> jax.Array:
     """Return the weights of micro-batches stacked along a first axis; only one is in memory at a time."""
     return jax.lax.map(lambda micro_batch: _checked_weight(weight, micro_batch), micro_batches)
 
