@@ -201,6 +201,28 @@ def _is_call_by_name(node):
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
 
 
+def test_few_public_signatures_say_any():
+    found = [f"{file.relative_to(PACKAGE)}: {at}" for file in PACKAGE.rglob("*.py") for at in _bare_anys(file)]
+    assert len(found) < 50, "annotate what these take or return:\n" + "\n".join(sorted(found))
+
+
+def _bare_anys(file):
+    """The parameters and results of public functions and methods that are annotated `Any` and nothing more."""
+    for name, function in _public_functions(ast.parse(file.read_text())):
+        given = [x for x in ast.walk(function.args) if isinstance(x, ast.arg)]
+        annotations = [*((x.arg, x.annotation) for x in given), ("return", function.returns)]
+        yield from (f"{name}, {at}" for at, x in annotations if isinstance(x, ast.Name) and x.id == "Any")
+
+
+def _public_functions(node, within=""):
+    for part in node.body:
+        if isinstance(part, (ast.ClassDef, ast.FunctionDef)) and not part.name.startswith("_"):
+            if isinstance(part, ast.FunctionDef):
+                yield within + part.name, part
+            else:
+                yield from _public_functions(part, f"{part.name}.")
+
+
 def test_every_public_factory_has_a_docstring_with_an_example_and_its_state():
     for name, factory in gd.factories().items():
         if not factory.function.__module__.startswith("gdjax"):
