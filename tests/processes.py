@@ -26,7 +26,7 @@ pathlib.Path(found).write_text(json.dumps(result))
 """
 
 
-def hearing(*arguments):
+def python_with_ctrl_c(*arguments):
     """Return a command of Python that receives Ctrl-C even when started in the background of a shell."""
     python = sys.executable
     return [python, "-c", HEARING, python, *map(str, arguments)]
@@ -87,13 +87,15 @@ def running(*commands, cwd=ROOT, env=None):
             process.kill()
 
 
-def all_ended(processes, timeout):
+def wait_for_all(processes, timeout):
     """Wait for all processes and return their statuses and outputs; after the timeout the test fails."""
     until = time.monotonic() + timeout
     try:
         return [process.ended(max(until - time.monotonic(), 0.01)) for process in processes]
     except subprocess.TimeoutExpired:
-        raise AssertionError(f"after {timeout} s they still run: {[said(process) for process in processes]}") from None
+        raise AssertionError(
+            f"after {timeout} s they still run: {[output_so_far(process) for process in processes]}"
+        ) from None
 
 
 def in_processes(number, function, *arguments, devices=None, timeout=120):
@@ -114,7 +116,7 @@ def in_processes(number, function, *arguments, devices=None, timeout=120):
         called = [function.__module__, function.__name__]
         commands = [[*command, i, each, *called, json.dumps(arguments), found[i]] for i in range(number)]
         with running(*commands) as processes:
-            for status, out, err in all_ended(processes, timeout):
+            for status, out, err in wait_for_all(processes, timeout):
                 assert status == 0, f"{out[-2000:]}\n{err[-6000:]}"
         return [json.loads(file.read_text()) for file in found]
 
@@ -125,7 +127,7 @@ def steps_in(folder):
         return sorted(int(entry.name) for entry in found if entry.name.isdigit())
 
 
-def said(process):
+def output_so_far(process):
     """Return the output of a process so far."""
     parts = []
     for stream in (process.out, process.err):

@@ -18,7 +18,7 @@ import gdjax as gd
 from gdjax.cli import main
 from gdjax.cli.docstrings import format_page, read_page
 from gdjax.descent.checkpoints.store import Store
-from tests.processes import environment, hearing
+from tests.processes import environment, python_with_ctrl_c
 
 LONG = ["classification", "--batch-size", "8", "--steps", "5000", "--optimizer", "adam(1e-2)", "--save-every", "200"]
 """Arguments of a run that takes seconds and saves several times a second."""
@@ -102,7 +102,7 @@ def started(env, tmp_path):
     processes = []
 
     def start(out, *more):
-        command = hearing("-m", "gdjax", "train", *LONG, "--out", out, *more)
+        command = python_with_ctrl_c("-m", "gdjax", "train", *LONG, "--out", out, *more)
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         process = subprocess.Popen(command, cwd=tmp_path, env=env, **pipes)
         processes.append(process)

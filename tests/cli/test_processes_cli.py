@@ -13,7 +13,7 @@ import pytest
 import gdjax as gd
 from gdjax.cli import main
 from gdjax.descent.checkpoints.store import Store
-from tests.processes import all_ended, environment, free_port, running, said, steps_in
+from tests.processes import environment, free_port, output_so_far, running, steps_in, wait_for_all
 
 pytestmark = pytest.mark.long
 
@@ -39,7 +39,7 @@ def train(env, tmp_path):
     def run(number, *arguments):
         many = commands(number, *arguments) if number > 1 else [[sys.executable, "-m", "gdjax", "train", *arguments]]
         with running(*many, cwd=tmp_path, env=env) as processes:
-            ended = all_ended(processes, 150)
+            ended = wait_for_all(processes, 150)
         for status, _, err in ended:
             assert status == 0, err
         assert [(out, err) for _, out, err in ended[1:]] == [("", "")] * (number - 1)
@@ -54,7 +54,7 @@ def alone(env, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
     command = [sys.executable, "-m", "gdjax", "train", *BATCH, "--steps", 200, "--out", "run"]
     with running(command, cwd=folder, env=env) as processes:
-        [(status, _, err)] = all_ended(processes, 60)
+        [(status, _, err)] = wait_for_all(processes, 60)
     assert status == 0, err
     return losses(folder / "run")[1]
 
@@ -81,7 +81,7 @@ def test_one_two_and_four_processes_resume_each_others_runs(train, alone, tmp_pa
 def test_open_mpi_starts_a_run(env, tmp_path):
     command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", 2, sys.executable, "-m", "gdjax", "train"]
     with running([*command, *BATCH, "--steps", 20], cwd=tmp_path, env=env) as processes:
-        [(status, out, err)] = all_ended(processes, 120)
+        [(status, out, err)] = wait_for_all(processes, 120)
     assert status == 0, err
     assert "classification(l2=0.001) in runs/classification-1" in out
     assert losses(tmp_path / "runs/classification-1")[0] == [*range(20)]
@@ -95,7 +95,7 @@ def test_slurm_starts_a_run(env, tmp_path):
     environments = [slurm | {"SLURM_PROCID": i, "SLURM_LOCALID": i} for i in range(2)]
     many = [["env", *(f"{name}={value}" for name, value in of.items()), *command] for of in environments]
     with running(*many, cwd=tmp_path, env=env) as processes:
-        (first, out, err), second = all_ended(processes, 120)
+        (first, out, err), second = wait_for_all(processes, 120)
     assert (first, second) == (0, (0, "", "")), err
     assert "classification(l2=0.001) in runs/classification-1" in out
     assert losses(tmp_path / "runs/classification-1")[0] == [*range(20)]
@@ -109,14 +109,14 @@ def endless(env, tmp_path):
         until = time.monotonic() + 120
         while not (tmp_path / "run/checkpoints/40").exists():
             if time.monotonic() > until or not all(process.running() for process in processes):
-                pytest.fail(f"nothing was saved: {[said(process) for process in processes]}")
+                pytest.fail(f"nothing was saved: {[output_so_far(process) for process in processes]}")
             time.sleep(0.02)
         yield processes
 
 
 def test_sigterm_to_one_process_ends_all_at_one_step_and_the_run_resumes(endless, train, alone, tmp_path):
     os.kill(endless[1].pid, signal.SIGTERM)
-    (status, _, err), (other, other_out, other_err) = all_ended(endless, 60)
+    (status, _, err), (other, other_out, other_err) = wait_for_all(endless, 60)
     assert (status, other) == (143, 143), err + other_err
     [*_, step] = steps_in(tmp_path / "run/checkpoints")
     assert err.startswith(f"gdjax: SIGTERM after step {step:,}; saved in ")
@@ -131,14 +131,14 @@ def test_sigterm_to_one_process_ends_all_at_one_step_and_the_run_resumes(endless
 @pytest.mark.parametrize(("which", "how"), [(0, signal.SIGKILL), (1, signal.SIGSTOP)], ids=lambda x: str(x))
 def test_after_a_process_is_lost_the_other_reports_it_and_ends_in_time(endless, tmp_path, which, how):
     os.kill(endless[which].pid, how)
-    [(status, _, _)] = all_ended([endless[1 - which]], 15)
+    [(status, _, _)] = wait_for_all([endless[1 - which]], 15)
     assert status != 0
     until, err = time.monotonic() + 5, ""
     while (
         not err.endswith("--out run\n") and time.monotonic() < until
     ):  # the monitor outlives the process that it monitors
         time.sleep(0.02)
-        [(_, _, err)] = all_ended([endless[1 - which]], 1)
+        [(_, _, err)] = wait_for_all([endless[1 - which]], 1)
     with Store(gd.Checkpoints(tmp_path / "run/checkpoints")) as store:
         step, _ = store.newest()
     assert err.endswith(
@@ -182,12 +182,12 @@ def test_open_mpi_needs_only_the_coordinator(monkeypatch, capfd, tmp_path):
 def test_an_error_that_all_processes_find_is_printed_once(env, tmp_path):
     wrong = commands(2, *BATCH, "--mesh", "data=3")
     with running(*wrong, cwd=tmp_path, env=env) as processes:
-        first, second = all_ended(processes, 60)
+        first, second = wait_for_all(processes, 60)
     assert (first[0], second[0], second[2]) == (2, 2, "")
     assert "--mesh must have as many devices for each of 2 processes, got 'data=3': give --mesh data=4." in first[2]
     wrong = commands(2, "classification", "--batch-size", "5", "--mesh", "data=4")
     with running(*wrong, cwd=tmp_path, env=env) as processes:
-        first, second = all_ended(processes, 60)
+        first, second = wait_for_all(processes, 60)
     assert (first[0], second[0]) == (2, 2)
     assert first[2].startswith("gdjax: --batch-size must be a multiple of the devices of --mesh")
     assert second[2] == ""
@@ -199,7 +199,7 @@ def test_processes_with_different_arguments_end_with_one_message(env, tmp_path):
     port = one[0].index("--coordinator") + 1
     two[1][port] = one[0][port]
     with running(one[0], two[1], cwd=tmp_path, env=env) as processes:
-        first, second = all_ended(processes, 60)
+        first, second = wait_for_all(processes, 60)
     assert (first[0], second[0], second[2]) == (2, 2, "")
     assert first[2] == "gdjax: every process must be asked for the same steps, got 5 in process 0 and 6 in process 1.\n"
     assert not list(tmp_path.glob("runs/*"))

@@ -1,4 +1,4 @@
-"""Transforms made of transforms: chains, masks, parts by path, and what is read off them."""
+"""Transforms made of transforms: chains, masks, labels by path, and their descriptions and metrics."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ def test_a_chain_of_nothing_is_the_identity():
     assert gd.chain().update(1.0, gd.chain().init(0.0)) == (1.0, ())
 
 
-def test_whatever_has_init_and_update_is_welcome():
+def test_any_object_with_init_and_update_can_be_chained():
     tx = gd.chain(gd.clip(0.5), optax.MultiSteps(gd.sgd(0.1), every_k_schedule=2))
     updates, state = jax.jit(tx.update)(tree(), tx.init(tree()), tree())
     assert not updates["w"].any()
@@ -27,7 +27,7 @@ def test_whatever_has_init_and_update_is_welcome():
     np.testing.assert_allclose(updates["w"], -0.1 * jnp.clip(tree()["w"], -0.5, 0.5), rtol=1e-6)
 
 
-def test_chains_nest():
+def test_nested_chains_equal_flat_chains():
     parts = gd.clip(0.5), gd.trace(0.9), gd.scale(-0.1)
     assert_close(run(gd.chain(*parts), tree())[0], run(gd.chain(parts[0], gd.chain(*parts[1:])), tree())[0], rtol=0)
 
@@ -47,7 +47,7 @@ def test_a_named_chain_finds_its_states_by_name():
     "mask", [{"encoder": True, "head": False}, {"encoder": 1, "head": 0}, {"encoder": np.int8(1), "head": 0.0}]
 )
 @pytest.mark.parametrize("called", [False, True])
-def test_masked_leaves_pass(mask, called):
+def test_leaves_outside_the_mask_are_unchanged(mask, called):
     tx = gd.masked(gd.scale(0.0), (lambda _: mask) if called else mask)
     updates, _ = tx.update(MODEL, tx.init(MODEL))
     assert not jax.tree.leaves(updates["encoder"])[0].any()
@@ -59,10 +59,10 @@ def test_frozen_leaves_stay_whatever_their_dtype():
     tx = gd.by_path({"w": gd.sgd(0.1), ".*": gd.frozen()})
     grads = jax.grad(lambda p: jnp.sum(p["w"] ** 2), allow_int=True)(params)
     updates, _ = tx.update(grads, tx.init(params), params)
-    moved = gd.apply_updates(params, updates)
-    np.testing.assert_allclose(moved["w"], 0.8)
-    assert moved["step"].tolist() == [0, 1, 2]
-    assert moved["flag"].dtype == bool
+    new_params = gd.apply_updates(params, updates)
+    np.testing.assert_allclose(new_params["w"], 0.8)
+    assert new_params["step"].tolist() == [0, 1, 2]
+    assert new_params["flag"].dtype == bool
 
 
 def test_the_first_pattern_that_matches_a_whole_path_wins():
@@ -75,7 +75,7 @@ def test_the_first_pattern_that_matches_a_whole_path_wins():
 
 
 def test_the_order_of_patterns_survives_flattening():
-    tx = gd.by_path({"w.*": gd.scale(2.0), ".*": gd.scale(3.0)})  # as sorted keys, ".*" would be first
+    tx = gd.by_path({"w.*": gd.scale(2.0), ".*": gd.scale(3.0)})  # sorted, ".*" would come first
     params = {"w": jnp.ones(2), "b": jnp.ones(2)}
     updates = jax.jit(lambda tx: tx.update(params, tx.init(params))[0])(tx)
     assert (updates["w"][0], updates["b"][0]) == (2.0, 3.0)
@@ -83,7 +83,7 @@ def test_the_order_of_patterns_survives_flattening():
     assert treedef.unflatten(leaves) == tx
 
 
-def test_parts_nest_and_start_from_abstract_params():
+def test_by_path_nests_and_accepts_abstract_params():
     inner = gd.by_path({".*/bias": gd.frozen(), ".*": gd.adam(0.1)})
     tx = gd.by_path({"encoder/.*": inner, ".*": gd.sgd(0.1, momentum=0.9)})
     abstract = jax.eval_shape(lambda: MODEL)
@@ -93,7 +93,7 @@ def test_parts_nest_and_start_from_abstract_params():
     assert jax.tree.structure(updates) == jax.tree.structure(MODEL)
 
 
-def test_parts_cover_everything_and_nothing_twice():
+def test_by_path_refuses_unmatched_paths_and_unused_patterns():
     with pytest.raises(ValueError, match=r"no pattern matches 'head/kernel'; the patterns are 'encoder/\.\*'"):
         gd.by_path({"encoder/.*": gd.sgd(0.1)}).init(MODEL)
     with pytest.raises(
@@ -108,14 +108,14 @@ def test_parts_cover_everything_and_nothing_twice():
 
 
 def test_updates_are_added_in_the_dtype_of_params():
-    moved = gd.apply_updates(
+    new_params = gd.apply_updates(
         {"w": jnp.ones(2, jnp.bfloat16), "n": None, "x": 1.0}, {"w": jnp.ones(2), "n": None, "x": None}
     )
-    assert moved["w"].dtype == jnp.bfloat16
-    assert (moved["n"], moved["x"]) == (None, 1.0)
+    assert new_params["w"].dtype == jnp.bfloat16
+    assert (new_params["n"], new_params["x"]) == (None, 1.0)
 
 
-def test_describe_tells_what_is_done_to_every_leaf():
+def test_describe_shows_the_transforms_of_every_leaf():
     tx = gd.chain(
         gd.clip_by_global_norm(1.0),
         gd.by_path({".*/bias": gd.frozen(), "encoder/.*": gd.adamw(1e-3), ".*": gd.sgd(0.1, momentum=0.9)}),
@@ -136,7 +136,7 @@ def test_describe_tells_what_is_done_to_every_leaf():
     assert "<td>head/kernel</td><td>[2, 1]</td><td>float32</td><td>16</td>" in description._repr_html_()
 
 
-def test_describe_follows_parts_within_parts():
+def test_describe_follows_nested_by_path():
     inner = gd.by_path({".*/bias": gd.frozen(), ".*": gd.adam(0.1)})
     tx = gd.by_path({"encoder/.*": inner, ".*": gd.sgd(0.1)})
     rows = gd.describe(tx, MODEL).rows
@@ -157,7 +157,7 @@ def test_describe_counts_factored_and_lifted_states():
     assert "<empty>" not in str(gd.describe(gd.sgd(0.1), {}))
 
 
-def test_watch_sees_norms_in_a_state_of_fixed_type():
+def test_watch_records_norms_in_a_state_of_fixed_type():
     tx = gd.chain(gd.clip(0.5), gd.watch(gd.sgd(0.1, momentum=0.9)))
 
     def step(carry, grads):
@@ -177,7 +177,7 @@ def test_watch_sees_norms_in_a_state_of_fixed_type():
     assert gd.metrics(tx.init(params)) == dict.fromkeys(sorted(seen), 0.0)
 
 
-def test_watches_are_told_apart_by_name():
+def test_watches_are_distinguished_by_name():
     tx = gd.watch(gd.by_path({"w": gd.watch(gd.sgd(0.1), "w"), ".*": gd.watch(gd.sgd(0.1), "rest")}))
     _, state = run(tx, tree())
     seen = gd.metrics(state)
@@ -196,14 +196,14 @@ def test_low_precision_norms_are_watched_in_float32():
 
 
 RATE = gd.warmup_cosine(0.1, 2, 10)
-TELLING = {name: sample(name) for name in names(gd.GradientTransform)} | {
+TRANSFORMS = {name: sample(name) for name in names(gd.GradientTransform)} | {
     "a chain of them": gd.chain(gd.clip(0.5), gd.scale_by_rms(), gd.add_decayed_weights(RATE), gd.sgd(RATE)),
     "a corrected one": gd.chain(gd.scale_by_rms(bias_correction=True), gd.adamw(RATE, nesterov=True)),
 }
 
 
-def told(tx, steps=3):
-    """The last updates, and the same told again."""
+def with_recomputed(tx, steps=3):
+    """Return the last updates, and the updates recomputed from the state."""
     params, state = tree(), tx.init(tree())
     for seed in range(1, 1 + steps):
         grads = tree(seed=seed)
@@ -211,22 +211,22 @@ def told(tx, steps=3):
     return updates, tx.again(grads, state, params)
 
 
-@pytest.mark.parametrize("tx", [pytest.param(tx, id=name) for name, tx in TELLING.items()])
-def test_what_is_told_again_from_the_state_after_it_is_the_same(tx):
-    updates, again = told(tx)
+@pytest.mark.parametrize("tx", [pytest.param(tx, id=name) for name, tx in TRANSFORMS.items()])
+def test_recomputed_updates_equal_the_updates(tx):
+    updates, again = with_recomputed(tx)
     assert_close(updates if again is None else again, updates, rtol=0)
 
 
-def test_who_can_tell_again_and_who_cannot():
-    can = {name for name, tx in TELLING.items() if told(tx, 1)[1] is not None}
+def test_only_some_transforms_can_recompute_updates():
+    can = {name for name, tx in TRANSFORMS.items() if with_recomputed(tx, 1)[1] is not None}
     assert can >= {"adamw", "rmsprop", "sgd", "scale_by_adam", "scale_by_schedule", "a chain of them"}
     assert not can & {"lamb", "lion", "novograd", "scale_by_adan", "schedule_free", "masked", "by_path"} - {"lamb"}
-    assert told(gd.chain(gd.clip(0.5), gd.scale_by_lion()))[1] is None
-    assert told(gd.chain(gd.clip(0.5), optax.scale(0.1)))[1] is None
-    assert told(gd.adam(0.1, mu_dtype=jnp.bfloat16))[1] is None
+    assert with_recomputed(gd.chain(gd.clip(0.5), gd.scale_by_lion()))[1] is None
+    assert with_recomputed(gd.chain(gd.clip(0.5), optax.scale(0.1)))[1] is None
+    assert with_recomputed(gd.adam(0.1, mu_dtype=jnp.bfloat16))[1] is None
 
 
-def test_making_a_chain_of_chains_runs_every_body_once_for_each_level():
+def test_making_a_chain_of_chains_runs_every_factory_once():
     runs = []
 
     @gd.transform
@@ -249,7 +249,7 @@ def test_making_a_chain_of_chains_runs_every_body_once_for_each_level():
         (gd.named_chain(("adam", gd.scale_by_adam())), True),
     ],
 )
-def test_updates_are_computed_again_only_if_every_transform_inside_can(head, able):
+def test_updates_are_recomputed_only_if_every_inner_transform_can(head, able):
     params = {"w": jnp.array([[3.0, 4.0]])}
     tx = gd.chain(head, gd.scale_by_trust_ratio())
     updates, _ = tx.update(params, tx.init(params), params)

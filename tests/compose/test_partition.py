@@ -1,4 +1,4 @@
-"""Labels and masks as trees that can be called: a module is a tree, a function is not."""
+"""Labels and masks as callable trees: a module counts as a tree, not as a function."""
 
 from typing import Any
 
@@ -18,10 +18,10 @@ class Model(eqx.Module):
     y: Any
 
     def __call__(self):
-        raise AssertionError("nobody calls a tree of labels")
+        raise AssertionError("a tree of labels must not be called")
 
 
-def stepped(tx):
+def update_of_model(tx):
     params = Model(jnp.ones(2), jnp.ones(2))
     updates, _ = tx.update(params, tx.init(params), params)
     return np.asarray([updates.x[0], updates.y[0]])
@@ -47,11 +47,11 @@ MASK = Model(True, False)
     ],
     ids=["labels", "multi", "function", "masked", "freeze", "f", "pattern", "selective", "g", "decay", "chain"],
 )
-def test_a_callable_tree_is_a_tree(tx, expected):
-    np.testing.assert_allclose(stepped(tx), expected)
+def test_a_callable_tree_of_labels_or_masks_is_not_called(tx, expected):
+    np.testing.assert_allclose(update_of_model(tx), expected)
 
 
-def test_describe_reads_a_mask_that_can_be_called():
+def test_describe_accepts_a_callable_mask():
     rows = gd.describe(gd.masked(gd.sgd(0.5), MASK), Model(jnp.ones(2), jnp.ones(2))).rows
     assert len(rows) == 2
 
@@ -79,12 +79,12 @@ PER_EXAMPLE = gd.chain(gd.differentially_private_aggregate(1.0, 0.1, 0), gd.sgd(
     ids=range(10),
 )
 @pytest.mark.filterwarnings('ignore:"seed" is deprecated')
-def test_means_are_not_clipped_as_if_they_were_examples(make, who):
+def test_wrappers_that_average_refuse_transforms_that_clip_examples(make, who):
     with pytest.raises(ValueError, match=rf"^{who} .*(clips the gradient of every example)"):
         make()
 
 
-def test_multi_steps_are_optaxs():
+def test_multi_steps_match_optax():
     tx, params = gd.MultiSteps(gd.sgd(1.0), 2), jnp.ones(2)
     state = tx.init(params)
     for expected in (0.0, -2.0):

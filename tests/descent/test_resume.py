@@ -16,7 +16,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import gdjax as gd
-from tests.processes import hearing
+from tests.processes import python_with_ctrl_c
 
 RUN = textwrap.dedent("""
     import sys, time
@@ -109,7 +109,7 @@ def test_a_resumed_descent_is_bitwise_equal_to_an_uninterrupted_one(run, uninter
 
 
 def start_process(program, folder, kind, slow=0.05):
-    command = hearing(program, folder, kind, slow)
+    command = python_with_ctrl_c(program, folder, kind, slow)
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
 
 

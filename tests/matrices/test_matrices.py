@@ -34,13 +34,13 @@ VIEWS = {
 
 
 @pytest.mark.parametrize("case", VIEWS, ids=str)
-def test_a_view_is_what_its_pattern_says_and_leads_back(case):
+def test_a_view_follows_its_pattern_and_is_inverted(case):
     sizes, stack = VIEWS[case]
     x = np.arange(math.prod(case[1]), dtype=np.float32).reshape(case[1])
-    own = view(*case)
-    assert own.sizes() == sizes
-    np.testing.assert_array_equal(own.matrices(jnp.asarray(x)), stack(x))
-    np.testing.assert_array_equal(own.leaf(own.matrices(jnp.asarray(x))), x)
+    matrix_view = view(*case)
+    assert matrix_view.sizes() == sizes
+    np.testing.assert_array_equal(matrix_view.matrices(jnp.asarray(x)), stack(x))
+    np.testing.assert_array_equal(matrix_view.leaf(matrix_view.matrices(jnp.asarray(x))), x)
 
 
 @pytest.mark.parametrize(
@@ -67,20 +67,20 @@ def test_a_view_that_does_not_fit_is_refused_by_path(pattern, message):
     number=st.integers(1, 4),
     data=st.data(),
 )
-def test_parts_of_a_leaf_are_together_all_of_its_matrices(shape, number, data):
+def test_shards_of_a_leaf_hold_all_of_its_matrices(shape, number, data):
     if not shape:
         return
     dim = data.draw(st.integers(0, len(shape) - 1))
     shape[dim] *= number
-    own = view(None, tuple(shape))
-    part, which = own.shard(dim, number)
+    matrix_view = view(None, tuple(shape))
+    part, which = matrix_view.shard(dim, number)
     x = jnp.arange(math.prod(shape)).reshape(shape)
     halves = [part.matrices(half) for half in jnp.split(x, number, axis=dim)]
-    together = jnp.concatenate(halves, axis=which)  # perhaps in another order
-    np.testing.assert_array_equal(jnp.sort(together, axis=which), jnp.sort(own.matrices(x), axis=which))
+    together = jnp.concatenate(halves, axis=which)  # the order of matrices may differ
+    np.testing.assert_array_equal(jnp.sort(together, axis=which), jnp.sort(matrix_view.matrices(x), axis=which))
 
 
-def found(shapes, members=1, alone=False):
+def leaf_matrices(shapes, members=1, alone=False):
     leaves = [jnp.arange(math.prod(s), dtype=jnp.float32).reshape(s) + 100 * i for i, s in enumerate(shapes)]
     views = [view(None, s) for s in shapes]
     firsts = np.cumsum([0, *(v.sizes()[0] for v in views)])
@@ -95,30 +95,30 @@ def found(shapes, members=1, alone=False):
     max_bytes=st.integers(1, 200),
     oriented=st.booleans(),
 )
-def test_stacks_hold_every_matrix_once_and_no_more_bytes_than_are_allowed(shapes, max_bytes, oriented):
-    leaves, of = found(shapes)
-    made = plan_stacks(of, leaves, 1, oriented, max_bytes)
-    stacks = [make_stack(group, of, leaves) for group in made]
-    for group, stack in zip(made, stacks, strict=True):
+def test_stacks_hold_every_matrix_once_within_max_bytes(shapes, max_bytes, oriented):
+    leaves, by_leaf = leaf_matrices(shapes)
+    plans = plan_stacks(by_leaf, leaves, 1, oriented, max_bytes)
+    stacks = [make_stack(group, by_leaf, leaves) for group in plans]
+    for group, stack in zip(plans, stacks, strict=True):
         m, n = group.shape
         assert m <= n
         assert stack.shape == (group.matrix_count, m, n)
         assert group.matrix_count == 1 or stack.nbytes <= max_bytes
-    for leaf, again in zip(leaves, split_stacks(made, of, stacks, leaves), strict=True):
+    for leaf, again in zip(leaves, split_stacks(plans, by_leaf, stacks, leaves), strict=True):
         np.testing.assert_array_equal(leaf, again)
 
 
-def test_transposed_shapes_are_one_stack_unless_it_matters_what_is_inputs():
-    leaves, of = found([(2, 3), (3, 2), (3, 3)])
-    assert [group.matrix_count for group in plan_stacks(of, leaves, 1, oriented=False)] == [2, 1]
-    apart = plan_stacks(of, leaves, 1, oriented=True)
-    assert [(group.matrix_count, group.transposed) for group in apart] == [(1, False), (1, True), (1, False)]
+def test_transposed_shapes_share_a_stack_unless_oriented():
+    leaves, by_leaf = leaf_matrices([(2, 3), (3, 2), (3, 3)])
+    assert [group.matrix_count for group in plan_stacks(by_leaf, leaves, 1, oriented=False)] == [2, 1]
+    oriented_plans = plan_stacks(by_leaf, leaves, 1, oriented=True)
+    assert [(group.matrix_count, group.transposed) for group in oriented_plans] == [(1, False), (1, True), (1, False)]
 
 
-def test_a_cap_leaves_members_a_whole_number_each():
-    leaves, of = found([(2, 2)] * 10, members=4)
-    assert [group.matrix_count for group in plan_stacks(of, leaves, 4, oriented=False, max_bytes=16 * 9)] == [8, 2]
-    assert [group.matrix_count for group in plan_stacks(of, leaves, 4, oriented=False, max_bytes=16)] == [4, 4, 2]
+def test_max_bytes_keeps_stacks_divisible_by_the_number_of_devices():
+    leaves, by_leaf = leaf_matrices([(2, 2)] * 10, members=4)
+    assert [group.matrix_count for group in plan_stacks(by_leaf, leaves, 4, oriented=False, max_bytes=16 * 9)] == [8, 2]
+    assert [group.matrix_count for group in plan_stacks(by_leaf, leaves, 4, oriented=False, max_bytes=16)] == [4, 4, 2]
 
 
 @settings(deadline=None, max_examples=100)
@@ -127,14 +127,14 @@ def test_a_cap_leaves_members_a_whole_number_each():
     sizes=st.lists(st.integers(1, 6), min_size=5, max_size=5),
     members=st.integers(1, 8),
 )
-def test_shares_are_as_even_as_the_longest_processing_time_makes_them(counts, sizes, members):
-    made = [
+def test_the_assignment_of_matrices_meets_the_bounds_of_list_scheduling(counts, sizes, members):
+    plans = [
         StackPlan((m, m + 1), np.dtype("float32"), None, False, False, (LeafSlice(0, 0, count),))
         for m, count in zip(sizes, counts, strict=False)
     ]
-    own = assign_matrices(made, members)
+    assignment = assign_matrices(plans, members)
     loads, costs = np.zeros(members), []
-    for group, share in zip(made, own, strict=True):
+    for group, share in zip(plans, assignment, strict=True):
         cost = group.shape[0] ** 2 * sum(group.shape)
         loads += cost * share.per_device
         for owner in share.owners:
@@ -148,35 +148,35 @@ def test_shares_are_as_even_as_the_longest_processing_time_makes_them(counts, si
 
 
 @pytest.mark.parametrize("every", [1, 3, 10])
-def test_every_matrix_has_one_turn_and_no_step_pays_for_all(every):
+def test_every_matrix_is_refreshed_once_in_evenly_spread_turns(every):
     shapes = [(4, 2, 2), (3, 3), (5, 2, 2), (2, 3, 3)]
-    leaves, of = found(shapes)
-    made = plan_stacks(of, leaves, 1, oriented=False)
-    whole = local_batches(made, [Assignment(group.matrix_count, ()) for group in made], of, None)
-    turns = [np.zeros(batch.count, int) for batch in whole]
-    at_once = []
+    leaves, by_leaf = leaf_matrices(shapes)
+    plans = plan_stacks(by_leaf, leaves, 1, oriented=False)
+    batches = local_batches(plans, [Assignment(group.matrix_count, ()) for group in plans], by_leaf, None)
+    turns = [np.zeros(batch.count, int) for batch in batches]
+    refreshed_per_step = []
     for step in range(every):
-        worked = 0
-        for i, batch in enumerate(whole):
+        refreshed = 0
+        for i, batch in enumerate(batches):
             zeros = jnp.zeros((batch.count, 1))
-            kept, failures = refresh_due(
-                lambda read, kept: kept + 1, zeros, zeros, jnp.zeros(batch.count, int), step, every, batch
+            stored, failures = refresh_due(
+                lambda read, stored: stored + 1, zeros, zeros, jnp.zeros(batch.count, int), step, every, batch
             )
-            turns[i] += np.asarray(kept[:, 0], int)
-            worked += int(kept.sum())
+            turns[i] += np.asarray(stored[:, 0], int)
+            refreshed += int(stored.sum())
             assert not failures.any()
-        at_once.append(worked)
-    assert all((of == 1).all() for of in turns)
-    assert max(at_once) == -(-12 // every)
+        refreshed_per_step.append(refreshed)
+    assert all((turn == 1).all() for turn in turns)
+    assert max(refreshed_per_step) == -(-12 // every)
 
 
-def test_what_is_not_finite_is_not_kept_and_counts():
-    leaves, of = found([(3, 2, 2)])
-    made = plan_stacks(of, leaves, 1, oriented=False)
-    (batch,) = local_batches(made, [Assignment(3, ())], of, None)
+def test_nonfinite_refreshes_are_dropped_and_counted():
+    leaves, by_leaf = leaf_matrices([(3, 2, 2)])
+    plans = plan_stacks(by_leaf, leaves, 1, oriented=False)
+    (batch,) = local_batches(plans, [Assignment(3, ())], by_leaf, None)
     read = jnp.array([1.0, jnp.nan, 2.0])
-    kept, failures = refresh_due(lambda read, kept: read, read, jnp.full(3, 7.0), jnp.array([0, 4, 0]), 0, 1, batch)
-    np.testing.assert_array_equal(kept, [1, 7, 2])
+    stored, failures = refresh_due(lambda read, stored: read, read, jnp.full(3, 7.0), jnp.array([0, 4, 0]), 0, 1, batch)
+    np.testing.assert_array_equal(stored, [1, 7, 2])
     np.testing.assert_array_equal(failures, [0, 5, 0])
 
 
@@ -203,23 +203,23 @@ def assigned(tx, params):
 
 
 @pytest.mark.parametrize("name", ["muon", "normuon", "soap", "shampoo", "psgd_kron"])
-def test_hidden_matrices_are_told_by_shape_and_path_and_shown(name):
+def test_hidden_matrices_are_selected_by_shape_and_path(name):
     hidden = {"blocks/attention/query", "blocks/mlp/kernel"}
-    shown = assigned(getattr(gd, name)(0.1), model())
-    assert {path for path, own in shown.items() if own == name} == hidden
-    assert {path for path, own in shown.items() if own == "adamw"} == shown.keys() - hidden
+    transforms = assigned(getattr(gd, name)(0.1), model())
+    assert {path for path, used in transforms.items() if used == name} == hidden
+    assert {path for path, used in transforms.items() if used == "adamw"} == transforms.keys() - hidden
 
 
-def test_a_pattern_says_otherwise():
-    shown = assigned(gd.muon(0.1, which="blocks/mlp/kernel|lm_head"), model())
-    assert {path for path, own in shown.items() if own == "muon"} == {"blocks/mlp/kernel", "lm_head"}
+def test_a_pattern_overrides_the_selection():
+    transforms = assigned(gd.muon(0.1, which="blocks/mlp/kernel|lm_head"), model())
+    assert {path for path, used in transforms.items() if used == "muon"} == {"blocks/mlp/kernel", "lm_head"}
     with pytest.raises(ValueError, match="hidden_matrices: which must match one path at least, got the pattern"):
         gd.muon(0.1, which="nothing").init(model())
     with pytest.raises(ValueError, match="must be a regular expression"):
         gd.muon(0.1, which="(")
 
 
-def test_the_rest_goes_at_its_own_rate():
+def test_other_parameters_use_their_own_learning_rate():
     params = model()
     tx = gd.chain(gd.muon(0.5, 0.01))
     updates, _ = tx.update(params, tx.init(params), params)
@@ -228,7 +228,7 @@ def test_the_rest_goes_at_its_own_rate():
 
 
 @pytest.mark.parametrize("name", ["scale_by_soap", "scale_by_shampoo", "scale_by_psgd_kron"])
-def test_steps_by_hand_compile_once(name, caplog):
+def test_steps_without_jit_compile_once(name, caplog):
     tx, params = sample(name), tree()
     state = tx.init(params)
     for _ in range(2):
@@ -242,7 +242,7 @@ def length(tx, grads):
     return jnp.linalg.norm(tx.update(grads, tx.init(grads))[0]["w"])
 
 
-def test_the_scales_are_those_of_their_sources_and_are_values():
+def test_scales_match_their_sources_and_are_values():
     assert gd.jordan_scale()(4, 16) == 2
     assert gd.jordan_scale()(16, 4) == 1
     assert gd.moonlight_scale()(4, 16) == pytest.approx(0.8)
@@ -255,7 +255,7 @@ def test_the_scales_are_those_of_their_sources_and_are_values():
     np.testing.assert_allclose(lengths, [length(tx, grads) / 2, length(tx, grads)], rtol=1e-6)
     by_function = gd.scale_by_muon(scale=lambda inputs, outputs: inputs * outputs)
     plain = gd.scale_by_muon(scale=lambda inputs, outputs: 1)
-    ours, theirs = (of.update(grads, of.init(grads))[0]["w"] for of in (by_function, plain))
+    ours, theirs = (tx.update(grads, tx.init(grads))[0]["w"] for tx in (by_function, plain))
     np.testing.assert_allclose(ours, 64 * theirs, rtol=1e-6)
 
 
@@ -277,12 +277,12 @@ def test_the_scales_are_those_of_their_sources_and_are_values():
         ("scale_by_psgd_kron(seed=-1)", "seed must be an integer in"),
     ],
 )
-def test_arguments_that_cannot_be_are_refused_when_it_is_made(text, message):
+def test_invalid_arguments_are_refused_at_construction(text, message):
     with pytest.raises(gd.ParseError, match=message):
         gd.parse(text)
 
 
-def test_roots_are_values_and_their_names_of_before_are_read():
+def test_roots_are_values_and_their_old_names_are_parsed():
     text = "scale_by_shampoo(root={})"
     for name, root in {"eigh": gd.eigh_root(), "newton": gd.newton_root()}.items():
         tx = gd.scale_by_shampoo(root=root)
@@ -302,10 +302,10 @@ def test_a_pattern_of_views_that_matches_no_path_is_refused():
         gd.scale_by_soap(views={"qvk": "m (q=3 n) -> q m n"}).init({"qkv": jnp.ones((4, 12))})
 
 
-def test_members_keep_their_share_however_small_a_stack_must_be():
+def test_devices_keep_their_share_when_stacks_must_be_small():
     params = {f"w{i}": jax.ShapeDtypeStruct((2**13, 2**13), jnp.float32) for i in range(16)}
     init = jax.vmap(lambda params, _: gd.scale_by_muon(axis_name="data").init(params), (None, 0), axis_name="data")
     assert jax.eval_shape(init, params, jnp.arange(8)).mu["w0"].shape == (8, 2**13, 2**13)
     init = jax.vmap(lambda params, _: gd.scale_by_soap(axis_name="data").init(params), (None, 0), axis_name="data")
-    kept = jax.eval_shape(init, params, jnp.arange(8)).stacks
-    assert sum(stack.mu.shape[1] for stack in kept) == 2
+    stored = jax.eval_shape(init, params, jnp.arange(8)).stacks
+    assert sum(stack.mu.shape[1] for stack in stored) == 2

@@ -1,4 +1,4 @@
-"""gdjax in the place of Optax: arguments and uses that Optax takes, with its numbers."""
+"""gdjax as a drop-in replacement for Optax: the same arguments and uses, with the same numbers."""
 
 import itertools
 import subprocess
@@ -32,7 +32,7 @@ SCHEDULES = {
     "linear_onecycle_schedule": ([-1, 0, 20], VALUES, [0.3, 0.5], [0.6, 0.85]),
     "cosine_onecycle_schedule": ([-1, 0, 20], VALUES, [0.3, 0.5]),
 }
-"""Optax's schedules, and the arguments that each is tried with."""
+"""Optax's schedules, and the values tried for each argument."""
 
 
 def value_or_error(make, count):
@@ -46,7 +46,7 @@ def value_or_error(make, count):
 @pytest.mark.parametrize("name", SCHEDULES)
 @settings(max_examples=60, deadline=None, derandomize=True, database=None)
 @given(data=st.data())
-def test_a_schedule_has_optaxs_value_or_error_for_every_argument_and_count(name, data):
+def test_a_schedule_matches_the_value_or_error_of_optax(name, data):
     arguments = [data.draw(st.sampled_from(choices)) for choices in SCHEDULES[name]]
     count = data.draw(st.sampled_from(COUNTS))
     kind = data.draw(st.sampled_from([int, float, np.int32, jnp.int32]))
@@ -59,7 +59,7 @@ def test_a_schedule_has_optaxs_value_or_error_for_every_argument_and_count(name,
 
 
 @pytest.mark.parametrize("steps", [-1, 0])
-def test_a_line_of_no_steps_stays_where_it_starts_inside_others_too(steps):
+def test_a_linear_schedule_of_no_steps_keeps_its_initial_value(steps):
     line = gd.linear_schedule(1.0, 0.0, steps)
     joined = gd.join_schedules([gd.constant(0.5), line], [3])
     for at in (lambda rate, count: rate(count), jax.jit(lambda rate, count: rate(count))):
@@ -68,7 +68,7 @@ def test_a_line_of_no_steps_stays_where_it_starts_inside_others_too(steps):
     np.testing.assert_allclose(tx.update(1.0, tx.init(1.0))[0], -0.1, rtol=1e-6)
 
 
-def test_whole_counts_stay_exact_beyond_float32():
+def test_integer_counts_stay_exact_beyond_float32():
     start = 2**30
     ours, theirs = gd.linear_schedule(1.0, 0.0, 10, start), optax.linear_schedule(1.0, 0.0, 10, start)
     counts = [start + i for i in range(12)]
@@ -81,18 +81,18 @@ def test_whole_counts_stay_exact_beyond_float32():
         assert ours(start + 5) == 0.5
 
 
-def test_any_function_of_the_step_is_a_schedule_and_nothing_else():
-    class Own:
+def test_only_functions_of_the_step_are_schedules():
+    class Custom:
         def __call__(self, count):
             return 0.1
 
-    for schedule in (lambda count: 0.1, Own(), gd.constant(0.1), optax.constant_schedule(0.1), jax.jit(jnp.sqrt)):
+    for schedule in (lambda count: 0.1, Custom(), gd.constant(0.1), optax.constant_schedule(0.1), jax.jit(jnp.sqrt)):
         assert isinstance(schedule, gd.Schedule)
-    for other in (0.1, None, gd.sgd(0.1), optax.sgd(0.1), gd.constant, gd.sgd, Own, jnp.ones(())):
+    for other in (0.1, None, gd.sgd(0.1), optax.sgd(0.1), gd.constant, gd.sgd, Custom, jnp.ones(())):
         assert not isinstance(other, gd.Schedule)
 
 
-ONE_NUMBER = [
+WITH_A_NUMBER = [
     gd.sgd,
     gd.adamw,
     gd.lion,
@@ -104,8 +104,8 @@ ONE_NUMBER = [
 ]
 
 
-@pytest.mark.parametrize("make", ONE_NUMBER, ids=lambda make: make.__name__)
-def test_an_array_of_one_number_is_that_number(make):
+@pytest.mark.parametrize("make", WITH_A_NUMBER, ids=lambda make: make.__name__)
+def test_an_array_of_one_number_counts_as_that_number(make):
     params = {**tree(), "number": jnp.float32(0.5)}
     plain = make(0.1)
     for number in (jnp.array([0.1]), np.array([0.1], np.float32), jnp.array([[0.1]])):
@@ -131,7 +131,7 @@ WRAPPERS = {
 
 @pytest.mark.filterwarnings("ignore:inject_stateful_hyperparams is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("name", WRAPPERS)
-def test_a_wrapper_of_optax_takes_our_factories_and_values(name):
+def test_wrappers_give_the_parameters_of_optax(name):
     found = []
     for library in (gd, optax):
         tx, params = WRAPPERS[name](library), tree()
@@ -140,19 +140,19 @@ def test_a_wrapper_of_optax_takes_our_factories_and_values(name):
             updates, state = tx.update(tree(seed=step), state, params)
             params = optax.apply_updates(params, updates)
         found.append(params)
-    assert_close(*found, rtol=1e-4, atol=1e-5)  # the first steps of Adam are exact here, to 1e-5 there
+    assert_close(*found, rtol=1e-4, atol=1e-5)  # the first steps of Adam are exact in gdjax, to 1e-5 in Optax
 
 
-def test_a_transform_that_keeps_nothing_of_a_parameter_takes_any():
+def test_transforms_without_state_per_parameter_accept_any_leaf():
     model = {"w": jnp.ones(2), "activation": jax.nn.relu, "number": 3, "name": "mlp"}
     grads = {"w": jnp.ones(2), "activation": None, "number": None, "name": None}
-    kept_nothing = [
+    stateless = [
         gd.sgd(0.1),
         gd.clip(1.0),
         gd.sgd(gd.constant(0.1)),
         gd.chain(gd.clip_by_global_norm(9.0), gd.sgd(0.1)),
     ]
-    for tx in kept_nothing:
+    for tx in stateless:
         updates, state = tx.update(grads, tx.init(model), model)
         np.testing.assert_allclose(updates["w"], -0.1 * np.ones(2) if "sgd" in repr(tx) else np.ones(2), rtol=1e-6)
         assert jax.tree.structure(updates) == jax.tree.structure(grads)
@@ -163,19 +163,19 @@ def test_a_transform_that_keeps_nothing_of_a_parameter_takes_any():
 
 
 @pytest.mark.parametrize("name", ["adamw", "lion", "rmsprop", "radam", "lamb", "adafactor", "nadamw", "novograd"])
-def test_a_leaf_without_an_update_has_optaxs_none(name):
+def test_a_leaf_with_a_none_gradient_is_handled_as_in_optax(name):
     params, grads = tree(), {"w": tree(seed=1)["w"], "b": None}
     ours, theirs = getattr(gd, name)(0.1), getattr(optax, name)(0.1)
     updates, state = ours.update(grads, ours.init(params), params)
-    alone = {"w": params["w"], "b": None}
-    expected, _ = theirs.update(grads, theirs.init(alone), alone)
+    only_w = {"w": params["w"], "b": None}
+    expected, _ = theirs.update(grads, theirs.init(only_w), only_w)
     assert_close(updates, expected, rtol=2e-5, atol=1e-6)
-    again, _ = ours.update(tree(), state, params)  # and goes on where it has one
+    again, _ = ours.update(tree(), state, params)  # a later gradient for the leaf is accepted
     assert jax.tree.structure(again) == jax.tree.structure(params)
     np.testing.assert_array_equal(gd.apply_updates(params, updates)["b"], params["b"])
 
 
-def test_a_loss_of_the_whole_model_is_given_the_whole_model():
+def test_value_fn_receives_the_model_with_its_functions():
     model = {"w": jnp.array([2.0, -1.0]), "activation": jnp.square}
 
     def loss(model):
@@ -206,7 +206,7 @@ def squares(model):
     return jnp.mean((model(X) - 1.0) ** 2)
 
 
-def trained(tx, step, steps=3):
+def train_net(tx, step, steps=3):
     model = Net()
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
     for _ in range(steps):
@@ -214,7 +214,7 @@ def trained(tx, step, steps=3):
     return nnx.to_pure_dict(nnx.state(model, nnx.Param)), optimizer
 
 
-def counted(transform=nnx.jit):
+def counted_step(transform=nnx.jit):
     traces = []
 
     @transform
@@ -234,19 +234,19 @@ WITH_ARRAYS = {
 
 
 @pytest.mark.parametrize("name", WITH_ARRAYS)
-def test_an_nnx_optimizer_takes_arrays_and_one_compile_serves_all_rates(name):
-    step, traces = counted()
+def test_an_nnx_optimizer_compiles_once_for_all_rates_given_as_arrays(name):
+    step, traces = counted_step()
     for rate in (0.1, 0.05):
-        moved, optimizer = trained(WITH_ARRAYS[name](jnp.float32(rate)), step)
-        expected, _ = trained(WITH_ARRAYS[name](rate), counted()[0])
-        assert_close(moved, expected, rtol=1e-5, atol=1e-6)
+        params_after, optimizer = train_net(WITH_ARRAYS[name](jnp.float32(rate)), step)
+        expected, _ = train_net(WITH_ARRAYS[name](rate), counted_step()[0])
+        assert_close(params_after, expected, rtol=1e-5, atol=1e-6)
         assert isinstance(optimizer.tx, gd.GradientTransform)
         graph, state = nnx.split(optimizer)
         assert nnx.merge(graph, state).tx == optimizer.tx
     assert len(traces) == 1
 
 
-def test_the_rate_of_an_nnx_optimizer_has_a_gradient_and_is_vmapped():
+def test_the_rate_of_an_nnx_optimizer_can_be_differentiated_and_vmapped():
     def after(rate):
         model = Net()
         optimizer = nnx.Optimizer(model, gd.sgd(rate), wrt=nnx.Param)
@@ -259,13 +259,13 @@ def test_the_rate_of_an_nnx_optimizer_has_a_gradient_and_is_vmapped():
     np.testing.assert_allclose(jax.vmap(after)(rates), [after(0.01), after(0.1)], rtol=1e-5)
 
 
-def test_importing_gdjax_and_making_values_imports_no_flax():
+def test_importing_gdjax_and_making_optimizers_imports_no_flax():
     code = "import sys, gdjax as gd, jax.numpy as jnp; gd.adamw(jnp.float32(0.1)); print('flax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.split() == ["False"]
 
 
-def test_every_public_name_of_optax_is_here():
+def test_every_public_name_of_optax_exists_in_gdjax():
     places = itertools.chain([""], (f".{name}" for name in dir(optax) if type(getattr(optax, name)) is type(optax)))
     for place in filter(lambda place: not place.startswith("._"), places):
         theirs, ours = optax, gd

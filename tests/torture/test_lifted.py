@@ -1,8 +1,9 @@
-"""Every lifted factory on leaves that nobody thought of: the right numbers, or a refusal that names the leaf."""
+"""Every lifted factory on unusual leaves: the right numbers, or an error that names the leaf."""
 
 import functools
 import pickle
 
+import chex
 import cloudpickle
 import jax
 import jax.numpy as jnp
@@ -18,14 +19,14 @@ pytestmark = pytest.mark.filterwarnings(f"ignore:({OWN_WARNINGS})")
 
 OF_EXAMPLES = {"differentially_private_aggregate", "dpsgd"}
 MEASURES = {"measure_with_ema"}
-"""Factories whose updates are what was measured, and no step."""
+"""Factories whose updates are measurements instead of steps."""
 PASSING = {name for name, factory in LIFTED.items() if factory.traits.passes}
 OUT_OF_RANGE = {
-    "scale_by_zoom_linesearch",  # tried in lbfgs, and dear to compile
-    "hutchinson_estimator_diag_hessian",  # looks at no gradient
+    "scale_by_zoom_linesearch",  # tested in lbfgs, and expensive to compile
+    "hutchinson_estimator_diag_hessian",  # ignores gradients
 }
 STATE_OF_FUNCTIONS = {"snapshot"}
-"""Factories whose state is what a function of the user's returns."""
+"""Factories whose state is the result of a user's function."""
 
 
 def params():
@@ -38,20 +39,20 @@ def loss(at):
 
 
 @functools.cache
-def made(name):
+def transform_of(name):
     return LIFTED[name](**arguments(LIFTED[name], optional=False))
 
 
-def stepped(name, tx, grads, at, steps=2):
-    """The updates and the state after some steps down one gradient."""
+def after_steps(name, tx, grads, at, steps=2):
+    """Return the updates and the state after some steps with one gradient."""
     tx = optax.with_extra_args_support(tx)
     state = tx.init(at)
     extra = {"value": jnp.asarray(1.5), "grad": grads, "value_fn": loss}
     if name in ("hutchinson_estimator_diag_hessian", "sophia"):
         extra["obj_fn"] = loss
-    given = jax.tree.map(lambda g: jnp.stack([g, g]), grads) if name in OF_EXAMPLES else grads
+    grads_or_examples = jax.tree.map(lambda g: jnp.stack([g, g]), grads) if name in OF_EXAMPLES else grads
     for _ in range(steps):
-        updates, state = tx.update(given, state, at, **extra)
+        updates, state = tx.update(grads_or_examples, state, at, **extra)
     return updates, state
 
 
@@ -60,12 +61,12 @@ def cast(values, dtype):
 
 
 @pytest.mark.parametrize("name", sorted(LIFTED.keys() - MEASURES))
-def test_types_are_those_of_the_gradients_and_the_state_is_wide_and_fixed(name):
+def test_updates_have_the_dtypes_of_gradients_and_the_state_is_float32_at_least(name):
     dtypes = {"b": jnp.bfloat16, "w": jnp.float16}
     at = {key: leaf.astype(dtypes[key]) for key, leaf in params().items()}
-    updates, after = jax.eval_shape(functools.partial(stepped, name, made(name)), at, at)
+    updates, after = jax.eval_shape(functools.partial(after_steps, name, transform_of(name)), at, at)
     assert {key: leaf.dtype for key, leaf in updates.items()} == dtypes
-    before = jax.eval_shape(made(name).init, at)
+    before = jax.eval_shape(transform_of(name).init, at)
     assert signature_of(after) == signature_of(before)
     if name not in STATE_OF_FUNCTIONS:
         narrow = [x for x in jax.tree.leaves(after) if jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4]
@@ -75,24 +76,25 @@ def test_types_are_those_of_the_gradients_and_the_state_is_wide_and_fixed(name):
 @pytest.mark.parametrize("name", ["acprop", "cocob", "galore", "madgrad", "momo", "noisy_sgd"])
 def test_float16_is_float32_rounded_once(name):
     at = cast(params(), jnp.float16)
-    narrow, wide = (jax.jit(functools.partial(stepped, name, made(name)))(x, x)[0] for x in (at, cast(at, jnp.float32)))
-    for a, b in zip(jax.tree.leaves(narrow), jax.tree.leaves(wide), strict=True):
-        assert np.isfinite(a).all()
-        np.testing.assert_array_equal(a, b.astype(jnp.float16))
+    narrow, wide = (
+        jax.jit(functools.partial(after_steps, name, transform_of(name)))(x, x)[0] for x in (at, cast(at, jnp.float32))
+    )
+    chex.assert_tree_all_finite(narrow)
+    chex.assert_trees_all_equal(narrow, cast(wide, jnp.float16))
 
 
 @pytest.mark.parametrize("name", sorted(LIFTED.keys() - MEASURES - PASSING - OF_EXAMPLES - OUT_OF_RANGE))
 def test_gradients_of_any_size_give_finite_updates(name):
     def at_size(size):
         grads = jax.tree.map(lambda p: size * jnp.sign(p), params())
-        return stepped(name, made(name), grads, params(), steps=3)[0]
+        return after_steps(name, transform_of(name), grads, params(), steps=3)[0]
 
     updates = jax.jit(jax.vmap(at_size))(jnp.asarray([0.0, 1e-30, 1e19, 1e30]))
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(updates))
+    chex.assert_tree_all_finite(updates)
 
 
 @pytest.mark.parametrize("name", sorted(LIFTED.keys() - MEASURES))
-def test_leaves_of_any_shape_work_or_are_refused_by_path(name):
+def test_leaves_of_any_shape_are_accepted_or_refused_by_path(name):
     for at in (
         {"b": jnp.asarray(2.0), "w": jnp.asarray(-1.0)},
         {"b": jnp.zeros(0), "w": jnp.zeros((0, 3))},
@@ -100,7 +102,7 @@ def test_leaves_of_any_shape_work_or_are_refused_by_path(name):
         {},
     ):
         try:
-            updates, _ = jax.eval_shape(functools.partial(stepped, name, made(name)), at, at)
+            updates, _ = jax.eval_shape(functools.partial(after_steps, name, transform_of(name)), at, at)
         except gd.value.diagnose.InexactError as error:
             assert "'none'" in str(error) or not at  # noqa: PT017
         else:
@@ -109,60 +111,60 @@ def test_leaves_of_any_shape_work_or_are_refused_by_path(name):
 
 
 @pytest.mark.parametrize("name", sorted(LIFTED))
-def test_complex_leaves_work_or_are_refused_by_path(name):
+def test_complex_leaves_are_accepted_or_refused_by_path(name):
     at = cast(params(), jnp.complex64)
     if LIFTED[name].traits.real:
         with pytest.raises(TypeError, match=rf"^{name}: params at 'b' must be real, got complex64\[3\]"):
-            made(name).init(at)
+            transform_of(name).init(at)
     else:
-        updates, _ = jax.eval_shape(functools.partial(stepped, name, made(name)), at, at)
+        updates, _ = jax.eval_shape(functools.partial(after_steps, name, transform_of(name)), at, at)
         assert name in MEASURES or {x.dtype for x in jax.tree.leaves(updates)} == {jnp.dtype("complex64")}
 
 
 @pytest.mark.parametrize("name", sorted(LIFTED))
-def test_shapes_in_the_place_of_arrays_give_the_state_or_are_refused_by_path(name):
+def test_init_from_shapes_gives_the_state_or_is_refused_by_path(name):
     shapes = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params())
-    expected = jax.eval_shape(made(name).init, shapes)
+    expected = jax.eval_shape(transform_of(name).init, shapes)
     try:
-        state = made(name).init(shapes)
+        state = transform_of(name).init(shapes)
     except TypeError as error:
         assert f"{name}: params at 'b' must be an array" in str(error)  # noqa: PT017
     else:
         assert jax.tree.structure(state) == jax.tree.structure(expected)
 
 
-def share_nothing(kept, given):
-    ids = [id(x) for x in jax.tree.leaves(kept)]
-    return len(set(ids)) == len(ids) and not set(ids) & {id(x) for x in jax.tree.leaves(given)}
+def share_no_buffers(tree, other):
+    ids = [id(x) for x in jax.tree.leaves(tree)]
+    return len(set(ids)) == len(ids) and not set(ids) & {id(x) for x in jax.tree.leaves(other)}
 
 
 @pytest.mark.parametrize("name", sorted(LIFTED.keys() - MEASURES))
-def test_what_init_makes_may_be_donated(name):
+def test_an_initial_state_can_be_donated(name):
     at = params()
-    assert share_nothing(made(name).init(at), at)
+    assert share_no_buffers(transform_of(name).init(at), at)
 
 
 @pytest.mark.parametrize("name", ["cocob", "madgrad", "scale_by_lbfgs"])
-def test_what_is_kept_may_be_donated(name):
+def test_a_state_after_a_step_can_be_donated(name):
     at, grads = params(), params()
-    _, state = stepped(name, made(name), grads, at, steps=1)
-    assert share_nothing(state, (at, grads))
+    _, state = after_steps(name, transform_of(name), grads, at, steps=1)
+    assert share_no_buffers(state, (at, grads))
 
 
 @pytest.mark.parametrize("name", sorted(LIFTED.keys() - OF_FUNCTIONS))
-def test_every_value_comes_back_from_a_pickle(name):
-    assert pickle.loads(pickle.dumps(made(name))) == made(name)
+def test_transforms_without_functions_are_pickled(name):
+    assert pickle.loads(pickle.dumps(transform_of(name))) == transform_of(name)
 
 
 @pytest.mark.parametrize("name", sorted(OF_FUNCTIONS & LIFTED.keys()))
-def test_values_of_functions_come_back_from_cloudpickle(name):
-    again = cloudpickle.loads(cloudpickle.dumps(made(name)))
-    assert again.factory == made(name).factory
-    assert again.arguments.keys() == made(name).arguments.keys()
+def test_transforms_with_functions_are_cloudpickled(name):
+    again = cloudpickle.loads(cloudpickle.dumps(transform_of(name)))
+    assert again.factory == transform_of(name).factory
+    assert again.arguments.keys() == transform_of(name).arguments.keys()
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
-def test_a_line_search_goes_down_in_16_bits_and_the_loss_gets_its_own_dtype(dtype):
+def test_a_line_search_descends_in_16_bits_and_the_loss_receives_that_dtype(dtype):
     seen = set()
 
     def bowl(at):

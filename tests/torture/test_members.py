@@ -1,6 +1,6 @@
-"""Gradients and losses over an axis: is a number each member's own, or already everybody's?
+"""Gradients and losses over an axis: per-device ones are averaged, and those already reduced are left alone.
 
-The right values are those of one float64 NumPy computation on the whole batch.
+The expected values come from one float64 NumPy computation on the whole batch.
 """
 
 import functools
@@ -29,7 +29,7 @@ def residual(params, batch):
 
 
 LOSSES = {
-    "own": lambda axis, params, batch: jnp.mean(residual(params, batch) ** 2),
+    "local": lambda axis, params, batch: jnp.mean(residual(params, batch) ** 2),
     "pmean": lambda axis, params, batch: jax.lax.pmean(jnp.mean(residual(params, batch) ** 2), axis),
     "psum": lambda axis, params, batch: jax.lax.psum(jnp.mean(residual(params, batch) ** 2), axis),
     "partial": lambda axis, params, batch: jax.lax.pmean(jnp.mean(residual(params, batch) ** 2), axis[0]),
@@ -47,8 +47,8 @@ FUNCTIONS = {
 KINDS = ["vmap", "pmap", "unchecked", "checked", "invariant", "auto", "tuple", "nested"]
 
 
-def expected(loss):
-    """The gradient of the mean of what the members return, in float64; and that mean."""
+def expected_step(loss):
+    """Return the gradient of the mean of the devices' losses, in float64, and that mean."""
     x, y = X.reshape(-1, 3), Y.ravel()
     error = x @ W + (Z * K).real - y
     if loss == "centred":
@@ -64,8 +64,8 @@ def axis_of(kind):
     return ("a", "b") if kind in ("tuple", "nested") else "d"
 
 
-def over_members(kind, f):
-    """Call `f(params, batch)` on every member of an axis; what it returns gets a first axis of members."""
+def on_every_device(kind, f):
+    """Call `f(params, batch)` on every device of an axis; the results are stacked along a new first axis."""
     batch = (jnp.asarray(X, jnp.float32), jnp.asarray(Y, jnp.float32))
     if kind == "vmap":
         return jax.jit(jax.vmap(f, in_axes=(None, 0), axis_name="d"))(PARAMS, batch)
@@ -98,14 +98,14 @@ def over_members(kind, f):
 
 
 def is_possible(kind, function, loss):
-    """JAX gathers over single axes under nested `vmap`; a part of an axis needs an axis of several."""
+    """Return whether JAX supports a case: it cannot gather over nested `vmap`, and `partial` needs two axes."""
     whole = kind != "nested" or function not in ("shard_update", "compressed_mean")
     return whole and (loss != "partial" or kind in ("tuple", "nested"))
 
 
 @functools.cache
-def descended(kind):
-    """One step of every function down every loss, in one program."""
+def steps_and_losses(kind):
+    """Return the steps and losses of every function and loss, computed in one program."""
     axis = axis_of(kind)
     pairs = [(f, loss) for f in FUNCTIONS for loss in LOSSES if is_possible(kind, f, loss)]
 
@@ -118,37 +118,39 @@ def descended(kind):
             found[f"{function} {loss}"] = (jax.tree.map(jnp.subtract, params, state.params), metrics["loss"])
         return found
 
-    return jax.tree.map(np.asarray, over_members(kind, steps))
+    return jax.tree.map(np.asarray, on_every_device(kind, steps))
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_step_is_down_the_mean_of_what_members_return(kind, function, loss):
+def test_the_step_follows_the_gradient_of_the_mean_of_device_losses(kind, function, loss):
     if not is_possible(kind, function, loss):
         return
-    gone, value = descended(kind)[f"{function} {loss}"]
-    grads, mean = expected(loss)
+    decrease, value = steps_and_losses(kind)[f"{function} {loss}"]
+    grads, mean = expected_step(loss)
     for name in grads:
-        np.testing.assert_allclose(gone[name], np.broadcast_to(grads[name], gone[name].shape), rtol=2e-5, atol=2e-6)
+        np.testing.assert_allclose(
+            decrease[name], np.broadcast_to(grads[name], decrease[name].shape), rtol=2e-5, atol=2e-6
+        )
     np.testing.assert_allclose(value.mean(), mean, rtol=1e-5)
 
 
 COUNTS = np.array([[4, 1, 0, 3], [2, 0, 0, 0], [0, 0, 0, 0], [1, 4, 4, 4]])
-"""True examples of every micro-batch of every member; the others are NaN."""
+"""Real examples of every micro-batch of every device; the others are NaN."""
 X4, Y4 = RNG.normal(size=(4, 4, 4, 3)), RNG.normal(size=(4, 4, 4))
 MASK = np.arange(4) < COUNTS[..., None]
 
 
 def masked_loss(params, batch):
-    """The mean over true examples; without any, value and gradient are 0 / 0."""
+    """Return the mean over real examples; without any, value and gradient are 0 / 0."""
     x, y, mask = batch
     error = jnp.where(mask, residual(params, (jnp.where(mask[..., None], x, 0), y)), 0)
     return jnp.sum(error**2) / jnp.sum(mask) + params["w"].sum() * (0 / jnp.sum(mask))
 
 
 def weighted_expected(members):
-    """The gradient and the mean over all true examples of some members, in float64."""
+    """Return the gradient and the mean over all real examples of some devices, in float64."""
     mask = MASK[members]
     x, y = X4[members][mask], Y4[members][mask]
     error = x @ W + (Z * K).real - y
@@ -156,7 +158,7 @@ def weighted_expected(members):
 
 
 def weighted_batch(members):
-    """The batches of members, of shape (members, 16, ...), of which make_step cuts the micro-batches of COUNTS."""
+    """Return batches of shape (devices, 16, ...), which make_step splits into the micro-batches of COUNTS."""
     x, y, mask = np.where(MASK[..., None], X4, np.nan)[members], Y4[members], MASK[members]
     x, y, mask = x.swapaxes(1, 2), y.swapaxes(1, 2), mask.swapaxes(1, 2)  # a micro-batch is every fourth example
     n = len(y)
@@ -169,7 +171,7 @@ def count(batch):
 
 
 def weighted_step(tx, **options):
-    """A step of `make_step` from the state of its making, and what it returns as steps down and the loss."""
+    """Return a function that takes one step from a fresh state and returns the decrease of parameters and the loss."""
     step = gd.make_step(masked_loss, tx, accumulate=4, weight=count, **options)
 
     def stepped(params, batch):
@@ -179,61 +181,61 @@ def weighted_step(tx, **options):
     return stepped
 
 
-def close(found, members):
+def assert_matches_expected(found, members):
     grads, value = weighted_expected(members)
     for name in grads:
-        want = np.broadcast_to(grads[name], np.shape(found[0][name]))
-        np.testing.assert_allclose(found[0][name], want, rtol=2e-5, atol=2e-6)
+        expected = np.broadcast_to(grads[name], np.shape(found[0][name]))
+        np.testing.assert_allclose(found[0][name], expected, rtol=2e-5, atol=2e-6)
     np.testing.assert_allclose(found[1], np.broadcast_to(value, np.shape(found[1])), rtol=1e-5)
 
 
-def test_weights_of_micro_batches_and_members_make_one_ratio():
-    own = gd.chain(gd.mean_over("d"), gd.sgd(1.0))
-    steps = [weighted_step(tx, axis_name="d") for tx in (gd.sgd(1.0), own)]
+def test_weights_of_micro_batches_and_devices_form_one_weighted_mean():
+    averaged = gd.chain(gd.mean_over("d"), gd.sgd(1.0))
+    steps = [weighted_step(tx, axis_name="d") for tx in (gd.sgd(1.0), averaged)]
     both = jax.vmap(lambda batch: [step(PARAMS, batch) for step in steps], axis_name="d")
     for found in jax.jit(both)(weighted_batch(slice(None))):
-        close(found, slice(None))
+        assert_matches_expected(found, slice(None))
 
 
-def test_weights_make_one_ratio_where_types_are_checked():
+def test_weights_form_one_weighted_mean_under_check_vma():
     mesh, step = Mesh(np.array(jax.devices()[:4]), ("d",)), weighted_step(gd.sgd(1.0), axis_name="d")
     batch = jax.tree.map(lambda x: x.reshape(64, *x.shape[2:]), weighted_batch(slice(None)))
     mapped = jax.shard_map(step, mesh=mesh, in_specs=(P(), P("d")), out_specs=P())
-    close(jax.jit(mapped)(PARAMS, batch), slice(None))
+    assert_matches_expected(jax.jit(mapped)(PARAMS, batch), slice(None))
 
 
 def test_weights_of_micro_batches_need_no_axis():
     batch = jax.tree.map(lambda x: x[0], weighted_batch([0]))
-    close(jax.jit(weighted_step(gd.sgd(1.0)))(PARAMS, batch), [0])
+    assert_matches_expected(jax.jit(weighted_step(gd.sgd(1.0)))(PARAMS, batch), [0])
     plain = gd.make_step(masked_loss, gd.sgd(1.0), accumulate=4)
     state, _ = plain(gd.State.create(PARAMS, gd.sgd(1.0)), batch)
-    assert np.isnan(state.params["w"]).all()  # the mean of means has one of no example
+    assert np.isnan(state.params["w"]).all()  # one micro-batch without examples makes the mean of means NaN
 
 
-def test_weights_hold_where_jit_divides_the_batch():
+def test_weights_of_micro_batches_work_on_a_sharded_batch():
     mesh = Mesh(np.array(jax.devices()[:4]), ("d",), axis_types=(AxisType.Auto,))
-    divided = NamedSharding(mesh, P("d"))
-    batch = jax.tree.map(lambda x: jax.device_put(x.reshape(64, *x.shape[2:]), divided), weighted_batch(slice(None)))
-    close(jax.jit(weighted_step(gd.sgd(1.0), batch_sharding=divided))(PARAMS, batch), slice(None))
+    sharding = NamedSharding(mesh, P("d"))
+    batch = jax.tree.map(lambda x: jax.device_put(x.reshape(64, *x.shape[2:]), sharding), weighted_batch(slice(None)))
+    assert_matches_expected(jax.jit(weighted_step(gd.sgd(1.0), batch_sharding=sharding))(PARAMS, batch), slice(None))
 
 
-def test_under_local_steps_weights_are_of_micro_batches_alone():
+def test_under_local_steps_weights_apply_only_within_a_device():
     tx = gd.local_steps(gd.sgd(1.0), gd.sgd(1.0), every=2, axis_name="d")
     found = jax.jit(jax.vmap(functools.partial(weighted_step(tx, axis_name="d"), PARAMS), axis_name="d"))(
         weighted_batch([0, 1])
     )
     for i in range(2):
-        close(jax.tree.map(lambda x, i=i: x[i], found), [i])
+        assert_matches_expected(jax.tree.map(lambda x, i=i: x[i], found), [i])
 
 
-@pytest.mark.parametrize("options", [{}, {"axis_name": "d"}], ids=["alone", "axis"])
-def test_without_any_weight_the_gradient_is_zero(options):
+@pytest.mark.parametrize("options", [{}, {"axis_name": "d"}], ids=["one device", "axis"])
+def test_the_gradient_is_zero_when_all_weights_are_zero(options):
     step = jax.vmap(functools.partial(weighted_step(gd.sgd(1.0), **options), PARAMS), axis_name="d")
-    gone, value = step(weighted_batch([2, 2]))
-    assert not any(np.any(x) for x in jax.tree.leaves((gone, value)))
+    decrease, value = step(weighted_batch([2, 2]))
+    assert not any(np.any(x) for x in jax.tree.leaves((decrease, value)))
 
 
-def test_weights_reach_aux_and_extra_and_the_loss_that_an_optimizer_differentiates():
+def test_weights_apply_to_aux_extra_and_the_loss_given_to_the_optimizer():
     def loss(w, batch, extra):
         seen = batch[:, 0].mean()
         return w * seen, (jnp.where(batch[0, 1] > 0, seen, jnp.nan), {"seen": seen})
@@ -264,7 +266,7 @@ def test_an_argument_of_make_step_without_effect_is_refused(options, message):
         gd.make_step(squares, **{"tx": gd.sgd(1.0), **options})
 
 
-def test_weights_of_a_loss_that_all_members_share_are_refused_by_its_type_and_cancel_where_none_tells():
+def test_weights_of_an_invariant_loss_are_refused_or_cancel_without_types():
     step = gd.make_step(
         functools.partial(LOSSES["pmean"], "d"), gd.sgd(1.0), axis_name="d", weight=lambda b: b[1][0] ** 2
     )
@@ -273,13 +275,13 @@ def test_weights_of_a_loss_that_all_members_share_are_refused_by_its_type_and_ca
         return step(gd.State.create(params, gd.sgd(1.0)), batch)[0].params
 
     with pytest.raises(ValueError, match="make_step: weight has no effect on a loss that is invariant over the axis"):
-        over_members("checked", stepped)
-    grads, _ = expected("pmean")
-    np.testing.assert_allclose(PARAMS["w"] - over_members("vmap", stepped)["w"], [grads["w"]] * N, rtol=2e-5)
+        on_every_device("checked", stepped)
+    grads, _ = expected_step("pmean")
+    np.testing.assert_allclose(PARAMS["w"] - on_every_device("vmap", stepped)["w"], [grads["w"]] * N, rtol=2e-5)
 
 
 def weighted(tx, grads, weights, axis=True):
-    """The updates after two steps, of which each member has its gradients and weights."""
+    """Return the updates after two steps with the gradients and weights of each device."""
 
     def updated(grads, weights):
         state = tx.init(jnp.zeros(2))
@@ -307,18 +309,18 @@ COUNTED = np.where(WEIGHTS[..., None] > 0, GRADS, 0) * WEIGHTS[..., None]
     ],
     ids=lambda tx: repr(tx)[:40],
 )
-def test_accumulated_steps_and_members_make_one_ratio(tx):
-    want = -COUNTED.sum((0, 1)) / WEIGHTS.sum()
-    np.testing.assert_allclose(weighted(tx, GRADS, WEIGHTS), [want] * 3, rtol=1e-5)
+def test_weights_of_accumulated_steps_and_devices_form_one_weighted_mean(tx):
+    expected = -COUNTED.sum((0, 1)) / WEIGHTS.sum()
+    np.testing.assert_allclose(weighted(tx, GRADS, WEIGHTS), [expected] * 3, rtol=1e-5)
 
 
 @pytest.mark.parametrize("tx", [gd.mean_over("d"), gd.shard_update(gd.scale(1.0), "d")], ids=["mean", "shard"])
-def test_the_mean_of_members_is_by_their_weights(tx):
-    want = COUNTED[:, 1].sum(0) / WEIGHTS[:, 1].sum()
-    np.testing.assert_allclose(weighted(tx, GRADS, WEIGHTS), [want] * 3, rtol=1e-5)
+def test_the_mean_over_devices_is_weighted(tx):
+    expected = COUNTED[:, 1].sum(0) / WEIGHTS[:, 1].sum()
+    np.testing.assert_allclose(weighted(tx, GRADS, WEIGHTS), [expected] * 3, rtol=1e-5)
 
 
-def test_weights_of_accumulated_gradients():
+def test_accumulated_gradients_are_weighted():
     tx = gd.accumulate(gd.sgd(1.0), 2)
     np.testing.assert_allclose(weighted(tx, GRADS[0], WEIGHTS[0], False), -COUNTED[0].sum(0) / 4, rtol=1e-6)
     np.testing.assert_allclose(weighted(tx, GRADS[1], WEIGHTS[1], False), [-7.0, -5.0], rtol=1e-6)  # NaN of weight 0
@@ -328,14 +330,14 @@ def test_weights_of_accumulated_gradients():
         tx.update(jnp.ones(2), tx.init(jnp.ones(2)), weight=jnp.ones(2))
 
 
-def test_a_checkpoint_from_before_weights_counts_each_gradient_as_one():
+def test_checkpoints_without_weights_count_each_gradient_as_one():
     tx = gd.accumulate(gd.sgd(1.0), 3)
     _, state = tx.update(jnp.ones(2), tx.init(jnp.ones(2)))
     older = {key: x for key, x in state_arrays(state).items() if key != "Accumulate/weight"}
     assert restore_state(older, tx.init(jnp.ones(2))).weight == 1.0
 
 
-def test_a_checkpoint_from_before_sums_were_scaled_goes_on_as_it_was():
+def test_checkpoints_with_unscaled_sums_are_resumed():
     params = {"a": jnp.zeros(2), "b": jnp.zeros(3)}
     tx = gd.chain(*(gd.masked(gd.accumulate(gd.sgd(1.0), 3), name) for name in params))
     state, within = tx.init(params), "Masked/inner_state/Accumulate"
@@ -366,33 +368,33 @@ def test_a_checkpoint_from_before_sums_were_scaled_goes_on_as_it_was():
     ],
     ids=lambda tx: tx.factory.__name__,
 )
-def test_a_weight_that_no_part_takes_is_an_error_and_what_optax_ignores_is_ignored(tx):
+def test_an_unused_weight_is_refused_and_other_extra_arguments_are_ignored(tx):
     p = jnp.ones(2)
     state = tx.init(p)
-    told = {"value": 1.0, "grad": p, "value_fn": lambda p: jnp.sum(p**2), "others": 3}
-    jax.eval_shape(lambda p: tx.update(p, state, p, weight=None, **told), p)
+    extra_args = {"value": 1.0, "grad": p, "value_fn": lambda p: jnp.sum(p**2), "others": 3}
+    jax.eval_shape(lambda p: tx.update(p, state, p, weight=None, **extra_args), p)
     with pytest.raises(TypeError, match=f"{tx.factory.__name__}: weight has no effect"):
-        tx.update(p, state, p, weight=2.0, **told)
+        tx.update(p, state, p, weight=2.0, **extra_args)
 
 
-def test_weights_of_a_plain_optax_transformation_are_its_own_business_unless_it_takes_none():
+def test_a_plain_optax_transformation_receives_weights_if_it_accepts_them():
     with pytest.raises(TypeError, match="descend: weight has no effect"):
         gd.descend(optax.scale(1.0), 1.0, optax.scale(1.0).init(1.0), 1.0, weight=2.0)
 
     def update(updates, state, params=None, *, weight):
         return jax.tree.map(lambda u: weight * u, updates), state
 
-    own = optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
-    tx = gd.chain(own, gd.sgd(1.0))
+    plain = optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+    tx = gd.chain(plain, gd.sgd(1.0))
     assert tx.update(1.0, tx.init(1.0), weight=2.0)[0] == -2.0
 
 
-def test_without_a_weight_none_reaches_what_is_within():
+def test_without_a_weight_inner_transforms_receive_none():
     tx = gd.accumulate(optax.chain(gd.adam(0.1)), 1)
     tx.update(jnp.ones(2), tx.init(jnp.ones(2)), jnp.ones(2))
 
 
-def test_weights_of_batches_reach_an_optimizer_that_accumulates():
+def test_make_step_passes_weights_to_an_accumulating_optimizer():
     tx = gd.accumulate(gd.sgd(1.0), 2)
     step = gd.make_step(lambda w, b: (w * b).mean(), tx, weight=jnp.sum)
     state = gd.State.create(0.0, tx)
@@ -424,6 +426,6 @@ def a_schedule(value: float) -> optax.Schedule:
         ),
     ],
 )
-def test_an_argument_without_effect_is_an_error(attempt, message):
+def test_an_argument_without_effect_is_refused(attempt, message):
     with pytest.raises((TypeError, ValueError), match=message):
         attempt()

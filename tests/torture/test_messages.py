@@ -1,4 +1,4 @@
-"""Mistakes that newcomers make, and what they are told: who, what must hold, what came, what to write."""
+"""Mistakes of newcomers, and their messages: the function, what must hold, what came, and what to write."""
 
 import functools
 import inspect
@@ -19,8 +19,8 @@ PARAMS = {"b": jnp.ones(3), "w": jnp.ones((2, 3))}
 ADAMW = gd.adamw(1e-3)
 STATE = ADAMW.init(PARAMS)
 OTHER = gd.sgd(0.1, momentum=0.9)
-TWO = gd.chain(gd.sgd(0.1), gd.adam(0.1))
-PARTS = gd.by_path({".*/b": gd.sgd(0.1), ".*": gd.adam(0.1)})
+TWO_RATES = gd.chain(gd.sgd(0.1), gd.adam(0.1))
+BY_PATH = gd.by_path({".*/b": gd.sgd(0.1), ".*": gd.adam(0.1)})
 
 
 def loss(params, batch):
@@ -28,7 +28,7 @@ def loss(params, batch):
 
 
 def check(call, kind, message):
-    """The call raises this kind of error, and its message contains these words."""
+    """Check that a call raises this kind of error with these words in its message."""
     with pytest.raises(kind, match=re.escape(message)) as caught:
         call()
     assert len(str(caught.value)) < 1_000
@@ -68,7 +68,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize(("text", "message"), NAMES)
-def test_names_of_other_libraries_are_understood(text, message):
+def test_names_of_other_libraries_are_answered_with_the_name_here(text, message):
     with pytest.raises(gd.ParseError, match=re.escape(message)):
         gd.parse(text)
 
@@ -97,7 +97,7 @@ ARGUMENTS = [
 
 
 @pytest.mark.parametrize(("call", "message"), ARGUMENTS)
-def test_arguments_of_another_kind_say_what_to_write(call, message):
+def test_arguments_of_a_wrong_kind_are_answered_with_what_to_write(call, message):
     check(call, TypeError, message)
 
 
@@ -107,12 +107,12 @@ NEGATIVE += ["sgd(join_schedules([constant(0.1), constant(-0.1)], [10]))"]
 
 
 @pytest.mark.parametrize("text", NEGATIVE)
-def test_a_negative_learning_rate_is_refused_with_the_way_to_climb(text):
+def test_a_negative_learning_rate_is_refused_with_how_to_maximize(text):
     check(lambda: gd.parse(text), ValueError, "learning_rate must lie in [0, inf), got ")
     check(lambda: gd.parse(text), ValueError, "gd.maximize(tx)")
 
 
-def test_every_named_optimizer_refuses_it():
+def test_every_named_optimizer_refuses_a_negative_learning_rate():
     rates = {name: [r for r in f.slots if r in ("learning_rate", "adam_learning_rate")] for name, f in _named().items()}
     for name, factory in _named().items():
         given = _required(factory)
@@ -122,17 +122,17 @@ def test_every_named_optimizer_refuses_it():
 
 
 def _named():
-    """The factories with a learning rate, the transforms that multiply by one left out."""
+    """Return the factories with a learning rate, without the transforms that multiply by one."""
     return {n: f for n, f in gd.factories().items() if "learning_rate" in f.slots and not n.startswith("scale_by_")}
 
 
-def test_what_is_traced_or_a_transform_may_be_negative():
+def test_traced_rates_and_rates_of_transforms_may_be_negative():
     up = jax.jit(lambda rate: gd.sgd(rate).update(2.0, gd.sgd(rate).init(1.0))[0])
     assert up(-0.1) == 0.2
     for text in ("scale(-1.0)", "scale_by_learning_rate(-0.1)", "scale_by_schedule(constant(-1.0))"):
         assert gd.parse(text)
     assert gd.scale_by_learning_rate(0.1, flip_sign=False).update(2.0, ())[0] == 0.2
-    assert gd.adamw(gd.exponential_decay(1.0, 10, 0.5, end_value=-1.0))  # a bound that is never met
+    assert gd.adamw(gd.exponential_decay(1.0, 10, 0.5, end_value=-1.0))  # a bound that is never reached
 
 
 def _required(factory):
@@ -185,7 +185,7 @@ UPDATES = [
 
 
 @pytest.mark.parametrize(("call", "message"), UPDATES)
-def test_the_order_of_arguments_is_told(call, message):
+def test_swapped_arguments_of_update_are_named(call, message):
     check(call, ValueError, message)
 
 
@@ -257,7 +257,7 @@ DESCENTS = [
 
 
 @pytest.mark.parametrize(("call", "message"), DESCENTS)
-def test_a_descent_says_what_it_was_given_and_what_to_give(call, message):
+def test_wrong_arguments_of_a_descent_are_named_with_a_fix(call, message):
     check(call, TypeError, message)
 
 
@@ -547,7 +547,7 @@ MESH = jax.sharding.AbstractMesh((2,), ("data",))
 
 
 @pytest.mark.parametrize(("call", "kind", "message"), READ)
-def test_masks_extras_and_readers_say_what_to_give(call, kind, message):
+def test_wrong_masks_extra_arguments_and_readers_are_named_with_a_fix(call, kind, message):
     check(call, kind, message)
 
 
@@ -559,7 +559,7 @@ LOSSES_OF_TWO = """
 
 
 @pytest.mark.parametrize("name", LOSSES_OF_TWO.split())
-def test_a_loss_names_its_arguments_that_do_not_fit(name):
+def test_a_loss_names_arguments_whose_shapes_differ(name):
     loss, x = getattr(gd.losses, name), jax.ShapeDtypeStruct((4, 3), "float32")
     one, two, *_ = inspect.signature(loss).parameters
     fault = "Indexer must have .*;" if name == "multiclass_sparsemax_loss" else "the shapes must fit together,"
@@ -573,7 +573,7 @@ def test_a_loss_names_its_arguments_that_do_not_fit(name):
     check(loss, TypeError, f"{name}: missing a required argument: '{one}'; its signature is {name}({one}, {two}")
 
 
-def test_results_unlike_what_they_must_be_like_are_told_without_names_of_arguments():
+def test_shape_errors_without_argument_names_are_plain():
     message = (
         r"^cast_like: the result and what it must be like differ at 'w': float32\[2\] in the result, float32\[3\] in"
     )
@@ -583,7 +583,7 @@ def test_results_unlike_what_they_must_be_like_are_told_without_names_of_argumen
         gd.tree.cast_like([jnp.ones(2)], (jnp.ones(2),))
 
 
-def test_a_loss_of_shapes_that_fit_keeps_the_cause():
+def test_an_error_inside_a_loss_of_matching_shapes_keeps_its_cause():
     loss, labels = gd.losses.softmax_cross_entropy_with_integer_labels, jnp.zeros(4, int)
     with pytest.raises(ValueError, match=r"axis 5 is out of bounds .*; got logits of shape \(4, 3\), labels of shape"):
         loss(jnp.ones((4, 3)), labels, axis=5)
@@ -600,7 +600,7 @@ def test_a_function_of_trees_names_the_path_where_they_differ(name):
         check(lambda: of_trees(PARAMS, {"b": "x", "w": 0.0}), Exception, f"tree.{name}: ")
 
 
-def test_a_donated_step_leaves_the_callers_arrays():
+def test_donating_a_state_keeps_the_arrays_of_the_caller():
     shared, key = jnp.ones(3), jax.random.key(0)
     params, extra = {"one": shared, "other": shared}, {"seen": shared}
 
@@ -643,7 +643,7 @@ NEEDED = [
     (gd.madgrad(0.1), {}, ValueError, "madgrad needs the parameters"),
     (gd.adamw(0.1), {}, ValueError, "add_decayed_weights needs the parameters"),
 ]
-AROUND = {
+WRAPPERS = {
     "alone": lambda tx: tx,
     "chain": lambda tx: gd.chain(gd.clip(1.0), tx),
     "masked": lambda tx: gd.masked(tx, {"b": False, "w": True}),
@@ -652,10 +652,10 @@ AROUND = {
 }
 
 
-@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("around", WRAPPERS)
 @pytest.mark.parametrize(("tx", "extra", "kind", "message"), NEEDED)
-def test_what_an_update_lacks_is_told_before_anything_else(tx, extra, kind, message, around):
-    tx = AROUND[around](tx)
+def test_missing_arguments_of_update_are_reported_first(tx, extra, kind, message, around):
+    tx = WRAPPERS[around](tx)
     for params in (PARAMS, {"b": None, "w": PARAMS["w"]}):
         state = jax.eval_shape(tx.init, params)
         if around == "masked" and "value" in extra:
@@ -666,7 +666,7 @@ def test_what_an_update_lacks_is_told_before_anything_else(tx, extra, kind, mess
         check(lambda update=update, of=(params, state): jax.eval_shape(update, *of), kind, message)
 
 
-def test_an_error_of_the_users_own_passes_as_it_is():
+def test_an_error_raised_by_the_user_is_unchanged():
     @gd.transform
     def own(rate: float = 0.1):
         def update(updates, state, params=None):
@@ -680,7 +680,7 @@ def test_an_error_of_the_users_own_passes_as_it_is():
         gd.sam(gd.sgd(0.1)).update(PARAMS, gd.sam(gd.sgd(0.1)).init(PARAMS), PARAMS, value_fn=lambda p: p["mine"])
 
 
-UNLIKE = [
+DIFFERENT = [
     (
         [gd.sgd(0.1), gd.sgd(0.1, momentum=0.9)],
         "number 1, differ in more than numbers: momentum is None in the first",
@@ -696,29 +696,29 @@ UNLIKE = [
 ]
 
 
-@pytest.mark.parametrize(("values", "message"), UNLIKE)
-def test_stacking_unlike_values_names_the_field(values, message):
+@pytest.mark.parametrize(("values", "message"), DIFFERENT)
+def test_stacking_different_optimizers_names_the_field(values, message):
     check(lambda: gd.stack(values), ValueError, message)
 
 
 REACHED = [
-    (lambda: TWO.learning_rate, "write tx.transforms[0].learning_rate or tx.transforms[1].learning_rate"),
-    (lambda: PARTS.learning_rate, "write tx.transforms['.*/b'].learning_rate or tx.transforms['.*'].learning_rate"),
-    (lambda: TWO.replace(learning_rate=0.2), "as in tx.replace({'transforms/0/learning_rate': 0.2})"),
-    (lambda: PARTS.replace(learning_rate=0.2), "as in tx.replace({'transforms/.*/b/learning_rate': 0.2})"),
+    (lambda: TWO_RATES.learning_rate, "write tx.transforms[0].learning_rate or tx.transforms[1].learning_rate"),
+    (lambda: BY_PATH.learning_rate, "write tx.transforms['.*/b'].learning_rate or tx.transforms['.*'].learning_rate"),
+    (lambda: TWO_RATES.replace(learning_rate=0.2), "as in tx.replace({'transforms/0/learning_rate': 0.2})"),
+    (lambda: BY_PATH.replace(learning_rate=0.2), "as in tx.replace({'transforms/.*/b/learning_rate': 0.2})"),
     (lambda: ADAMW.lr, "adamw has no hyperparameter 'lr', did you mean 'learning_rate'"),
     (lambda: ADAMW.replace(wd=0.1), "adamw has no hyperparameter 'wd', did you mean 'weight_decay'"),
 ]
 
 
 @pytest.mark.parametrize(("call", "message"), REACHED)
-def test_one_of_several_hyperparameters_is_reached_as_the_message_says(call, message):
+def test_a_message_says_how_to_reach_one_of_several_hyperparameters(call, message):
     check(call, AttributeError, message)
 
 
-def test_the_expressions_of_those_messages_work():
-    assert TWO.replace({"transforms/0/learning_rate": 0.2}).transforms[0].learning_rate == 0.2
-    assert PARTS.replace({"transforms/.*/b/learning_rate": 0.2}).transforms[".*/b"].learning_rate == 0.2
+def test_the_expressions_in_those_messages_work():
+    assert TWO_RATES.replace({"transforms/0/learning_rate": 0.2}).transforms[0].learning_rate == 0.2
+    assert BY_PATH.replace({"transforms/.*/b/learning_rate": 0.2}).transforms[".*/b"].learning_rate == 0.2
 
 
 def test_describe_shows_rate_decay_and_pattern_under_by_path():
@@ -766,7 +766,7 @@ PARTS_OF = [
 @pytest.mark.parametrize(
     ("tx", "cells"), PARTS_OF, ids=["masked", "partition", "nested", "chain", "selective", "freeze"]
 )
-def test_describe_shows_them_under_masks_and_labels(tx, cells):
+def test_describe_shows_rate_decay_and_labels_under_masks(tx, cells):
     params = {"enc": {"bias": jnp.ones(3), "kernel": jnp.ones((2, 3))}, "head": jnp.ones(2)}
     described = gd.describe(tx, params)
     assert [(row.transform, row.learning_rate, row.weight_decay, row.pattern) for row in described.rows] == cells
@@ -795,12 +795,10 @@ def test_signatures_are_short():
         assert not re.search(r"typing|Annotated|Union|jaxlib|0x|Interval|Forward", str(inspect.signature(factory))), (
             name
         )
-    assert (
-        inspect.signature(gd.adamw).parameters["b1"].annotation == gd.Decay
-    )  # what prints in short is the type itself
+    assert inspect.signature(gd.adamw).parameters["b1"].annotation == gd.Decay  # a type with a short repr
 
 
-def test_ipython_shows_and_completes_them():
+def test_ipython_shows_and_completes_factories():
     code = """
 from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
@@ -842,6 +840,6 @@ TAKEN_BEFORE = [
 
 
 @pytest.mark.parametrize(("call", "words"), TAKEN_BEFORE)
-def test_what_means_nothing_is_refused(call, words):
+def test_meaningless_arguments_are_refused(call, words):
     with pytest.raises(ValueError, match=words):
         call()

@@ -1,4 +1,4 @@
-"""Names of files, numbers and texts that nobody thought of."""
+"""Unusual file names, numbers and texts."""
 
 import collections
 import contextlib
@@ -33,17 +33,17 @@ from gdjax.descent.errors import CheckpointError
 from gdjax.value.printing import DTYPES
 from tests.samples import REQUIRED
 
-# Texts: whatever prints an expression is read back.
+# Texts: every printed expression is parsed back.
 
 
 @gd.transform
 def probe(static: Any = None, leaf: gd.Scalar = 1.0):
-    """Take anything as a static argument, and any number as a leaf."""
+    """Accept anything as a static argument, and any number as a leaf."""
     return gd.identity().pair()
 
 
 def read_back(value, *own):
-    """Read what a value prints; `None` where the print has no expression, and says so by angle brackets."""
+    """Parse the repr of a value; return `None` if it has no expression, which it marks with angle brackets."""
     printed = repr(value)
     try:
         again = gd.problems.parse(printed) if isinstance(value, gd.problems.Problem) else gd.parse(printed, *own)
@@ -57,7 +57,7 @@ def read_back(value, *own):
 
 
 def numbers_of(dtype):
-    """Every number of an 8-bit dtype, many of a 16-bit one, and random bits of a wider one."""
+    """Return every number of an 8-bit dtype, many of a 16-bit one, and random bits of a wider one."""
     rng = np.random.default_rng(0)
     if dtype.name == "bool":
         return np.array([True, False])
@@ -75,7 +75,7 @@ def numbers_of(dtype):
 
 
 @pytest.mark.parametrize("name", DTYPES)
-def test_every_number_of_every_dtype_is_read_back(name):
+def test_every_number_of_every_dtype_is_parsed_back(name):
     numbers = numbers_of(DTYPES[name])
     for array in (numbers, numbers[:6].reshape(2, -1), numbers[0], numbers[:0].reshape(0, 3)):
         kept = np.asarray(array)
@@ -100,7 +100,7 @@ READ = {
 
 
 @pytest.mark.parametrize("name", READ)
-def test_static_arguments_are_read_back(name):
+def test_static_arguments_are_parsed_back(name):
     assert read_back(probe(static=READ[name]), probe) is not None
 
 
@@ -125,7 +125,7 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
-def test_what_has_no_expression_says_so_and_is_refused(name):
+def test_values_without_an_expression_are_marked_and_refused(name):
     value = probe(static=UNREADABLE[name])
     printed = repr(value)
     assert "<" in printed
@@ -135,7 +135,7 @@ def test_what_has_no_expression_says_so_and_is_refused(name):
         gd.parse(printed, probe)
 
 
-def test_every_nan_equals_every_other_in_its_place_alone():
+def test_nan_hyperparameters_are_equal_only_in_the_same_place():
     one, other = np.array([math.nan, 1.0]), np.array([-math.nan, 1.0])
     assert probe(static=one) == probe(static=other) == probe(static=one.copy())
     assert probe(static=one) != probe(static=one[::-1])
@@ -181,7 +181,7 @@ FACTORIES = {**gd.factories(), **gd.problems.factories()}
 
 @st.composite
 def calls(draw):
-    """A factory and arguments: those required, and one of them or of the others a literal of any kind."""
+    """Draw a factory with its required arguments, one argument replaced by a literal of any kind."""
     factory = FACTORIES[draw(st.sampled_from(sorted(FACTORIES)))]
     parameters = [p for p in factory.signature.parameters.values() if p.kind is not p.VAR_POSITIONAL]
     given = {p.name: REQUIRED[p.name] for p in parameters if p.default is p.empty and p.name in REQUIRED}
@@ -191,13 +191,13 @@ def calls(draw):
 
 @settings(max_examples=400, deadline=None, derandomize=True, database=None)
 @given(calls())
-def test_whatever_a_factory_takes_prints_and_is_read_back(call):
+def test_every_accepted_argument_is_printed_and_parsed_back(call):
     factory, arguments = call
     with warnings.catch_warnings(action="ignore"):  # of Optax's factories
         try:
             value = factory(**arguments)
         except (TypeError, ValueError, AttributeError, AssertionError, KeyError, OverflowError):
-            return  # it refuses this literal
+            return  # the factory refuses this literal
         read_back(value)
 
 
@@ -207,7 +207,7 @@ HUGE = ["1000000000", "9223372036854775807", "(1000000000, 1000000000)"]
 
 
 @pytest.mark.parametrize("name", FACTORIES)
-def test_parsing_allocates_nothing_whatever_the_sizes(name):
+def test_parsing_huge_sizes_allocates_nothing(name):
     factory = FACTORIES[name]
     parse = gd.parse if name in gd.factories() else gd.problems.parse
     parameters = [p for p in factory.signature.parameters.values() if p.kind is not p.VAR_POSITIONAL]
@@ -226,7 +226,7 @@ def test_parsing_allocates_nothing_whatever_the_sizes(name):
 
 
 @pytest.mark.parametrize("name", sorted(gd.problems.factories()))
-def test_sizes_beyond_what_an_axis_holds_are_refused_by_name(name):
+def test_sizes_larger_than_an_axis_are_refused_by_name(name):
     sizes = {n: p for n, p in FACTORIES[name].signature.parameters.items() if p.annotation is int and n != "seed"}
     for size in sizes:
         with pytest.raises(gd.ParseError, match=rf"{name}: {size} must be at most 2,147,483,647, got 2147483648"):
@@ -258,13 +258,17 @@ def test_an_error_repeats_at_most_200_characters(parse, name):
     try:
         parse(text)
     except gd.ParseError as error:
-        said = str(error)
-        repeated = sum(said.count(kind * 5) * 5 for kind in "xy9[]") + 4 * said.count("1.0,") + 10 * said.count("clip(")
+        message = str(error)
+        repeated = (
+            sum(message.count(kind * 5) * 5 for kind in "xy9[]")
+            + 4 * message.count("1.0,")
+            + 10 * message.count("clip(")
+        )
         assert repeated <= 200
-        assert len(said) < 900
+        assert len(message) < 900
 
 
-def test_parsing_in_threads_leaves_warnings_as_they_are():
+def test_parsing_in_threads_does_not_change_warning_filters():
     before, shown = list(warnings.filters), warnings.showwarning
     texts = [f"by_path({{'{i}\\d\\w+': sgd(0.1), '.*': chain(clip(1.0), adam(0.1))}})" for i in range(40)]
     together = threading.Barrier(4)
@@ -288,7 +292,7 @@ def test_parsing_in_threads_leaves_warnings_as_they_are():
     assert (list(warnings.filters), warnings.showwarning) == (before, shown)
 
 
-def test_backslashes_that_escape_nothing_stand_for_themselves():
+def test_backslashes_without_an_escape_are_literal():
     assert gd.parse(r"masked(sgd(0.1), '\d\.\'\w')") == gd.masked(gd.sgd(0.1), "\\d\\.'\\w")
     assert gd.parse(r"masked(sgd(0.1), r'\d\.\w')") == gd.masked(gd.sgd(0.1), r"\d\.\w")
     assert gd.parse(r"masked(sgd(0.1), '\n\\d\x41\u0041')") == gd.masked(gd.sgd(0.1), "\n\\dAA")
@@ -297,7 +301,7 @@ def test_backslashes_that_escape_nothing_stand_for_themselves():
             gd.parse(text)
 
 
-# Names of folders: what Orbax writes there it finds again.
+# Folder names: checkpoints saved there are found again.
 
 FOLDERS = [
     "lr[0.1]",
@@ -320,14 +324,14 @@ def arrays_of(step):
     return {"params/w": np.arange(6.0).reshape(2, 3) + step, "count": np.array(step, np.int32)}
 
 
-def saved_in(folder, steps, **wishes):
-    with Store(Checkpoints(folder, **wishes)) as store:
+def saved_in(folder, steps, **options):
+    with Store(Checkpoints(folder, **options)) as store:
         for step in steps:
             store.save(step, Saved(arrays_of(step), {"step": step}))
 
 
 def newest_in(folder):
-    """The newest step in a folder, whose arrays are to the bit what was saved."""
+    """Return the newest step in a folder; check that its arrays are bitwise equal to those saved."""
     with Store(Checkpoints(folder)) as store:
         step, saved = store.newest()
     assert {key: x.tobytes() for key, x in saved.arrays.items()} == {k: x.tobytes() for k, x in arrays_of(step).items()}
@@ -335,7 +339,7 @@ def newest_in(folder):
 
 
 @pytest.mark.parametrize("name", FOLDERS, ids=range(len(FOLDERS)))
-def test_checkpoints_are_found_again_in_a_folder_of_any_name(name, tmp_path):
+def test_checkpoints_are_restored_from_a_folder_of_any_name(name, tmp_path):
     folder = tmp_path / name / "checkpoints"
     saved_in(folder, [1, 2])
     assert newest_in(folder) == 2
@@ -345,7 +349,7 @@ def test_checkpoints_are_found_again_in_a_folder_of_any_name(name, tmp_path):
     assert not list(pathlib.Path(tempfile.gettempdir()).glob(f"gdjax-*/{name}"))
 
 
-def test_checkpoints_are_found_again_by_links_relative_paths_and_paths_of_thousands_of_bytes(tmp_path, monkeypatch):
+def test_checkpoints_are_restored_through_links_relative_and_very_long_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "real [1]").mkdir()
     (tmp_path / "link").symlink_to("real [1]")
@@ -360,18 +364,18 @@ URLS = ["gs://bucket/run", pathlib.Path("gs://bucket/run"), "s3://a", "file:///t
 
 
 @pytest.mark.parametrize("folder", URLS, ids=range(len(URLS)))
-def test_what_is_no_local_folder_is_refused_at_once(folder):
+def test_folders_that_are_not_local_are_refused_at_once(folder):
     with pytest.raises(CheckpointError, match="Checkpoints: folder must"):
         Checkpoints(folder)
 
 
-def test_a_write_that_cannot_be_read_back_is_an_error_at_once(tmp_path, monkeypatch):
+def test_a_save_that_cannot_be_read_back_raises_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr("gdjax.descent.checkpoints.paths._MISREAD", re.compile("never"))
     with pytest.raises(CheckpointError, match=r"step 1 could not be saved .*lr\[0\.1\].* there is none before it"):
         saved_in(tmp_path / "lr[0.1]", [1])
 
 
-def test_runs_in_threads_leave_the_hooks_of_the_process_as_they_are(tmp_path):
+def test_runs_in_threads_do_not_change_hooks_of_the_process(tmp_path):
     before = sys.unraisablehook, [list(logging.getLogger(name).filters) for name in ("absl", "asyncio")]
     threads = [threading.Thread(target=saved_in, args=(tmp_path / str(i), range(1, 6))) for i in range(3)]
     for thread in threads:
@@ -383,23 +387,23 @@ def test_runs_in_threads_leave_the_hooks_of_the_process_as_they_are(tmp_path):
     assert after == before
 
 
-OTHERS = ["²", "٣", "x_4", "007", "1_000", "5\n", "99999999999999999999", "3.corrupt", "notes"]
+FOREIGN_NAMES = ["²", "٣", "x_4", "007", "1_000", "5\n", "99999999999999999999", "3.corrupt", "notes"]
 
 
-def test_what_others_have_in_the_folder_stays(tmp_path):
-    for name in OTHERS:
+def test_foreign_files_in_the_folder_are_kept(tmp_path):
+    for name in FOREIGN_NAMES:
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text("theirs")
     (tmp_path / "dangling").symlink_to("nowhere")
     saved_in(tmp_path, [1, 2, 3], keep_best=0)
     assert checkpoint_steps(tmp_path) == [2, 3]
     assert newest_in(tmp_path) == 3
-    assert all((tmp_path / name / "file").read_text() == "theirs" for name in OTHERS)
+    assert all((tmp_path / name / "file").read_text() == "theirs" for name in FOREIGN_NAMES)
     assert (tmp_path / "dangling").is_symlink()
 
 
 @pytest.mark.parametrize("kind", ["file", "link"])
-def test_a_file_where_a_checkpoint_goes_is_said_and_one_beside_a_broken_checkpoint_is_passed_by(kind, tmp_path):
+def test_a_file_in_place_of_a_checkpoint_is_reported_and_one_in_place_of_a_corrupt_one_skipped(kind, tmp_path):
     def take(name):
         path = tmp_path / name
         path.write_text("theirs") if kind == "file" else path.symlink_to("nowhere")
@@ -421,16 +425,16 @@ def test_a_file_where_a_checkpoint_goes_is_said_and_one_beside_a_broken_checkpoi
 # Numbers: counts, seeds and sizes.
 
 
-def pull(w, batch):
+def squared_distance(w, batch):
     return ((w - batch) ** 2).mean()
 
 
 WRONG = [0, -1, 10**30, 10**5_000, -(10**5_000), 2.0, math.nan, math.inf, True, "8", np.int64(3), [1]]
 COUNTS = {
-    "fit: steps": lambda n: gd.fit(pull, 1.0, gd.sgd(0.1), np.ones(4), steps=n),
-    "fit: epochs": lambda n: gd.fit(pull, 1.0, gd.sgd(0.1), np.ones(4), epochs=n),
-    "fit: batch_size": lambda n: gd.fit(pull, 1.0, gd.sgd(0.1), np.ones(4), batch_size=n, epochs=1),
-    "make_step: accumulate": lambda n: gd.make_step(pull, gd.sgd(0.1), accumulate=n),
+    "fit: steps": lambda n: gd.fit(squared_distance, 1.0, gd.sgd(0.1), np.ones(4), steps=n),
+    "fit: epochs": lambda n: gd.fit(squared_distance, 1.0, gd.sgd(0.1), np.ones(4), epochs=n),
+    "fit: batch_size": lambda n: gd.fit(squared_distance, 1.0, gd.sgd(0.1), np.ones(4), batch_size=n, epochs=1),
+    "make_step: accumulate": lambda n: gd.make_step(squared_distance, gd.sgd(0.1), accumulate=n),
     "Evaluate: every": lambda n: gd.Evaluate(float, every=n),
     "stop.steps: number": gd.stop.steps,
     "stop.plateau: patience": gd.stop.plateau,
@@ -441,32 +445,32 @@ COUNTS = {
 
 
 @pytest.mark.parametrize("name", COUNTS)
-def test_what_is_no_count_is_refused_by_name(name):
-    of_factory = "local_steps" in name or "soap" in name  # which take the integers of NumPy
+def test_invalid_counts_are_refused_by_name(name):
+    of_factory = "local_steps" in name or "soap" in name  # which accept NumPy integers
     for number in (number for number in WRONG if not (of_factory and isinstance(number, np.integer))):
         with pytest.raises((TypeError, ValueError), match=name) as refused:
             COUNTS[name](number)
         assert len(str(refused.value)) < 250
 
 
-def test_counts_of_2_to_the_31_are_refused_and_those_before_them_are_not():
+def test_counts_below_2_to_the_31_are_accepted_and_larger_ones_refused():
     with pytest.raises(ValueError, match="fit: steps must be at most 2,147,483,647, for counts are int32"):
-        gd.fit(pull, 1.0, gd.sgd(0.1), np.ones(4), steps=2**31)
+        gd.fit(squared_distance, 1.0, gd.sgd(0.1), np.ones(4), steps=2**31)
     with pytest.raises(ValueError, match="fit: epochs must be at most 536,870,911 where each is 4 steps"):
-        gd.fit(pull, 1.0, gd.sgd(0.1), np.ones(4), batch_size=1, epochs=2**29)
+        gd.fit(squared_distance, 1.0, gd.sgd(0.1), np.ones(4), batch_size=1, epochs=2**29)
     state = gd.State.create(1.0, gd.sgd(0.1))
     with pytest.raises(ValueError, match="count of a State must be at least 0, got -5"):
-        gd.fit(pull, state._replace(count=jnp.int32(-5)), gd.sgd(0.1), np.ones(4), steps=5)
+        gd.fit(squared_distance, state._replace(count=jnp.int32(-5)), gd.sgd(0.1), np.ones(4), steps=5)
     late, never = state._replace(count=jnp.int32(2**31 - 6)), gd.stop.target("loss", below=-1.0)
     for data in (np.ones(4), iter([np.ones(4)] * 9)):
-        fit = gd.fit(pull, late, gd.sgd(0.1), data, stop=never, progress=False)
+        fit = gd.fit(squared_distance, late, gd.sgd(0.1), data, stop=never, progress=False)
         assert (int(fit.state.count), fit.stopped) == (2**31 - 1, gd.Stopped.STEPS)
         assert fit.history["step"].tolist() == list(range(2**31 - 6, 2**31 - 1))
     full = state._replace(count=jnp.int32(2**31 - 1))
-    assert int(gd.make_step(pull, gd.sgd(0.1))(full, np.ones(4))[0].count) == 2**31 - 1
+    assert int(gd.make_step(squared_distance, gd.sgd(0.1))(full, np.ones(4))[0].count) == 2**31 - 1
 
 
-def test_counters_stay_at_their_largest():
+def test_counters_saturate_at_the_largest_integer():
     largest = jnp.int32(2**31 - 1)
     tx = gd.accumulate(gd.sgd(0.1), every=1e12)
     state = tx.init(1.0)._replace(mini_step=largest)
@@ -484,16 +488,16 @@ KEYS = [2**70, 2**32, -(2**31) - 1, 10**5_000, 1.5, math.nan, None, True, "a", [
 
 
 @pytest.mark.parametrize("key", KEYS, ids=range(len(KEYS)))
-def test_what_is_no_key_and_no_seed_is_refused_by_name(key):
+def test_invalid_keys_and_seeds_are_refused_by_name(key):
     for who, of in (
         ("State.create", lambda: gd.State.create(1.0, gd.sgd(0.1), key=key)),
-        ("fit", lambda: gd.fit(pull, 1.0, gd.sgd(0.1), np.ones(4), steps=1, key=key)),
+        ("fit", lambda: gd.fit(squared_distance, 1.0, gd.sgd(0.1), np.ones(4), steps=1, key=key)),
     ):
         with pytest.raises((TypeError, ValueError), match=f"{who}: key must be a PRNG key"):
             of()
 
 
-def test_seeds_and_keys_are_taken():
+def test_valid_seeds_and_keys_are_accepted():
     seeds = [5, np.int64(5), np.uint32(5), jax.random.key(5)]
     keys = {jax.random.key_data(gd.State.create(1.0, gd.sgd(0.1), key=seed).key).tobytes() for seed in seeds}
     assert len(keys) == 1
@@ -504,7 +508,7 @@ def test_seeds_and_keys_are_taken():
 # Histories: a few rows at a time.
 
 
-def test_a_history_is_written_and_read_in_little_memory(tmp_path):
+def test_histories_are_written_and_read_with_little_memory(tmp_path):
     rows = 20_000
     steps = {"step": np.arange(rows), "loss": np.linspace(1, 0, rows, dtype=np.float32), "norm": np.ones(rows)}
     steps["loss"][7] = np.nan
@@ -527,7 +531,7 @@ def test_a_history_is_written_and_read_in_little_memory(tmp_path):
     assert path.read_text().splitlines()[-1] == '{"step": 20000, "loss": 2.0, "norm": 1.0, "new": 3.0}'
 
 
-def test_lines_that_are_torn_long_or_no_json_are_read_as_they_are(tmp_path):
+def test_torn_long_and_invalid_lines_of_a_history_are_handled(tmp_path):
     path = tmp_path / "metrics.jsonl"
     long = "x" * 1_000_000
     path.write_text(f'{{"step": 0, "loss": null}}\n{{"step": 1, "loss": 2, "{long}": 1}}\n{{"step": 2, "lo')
@@ -542,12 +546,12 @@ def test_lines_that_are_torn_long_or_no_json_are_read_as_they_are(tmp_path):
     assert gd.History.read(path).rows == 0
 
 
-# The command line: a sentence and status 2, or a file that reads back.
+# The command line: a sentence and status 2, or a file that is parsed back.
 
 
 @pytest.fixture
 def refused(tmp_path, monkeypatch, capfd):
-    """Run `gdjax train` in a folder of its own with what cannot be; return what it says."""
+    """Run `gdjax train` with wrong arguments in a new folder; return its message."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
 
@@ -556,10 +560,10 @@ def refused(tmp_path, monkeypatch, capfd):
         with pytest.raises(SystemExit) as ended:
             main()
         assert ended.value.code == 2
-        said = capfd.readouterr().err
-        assert said.startswith("gdjax: ")
-        assert "Traceback" not in said
-        return said
+        message = capfd.readouterr().err
+        assert message.startswith("gdjax: ")
+        assert "Traceback" not in message
+        return message
 
     return run
 
@@ -587,14 +591,14 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("line", CONFIGS, ids=range(len(CONFIGS)))
-def test_a_file_that_asks_for_what_cannot_be_is_a_sentence(line, tmp_path, refused):
+def test_an_invalid_config_file_is_refused_with_one_sentence(line, tmp_path, refused):
     file = tmp_path / "run" / "config.toml"
     file.parent.mkdir()
     file.write_text(line + "\n")
     for arguments in (["--config", str(file), "--out", "new"], ["--resume", "--out", str(file.parent)]):
-        said = refused(*arguments)
-        assert CONFIGS[line] in said
-        assert len(said) < 1_000
+        message = refused(*arguments)
+        assert CONFIGS[line] in message
+        assert len(message) < 1_000
     assert not (tmp_path / "new").exists()
 
 
@@ -612,25 +616,25 @@ NAMES = {
 
 
 @pytest.mark.parametrize("flag", NAMES)
-def test_a_flag_that_no_file_can_hold_is_a_sentence(flag, refused):
+def test_a_flag_value_that_no_file_can_hold_is_refused_with_one_sentence(flag, refused):
     for value in NAMES[flag]:
         others = ["--problem", "text"] if flag == "--data" else []
-        said = refused(flag, value, *others)
-        assert len(said) < 1_500
-        assert value or f"{flag} must not be empty: leave it out" in said
-        assert not value.startswith("json:") or "must be a problem: a function under @gd.problem" in said
+        message = refused(flag, value, *others)
+        assert len(message) < 1_500
+        assert value or f"{flag} must not be empty: leave it out" in message
+        assert not value.startswith("json:") or "must be a problem: a function under @gd.problem" in message
 
 
 @pytest.mark.parametrize("value", ["9" * 5_000, str(10**30), "2147483648", "0", "-1", "1.5", "nan", "²", ""])
 @pytest.mark.parametrize("flag", ["--steps", "--epochs", "--seed", "--save-every"])
-def test_a_number_that_no_run_can_have_is_refused_by_its_flag(flag, value, refused):
-    if flag != "--seed" or value not in ("2147483648", "0"):  # a seed may be these
+def test_an_invalid_number_is_refused_by_its_flag(flag, value, refused):
+    if flag != "--seed" or value not in ("2147483648", "0"):  # these are valid seeds
         assert f"Invalid value for '{flag}'" in refused(flag, value)
 
 
 @settings(max_examples=200, deadline=None, derandomize=True, database=None)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
-def test_what_is_asked_for_is_read_back_from_its_file(words):
+def test_options_are_parsed_back_from_the_config_file(words):
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "config.toml"
         asked = {"problem": words, "optimizer": words, "data": words, "seed": 3}

@@ -1,7 +1,8 @@
-"""Every direction written here under gradients of every size: float32 beside the same arithmetic in float64."""
+"""Every transform written in gdjax, for gradients of every size: float32 against float64."""
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +18,7 @@ PARAMS = {"b": np.array([0.5, 1.0, -2.0]), "w": np.array([[0.1, 0.2], [-0.3, 0.4
 
 
 def of_sizes(*sizes):
-    """Gradients of one size at each step; ordinary ones at the steps whose size is `None`."""
+    """Return gradients of one size at each step; `None` stands for ordinary gradients."""
     steps = [ORDINARY if size is None else {name: size * signs for name, signs in SIGNS.items()} for size in sizes]
     return {name: np.stack([step[name] for step in steps]) for name in SIGNS}
 
@@ -36,7 +37,7 @@ EXACT = {
     "1e30 once": of_sizes(None, 1e30, None, None),
     "3e38 at first": of_sizes(3e38, None, None, None),
 }
-"""Gradients whose steps float32 can take as float64 does."""
+"""Gradients for which float32 can match the steps of float64."""
 BAD = {
     (bad, at): of_sizes(*(bad if t == at else None for t in range(STEPS))) for bad in (np.nan, np.inf) for at in (0, 2)
 }
@@ -58,41 +59,41 @@ SPECIAL = {
     "scale_by_dog": gd.scale_by_dog(("distance", 0.5)),
     "scale_by_shampoo": gd.scale_by_shampoo(every=1),
 }
-UNLIKE = {
-    "scale_by_psgd_kron": SCENARIOS,  # what is drawn differs by dtype
-    "scale_by_shampoo": SCENARIOS,  # two gradients do not fill its factors: rounding decides
+DIFFERENT_FROM_FLOAT64 = {
+    "scale_by_psgd_kron": SCENARIOS,  # random numbers differ by dtype
+    "scale_by_shampoo": SCENARIOS,  # its factors are rank-deficient: rounding decides
     "scale_by_soap": SCENARIOS,
-    "scale_by_adopt": {"3e38 at first"},  # all later steps are 0 beside it
-    "scale_by_radam": {"1e30", "alternating 3e38", "1e30 once", "3e38 at first"},  # it moves by gradients at first
-    "prodigy": {"1e-30"},  # the rate times the gradient is no normal number
+    "scale_by_adopt": {"3e38 at first"},  # all later steps are 0 compared with it
+    "scale_by_radam": {"1e30", "alternating 3e38", "1e30 once", "3e38 at first"},  # its first steps are plain gradients
+    "prodigy": {"1e-30"},  # the rate times the gradient is subnormal
     "dadapt_adamw": {"1e-30"},
 }
-"""Scenarios in which float32 is finite, and not what float64 is."""
+"""Scenarios in which float32 is finite but differs from float64."""
 BOUNDED = {"scale_by_sign", "scale_by_lion"}
-"""Directions that are the same for all large gradients, infinite ones too."""
+"""Transforms whose updates are equal for all large gradients, infinite ones too."""
 
 
 GROUPS = [[*ELEMENTWISE, "nadam", "corrected rms"], [*REDUCING, "factored", *NORMS], MATRIX]
-"""Directions that are compiled together."""
-TRIED = [name for group in GROUPS for name in group]
+"""Transforms that are compiled together."""
+NAMES = [name for group in GROUPS for name in group]
 
 
-def made(name):
+def transform_of(name):
     return SPECIAL[name] if name in SPECIAL else sample(name)
 
 
 def arrays(trees, dtype):
-    """Trees of float32 numbers in a dtype."""
+    """Round trees to float32 and convert them to a dtype."""
     return jax.tree.map(lambda x: jnp.asarray(np.asarray(x, np.float32), dtype), trees)
 
 
 @functools.cache
 def program(names):
-    """Take all steps of all scenarios in all of these directions, from given states."""
+    """Return a compiled function that takes all steps of all scenarios with these transforms."""
 
     def descended(grads, states, params):
         def step(states, g):
-            both = {name: made(name).update(g, states[name], params) for name in names}
+            both = {name: transform_of(name).update(g, states[name], params) for name in names}
             return {name: state for name, (_, state) in both.items()}, {name: u for name, (u, _) in both.items()}
 
         return jax.lax.scan(step, states, grads)
@@ -101,10 +102,10 @@ def program(names):
 
 
 def all_steps(names, dtype, states=None):
-    """The states after all scenarios, and the updates of every step, by name."""
+    """Return the states after all scenarios, and the updates of every step, by name."""
     params = arrays(PARAMS, dtype)
     grads = arrays(jax.tree.map(lambda *of: np.stack(of), *SCENARIOS.values()), dtype)
-    states = {name: made(name).init(params) for name in names} if states is None else states
+    states = {name: transform_of(name).init(params) for name in names} if states is None else states
     return jax.tree.map(np.asarray, program(names)(grads, states, params))
 
 
@@ -115,7 +116,7 @@ def outcomes(names, wide):
 
 
 def outcome(name, wide=False):
-    """The states after all scenarios, and the updates of every step by scenario."""
+    """Return the states after all scenarios, and the updates of every step by scenario."""
     states, updates = outcomes(_group(name), wide)
     return states[name], {case: {k: u[i] for k, u in updates[name].items()} for i, case in enumerate(SCENARIOS)}
 
@@ -124,22 +125,22 @@ def _group(name):
     return next(tuple(group) for group in GROUPS if name in group)
 
 
-@pytest.mark.parametrize("name", TRIED)
-def test_finite_gradients_of_every_size_make_the_step_of_float64(name):
+@pytest.mark.parametrize("name", NAMES)
+def test_steps_match_float64_for_finite_gradients_of_every_size(name):
     state, ours = outcome(name)
     for i, case in enumerate(EXACT):
         floats = [x[i] for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.inexact)]
-        assert all(np.isfinite(x).all() for x in floats), case
+        chex.assert_tree_all_finite({case: floats})
         for leaf in SIGNS:
             assert np.isfinite(ours[case][leaf]).all(), case
-            if case not in UNLIKE.get(name, ()):
+            if case not in DIFFERENT_FROM_FLOAT64.get(name, ()):
                 expected = outcome(name, wide=True)[1][case][leaf]
                 atol = 1e-6 * np.abs(expected).max()
                 np.testing.assert_allclose(ours[case][leaf], expected, rtol=1e-4, atol=atol, err_msg=case)
 
 
-@pytest.mark.parametrize("name", TRIED)
-def test_gradients_that_are_not_finite_are_never_swallowed(name):
+@pytest.mark.parametrize("name", NAMES)
+def test_nonfinite_gradients_give_nonfinite_updates(name):
     _, ours = outcome(name)
     for case in BAD:
         bad, at = case
@@ -151,26 +152,28 @@ def test_gradients_that_are_not_finite_are_never_swallowed(name):
 
 @functools.cache
 def with_full_counters(names):
-    """The scenarios once more, from the states after ordinary steps with all counters at the largest integer."""
-    states = {name: jax.tree.map(lambda x: x[PLACE], outcome(name)[0]) for name in names}
-    return all_steps(names, jnp.float32, jax.tree.map(lambda x: np.full_like(x, MOST) if is_counter(x) else x, states))
+    """Repeat the scenarios from the states after ordinary steps, with all counters at the largest integer."""
+    states = {name: jax.tree.map(lambda x: x[ORDINARY_INDEX], outcome(name)[0]) for name in names}
+    return all_steps(
+        names, jnp.float32, jax.tree.map(lambda x: np.full_like(x, MAX_COUNT) if is_counter(x) else x, states)
+    )
 
 
-PLACE, MOST = list(SCENARIOS).index("ordinary"), np.iinfo(np.int32).max
+ORDINARY_INDEX, MAX_COUNT = list(SCENARIOS).index("ordinary"), np.iinfo(np.int32).max
 
 
 def is_counter(x):
     return x.dtype == np.int32 and not x.ndim
 
 
-@pytest.mark.parametrize("name", TRIED)
+@pytest.mark.parametrize("name", NAMES)
 def test_counters_stay_at_the_largest_integer(name):
     states, updates = with_full_counters(_group(name))
-    for x in jax.tree.leaves(jax.tree.map(lambda x: x[PLACE], states[name])):
-        assert not is_counter(x) or x == MOST
-    found = [u[PLACE] for u in jax.tree.leaves(updates[name])]
-    assert all(np.isfinite(u).all() for u in found)
-    assert max(np.abs(u).max() for u in found) < 100
+    for x in jax.tree.leaves(jax.tree.map(lambda x: x[ORDINARY_INDEX], states[name])):
+        assert not is_counter(x) or x == MAX_COUNT
+    ordinary_updates = [u[ORDINARY_INDEX] for u in jax.tree.leaves(updates[name])]
+    chex.assert_tree_all_finite(ordinary_updates)
+    assert max(np.abs(u).max() for u in ordinary_updates) < 100
 
 
 LONG = {
@@ -189,14 +192,14 @@ def test_five_thousand_steps_do_not_drift(tx):
 
     def descended(dtype):
         grads, params = (
-            arrays(jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), of), dtype) for of in (noise, PARAMS)
+            arrays(jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), tree), dtype) for tree in (noise, PARAMS)
         )
 
         @jax.jit
-        def all_of(grads, params):
+        def all_updates(grads, params):
             return jax.lax.scan(lambda state, g: tx.update(g, state, params)[::-1], tx.init(params), grads)[1]
 
-        return jax.tree.map(lambda u: np.asarray(u).astype(float), all_of(grads, params))
+        return jax.tree.map(lambda u: np.asarray(u).astype(float), all_updates(grads, params))
 
     with jax.enable_x64(True):
         exact = descended(jnp.float64)
@@ -206,7 +209,7 @@ def test_five_thousand_steps_do_not_drift(tx):
             np.testing.assert_allclose(ours, expected, rtol=rtol, atol=rtol * np.abs(expected).max())
 
 
-def test_the_mean_of_ones_is_one_at_every_step():
+def test_ema_of_ones_is_one_at_every_step():
     tx = gd.ema(0.9999)
     _, means = jax.jit(lambda state, ones: jax.lax.scan(lambda s, g: tx.update(g, s)[::-1], state, ones))(
         tx.init(jnp.zeros(())), jnp.ones(5000)
@@ -214,7 +217,7 @@ def test_the_mean_of_ones_is_one_at_every_step():
     np.testing.assert_allclose(means, 1, rtol=1e-5)
 
 
-def test_cautious_decay_tells_opposite_signs_at_any_size():
+def test_cautious_weight_decay_compares_signs_at_any_size():
     tx = gd.add_cautious_weight_decay(0.5)
     for size in (1e-30, 1e-20, 1.0, 1e30):
         updates, _ = tx.update(jnp.array([size, -size]), tx.init(jnp.ones(2)), jnp.full(2, size))

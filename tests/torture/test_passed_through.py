@@ -1,12 +1,13 @@
-"""What Optax has as plain functions is right here at every dtype and at every edge: losses and projections.
+"""Functions of Optax beside its transforms, at every dtype and at the edges: losses, projections, trees and more.
 
-References are NumPy in float64. A new public function of Optax fails `test_every_..._is_here` until it has a case.
+References are NumPy in float64. A new public function of Optax fails `test_every_..._exists` until it has a case.
 """
 
 import functools
 import inspect
 import itertools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,8 +20,8 @@ from gdjax import assignment, losses, perturbations, projections, second_order, 
 
 INF = float("inf")
 DTYPES = ["float16", "bfloat16", "float32", "float64"]
-RUN = ["float16", "float64"]
-"""The dtypes that are run, one of each kind: computed in a wider one, and in itself. Of the others, types suffice."""
+COMPUTED_DTYPES = ["float16", "float64"]
+"""One dtype that is computed in a wider one, and one computed in itself. The others are only checked for types."""
 
 
 def public(module):
@@ -90,7 +91,7 @@ def sparsemax(x, label=1):
 
 
 def ctc(x, labels=(1, 2)):
-    """The sum over all alignments, one by one."""
+    """Return the sum over all alignments, one by one."""
     found = []
     for rows in log_softmax(x):
         paths = itertools.product(range(rows.shape[1]), repeat=rows.shape[0])
@@ -201,7 +202,7 @@ def sparse_plus(x):
     return np.where(x >= 1, x, np.where(x <= -1, 0, (x + 1) ** 2 / 4))
 
 
-def test_every_loss_of_optax_is_here():
+def test_every_loss_of_optax_exists():
     assert set(LOSSES) == public(optax.losses)
     for name in LOSSES:
         assert getattr(losses, name).__module__.startswith("gdjax."), name
@@ -217,13 +218,13 @@ jitted = functools.partial(
 )
 
 
-def total(value):
-    """What is differentiated, and the value itself."""
+def sum_and_value(value):
+    """Return the number to differentiate, and the value itself."""
     return value.astype(jnp.promote_types(value.dtype, jnp.float32)).sum(), value
 
 
 def slopes(f, args):
-    """The derivative of the sum of a function by every number of every argument, by central differences."""
+    """Return derivatives of the sum of a function by every number of every argument, by central differences."""
     found = [np.zeros_like(x) for x in args]
     for x, slope in zip(args, found, strict=True):
         for i in np.ndindex(x.shape):
@@ -238,13 +239,15 @@ def slopes(f, args):
 
 @pytest.mark.filterwarnings("ignore:convex_kl_divergence")
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_loss_and_its_gradient_are_right_in_every_dtype(name):
+def test_losses_and_gradients_match_the_reference_in_every_dtype(name):
     loss, reference, args = LOSSES[name]
     want, slope = reference(*args), slopes(reference, [x.copy() for x in args])
     with jax.enable_x64(True):
-        both = jax.value_and_grad(lambda xs: total(loss(*xs)), has_aux=True)
+        both = jax.value_and_grad(lambda xs: sum_and_value(loss(*xs)), has_aux=True)
         given = {dtype: tuple(jnp.asarray(x, dtype) for x in args) for dtype in DTYPES}
-        found = jitted(lambda given: {dtype: both(xs) for dtype, xs in given.items()})({x: given[x] for x in RUN})
+        found = jitted(lambda given: {dtype: both(xs) for dtype, xs in given.items()})(
+            {x: given[x] for x in COMPUTED_DTYPES}
+        )
         for dtype in DTYPES:
             types = jax.eval_shape(both, given[dtype])
             assert (types[0][1].dtype, types[0][1].shape) == (dtype, np.shape(want))
@@ -280,7 +283,7 @@ EDGES = {
         0.0,
     ),
     "generalized kl, q = p = 0": (losses.generalized_kl_divergence, (LOG0, Q0), 0.0),
-    # logits without bounds
+    # unbounded logits
     "cross entropy, -inf under 0": (
         losses.softmax_cross_entropy,
         (LOG0, Q0),
@@ -342,7 +345,7 @@ EDGES = {
         np.log(4 / 3),
     ),
     "ranking, -inf": (losses.ranking_softmax_loss, (jnp.array([0.0, -INF]), jnp.array([1.0, 0.0])), 0.0),
-    # sizes without bounds
+    # unbounded sizes
     "huber, 1e30": (losses.huber_loss, (jnp.array([1e30, -1e30]),), 1e30),
     "huber in float16": (functools.partial(losses.huber_loss, delta=300.0), (H,), [45000, 75000]),
     "log cosh, 1e30": (losses.log_cosh, (jnp.array([1e30, -1e4]),), [1e30, 1e4 - np.log(2)]),
@@ -432,12 +435,12 @@ EDGES = {
 
 
 @pytest.mark.parametrize("group", range(6))
-def test_a_loss_is_finite_where_mathematics_is_and_so_is_its_gradient(group):
+def test_losses_and_gradients_are_finite_at_the_edges(group):
     chosen = dict(list(EDGES.items())[group::6])
 
     def run(args):
         return {
-            name: jax.value_and_grad(lambda xs, loss=loss: total(loss(*xs)), has_aux=True)(args[name])
+            name: jax.value_and_grad(lambda xs, loss=loss: sum_and_value(loss(*xs)), has_aux=True)(args[name])
             for name, (loss, _, _) in chosen.items()
         }
 
@@ -448,11 +451,11 @@ def test_a_loss_is_finite_where_mathematics_is_and_so_is_its_gradient(group):
         np.testing.assert_allclose(
             np.float64(value)[fits], want[fits], 2e-3 if value.dtype == "float16" else 1e-5, 1e-5, err_msg=name
         )
-        assert all(jnp.isfinite(x).all() for x in gradient), (name, gradient)
+        chex.assert_tree_all_finite({name: gradient})
 
 
 @pytest.mark.parametrize(("loss", "one"), [(losses.kl_divergence, 1), (losses.generalized_kl_divergence, 0)])
-def test_the_derivative_of_the_divergence_by_a_target_of_0_is_0(loss, one):
+def test_the_derivative_of_a_divergence_by_a_zero_target_is_zero(loss, one):
     p = jax.nn.log_softmax(jnp.array([0.5, 1.0, 2.0, -1.0]))
     gradient = jax.grad(loss, 1)(p, jnp.array([0.0, 0.4, 0.6, 0.0]))
     np.testing.assert_allclose(
@@ -460,7 +463,7 @@ def test_the_derivative_of_the_divergence_by_a_target_of_0_is_0(loss, one):
     )
 
 
-def test_a_nan_is_not_hidden_by_a_weight_of_0():
+def test_nan_is_not_hidden_by_a_zero_weight():
     nan = jnp.array([jnp.nan, 0.0])
     for value in (
         losses.kl_divergence(nan, jnp.array([0.0, 1.0])),
@@ -476,7 +479,7 @@ def test_log_cosh_has_its_second_derivative_at_0():
     assert jax.grad(jax.grad(losses.log_cosh))(0.0) == 1
 
 
-def test_a_loss_refuses_what_it_cannot_take_and_names_it():
+def test_losses_refuse_invalid_arguments_by_name():
     complex_ = jnp.ones((2, 3), jnp.complex64)
     for name, (loss, _, args) in LOSSES.items():
         if name not in ("smooth_labels", "make_fenchel_young_loss", "convex_kl_divergence"):
@@ -490,7 +493,7 @@ def test_a_loss_refuses_what_it_cannot_take_and_names_it():
         losses.dice_loss(PIXELS, CLASSES, reduction="max")
 
 
-def test_probabilities_of_few_bits_are_taken_for_such_and_traced_ones_too():
+def test_probabilities_in_16_bits_and_traced_ones_are_accepted():
     p = jax.nn.softmax(jnp.asarray(PIXELS, jnp.bfloat16))
     want = losses.dice_loss(PIXELS, CLASSES)
     for run in (losses.dice_loss, jax.jit(losses.dice_loss, static_argnames="apply_softmax")):
@@ -502,7 +505,7 @@ def test_probabilities_of_few_bits_are_taken_for_such_and_traced_ones_too():
 
 
 @pytest.mark.filterwarnings("ignore:convex_kl_divergence")
-def test_a_batch_of_no_examples_has_no_losses():
+def test_an_empty_batch_has_no_losses():
     for name, (loss, _, args) in LOSSES.items():
         if name in ("ctc_loss", "ctc_loss_with_forward_probs", "ntxent", "sparsemax_loss") or "integer_labels" in name:
             continue
@@ -556,30 +559,30 @@ PROJECTIONS = {
 }
 
 
-def same_parameters(ours, theirs):
+def have_equal_parameters(ours, theirs):
     ours, theirs = (inspect.signature(f).parameters.values() for f in (ours, theirs))
     return [(x.name, x.kind, x.default) for x in ours] == [(x.name, x.kind, x.default) for x in theirs]
 
 
-def test_every_projection_of_optax_is_here():
+def test_every_projection_of_optax_exists():
     assert set(PROJECTIONS) == public(optax.projections)
     for name in PROJECTIONS:
         ours = getattr(gd.projections, name)
         assert ours.__module__ == "gdjax.projections"
-        assert same_parameters(ours, getattr(optax.projections, name)), name
+        assert have_equal_parameters(ours, getattr(optax.projections, name)), name
 
 
-def of_all(project, tree):
+def sum_of_projection(project, tree):
     return sum((jnp.sum(x.astype("float32")) for x in jax.tree.leaves(project(tree))), start=jnp.zeros(()))
 
 
 @functools.cache
-def projected():
-    """Every projection of one tree, of zeros and of an empty one, with a derivative: one program for all."""
+def all_projections():
+    """Project one tree, zeros and an empty tree with every projection, and differentiate, all in one program."""
 
     def run(trees):
         return {
-            name: [(f(t), jax.grad(functools.partial(of_all, f))(t)) for t in trees]
+            name: [(f(t), jax.grad(functools.partial(sum_of_projection, f))(t)) for t in trees]
             for name, (f, _) in PROJECTIONS.items()
             if name not in ("projection_vector", "projection_hyperplane", "projection_halfspace")
         } | {
@@ -592,9 +595,11 @@ def projected():
 
 
 @pytest.mark.parametrize("name", PROJECTIONS)
-def test_a_projection_is_right_in_a_tree_of_all_kinds_of_leaves(name):
+def test_projections_match_the_reference_on_a_tree_of_all_kinds_of_leaves(name):
     reference = PROJECTIONS[name][1]
-    for tree, (found, gradient) in zip((TREE, jax.tree.map(np.zeros_like, TREE)), projected()[name], strict=False):
+    for tree, (found, gradient) in zip(
+        (TREE, jax.tree.map(np.zeros_like, TREE)), all_projections()[name], strict=False
+    ):
         same = jax.tree.map(lambda x, y: x.shape == y.shape and x.dtype == y.dtype, found, tree)
         assert all(jax.tree.leaves(same))
         x = flat(tree)
@@ -606,11 +611,11 @@ def test_a_projection_is_right_in_a_tree_of_all_kinds_of_leaves(name):
             want = reference(x)
         np.testing.assert_allclose(flat(found), want, 2e-3, 1e-3)
         assert np.isfinite(flat(gradient)).all()
-    for _, gradient in projected()[name][2:]:
+    for _, gradient in all_projections()[name][2:]:
         assert gradient == {}
 
 
-def test_a_projection_takes_numbers_without_bounds():
+def test_projections_accept_unbounded_numbers():
     ball = jax.jit(projections.projection_simplex)(jnp.array([3e38, 1e10, -3e38, -INF, 3e38]))
     np.testing.assert_allclose(ball, [0.5, 0, 0, 0, 0.5])
     np.testing.assert_allclose(projections.projection_simplex(jnp.array([1e8, 1e8 - 8, 0.0]), 16.0), [12, 4, 0])
@@ -620,7 +625,7 @@ def test_a_projection_takes_numbers_without_bounds():
     np.testing.assert_allclose(projections.projection_l1_sphere(jnp.array([0.5, 0.0])), [0.75, 0.25])
 
 
-def test_a_projection_takes_bounds_as_trees_and_numbers_as_leaves():
+def test_projections_accept_bounds_as_trees_and_numbers_as_leaves():
     cube = projections.projection_hypercube({"w": jnp.array([2.0, -1.0]), "b": jnp.array(5.0)})
     assert jax.tree.map(np.ndarray.tolist, jax.tree.map(np.asarray, cube)) == {"w": [1, 0], "b": 1}
     cube = projections.projection_hypercube(
@@ -636,7 +641,7 @@ def test_a_projection_takes_bounds_as_trees_and_numbers_as_leaves():
     assert projections.projection_box(jnp.array([5, -5]), 0, 3).dtype == jnp.int32
 
 
-def test_a_projection_refuses_what_it_cannot_take_and_names_the_path():
+def test_projections_refuse_invalid_leaves_by_path():
     whole, imaginary = {"w": jnp.array([1, 2])}, {"w": jnp.array([1j])}
     for name, (project, _) in PROJECTIONS.items():
         if name in ("projection_vector", "projection_hyperplane", "projection_halfspace"):
@@ -664,7 +669,7 @@ def test_a_projection_refuses_what_it_cannot_take_and_names_the_path():
         projections.projection_box({"w": jnp.ones(2)}, jnp.zeros((3, 2)), None)
 
 
-def test_complex_vectors_are_projected_by_their_inner_product():
+def test_complex_vectors_are_projected_by_the_inner_product():
     x, a = np.array([1 + 2j, 3 - 1j], "complex64"), np.array([2 - 1j, 1j], "complex64")
     want = np.vdot(a, x) / np.vdot(a, a) * a
     np.testing.assert_allclose(projections.projection_vector(x, a), want, rtol=1e-5)
@@ -681,34 +686,34 @@ HALVES = {
     "c": jnp.array(0.0, jnp.bfloat16),
     "d": jnp.zeros((0, 2)),
 }
-OURS = {
+REPLACED = {
     "tree_add", "tree_add_scale", "tree_bias_correction", "tree_cast", "tree_cast_like", "tree_clip", "tree_max",
     "tree_min", "tree_norm", "tree_random_like", "tree_scale", "tree_sum", "tree_update_infinity_moment",
     "tree_update_moment", "tree_update_moment_per_elem_norm", "tree_vdot",
 }  # fmt: skip
-"""Those that gdjax writes."""
-THEIRS = {
+"""Functions that gdjax replaces."""
+KEPT = {
     "tree_allclose", "tree_batch_shape", "tree_conj", "tree_div", "tree_dtype", "tree_full_like", "tree_get",
     "tree_get_all_with_path", "tree_map_params", "tree_mul", "tree_ones_like", "tree_real", "tree_set", "tree_size",
     "tree_split_key_like", "tree_sub", "tree_unwrap_random_key_data", "tree_where", "tree_zeros_like",
 }  # fmt: skip
-"""Those that are right as Optax has them (some in better words): no sum, and no number that changes a dtype."""
+"""Functions of Optax that are kept, some with better errors: they sum nothing and change no dtype."""
 
 
-def test_every_function_of_trees_of_optax_is_here_under_both_names():
-    assert public(optax.tree_utils) == OURS | THEIRS
-    assert {f"tree_{name}" for name in public(optax.tree)} == OURS | THEIRS
-    for name in OURS | THEIRS:
+def test_every_tree_function_of_optax_exists_under_both_names():
+    assert public(optax.tree_utils) == REPLACED | KEPT
+    assert {f"tree_{name}" for name in public(optax.tree)} == REPLACED | KEPT
+    for name in REPLACED | KEPT:
         ours, theirs = getattr(tree_utils, name), getattr(optax.tree_utils, name)
         assert getattr(gd.tree, name.removeprefix("tree_")) is ours
-        assert ours.__module__.startswith("gdjax") if name in OURS else getattr(ours, "__wrapped__", ours) is theirs
+        assert ours.__module__.startswith("gdjax") if name in REPLACED else getattr(ours, "__wrapped__", ours) is theirs
         names = [list(inspect.signature(f).parameters) for f in (ours, theirs)]
         assert names[0] == names[1], name
     for name in ("bias_correction", "update_moment", "update_infinity_moment", "update_moment_per_elem_norm"):
         assert getattr(gd, name) is getattr(gd.tree, name)
 
 
-def test_sums_and_norms_of_a_tree_of_halves_do_not_overflow():
+def test_sums_and_norms_of_float16_trees_do_not_overflow():
     assert gd.tree.norm(HALVES) == gd.global_norm(HALVES) == 500
     assert gd.tree.norm(HALVES["a"]) == 500
     assert gd.tree.norm(HALVES, ord=1) == 700
@@ -735,13 +740,13 @@ def test_sums_and_norms_of_a_tree_of_halves_do_not_overflow():
     assert int(gd.tree.max({"x": jnp.array([16777217])})) == 16777217
 
 
-def test_the_gradient_of_a_norm_at_0_is_finite():
+def test_the_gradient_of_a_norm_at_zero_is_finite():
     for options in ({}, {"ord": 1}, {"ord": "inf"}, {"squared": True}):
         gradient = jax.grad(lambda x, options=options: gd.tree.norm(x, **options))(jnp.zeros(3))
         assert jnp.isfinite(gradient).all(), options
 
 
-def test_a_number_leaves_the_dtypes_of_a_tree():
+def test_scalars_do_not_change_the_dtypes_of_a_tree():
     two, dtypes = jnp.float32(2), jax.tree.map(lambda x: x.dtype, HALVES)
     for tree in (gd.tree.scale(two, HALVES), gd.tree.add_scale(HALVES, two, HALVES), gd.tree.clip(HALVES, -two, two)):
         assert jax.tree.map(lambda x: x.dtype, tree) == dtypes
@@ -755,7 +760,7 @@ def test_a_number_leaves_the_dtypes_of_a_tree():
         gd.tree.vdot({"x": jnp.ones(2)}, {"x": jnp.ones(1)})
 
 
-def test_moments_of_halves_do_not_overflow_and_keep_their_dtypes():
+def test_moments_of_float16_trees_do_not_overflow_and_keep_their_dtypes():
     g, m = jnp.array([300.0], jnp.float16), jnp.zeros(1, jnp.float16)
     decay = jnp.float32(0.999)
     for update in (gd.tree.update_moment, gd.tree.update_moment_per_elem_norm):
@@ -773,7 +778,7 @@ def test_moments_of_halves_do_not_overflow_and_keep_their_dtypes():
     assert gd.tree.bias_correction(jnp.ones(1), 0.0, jnp.array(1)).tolist() == [1]
 
 
-def test_shapes_without_numbers_and_python_numbers_are_leaves_too():
+def test_shape_structs_and_python_numbers_are_accepted_as_leaves():
     shapes = {"w": jax.ShapeDtypeStruct((2,), jnp.float32), "n": None}
     assert gd.tree.cast(shapes, jnp.bfloat16)["w"].dtype == jnp.bfloat16
     assert gd.tree.cast({"x": 0.5}, jnp.float16)["x"].dtype == jnp.float16
@@ -793,7 +798,7 @@ def test_shapes_without_numbers_and_python_numbers_are_leaves_too():
 # Assignments, perturbations, second order
 
 
-def test_every_other_function_of_optax_is_here():
+def test_every_other_function_of_optax_exists():
     assert public(optax.assignment) == {"base_hungarian_algorithm", "hungarian_algorithm"}
     assert public(optax.perturbations) == {"make_perturbed_fun"}
     assert public(optax.second_order) == {"fisher_diag", "hessian_diag", "hvp"}
@@ -824,7 +829,7 @@ def test_an_assignment_avoids_forbidden_pairs_and_always_ends():
             solve(np.ones(3))
 
 
-def test_a_perturbed_function_is_right_in_every_dtype():
+def test_perturbed_functions_match_the_reference_in_every_dtype():
     x = np.array([0.5, -0.25])
     noise = perturbations.Normal()
     smooth = perturbations.make_perturbed_fun(lambda x: jnp.sum(x["w"] ** 2) + x["b"], 4000, 0.5, noise)
@@ -845,7 +850,7 @@ def test_a_perturbed_function_is_right_in_every_dtype():
         smooth(jax.random.key(0), {"w": jnp.array([1]), "b": jnp.array(1.0)})
 
 
-def test_hessians_of_few_bits_and_of_nothing():
+def test_hessians_in_16_bits_and_of_empty_trees():
     def loss(w, x, y):
         return jnp.sum((w["a"] * x) ** 3) + w["b"] ** 2
 
@@ -862,7 +867,7 @@ def test_hessians_of_few_bits_and_of_nothing():
 # Functions beside the transforms
 
 
-def test_functions_beside_the_transforms_take_few_bits_and_traced_numbers():
+def test_utility_functions_accept_16_bits_and_traced_numbers():
     h = jnp.array([300.0, 400.0], jnp.float16)
     assert gd.safe_norm(h, 1e-6) == 500
     np.testing.assert_allclose(np.float32(gd.safe_root_mean_squares(h, 1e-6)), 500 / 2**0.5, rtol=1e-3)
@@ -874,7 +879,7 @@ def test_functions_beside_the_transforms_take_few_bits_and_traced_numbers():
     assert gradient(jnp.array([3.0]), 0.0).tolist() == [0]
 
 
-def test_a_projection_on_the_ball_is_right_over_the_whole_range():
+def test_projections_on_the_l2_ball_are_right_over_the_whole_range():
     for size in (1e-30, 1e-24, 1e19, 1e25, 1e37):
         tree = {"x": jnp.array([3 * size]), "y": jnp.array(4 * size)}
         np.testing.assert_allclose(flat(projections.projection_l2_sphere(tree)), [0.6, 0.8], rtol=1e-5)
@@ -882,14 +887,14 @@ def test_a_projection_on_the_ball_is_right_over_the_whole_range():
         np.testing.assert_allclose(flat(projections.projection_l2_ball(tree)), want, rtol=1e-5)
 
 
-def test_the_norm_of_a_tree_is_right_over_the_whole_range():
+def test_the_norm_of_a_tree_is_accurate_over_the_whole_range():
     for size in (1e-30, 1e19, 1e25, 1e37):
         np.testing.assert_allclose(
             gd.tree.norm({"a": jnp.array(3 * size), "b": jnp.array([4 * size])}), 5 * size, rtol=1e-5
         )
 
 
-def test_float64_of_numpy_is_taken_as_jax_takes_it_without_a_warning():
+def test_numpy_float64_is_converted_as_by_jax_without_a_warning():
     x = np.array([0.5, 0.25])
     for tree in (gd.tree.add(x, x), gd.tree.scale(2.0, x), gd.tree.add_scale(x, 1.0, x)):
         assert tree.tolist() == [1, 0.5]

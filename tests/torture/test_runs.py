@@ -1,4 +1,4 @@
-"""Beginnings and ends of a run: signals at any moment, pipes, terminals, full disks, and what is said of it."""
+"""Starts and ends of a run: signals at any moment, pipes, terminals, full disks, and their messages."""
 
 import contextlib
 import io
@@ -21,7 +21,7 @@ from gdjax.descent.loop.saving import Saver
 from gdjax.descent.peers import Peers
 from gdjax.descent.result import curves
 from tests.commands import commands
-from tests.processes import environment, hearing, running, steps_in
+from tests.processes import environment, python_with_ctrl_c, running, steps_in
 
 ENDLESS = ["parabola", "--steps", str(10**9), "--optimizer", "adam(1e-9)", "--out", "run"]
 TO_RESUME = "To resume: gdjax train --resume --out run"
@@ -62,38 +62,38 @@ for line in sys.argv[1:]:
 """
 
 
-def test_what_needs_no_jax_loads_none(env, tmp_path):
+def test_commands_without_computation_do_not_import_jax(env, tmp_path):
     lines = ["--version", "-h", "--help", "", "train -h", "train --help", "problems -h", "optimizers --help", "trian"]
     lines += ["describe -h", "train --lr 3", "train --config nowhere", "train --resume", "train --mesh 3", "digits"]
     lines += ["train --batch-size x", "train --until x", "train --epochs 1 --steps 1", "--show-completion bash"]
-    named = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # the shell is named, and not sought
+    named = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # the shell is given, not detected
     done = python(LIGHT, *lines, env=env | named, cwd=tmp_path)
-    assert re.findall(r"\[(.*): (\d+)\]", done.stdout) == [(line, "2" if expected(line) else "0") for line in lines]
+    assert re.findall(r"\[(.*): (\d+)\]", done.stdout) == [(line, "2" if is_mistake(line) else "0") for line in lines]
     assert "Traceback" not in done.stderr
     assert gd.__version__ in done.stdout
 
 
-def expected(line):
-    """Whether a line is a mistake."""
+def is_mistake(line):
+    """Return whether a command line is a mistake."""
     return line in ("trian", "digits") or (line.startswith("train --") and line != "train --help")
 
 
 @pytest.mark.parametrize(("shell", "words"), [("bash", "gdjax tr"), ("zsh", "gdjax tr"), ("fish", "gdjax tr")])
-def test_shells_complete_without_jax(env, tmp_path, shell, words):
-    told = {"_GDJAX_COMPLETE": f"complete_{shell}", "COMP_WORDS": words, "COMP_CWORD": "1"}
-    told |= {"_TYPER_COMPLETE_ARGS": words, "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
-    done = python(LIGHT, "", env=env | told, cwd=tmp_path)
+def test_shell_completion_does_not_import_jax(env, tmp_path, shell, words):
+    variables = {"_GDJAX_COMPLETE": f"complete_{shell}", "COMP_WORDS": words, "COMP_CWORD": "1"}
+    variables |= {"_TYPER_COMPLETE_ARGS": words, "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    done = python(LIGHT, "", env=env | variables, cwd=tmp_path)
     assert "train" in done.stdout
     assert "imports" not in done.stdout
 
 
-def test_the_first_line_of_train_comes_before_jax(env, tmp_path):
+def test_train_prints_its_first_line_before_importing_jax(env, tmp_path):
     done = python(LIGHT, "train classification", env=env, cwd=tmp_path)
     assert done.stdout == "classification: loading JAX\nimports jax"
 
 
-def test_an_unknown_option_is_answered_with_what_was_meant(here):
-    meant = {
+def test_an_unknown_option_is_answered_with_a_suggestion(here):
+    suggestions = {
         "--lr": "--optimizer", "-lr": "--optimizer", "--learning-rate": "--optimizer", "--weight_decay": "--optimizer",
         "--momentum": "--optimizer", "--warmup": "--optimizer", "--batch": "--batch-size", "--bs": "--batch-size",
         "--iterations": "--steps", "--max-steps": "--steps", "--num_epochs": "--epochs",
@@ -104,7 +104,7 @@ def test_an_unknown_option_is_answered_with_what_was_meant(here):
         "--device": "JAX_PLATFORMS", "--verbose": "--debug", "--optimiser": "--optimizer", "--untill": "'--until'",
         "--zzz": "there are --",
     }  # fmt: skip
-    for option, words in meant.items():
+    for option, words in suggestions.items():
         done = here("train", option, "3")
         assert done.returncode == 2
         assert done.stderr.startswith(f"gdjax: No such option: {option}"), done.stderr
@@ -114,7 +114,7 @@ def test_an_unknown_option_is_answered_with_what_was_meant(here):
     assert "did you mean '--problem'" in here("describe", "--problm", "x").stderr
 
 
-def test_texts_are_named_by_where_they_come_from(here, tmp_path):
+def test_errors_name_the_option_or_file_of_the_text(here, tmp_path):
     (tmp_path / "file.toml").write_text('problem = "xyz"\noptimizer = "xyz"\nuntil = "loss<1"\n')
     for arguments, words in {
         ("train", "--problem", "xyz"): "gdjax: --problem: unknown name 'xyz'",
@@ -130,7 +130,7 @@ def test_texts_are_named_by_where_they_come_from(here, tmp_path):
         assert done.stderr.startswith(words)
 
 
-def test_a_mesh_beyond_the_devices_is_told_before_batch_sizes(here):
+def test_a_mesh_larger_than_the_devices_is_refused_before_batch_sizes(here):
     for number in (257, 4096, 999_999):
         done = here("train", "--mesh", f"data={number}")
         assert done.returncode == 2
@@ -138,20 +138,20 @@ def test_a_mesh_beyond_the_devices_is_told_before_batch_sizes(here):
 
 
 class Run:
-    """A run in a process that hears Ctrl-C; what it says goes to files."""
+    """A run in a process that receives Ctrl-C; its output goes to files."""
 
     def __init__(self, processes, folder):
         [self.process], self.folder = processes, folder
 
     def until(self, seen, timeout=90):
-        """Wait until something is seen."""
+        """Wait until a condition holds."""
         ends = time.monotonic() + timeout
         while not seen():
-            assert self.process.running(), self.said()
-            assert time.monotonic() < ends, self.said()
+            assert self.process.running(), self.output()
+            assert time.monotonic() < ends, self.output()
             time.sleep(0.005)
 
-    def said(self):
+    def output(self):
         return [os.pread(stream.fileno(), 4000, 0).decode() for stream in (self.process.out, self.process.err)]
 
     def send(self, number):
@@ -162,22 +162,22 @@ class Run:
 
 
 @contextlib.contextmanager
-def started(env, folder, *arguments):
-    with running(hearing("-m", "gdjax", "train", *arguments), cwd=folder, env=env) as processes:
+def start_run(env, folder, *arguments):
+    with running(python_with_ctrl_c("-m", "gdjax", "train", *arguments), cwd=folder, env=env) as processes:
         yield Run(processes, folder)
 
 
 NOTHING = re.escape("interrupted.")
-UNTAKEN = re.escape(f"interrupted; no step was taken. {TO_RESUME}")
+NO_STEP_TAKEN = re.escape(f"interrupted; no step was taken. {TO_RESUME}")
 SAVED = rf"interrupted after step [\d,]+; checkpoint saved. {re.escape(TO_RESUME)}"
 MOMENTS = {
     "python starts": (lambda run: b"gdjax" in cmdline(run), 0.3, NOTHING),
-    "jax is imported": (lambda run: "loading JAX" in run.said()[0], 0.2, NOTHING),
-    "programs are compiled": (lambda run: "parabola(start" in run.said()[0], 0.0, UNTAKEN),
+    "jax is imported": (lambda run: "loading JAX" in run.output()[0], 0.2, NOTHING),
+    "programs are compiled": (lambda run: "parabola(start" in run.output()[0], 0.0, NO_STEP_TAKEN),
     "steps are taken": (lambda run: "loss" in metrics(run), 0.0, SAVED),
     "it saves": (lambda run: [*(run.folder / "run/checkpoints").glob("*tmp*")], 0.0, SAVED),
 }
-"""What has happened, seconds after it, and what is said."""
+"""The event to wait for, the seconds to wait after it, and the message of the run."""
 
 
 def cmdline(run):
@@ -192,22 +192,22 @@ def metrics(run):
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_ctrl_c_is_130_and_a_sentence_at_any_moment(env, tmp_path, moment):
+def test_ctrl_c_at_any_moment_exits_130_with_one_sentence(env, tmp_path, moment):
     seen, later, words = MOMENTS[moment]
     more = ["--save-every", "100"] if moment == "it saves" else []
-    with started(env, tmp_path, *ENDLESS, *more) as run:
+    with start_run(env, tmp_path, *ENDLESS, *more) as run:
         run.until(lambda: seen(run))
         time.sleep(later)
         run.send(signal.SIGINT)
         status, _, err = run.ended()
     assert status == 130, err
-    told = [line for line in err.splitlines() if not re.match("step |gdjax: Ctrl-C: saving", line)]
-    assert re.fullmatch(f"gdjax: {words}", "".join(told)), err
+    messages = [line for line in err.splitlines() if not re.match("step |gdjax: Ctrl-C: saving", line)]
+    assert re.fullmatch(f"gdjax: {words}", "".join(messages)), err
 
 
-def test_a_run_that_is_killed_soon_after_its_first_step_is_resumed_from_there(env, here, tmp_path):
-    """The clock alone decides: once a minute, but the first time within seconds."""
-    with started(env, tmp_path, *ENDLESS) as run:
+def test_a_run_killed_soon_after_its_first_step_is_resumed_from_there(env, here, tmp_path):
+    """Checkpoints are saved by time: the first within seconds, later ones once a minute."""
+    with start_run(env, tmp_path, *ENDLESS) as run:
         run.until(lambda: steps(tmp_path), timeout=50)
         run.send(signal.SIGKILL)
         assert run.ended()[0] == -signal.SIGKILL
@@ -240,7 +240,7 @@ class Wish:
         ([(0, 20.0), (20, 20.0), (40, 20.0)], float("inf"), None),
     ],
 )
-def test_the_first_checkpoint_is_begun_within_five_seconds_or_at_the_last_chance_before(times, seconds, at):
+def test_the_first_checkpoint_starts_within_five_seconds_or_at_the_last_chance_before(times, seconds, at):
     saver = Saver(None, Peers())
     found = [now for now, waited in times if saver._is_first_due(now, waited, seconds)]
     assert (found[0] if found else None) == at
@@ -253,10 +253,10 @@ os.setsid()
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.argv[1], sys.argv[1:])
 """
-"""Take the standard input as the terminal of a session of its own, and hear of its end, also under `nohup`."""
+"""Start a new session with standard input as its terminal, and receive SIGHUP even under `nohup`."""
 
 
-def test_a_terminal_that_closes_is_129_saved_and_its_cursor_was_never_hidden(env, tmp_path):
+def test_a_closed_terminal_exits_129_with_a_checkpoint_and_never_hides_the_cursor(env, tmp_path):
     leader, follower = pty.openpty()
     command = [sys.executable, "-c", TERMINAL, sys.executable, "-m", "gdjax", "train", *ENDLESS]
     pipes = {"stdin": follower, "stdout": follower, "stderr": follower}
@@ -276,15 +276,15 @@ def test_a_terminal_that_closes_is_129_saved_and_its_cursor_was_never_hidden(env
     assert steps(tmp_path)
 
 
-def test_sigterm_before_the_first_step_is_143(env, tmp_path):
-    with started(env, tmp_path, *ENDLESS) as run:
-        run.until(lambda: "loading JAX" in run.said()[0])
+def test_sigterm_before_the_first_step_exits_143(env, tmp_path):
+    with start_run(env, tmp_path, *ENDLESS) as run:
+        run.until(lambda: "loading JAX" in run.output()[0])
         run.send(signal.SIGTERM)
         assert run.ended() == (143, "parabola: loading JAX\n", "gdjax: SIGTERM.\n")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "parabola", "--steps", "5"]])
-def test_where_nobody_reads_on_it_ends_as_other_programs_do(env, tmp_path, arguments):
+def test_a_closed_output_pipe_exits_141(env, tmp_path, arguments):
     reads, writes = os.pipe()
     os.close(reads)
     command = [sys.executable, "-m", "gdjax", *arguments]
@@ -304,12 +304,12 @@ MOUNTS = subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=F
 ) else False  # fmt: skip
 
 
-@pytest.mark.skipif(not MOUNTS, reason="needs the right to mount a file system of its own")
+@pytest.mark.skipif(not MOUNTS, reason="needs permission to mount a file system")
 @pytest.mark.parametrize(
     ("options", "status", "words"),
     [("size=8k", 1, "no space left on device"), ("ro", 2, "cannot be created: read-only file system")],
 )
-def test_a_disk_that_takes_nothing_is_one_sentence(env, tmp_path, options, status, words):
+def test_a_full_or_read_only_disk_is_one_sentence(env, tmp_path, options, status, words):
     shell = MOUNTED.format(options=options, python=sys.executable, more="--steps 5")
     with running(["unshare", "-rm", "sh", "-c", shell], cwd=tmp_path, env=env) as [process]:
         ended, _, err = process.ended(90)
@@ -318,7 +318,7 @@ def test_a_disk_that_takes_nothing_is_one_sentence(env, tmp_path, options, statu
     assert "Traceback" not in err
 
 
-def test_the_figures_of_the_table_agree(here, tmp_path):
+def test_the_numbers_of_the_summary_table_agree(here, tmp_path):
     done = here("train", "classification", "--batch-size", 64, "--steps", 300, "--out", "run")
     assert done.returncode in (0, 3), done.stderr
     rows = dict(re.findall(r"^(\S+) +(.*)$", done.stdout, re.M))
@@ -328,7 +328,7 @@ def test_the_figures_of_the_table_agree(here, tmp_path):
     )
     taken = int(rows["steps"].replace(",", ""))
     assert compiling < time_
-    slack = 0.051 * 2 / (time_ - compiling) + 4 / taken  # times are rounded, and a step or two was compiled
+    slack = 0.051 * 2 / (time_ - compiling) + 4 / taken  # times are rounded, and compiling includes a step or two
     assert mean == pytest.approx(64 * taken / (time_ - compiling), rel=slack)
     history = gd.History.read(tmp_path / "run/metrics.jsonl")
     assert last == pytest.approx(history["throughput"][-1], rel=0.01)
@@ -343,7 +343,7 @@ def history(loss, **evaluated):
     )
 
 
-def test_zeros_keep_the_logarithmic_axis_and_are_seen():
+def test_zeros_are_visible_on_a_logarithmic_axis():
     of_loss, of_gap = curves(history([1.0, 1e-3, 1e-9, 0.0, 0.0], gap=[1.0, 1e-4, 0.0])).axes
     for axes in (of_loss, of_gap):
         assert axes.get_yscale() == "symlog"
@@ -352,7 +352,7 @@ def test_zeros_keep_the_logarithmic_axis_and_are_seen():
         drawn = axes.lines[0].get_ydata()
         heights = axes.transAxes.inverted().transform(axes.transData.transform(np.c_[drawn * 0, drawn]))[:, 1]
         assert np.all((heights > 0) & (heights < 1))
-        assert len({round(height, 2) for height in heights}) == len({*drawn})  # told from each other
+        assert len({round(height, 2) for height in heights}) == len({*drawn})  # distinguishable
     assert [text.get_text() for text in of_loss.texts] == ["linear below 1e-09"]
 
 
@@ -364,21 +364,21 @@ def test_zeros_keep_the_logarithmic_axis_and_are_seen():
         ([0.0, 1e-38, 1.0], "symlog"), ([1e-45, 1e-40, 0.0], "symlog"),
     ],
 )  # fmt: skip
-def test_whatever_the_loss_is_it_is_drawn_without_a_warning(loss, scale):
+def test_any_loss_is_plotted_without_a_warning(loss, scale):
     assert curves(history(np.repeat(loss, 3000))).axes[0].get_yscale() == scale
     figure = curves(history(loss, gap=loss))
     assert figure.axes[0].get_yscale() == scale
     figure.savefig(io.BytesIO(), format="png", dpi=30)
 
 
-def test_one_value_that_is_not_finite_does_not_hide_its_neighbours():
+def test_nonfinite_values_do_not_hide_their_neighbours_in_a_plot():
     loss = np.ones(10_000)
     loss[::100] = np.inf
     drawn = curves(history(loss)).axes[0].lines[0].get_ydata()
     np.testing.assert_array_equal(drawn, np.ones(len(drawn)))
 
 
-def test_a_picture_that_cannot_be_written_costs_nothing_else(here, tmp_path):
+def test_an_unwritable_picture_does_not_fail_the_run(here, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/curves.png.tmp").mkdir()
     done = here("train", "parabola", "--steps", 3, "--out", "run")

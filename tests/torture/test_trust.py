@@ -1,4 +1,4 @@
-"""Files from a stranger: none makes code run unasked, and none leads a write out of its folder."""
+"""Untrusted files: none runs code without consent, and none redirects a write out of its folder."""
 
 import contextlib
 import http.server
@@ -22,7 +22,7 @@ from gdjax.cli.errors import InputError
 from gdjax.descent.checkpoints.store import Store
 from gdjax.descent.errors import UnsafePathError
 from tests.commands import commands
-from tests.processes import all_ended, environment, running
+from tests.processes import environment, running, wait_for_all
 
 BOWL = """
 import pathlib
@@ -49,7 +49,7 @@ def here(tmp_path, capfd):
 
 @pytest.fixture
 def stranger(tmp_path):
-    """A folder with a module that leaves a trace when it runs, and a file that names it."""
+    """Create a module that leaves a trace when it runs, and a config file that names it; return the trace."""
     ran = tmp_path / "ran"
     (tmp_path / "evil.py").write_text(BOWL.format(ran=str(ran)))
     (tmp_path / "later.py").write_text("def square(depth, x):\n    return depth * (x**2).sum()\n")
@@ -58,7 +58,7 @@ def stranger(tmp_path):
     return ran
 
 
-def refused(done, *words):
+def assert_refused(done, *words):
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     for word in words:
@@ -70,14 +70,14 @@ WAYS = [["--config", "run/config.toml"], ["--resume", "--out", "run"], ["--resum
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_module_that_only_a_file_names_is_refused(here, stranger, way):
-    refused(here("train", *way), "--trust", "config.toml' names the module 'evil' (", "evil.py")
+    assert_refused(here("train", *way), "--trust", "config.toml' names the module 'evil' (", "evil.py")
     assert not stranger.exists()
 
 
 @pytest.mark.parametrize("name", [" evil:bowl", "a.evil:bowl", "antigravity:x", "evil.:bowl", "evil:", "gdjaxx.a:b"])
-def test_whatever_names_a_module_is_refused(here, stranger, tmp_path, name):
+def test_every_way_to_name_a_module_is_refused(here, stranger, tmp_path, name):
     (tmp_path / "run/config.toml").write_text(f'problem = "{name}"\n')
-    refused(here("train", "--config", "run/config.toml"), "--trust")
+    assert_refused(here("train", "--config", "run/config.toml"), "--trust")
     assert not stranger.exists()
 
 
@@ -96,7 +96,9 @@ def test_a_module_that_another_problem_replaces_is_not_imported(here, stranger):
     done = here("train", "parabola", "--config", "run/config.toml", "--out", "other")
     assert done.returncode == 0, done.stderr
     assert "not as in run/config.toml: problem was evil:bowl(2.0), now parabola(" in done.stderr
-    refused(here("train", "parabola", "--resume", "--out", "run"), "holds a different run: problem was evil:bowl")
+    assert_refused(
+        here("train", "parabola", "--resume", "--out", "run"), "holds a different run: problem was evil:bowl"
+    )
     assert not stranger.exists()
 
 
@@ -104,11 +106,11 @@ def test_a_module_of_the_package_needs_no_trust(here, tmp_path):
     (tmp_path / "config.toml").write_text('problem = "gdjax.problems.functions:parabola()"\nsteps = 2\n')
     assert here("train", "--config", "config.toml").returncode == 0
     (tmp_path / "config.toml").write_text('problem = "gdjax.__main__:x"\n')
-    refused(here("train", "--config", "config.toml"), "config.toml': problem: ")
+    assert_refused(here("train", "--config", "config.toml"), "config.toml': problem: ")
 
 
 @pytest.mark.parametrize(("answer", "runs"), [(b"n\n", False), (b"\n", False), (b"\x04", False), (b"yes\n", True)])
-def test_at_a_terminal_it_is_asked(stranger, tmp_path, answer, runs):
+def test_at_a_terminal_trust_is_asked_for(stranger, tmp_path, answer, runs):
     stranger.with_name("evil.py").write_text(f"import pathlib\npathlib.Path({str(stranger)!r}).touch()\n")
     status, seen = in_a_terminal(["train", "--config", "run/config.toml"], tmp_path, answer, after=b"[y/N] ")
     assert status == 2
@@ -118,7 +120,7 @@ def test_at_a_terminal_it_is_asked(stranger, tmp_path, answer, runs):
 
 
 def in_a_terminal(arguments, cwd, answer, after, timeout=60):
-    """Run a command on a terminal of its own; type an answer when it has said something."""
+    """Run a command on a new terminal; type an answer after some output."""
     leader, follower = pty.openpty()
     command = [sys.executable, "-m", "gdjax", *arguments]
     process = subprocess.Popen(
@@ -127,7 +129,7 @@ def in_a_terminal(arguments, cwd, answer, after, timeout=60):
     os.close(follower)
     seen, typed, until = b"", False, time.monotonic() + timeout
     try:
-        with contextlib.suppress(OSError):  # Linux's way to say that the other end is closed
+        with contextlib.suppress(OSError):  # on Linux, the other end is closed
             while time.monotonic() < until:
                 if select.select([leader], [], [], 1.0)[0]:
                     seen += os.read(leader, 65536)
@@ -140,8 +142,8 @@ def in_a_terminal(arguments, cwd, answer, after, timeout=60):
         os.close(leader)
 
 
-def test_files_of_the_present_folder_stand_for_no_library(stranger, tmp_path):
-    """Nor does its `matplotlibrc` count, nor a link in the place of the cache."""
+def test_files_of_the_current_folder_do_not_shadow_libraries(stranger, tmp_path):
+    """Neither its `matplotlibrc` nor a link as the cache folder is used."""
     trace = f"import pathlib\npathlib.Path({str(tmp_path / 'shadowed')!r}).touch()\nraise ImportError\n"
     for name in ("jax", "numpy", "typer", "rich", "orbax", "matplotlib", "sklearn", "tensorstore", "optax", "google"):
         (tmp_path / f"{name}.py").write_text(trace)
@@ -153,7 +155,7 @@ def test_files_of_the_present_folder_stand_for_no_library(stranger, tmp_path):
     (tmp_path / "cache/gdjax").symlink_to(tmp_path / "elsewhere")
     command = [sys.executable, "-m", "gdjax", "train", "evil:bowl", "--out", "own"]
     with running(command, cwd=tmp_path, env=environment(XDG_CACHE_HOME=str(tmp_path / "cache"))) as processes:
-        [(status, _, err)] = all_ended(processes, 90)
+        [(status, _, err)] = wait_for_all(processes, 90)
     assert status == 0, err
     assert stranger.exists()
     assert not (tmp_path / "shadowed").exists()
@@ -165,11 +167,11 @@ def test_files_of_the_present_folder_stand_for_no_library(stranger, tmp_path):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A run of a few steps."""
+    """Run a few steps and return the folder of the run."""
     folder = tmp_path_factory.mktemp("finished")
     command = [sys.executable, "-m", "gdjax", "train", "parabola", "--steps", "5", "--out", "run", "--no-cache"]
     with running(command, cwd=folder) as processes:
-        [(status, _, err)] = all_ended(processes, 90)
+        [(status, _, err)] = wait_for_all(processes, 90)
     assert status == 0, err
     return folder / "run"
 
@@ -193,7 +195,7 @@ def test_a_link_in_the_folder_of_a_run_is_refused_and_its_target_stays(here, fin
         path.unlink()
     before = contents(target)
     path.symlink_to(target)
-    refused(here("train", "--resume", "--out", "run", "--steps", 9), f"run/{entry}'", "symbolic link")
+    assert_refused(here("train", "--resume", "--out", "run", "--steps", 9), f"run/{entry}'", "symbolic link")
     assert contents(target) == before
     assert path.is_symlink()
 
@@ -204,7 +206,7 @@ def contents(path):
 
 
 @pytest.mark.parametrize("entry", ["config.toml.tmp", "curves.png.tmp", "config.tmp"])
-def test_what_is_replaced_is_not_written_through_a_link(here, finished, tmp_path, entry):
+def test_replaced_files_are_not_written_through_a_link(here, finished, tmp_path, entry):
     shutil.copytree(finished, tmp_path / "run")
     (tmp_path / "target").write_text("precious")
     (tmp_path / "run" / entry).symlink_to(tmp_path / "target")
@@ -213,10 +215,10 @@ def test_what_is_replaced_is_not_written_through_a_link(here, finished, tmp_path
 
 
 @pytest.mark.parametrize("entry", [".lock", "metrics.jsonl", "config.toml"])
-def test_a_new_run_makes_no_file_through_a_link_that_leads_nowhere(here, tmp_path, entry):
+def test_a_new_run_creates_no_file_through_a_dangling_link(here, tmp_path, entry):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / entry).symlink_to(tmp_path / "target")
-    refused(here("train", "parabola", "--steps", 2, "--out", "run"))
+    assert_refused(here("train", "parabola", "--steps", 2, "--out", "run"))
     assert not (tmp_path / "target").exists()
 
 
@@ -225,20 +227,20 @@ def test_a_pipe_in_the_folder_of_a_run_is_refused_at_once(here, finished, tmp_pa
     shutil.copytree(finished, tmp_path / "run")
     (tmp_path / "run" / entry).unlink()
     os.mkfifo(tmp_path / "run" / entry)
-    refused(here("train", "--resume", "--out", "run", "--steps", 9), entry, "is a named pipe")
+    assert_refused(here("train", "--resume", "--out", "run", "--steps", 9), entry, "is a named pipe")
 
 
 @pytest.mark.parametrize("entry", [".lock", "metrics.jsonl"])
-def test_a_file_of_several_names_is_not_written_to(here, finished, tmp_path, entry):
+def test_a_file_with_hard_links_is_not_written_to(here, finished, tmp_path, entry):
     shutil.copytree(finished, tmp_path / "run")
     (tmp_path / "target").write_text("precious")
     (tmp_path / "run" / entry).unlink()
     (tmp_path / "run" / entry).hardlink_to(tmp_path / "target")
-    refused(here("train", "--resume", "--out", "run", "--steps", 9), entry, "hard links")
+    assert_refused(here("train", "--resume", "--out", "run", "--steps", 9), entry, "hard links")
     assert (tmp_path / "target").read_text() == "precious"
 
 
-def test_the_library_writes_through_no_link_either(tmp_path):
+def test_the_library_does_not_write_through_links(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "target")
     history = gd.fit(lambda w, batch: w**2, 1.0, gd.sgd(0.1), steps=2, progress=False).history
     with pytest.raises(UnsafePathError, match="is a symbolic link: remove it"):
@@ -250,7 +252,7 @@ def test_the_library_writes_through_no_link_either(tmp_path):
     assert not (tmp_path / "target").exists()
 
 
-def test_links_within_a_folder_of_checkpoints_are_fine(finished, tmp_path):
+def test_links_inside_a_checkpoint_folder_are_accepted(finished, tmp_path):
     shutil.copytree(finished / "checkpoints", tmp_path / "checkpoints")
     (tmp_path / "checkpoints/best").symlink_to("5")
     with Store(gd.Checkpoints(tmp_path / "checkpoints")) as store:
@@ -258,7 +260,7 @@ def test_links_within_a_folder_of_checkpoints_are_fine(finished, tmp_path):
 
 
 class Trace:
-    """What leaves a trace when it is unpickled."""
+    """An object that leaves a trace when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -278,7 +280,7 @@ def test_no_file_of_a_checkpoint_is_unpickled(finished, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_file_cannot_write_on_the_terminal(here, tmp_path):
+def test_control_characters_of_a_file_are_escaped(here, tmp_path):
     (tmp_path / "config.toml").write_text('problem = "\\u001b]0;title\\u0007\\u001b[2J"\n')
     done = here("train", "--config", "config.toml")
     assert done.returncode == 2
@@ -288,7 +290,7 @@ def test_a_file_cannot_write_on_the_terminal(here, tmp_path):
 
 @pytest.fixture
 def data(tmp_path):
-    """A folder of text, with what does not belong to it."""
+    """Return a folder of text that also holds links, pipes and devices."""
     folder = tmp_path / "data"
     (folder / "sub").mkdir(parents=True)
     for name in ("one", "sub/two"):
@@ -304,12 +306,12 @@ def data(tmp_path):
     return folder
 
 
-def test_what_leads_out_of_a_folder_of_data_is_skipped_and_said(data):
+def test_links_out_of_a_data_folder_are_skipped_with_a_warning(data):
     problem = gd.problems.text(width=8, layers=1, heads=2, length=16, data=str(data))
-    with pytest.warns(UserWarning, match="since they lead out of it or are not files: ") as told:
+    with pytest.warns(UserWarning, match="since they lead out of it or are not files: ") as warned:
         seen = problem.train
-    assert len(told) == 1
-    message = str(told[0].message)
+    assert len(warned) == 1
+    message = str(warned[0].message)
     for name in ("loop", "nowhere", "outside", "pipe", "sub/device"):
         assert repr(name) in message
     assert "and 1 more" in message
@@ -317,21 +319,21 @@ def test_what_leads_out_of_a_folder_of_data_is_skipped_and_said(data):
     assert seen.size == 3 * 1200 * 0.9 // 17 * 17  # the link inside counts as its file
 
 
-def test_data_that_are_a_pipe_are_refused(here, data):
-    refused(here("train", "text", "--data", data / "pipe"), "--data", "file or a folder")
+def test_a_pipe_as_data_is_refused(here, data):
+    assert_refused(here("train", "text", "--data", data / "pipe"), "--data", "file or a folder")
 
 
-def test_the_first_process_finds_that_the_port_is_taken():
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port = held.getsockname()[1]
+def test_the_first_process_detects_a_port_in_use():
+    with socket.socket() as occupied:
+        occupied.bind(("127.0.0.1", 0))
+        port = occupied.getsockname()[1]
         with pytest.raises(InputError, match="the port is in use; give another port, in all processes"):
             coordinator.require_port(coordinator.Coordinator(f"127.0.0.1:{port}"), is_first=True)
     coordinator.require_port(coordinator.Coordinator(f"127.0.0.1:{port}"), is_first=True)
 
 
-def test_the_other_processes_find_that_the_port_is_not_the_coordinators():
-    """Bound and not served, served and silent, served by another protocol, closed at once: all are told in time."""
+def test_other_processes_detect_that_the_port_is_not_the_coordinators():
+    """Ports that are bound, silent, served by another protocol or closed at once are all detected in time."""
     ended = []
 
     def ask(port):
@@ -362,7 +364,7 @@ def test_the_other_processes_find_that_the_port_is_not_the_coordinators():
     assert all("in use by something that is not process 0 of this run; give another port" in text for text in ended)
 
 
-def test_a_coordinator_says_what_moves_it():
+def test_a_coordinator_says_how_to_change_its_port():
     fixes = {variable: coordinator.Coordinator("h:1", variable).fix for variable in (None, "JAX_COORDINATOR_ADDRESS")}
     assert fixes[None] == "give another port, in all processes"
     assert fixes["JAX_COORDINATOR_ADDRESS"] == "give another port in JAX_COORDINATOR_ADDRESS, in all processes"
@@ -370,22 +372,22 @@ def test_a_coordinator_says_what_moves_it():
 
 
 @pytest.mark.parametrize("launcher", [False, True], ids=["flags", "SLURM"])
-def test_a_taken_port_ends_all_processes_with_a_sentence(launcher, tmp_path):
-    lowest = 61_440  # of the ports that JAX takes for SLURM: by the number of the job, modulo 4,096
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0 if not launcher else next(n for n in range(lowest, 2**16) if is_free(n))))
-        held.listen()
-        port = held.getsockname()[1]
+def test_a_port_in_use_ends_all_processes_with_one_sentence(launcher, tmp_path):
+    lowest = 61_440  # of the ports that JAX uses for SLURM: the job number modulo 4,096
+    with socket.socket() as occupied:
+        occupied.bind(("127.0.0.1", 0 if not launcher else next(n for n in range(lowest, 2**16) if is_free(n))))
+        occupied.listen()
+        port = occupied.getsockname()[1]
         train = [sys.executable, "-m", "gdjax", "train", "parabola"]
         slurm = {"JOB_ID": port - lowest, "STEP_NODELIST": "localhost", "NTASKS": 2}
-        each = [{"PROCID": i, "LOCALID": i} for i in range(2)]
-        told = [[f"SLURM_{name}={value}" for name, value in {**slurm, **own}.items()] for own in each]
+        per_process = [{"PROCID": i, "LOCALID": i} for i in range(2)]
+        variables = [[f"SLURM_{name}={value}" for name, value in {**slurm, **local}.items()] for local in per_process]
         flags = ["--coordinator", f"127.0.0.1:{port}", "--num-processes", 2, "--process-id"]
         by_flags = [[*train, *flags, i] for i in range(2)]
-        many = [["env", *own, *train] for own in told] if launcher else by_flags
+        command_lines = [["env", *assignments, *train] for assignments in variables] if launcher else by_flags
         began = time.monotonic()
-        with running(*many, cwd=tmp_path) as processes:
-            ended = all_ended(processes, 90)
+        with running(*command_lines, cwd=tmp_path) as processes:
+            ended = wait_for_all(processes, 90)
     who = f"the coordinator localhost:{port} of the launcher" if launcher else f"--coordinator 127.0.0.1:{port}"
     way = "set JAX_COORDINATOR_PORT to another port" if launcher else "give another port"
     for status, _, err in ended:

@@ -1,4 +1,4 @@
-"""Matrix directions of matrices that are zero or nearly so."""
+"""Matrix methods for gradients that are zero or nearly zero."""
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +18,10 @@ DIRECTIONS = {
 def test_a_zero_gradient_gives_a_zero_update_and_a_finite_derivative(tx):
     params = jnp.ones((4, 4))
 
-    def moved(g):
+    def summed_update(g):
         return tx.update(g, tx.init(params), params)[0].sum()
 
-    value, derivative = jax.jit(jax.value_and_grad(moved))(jnp.zeros((4, 4)))
+    value, derivative = jax.jit(jax.value_and_grad(summed_update))(jnp.zeros((4, 4)))
     assert value == 0
     assert jnp.isfinite(derivative).all()
 

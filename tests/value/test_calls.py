@@ -1,4 +1,4 @@
-"""Few frames lie between a call and its arithmetic."""
+"""A call enters few Python frames before its arithmetic."""
 
 import sys
 
@@ -12,7 +12,7 @@ PARAMS = {"w": jnp.ones((4, 3)), "b": jnp.ones(3)}
 
 
 def calls_in_gdjax(function):
-    """The number of Python frames of gdjax that a call enters."""
+    """Return the number of Python frames of gdjax that a call enters."""
     count = 0
 
     def profile(frame, event, arg):

@@ -39,21 +39,21 @@ def final_loss(tx):
 
 
 @pytest.mark.parametrize("tx", OPTIMIZERS, ids=lambda tx: tx.factory.__name__)
-def test_they_agree_with_finite_differences(tx):
+def test_hypergradients_match_finite_differences(tx):
     with jax.enable_x64(True):
-        of_numbers = jax.jit(final_loss)
+        loss_of = jax.jit(final_loss)
         derivative = jax.jit(jax.grad(final_loss))(tx)
         assert jax.tree.structure(derivative) == jax.tree.structure(tx)
         leaves, treedef = jax.tree.flatten(tx)
         for i, (leaf, slope) in enumerate(zip(leaves, jax.tree.leaves(derivative), strict=True)):
             h = 1e-6 * max(abs(leaf), 1e-4)
-            ends = [of_numbers(treedef.unflatten([*leaves[:i], leaf + s, *leaves[i + 1 :]])) for s in (h, -h)]
+            ends = [loss_of(treedef.unflatten([*leaves[:i], leaf + s, *leaves[i + 1 :]])) for s in (h, -h)]
             expected = (ends[0] - ends[1]) / (2 * h)
             scale = max(abs(expected), float(ends[0]) * 1e-9 / h)
             np.testing.assert_allclose(slope, expected, rtol=1e-4, atol=1e-4 * scale)
 
 
-def test_descent_on_a_hyperparameter_descends():
+def test_descent_on_a_hyperparameter_lowers_the_final_loss():
     tx = gd.sgd(0.001)
     with jax.enable_x64(True):
         slope = jax.jit(jax.value_and_grad(final_loss))

@@ -1,4 +1,4 @@
-"""Lifted Optax is Optax, name for name and number for number, as values."""
+"""Lifted transforms have the names, signatures and numbers of Optax, and are values."""
 
 import functools
 import importlib
@@ -26,17 +26,17 @@ PACKAGES = [m.name for m in pkgutil.iter_modules(optax.__path__) if m.ispkg and 
 HELPERS = {"inject_hyperparams", "inject_stateful_hyperparams", "schedule_free_eval_params", "with_extra_args_support"}
 """Annotated as factories in Optax, but called with a factory, a transform or a state."""
 UNANNOTATED = {"dog", "dowg", "hutchinson_estimator_diag_hessian", "monitor", "scale_by_factored_rms", "sgdr_schedule"}
-"""Factories in Optax that are not annotated as such."""
-OTHERWISE = {
-    "sam",  # Optax's hides the parameters in its state, and asks for two optimizers
-    "scale_by_ademamix",  # alpha is 6 there, 5 in ademamix and in the paper
+"""Factories in Optax without a return annotation."""
+DIFFERENT_SIGNATURE = {
+    "sam",  # Optax's stores the parameters in its state, and takes two optimizers
+    "scale_by_ademamix",  # alpha is 6 in Optax, 5 in ademamix and in the paper
     "muon",  # a table of coefficients, a function for the scale, views for dimension numbers
     "scale_by_muon",
 }
-"""Factories whose signature is not Optax's."""
+"""Factories whose signature differs from Optax's."""
 OF_FUNCTIONS = {"conditionally_mask", "conditionally_transform", "measure_with_ema", "monitor"}
 OF_FUNCTIONS |= {"snapshot", "stateless", "stateless_with_tree_map"}
-"""Factories that cannot do without a Python function, which has no text."""
+"""Factories that need a Python function, which cannot be parsed."""
 
 REQUIRED = {
     **dict.fromkeys(("adv_optimizer", "base_optimizer", "fast_optimizer", "inner", "optimizer"), gd.sgd(0.1)),
@@ -59,7 +59,7 @@ REQUIRED = {
 }
 """An argument for every parameter that has no default."""
 OPTIONAL = {
-    **dict.fromkeys(("b2", "momentum"), 0.9),  # with 0.999, 1 - b2**count has but four digits in Optax
+    **dict.fromkeys(("b2", "momentum"), 0.9),  # with 0.999, 1 - b2**count has only four digits in Optax
     **dict.fromkeys(("learning_rate", "optimism"), 0.1),
     **dict.fromkeys(("max_learning_rate", "weight_decay", "weight_decay_rate"), 0.2),
     "base_optimizer": gd.adam(0.1),
@@ -67,7 +67,7 @@ OPTIONAL = {
     "linesearch": gd.scale_by_backtracking_linesearch(5),
     "random_seed": jax.random.PRNGKey(1),
 }
-"""Another argument for those whose default is none, or leaves a branch out."""
+"""Arguments for parameters whose default is None or skips a branch."""
 
 
 def arguments(factory, optional):
@@ -77,12 +77,12 @@ def arguments(factory, optional):
 
 
 def run(name, made):
-    """What a transform makes of three steps and its last state, called as it wants to be."""
+    """Return three updates and the last state of a transform, with the arguments that it needs."""
     tx = optax.with_extra_args_support(made)
-    state = tx.init(shaped(name, tree()))
+    state = tx.init(in_pairs_for_lookahead(name, tree()))
     seen = []
     for seed in range(3):
-        params = shaped(name, tree(seed=seed))
+        params = in_pairs_for_lookahead(name, tree(seed=seed))
         value, grads = jax.value_and_grad(loss)(getattr(params, "fast", params))
         extra = {} if name == "sam" else {"value": value, "grad": grads, "value_fn": loss}
         if name in ("hutchinson_estimator_diag_hessian", "sophia"):
@@ -94,7 +94,7 @@ def run(name, made):
     return jax.tree.map(as_numbers, (seen, state))
 
 
-def shaped(name, params):
+def in_pairs_for_lookahead(name, params):
     return optax.LookaheadParams(fast=params, slow=params) if name == "lookahead" else params
 
 
@@ -107,14 +107,14 @@ def as_numbers(leaf):
 
 
 def names(package):
-    """The public names of a package of Optax, with what they mean there and here."""
+    """Return the public names of a package of Optax, with their values in Optax and in gdjax."""
     path = [package] if package else []
     theirs = importlib.import_module(".".join(["optax", *path]))
     ours = functools.reduce(getattr, path, gd)
     return {name: (getattr(theirs, name), getattr(ours, name, None)) for name in dir(theirs) if name[0] != "_"}
 
 
-def makes_values(name, x):
+def returns_transform_or_schedule(name, x):
     if not isinstance(x, (types.FunctionType, functools.partial)) or name in HELPERS:
         return False
     made = inspect.signature(x, eval_str=True).return_annotation
@@ -123,32 +123,32 @@ def makes_values(name, x):
 
 
 def parameters(function):
-    """What a call may look like; how the rest of the positional arguments is called does not matter."""
+    """Return names, kinds and defaults of parameters; the name of a `*` parameter does not matter."""
     kept = inspect.signature(function).parameters.values()
     return [("*" if p.kind is p.VAR_POSITIONAL else p.name, p.kind, default(p)) for p in kept]
 
 
 def default(parameter):
-    """A default, functions all alike: they are compared by what they do, in the tests of parity."""
-    a_function = isinstance(parameter.default, types.FunctionType)
-    return types.FunctionType if a_function else parameter.default
+    """Return a default; all functions count as equal, and are compared in the tests of parity."""
+    is_function = isinstance(parameter.default, types.FunctionType)
+    return types.FunctionType if is_function else parameter.default
 
 
 @pytest.mark.parametrize("package", ["", *PACKAGES])
-def test_every_name_of_optax_is_here_and_every_factory_makes_values(package):
+def test_every_name_of_optax_exists_and_every_factory_makes_values(package):
     known = names(package)
     assert [name for name, (theirs, ours) in known.items() if ours is None and theirs is not None] == []
-    factories = {name: pair for name, pair in known.items() if makes_values(name, pair[0])}
+    factories = {name: pair for name, pair in known.items() if returns_transform_or_schedule(name, pair[0])}
     assert [name for name, (_, ours) in factories.items() if not isinstance(ours, gd.Factory)] == []
     for name, (theirs, ours) in factories.items():
-        if name not in OTHERWISE:
-            same, own = parameters(ours)[: len(parameters(theirs))], parameters(ours)[len(parameters(theirs)) :]
-            assert same == parameters(theirs)
-            assert {parameter for parameter, *_ in own} <= {"axis_name", "dim"}, name
+        if name not in DIFFERENT_SIGNATURE:
+            shared, added = parameters(ours)[: len(parameters(theirs))], parameters(ours)[len(parameters(theirs)) :]
+            assert shared == parameters(theirs)
+            assert {parameter for parameter, *_ in added} <= {"axis_name", "dim"}, name
 
 
 @pytest.mark.parametrize("name", LIFTED)
-def test_a_lifted_value_reads_its_own_text(name):
+def test_a_lifted_value_round_trips_through_parse(name):
     value = LIFTED[name](**arguments(LIFTED[name], optional=False))
     if name in OF_FUNCTIONS:
         with pytest.raises(gd.ParseError):
@@ -159,13 +159,13 @@ def test_a_lifted_value_reads_its_own_text(name):
 
 
 @pytest.mark.parametrize("name", LIFTED)
-def test_updates_and_states_are_those_of_optax(name):
+def test_updates_and_states_match_optax(name):
     given = arguments(LIFTED[name], optional=False)
     assert_close(run(name, LIFTED[name](**given)), run(name, LIFTED[name].function(**given)))
 
 
 @pytest.mark.parametrize("name", LIFTED)
-def test_one_compile_serves_every_number(name):
+def test_one_compilation_serves_all_hyperparameters(name):
     given = arguments(LIFTED[name], optional=True)
     value = LIFTED[name](**given)
     compiled = counted(functools.partial(run, name))
@@ -176,12 +176,12 @@ def test_one_compile_serves_every_number(name):
 
 
 @pytest.mark.parametrize("name", LIFTED)
-def test_every_default_may_be_traced(name):
+def test_hyperparameters_can_be_traced(name):
     jax.eval_shape(functools.partial(run, name), LIFTED[name](**arguments(LIFTED[name], optional=False)))
 
 
 @pytest.mark.parametrize(("name", "parameter"), STATIC)
-def test_what_is_static_cannot_be_traced(name, parameter):
+def test_static_parameters_cannot_be_traced(name, parameter):
     factory = gd.lift(LIFTED[name].function, static=LIFTED[name].static - {parameter})
     value = factory(**arguments(factory, optional=True))
     with pytest.raises(TypeError, match=f"^{name} needs the number that {parameter}"):
@@ -214,22 +214,22 @@ def test_a_lifted_schedule_names_what_must_be_static():
         jax.jit(lambda schedule: schedule(0))(schedule)
 
 
-def branches_when_made(threshold: float, rate: float = 0.5):
+def branches_in_the_factory(threshold: float, rate: float = 0.5):
     return optax.scale(rate if threshold > 0 else -rate)
 
 
-def branches_when_run(threshold: float, rate: float = 0.5):
+def branches_in_update(threshold: float, rate: float = 0.5):
     def update(updates, state, params=None):
         return jax.tree.map(lambda u: rate * u if threshold > 0 else u, updates), state
 
     return optax.GradientTransformation(optax.init_empty_state, update)
 
 
-@pytest.mark.parametrize("function", [branches_when_made, branches_when_run])
-def test_a_branch_on_a_traced_number_names_it_and_the_way_out(function):
+@pytest.mark.parametrize("function", [branches_in_the_factory, branches_in_update])
+def test_a_branch_on_a_traced_number_is_named_with_a_fix(function):
     step = jax.jit(lambda tx: tx.update(1.0, tx.init(1.0))[0])
-    who = function.__name__
-    way_out = rf"^{who} needs the number that threshold stands for .* lift\({who}, static=\['threshold'\]\)"
-    with pytest.raises(TypeError, match=way_out):
+    name = function.__name__
+    message = rf"^{name} needs the number that threshold stands for .* lift\({name}, static=\['threshold'\]\)"
+    with pytest.raises(TypeError, match=message):
         step(gd.lift(function)(1.0))
     assert step(gd.lift(function, static=["threshold"])(1.0)) == 0.5

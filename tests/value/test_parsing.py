@@ -1,4 +1,4 @@
-"""What prints is read back; nothing else is, and nothing is ever executed."""
+"""`parse` reads the repr of every value, refuses all other text, and executes nothing."""
 
 import contextlib
 import string
@@ -16,7 +16,7 @@ from tests.samples import names, sample
 
 
 @pytest.mark.parametrize("name", names(gd.GradientTransform) + names(gd.Schedule))
-def test_every_factory_reads_what_it_prints(name):
+def test_every_factory_round_trips_through_parse(name):
     value = sample(name)
     assert gd.parse(repr(value)) == value
     arrays = jax.tree.map(jnp.float32, value)
@@ -58,7 +58,7 @@ transforms = st.recursive(
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(transforms)
-def test_whatever_is_composed_is_read_back(tx):
+def test_compositions_round_trip_through_parse(tx):
     again = gd.parse(repr(tx))
     assert again == tx
     assert repr(again) == repr(tx)
@@ -125,7 +125,7 @@ def test_whatever_is_composed_is_read_back(tx):
         ("opaque_transform(1)", "unknown name"),
     ],
 )
-def test_anything_else_is_an_error_that_shows_where(text, message):
+def test_any_other_text_is_refused_with_its_place(text, message):
     with pytest.raises(gd.ParseError, match=message):
         gd.parse(text)
 
@@ -151,14 +151,14 @@ DEEP = {
 
 
 @pytest.mark.parametrize("name", DEEP)
-def test_depth_and_size_end_in_an_error_soon(name):
+def test_deep_and_long_texts_are_refused_quickly(name):
     start = time.perf_counter()
     with pytest.raises(gd.ParseError):
         gd.parse(DEEP[name])
     assert time.perf_counter() - start < 20
 
 
-def test_a_deep_value_prints_compares_and_hashes_at_once():
+def test_a_deep_value_is_printed_compared_and_hashed_quickly():
     deep = gd.parse("masked(" * 40 + "clip(1.0)" + ", True)" * 40)
     start = time.perf_counter()
     assert gd.parse(repr(deep)) == deep
@@ -166,7 +166,7 @@ def test_a_deep_value_prints_compares_and_hashes_at_once():
     assert time.perf_counter() - start < 20
 
 
-def test_bytes_are_no_text():
+def test_bytes_are_refused():
     with pytest.raises(gd.ParseError, match="reads a string, got bytes"):
         gd.parse(b"clip(1.0)")
 
@@ -198,12 +198,12 @@ texts = st.one_of(
 
 @settings(max_examples=1_500, deadline=5_000, derandomize=True)
 @given(texts)
-def test_any_text_is_a_value_or_an_error(text):
+def test_any_text_gives_a_value_or_a_parse_error(text):
     with contextlib.suppress(gd.ParseError):
         assert isinstance(gd.parse(text), (gd.GradientTransform, gd.Schedule))
 
 
-def test_factories_of_ones_own_are_read_where_they_are_named():
+def test_custom_factories_are_parsed_when_given():
     @gd.transform
     def scale_by_two(power: gd.Scalar = 1.0):
         return gd.scale(2.0**power)
@@ -214,7 +214,7 @@ def test_factories_of_ones_own_are_read_where_they_are_named():
     assert gd.parse(repr(tx), scale_by_two) == tx
 
 
-def test_keys_and_negative_and_complex_numbers_are_read():
+def test_keys_and_negative_and_complex_numbers_are_parsed():
     tx = gd.add_noise(0.1, 0.5, jax.random.key(3))
     assert gd.parse(repr(tx)) == tx
     tx = gd.add_noise(0.1, 0.5, jax.random.PRNGKey(3))

@@ -1,4 +1,4 @@
-"""What factories declare reaches through wrappers, containers and named optimizers."""
+"""Traits of factories are found through wrappers, containers and named optimizers."""
 
 import inspect
 
@@ -10,7 +10,7 @@ from gdjax.value.traits import find_lacking, over
 from tests.samples import names, sample
 
 
-def takes_parts(tx):
+def is_shardable(tx):
     return tx.factory.traits.shardable
 
 
@@ -28,22 +28,22 @@ def takes_parts(tx):
         ("mars(masked(novograd(0.1), 'w'))", "mars(masked(novograd(0.1, axis_name='data'), 'w'), axis_name='data')"),
     ],
 )
-def test_norms_go_over_the_axis_wherever_they_are(given, expected):
+def test_over_gives_the_axis_to_all_norms(given, expected):
     assert over(gd.parse(given), "data") == gd.parse(expected)
 
 
 @pytest.mark.parametrize("name", names(gd.GradientTransform))
-def test_what_goes_over_an_axis_prints_it_and_stands_for_what_does(name):
+def test_over_prints_the_axis_and_gives_it_to_all_inner_transforms(name):
     tx = over(sample(name), "data")
     assert gd.parse(repr(tx)) == tx
     if "axis_name" in tx.arguments:
         assert tx.arguments["axis_name"] == "data"
         assert "axis_name='data'" in repr(gd.expand(tx))
-        assert over(gd.expand(tx), "other") == gd.expand(tx)  # nothing within was left without
+        assert over(gd.expand(tx), "other") == gd.expand(tx)  # every inner transform has an axis already
 
 
 @pytest.mark.parametrize("name", names(gd.GradientTransform))
-def test_axis_name_and_dim_come_last_and_are_no_leaves(name):
+def test_axis_name_and_dim_are_the_last_parameters_and_no_leaves(name):
     factory = gd.factories()[name]
     found = list(factory.signature.parameters)
     ours = [parameter for parameter in found if parameter in ("axis_name", "dim")]
@@ -65,8 +65,8 @@ def test_axis_name_and_dim_come_last_and_are_no_leaves(name):
         "schedule_free(mars_adamw(0.1), 0.1)",
     ],
 )
-def test_parts_will_do(text):
-    assert find_lacking(gd.parse(text), takes_parts) is None
+def test_compositions_of_shardable_transforms_are_shardable(text):
+    assert find_lacking(gd.parse(text), is_shardable) is None
 
 
 @pytest.mark.parametrize(
@@ -82,11 +82,11 @@ def test_parts_will_do(text):
         ("watch(scale_by_param_block_rms())", "scale_by_param_block_rms"),
     ],
 )
-def test_parts_will_not_do_for_what_takes_means_or_whole_leaves(text, part):
-    assert find_lacking(gd.parse(text), takes_parts).factory.__name__ == part
+def test_transforms_that_need_complete_leaves_are_found(text, part):
+    assert find_lacking(gd.parse(text), is_shardable).factory.__name__ == part
 
 
-def test_a_plain_optax_transformation_declares_nothing():
+def test_a_plain_optax_transformation_has_no_traits():
     tx = gd.chain(gd.adam(0.1), optax.scale_by_adam())
-    assert find_lacking(tx, takes_parts) == tx.transforms[1]
+    assert find_lacking(tx, is_shardable) == tx.transforms[1]
     assert over(tx, "data") == tx

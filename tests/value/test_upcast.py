@@ -9,8 +9,8 @@ import pytest
 import gdjax as gd
 
 
-def dtypes_seen(seen):
-    """A sum of updates that notes the dtypes in which its functions see their arguments."""
+def recording_dtypes(seen):
+    """Return a sum of updates that records the dtypes of the arguments of its functions."""
 
     @gd.transform(upcast=True)
     def scale_by_sum():
@@ -30,8 +30,8 @@ def dtypes_seen(seen):
 
 
 @pytest.mark.parametrize("dtype", ["float8_e5m2", "float16", "bfloat16"])
-def test_functions_see_float32_and_results_have_the_callers_dtypes(dtype):
-    tx, one = dtypes_seen(seen := []), jnp.ones(3, dtype)
+def test_functions_receive_float32_and_results_have_the_dtypes_of_the_caller(dtype):
+    tx, one = recording_dtypes(seen := []), jnp.ones(3, dtype)
     updates, state = tx.update(one, tx.init(one), one)
     chex.assert_trees_all_equal_shapes_and_dtypes((updates, state), (one, tx.init(one)))
     again = tx.again(one, state)
@@ -39,17 +39,17 @@ def test_functions_see_float32_and_results_have_the_callers_dtypes(dtype):
     assert seen == [["float32", "float32", dtype], ["float32"] * 2, ["float32"] * 2]
 
 
-def test_wider_numbers_and_integers_stay_as_they_are():
+def test_float64_and_integers_are_not_cast():
     with jax.enable_x64(True):
         one = jnp.ones(3, jnp.float64)
-        tx = dtypes_seen(seen := [])
+        tx = recording_dtypes(seen := [])
         _, (count, _) = tx.update(one, tx.init(one), one)
     assert seen[0] == ["float64"] * 3
     assert count.dtype == jnp.int32
 
 
 def test_the_sum_is_rounded_once_a_step():
-    tx, state, exact = dtypes_seen([]), (jnp.asarray(0, jnp.int32), jnp.asarray(0, jnp.bfloat16)), 0.0
+    tx, state, exact = recording_dtypes([]), (jnp.asarray(0, jnp.int32), jnp.asarray(0, jnp.bfloat16)), 0.0
     for g in (1.0, 0.003, 0.003):
         g = jnp.asarray(g, jnp.bfloat16)
         _, state = tx.update(g, state, g)
@@ -58,7 +58,7 @@ def test_the_sum_is_rounded_once_a_step():
 
 
 def test_numpy_arrays_and_python_numbers_are_upcast():
-    tx = dtypes_seen(seen := [])
+    tx = recording_dtypes(seen := [])
     tx.update(np.ones(3, "float16"), (0, np.ones(3, "float16")), jnp.ones(3))
     assert seen[0] == ["float32"] * 3
 
@@ -80,7 +80,7 @@ def test_recomputed_updates_are_upcast_too():
     assert updates.dtype == jnp.bfloat16
 
 
-def test_a_transform_made_of_others_refuses_it():
+def test_a_transform_made_of_others_refuses_upcast():
     @gd.transform(upcast=True)
     def descent():
         return gd.sgd(0.1)

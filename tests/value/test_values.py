@@ -36,7 +36,7 @@ def at(tree, i):
     return jax.tree.map(lambda leaf: leaf[i], tree)
 
 
-def test_it_is_an_optax_optimizer():
+def test_an_optimizer_is_an_optax_optimizer():
     init, update = TX
     assert isinstance(TX, optax.GradientTransformationExtraArgs)
     assert (init, update) == (TX.init, TX.update) == tuple(TX)
@@ -45,13 +45,13 @@ def test_it_is_an_optax_optimizer():
     assert type(replaced) is optax.GradientTransformationExtraArgs
 
 
-def test_its_leaves_are_its_numbers():
+def test_the_leaves_of_an_optimizer_are_its_hyperparameters():
     assert jax.tree.leaves(gd.adamw(0.1)) == [0.1, 0.9, 0.999, 1e-8, 0.0, 1e-4]
     paths = [jax.tree_util.keystr(keys) for keys, _ in jax.tree_util.tree_leaves_with_path(TX)]
     assert paths[:2] == [".transforms[0].max_norm", ".transforms[1].learning_rate.peak"]
 
 
-def test_another_number_is_no_compile():
+def test_changing_a_hyperparameter_compiles_nothing():
     traced = []
     compiled = jax.jit(lambda tx, params: traced.append(tx) or train(tx, params))
     for rate in (0.1, 0.2, np.float32(0.3), jnp.float32(0.3) * 1.0):
@@ -72,30 +72,30 @@ def test_another_number_is_no_compile():
     ],
     ids=["sgd", "momentum", "adamw", "rmsprop", "scheduled"],
 )
-def test_a_stack_of_values_is_a_sweep(make):
+def test_a_stack_of_optimizers_is_a_sweep(make):
     txs, params = [make(rate) for rate in (1e-3, 1e-2, 0.1)], tree()
-    swept = jax.jit(jax.vmap(train, in_axes=(0, None)))(gd.stack(txs), params)
+    sweep = jax.jit(jax.vmap(train, in_axes=(0, None)))(gd.stack(txs), params)
     for i, tx in enumerate(txs):
-        alone = jax.jit(train)(jax.tree.map(jnp.float32, tx), params)
-        assert_close(at(swept, i), alone, rtol=2e-6, atol=1e-7)
+        single = jax.jit(train)(jax.tree.map(jnp.float32, tx), params)
+        assert_close(at(sweep, i), single, rtol=2e-6, atol=1e-7)
 
 
-def test_a_stack_of_plain_descents_is_equal_bit_for_bit():
+def test_a_stack_of_sgd_is_bitwise_equal_to_single_runs():
     txs, params = [gd.sgd(rate, momentum=0.5) for rate in (0.25, 0.125, 0.0625)], tree()
     step = jax.jit(lambda tx, g: tx.update(g, tx.init(g), g)[0])
-    swept = jax.jit(jax.vmap(lambda tx, g: tx.update(g, tx.init(g), g)[0], in_axes=(0, None)))(gd.stack(txs), params)
+    sweep = jax.jit(jax.vmap(lambda tx, g: tx.update(g, tx.init(g), g)[0], in_axes=(0, None)))(gd.stack(txs), params)
     for i, tx in enumerate(txs):
-        assert_close(at(swept, i), step(tx, params), rtol=0)
+        assert_close(at(sweep, i), step(tx, params), rtol=0)
 
 
-def test_values_that_differ_in_more_than_numbers_are_not_stacked():
+def test_optimizers_that_differ_in_more_than_numbers_are_not_stacked():
     with pytest.raises(ValueError, match=r"stack: sgd.*adam.*number 1, differ in more than numbers"):
         gd.stack([gd.sgd(0.1), gd.adam(0.1)])
     with pytest.raises(ValueError, match="at least one"):
         gd.stack([])
 
 
-def test_equal_by_value_and_hashed_by_it():
+def test_equality_and_hash_are_by_value():
     assert gd.adam(1) == gd.adam(1.0) == gd.adam(np.float64(1.0))
     assert len({gd.adam(0.1), gd.adam(0.1), gd.adam(0.2), gd.adamw(0.1)}) == 3
     assert gd.adam(0.1, mu_dtype=np.float32) == gd.adam(0.1, mu_dtype=np.dtype("float32"))
@@ -107,7 +107,7 @@ def test_equal_by_value_and_hashed_by_it():
     assert gd.adam(0.1) != (gd.adam(0.1).init, gd.adam(0.1).update)
 
 
-def test_as_a_static_argument_equal_values_are_one_compile():
+def test_equal_static_arguments_compile_once():
     traced = []
     compiled = jax.jit(lambda tx, params: traced.append(tx) or train(tx, params), static_argnums=0)
     for _ in range(3):
@@ -115,14 +115,14 @@ def test_as_a_static_argument_equal_values_are_one_compile():
     assert len(traced) == 1
 
 
-def test_what_holds_arrays_says_why_it_has_no_hash():
+def test_an_optimizer_with_arrays_cannot_be_hashed_and_says_why():
     with pytest.raises(TypeError, match=r"chain cannot be hashed: transforms/0/max_norm is array\(1.0, float32\)"):
         hash(jax.tree.map(jnp.float32, TX))
     with pytest.raises(TypeError, match=r"sgd cannot be hashed: learning_rate is <traced float32\[\]>"):
         jax.jit(lambda rate: hash(gd.sgd(rate)))(0.1)
 
 
-def test_hyperparameters_are_read_and_replaced_deep_inside():
+def test_nested_hyperparameters_are_read_and_replaced():
     assert (TX.peak, TX.max_norm, TX.transforms[1].b1) == (3e-4, 1.0, 0.9)
     other = TX.replace(peak=1e-3, max_norm=2)
     assert (other.peak, other.max_norm, TX.peak) == (1e-3, 2.0, 3e-4)
@@ -133,7 +133,7 @@ def test_hyperparameters_are_read_and_replaced_deep_inside():
     assert named.replace(learning_rate=0.2) == gd.named_chain(("clip", gd.clip(1.0)), ("sgd", gd.sgd(0.2)))
 
 
-def test_what_cannot_be_reached_is_an_error_with_the_way_out():
+def test_unreachable_hyperparameters_are_refused_with_a_fix():
     parts = gd.by_path({"a/.*": gd.sgd(0.1), ".*": gd.adam(0.1)})
     with pytest.raises(
         AttributeError, match=r"holds 2 hyperparameters learning_rate: give a path, one of 'transforms/a"
@@ -150,7 +150,7 @@ def test_what_cannot_be_reached_is_an_error_with_the_way_out():
     assert not hasattr(TX, "nothing")
 
 
-def test_a_named_optimizer_is_the_chain_that_it_expands_to():
+def test_a_named_optimizer_equals_the_chain_it_expands_to():
     tx = gd.adamw(0.1, weight_decay=0.2)
     assert repr(tx).startswith("adamw(learning_rate=0.1, b1=0.9, b2=0.999, eps=1e-08,")
     assert gd.expand(tx) == gd.chain(gd.scale_by_adam(), gd.add_decayed_weights(0.2), gd.scale_by_learning_rate(0.1))
@@ -174,35 +174,35 @@ class Named(NamedTuple):
     w: Any
 
 
-def test_the_callers_arrays_and_dicts_stay_the_callers():
+def test_arrays_and_dicts_of_the_caller_are_copied():
     rate, mask, table = np.array(0.1), {"w": True}, np.ones(2)
     tx, view = gd.masked(gd.sgd(rate), mask), table[:]
     view.flags.writeable = False
     ordered = OrderedDict(mask)
-    kept = [gd.masked(gd.sgd(0.1), own).mask for own in ({"w": table}, {"w": view}, Named(table), ordered)]
+    masks = [gd.masked(gd.sgd(0.1), given).mask for given in ({"w": table}, {"w": view}, Named(table), ordered)]
     rate[...], mask["w"], table[...], ordered["w"] = 5.0, False, 5.0, False
     assert (float(tx.learning_rate), tx.mask) == (0.1, {"w": True})
-    assert [type(own) for own in kept] == [dict, dict, Named, OrderedDict]
-    for own in map(jax.tree.leaves, kept):
-        np.testing.assert_array_equal(own, [np.ones_like(own[0])])
+    assert [type(mask) for mask in masks] == [dict, dict, Named, OrderedDict]
+    for leaves in map(jax.tree.leaves, masks):
+        np.testing.assert_array_equal(leaves, [np.ones_like(leaves[0])])
     with pytest.raises(ValueError, match="read-only"):
-        kept[1]["w"][0] = 5.0
+        masks[1]["w"][0] = 5.0
 
 
 def test_a_lifted_value_is_pickled():
     tx = gd.lift(optax.contrib.momo)(learning_rate=1.0)
     assert pickle.loads(pickle.dumps(tx)) == tx == gd.momo(1.0)
-    own = gd.lift(optax.rprop, static=["eta_plus"])(0.1)
-    assert pickle.loads(pickle.dumps(own)) == own != gd.rprop(0.1)
+    tx = gd.lift(optax.rprop, static=["eta_plus"])(0.1)
+    assert pickle.loads(pickle.dumps(tx)) == tx != gd.rprop(0.1)
 
 
-def test_gradients_of_an_optimizer_are_an_optimizer():
+def test_the_gradient_by_an_optimizer_is_an_optimizer():
     derivative = jax.grad(lambda tx: quadratic(train(tx, tree())))(gd.sgd(0.01, momentum=0.5))
     assert isinstance(derivative, gd.GradientTransform)
     assert derivative.learning_rate < 0
 
 
-def test_plain_functions_and_transformations_find_their_place():
+def test_plain_functions_and_transformations_are_wrapped():
     tx = gd.chain(optax.scale_by_lion(), gd.scale_by_learning_rate(lambda count: 0.1 / (1 + count)))
     assert repr(tx).startswith(
         "chain(opaque_transform(transformation=<GradientTransformation>), scale_by_learning_rate"

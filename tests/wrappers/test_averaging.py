@@ -1,4 +1,4 @@
-"""Means of parameters: schedule-free, running means and lookahead against their papers, and `eval_params`."""
+"""Averages of parameters: schedule-free, moving averages and lookahead against their papers, and `eval_params`."""
 
 import functools
 
@@ -16,12 +16,12 @@ SLOPE = np.linspace(0.3, 2.0, 3)
 
 
 def gradient(p, t):
-    """That of a bowl whose bottom moves: it is another at y, at x and at z."""
+    """Return the gradient of a bowl whose minimum moves, so that it differs at x, y and z."""
     return SLOPE * (p - np.cos(t))
 
 
 def descended(tx, dtype=jnp.float64, steps=STEPS, by_hand=0.0):
-    """Parameters and what they are evaluated at, after every step and what was added to them by hand."""
+    """Return parameters and evaluation parameters after every step, each followed by an offset added by hand."""
 
     def step(carry, t):
         params, state = carry
@@ -35,8 +35,8 @@ def descended(tx, dtype=jnp.float64, steps=STEPS, by_hand=0.0):
     return jax.jit(lambda: jax.lax.scan(step, (start, tx.init(start)), times)[1])()
 
 
-def against(reference, tx, **given):
-    """Hold every step of a run to a reference that yields parameters and mean, in float64 and in float32."""
+def assert_matches_reference(reference, tx, **given):
+    """Compare every step of a run with a reference that yields parameters and average, in float64 and float32."""
     with jax.enable_x64(True):
         for dtype, rtol, atol in ((jnp.float64, 1e-11, 1e-13), (jnp.float32, 2e-5, 2e-6)):
             runs = descended(tx, dtype, **given)
@@ -46,7 +46,7 @@ def against(reference, tx, **given):
 
 
 def schedule_free(p, adam=False, warmup=None, decay=0.0, power=2.0):
-    """Algorithm 1 with x, y and z, its learning rate without Adam's correction of the bias."""
+    """Yield y and x by algorithm 1; the learning rate has no bias correction of Adam."""
     x = y = z = p
     v, total = 0.0, 0.0
     for t in range(1, STEPS + 1):
@@ -64,14 +64,14 @@ def schedule_free(p, adam=False, warmup=None, decay=0.0, power=2.0):
 
 @pytest.mark.parametrize("given", [{}, {"warmup": 4}, {"warmup": 4, "decay": LAMBDA, "power": POWER}])
 @pytest.mark.parametrize("adam", [False, True], ids=["sgd", "adamw"])
-def test_schedule_free_trains_at_y_and_is_evaluated_at_x(adam, given):
+def test_schedule_free_matches_the_paper_at_y_and_x(adam, given):
     names = {"warmup": "warmup_steps", "decay": "weight_decay", "power": "weight_lr_power"}
     settings = {names[name]: number for name, number in given.items()} | {"b1": B1}
     tx = gd.schedule_free_adamw(RATE, b2=B2, eps=EPS, **settings) if adam else gd.schedule_free_sgd(RATE, **settings)
-    against(lambda p: schedule_free(p, adam, **given), tx)
+    assert_matches_reference(lambda p: schedule_free(p, adam, **given), tx)
 
 
-def test_schedule_free_weighs_a_step_by_its_own_rate():
+def test_schedule_free_weights_a_step_by_its_own_rate():
     rate = gd.linear_schedule(0.0, 0.1, 2)
     tx = gd.schedule_free(gd.sgd(rate), rate, b1=0.9)
     y, state, seen = 1.0, tx.init(1.0), []
@@ -83,16 +83,16 @@ def test_schedule_free_weighs_a_step_by_its_own_rate():
     np.testing.assert_allclose(gd.eval_params(tx, state, y), (0.0025 * 0.95 + 0.01 * (0.85 + 0.75 + 0.65)) / 0.0325)
 
 
-def test_a_schedule_is_warmed_up_too():
-    falling = gd.linear_schedule(0.4, 0.1, 6)
-    both = gd.schedule_free_sgd(falling, warmup_steps=3)
-    by_hand = gd.schedule_free_sgd(lambda count: jnp.minimum(count / 3, 1.0) * falling(count))
+def test_warmup_steps_apply_to_a_schedule():
+    decaying = gd.linear_schedule(0.4, 0.1, 6)
+    both = gd.schedule_free_sgd(decaying, warmup_steps=3)
+    by_hand = gd.schedule_free_sgd(lambda count: jnp.minimum(count / 3, 1.0) * decaying(count))
     for ours, theirs in zip(*(descended(tx, jnp.float32) for tx in (both, by_hand)), strict=True):
         assert_close(ours, theirs, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [None, jnp.bfloat16, jnp.float16])
-def test_x_is_the_mean_of_z_as_it_is_kept(dtype):
+def test_x_is_the_mean_of_z_as_stored(dtype):
     tx, params = gd.schedule_free_sgd(0.01, state_dtype=dtype), tree()
     state, zs = tx.init(params), []
     step = jax.jit(tx.update)
@@ -105,23 +105,23 @@ def test_x_is_the_mean_of_z_as_it_is_kept(dtype):
 
 
 def weighted_mean(decay, by_hand=0.0):
-    """The mean of p_1 ... p_t, each weighed by the decay for every step since, all divided by the sum of weights."""
+    """Return a reference for the average of p_1 ... p_t with normalized, exponentially decaying weights."""
 
     def steps(p):
-        passed = []
+        trajectory = []
         for t in range(1, STEPS + 1):
             p = p - RATE * gradient(p, t) + by_hand
-            passed.append(p)
+            trajectory.append(p)
             weights = decay ** np.arange(t - 1.0, -1, -1)
-            yield p, np.tensordot(weights, passed, 1) / weights.sum()
+            yield p, np.tensordot(weights, trajectory, 1) / weights.sum()
 
     return steps
 
 
 @pytest.mark.parametrize("by_hand", [0.0, 0.25])
 @pytest.mark.parametrize("decay", [0.0, 0.7, 0.999])
-def test_params_ema_is_the_weighted_mean_of_the_parameters_however_they_moved(decay, by_hand):
-    against(weighted_mean(decay, by_hand), gd.params_ema(gd.sgd(RATE), decay), by_hand=by_hand)
+def test_params_ema_is_the_weighted_mean_of_parameters_changed_by_hand_too(decay, by_hand):
+    assert_matches_reference(weighted_mean(decay, by_hand), gd.params_ema(gd.sgd(RATE), decay), by_hand=by_hand)
 
 
 @pytest.mark.parametrize("decay", [0.9, 0.999, 0.9999])
@@ -135,11 +135,11 @@ def test_the_weights_of_params_ema_sum_to_one_in_float32(decay, traced):
         return state, gd.eval_params(tx, state, p)
 
     _, means = jax.jit(lambda: jax.lax.scan(step, tx.init(p), length=1000))()
-    np.testing.assert_allclose(means, np.full(1000, p), rtol=3e-6)  # by rounded decays it was short by 1.7e-4
+    np.testing.assert_allclose(means, np.full(1000, p), rtol=3e-6)  # with rounded decays the error was 1.7e-4
 
 
 def lookahead(p, period=4, alpha=0.3):
-    """Algorithm 1: the inner loop of the fast weights, then one step of the slow ones."""
+    """Yield fast and slow weights by algorithm 1: inner steps of the fast ones, then one step of the slow ones."""
     slow = fast = p
     for t in range(1, STEPS + 1):
         fast = fast - RATE * gradient(fast, t)
@@ -148,22 +148,22 @@ def lookahead(p, period=4, alpha=0.3):
         yield fast, slow
 
 
-def test_lookahead_is_the_papers_and_is_evaluated_at_the_slow_parameters():
-    against(lookahead, gd.lookahead(gd.sgd(RATE), 4, 0.3))
+def test_lookahead_matches_the_paper_and_evaluates_at_the_slow_parameters():
+    assert_matches_reference(lookahead, gd.lookahead(gd.sgd(RATE), 4, 0.3))
 
 
-def test_lookahead_starts_the_fast_optimizer_anew_after_every_synchronization():
+def test_lookahead_resets_the_fast_optimizer_at_every_synchronization():
     tx, p, g = gd.lookahead(gd.sgd(1.0, momentum=0.5), 2, 1.0, reset_state=True), jnp.zeros(2), jnp.ones(2)
-    state, moved = tx.init(p), []
+    state, steps = tx.init(p), []
     for _ in range(5):
         updates, state = tx.update(g, state, p)
-        moved.append(float(updates[0]))
+        steps.append(float(updates[0]))
         p = gd.apply_updates(p, updates)
-    assert moved == [-1.0, -1.5, -1.0, -1.5, -1.0]
+    assert steps == [-1.0, -1.5, -1.0, -1.5, -1.0]
 
 
 def final_loss(tx):
-    """The loss where the run is evaluated."""
+    """Return the loss at the evaluation parameters."""
     _, means = descended(tx, steps=30)
     return sum(jnp.sum(jnp.asarray(SLOPE) * jnp.square(leaf[-1] - 0.3)) for leaf in jax.tree.leaves(means))
 
@@ -178,7 +178,7 @@ def final_loss(tx):
     ],
     ids=lambda tx: tx.factory.__name__,
 )
-def test_hypergradients_agree_with_finite_differences(tx):
+def test_hypergradients_match_finite_differences(tx):
     with jax.enable_x64(True):
         loss, slopes = jax.jit(final_loss), jax.tree.leaves(jax.jit(jax.grad(final_loss))(tx))
         numbers, treedef = jax.tree.flatten(tx)
@@ -196,7 +196,7 @@ HOLDERS = {
     "chain": lambda tx: gd.chain(gd.clip(1e3), tx),
     "named_chain": lambda tx: gd.named_chain(("clip", gd.clip(1e3)), ("step", tx)),
     "watch": gd.watch,
-    "masked by a truth": lambda tx: gd.masked(tx, True),
+    "masked by True": lambda tx: gd.masked(tx, True),
     "apply_if_finite": lambda tx: gd.apply_if_finite(tx, 2),
     "accumulate": lambda tx: gd.accumulate(tx, 1),
     "optax.MultiSteps": lambda tx: optax.MultiSteps(tx, 1),
@@ -207,21 +207,21 @@ HOLDERS = {
 
 
 @functools.cache
-def alone(tx):
+def unwrapped(tx):
     return descended(tx, jnp.float32)
 
 
 @pytest.mark.parametrize("holder", HOLDERS)
-def test_eval_params_finds_the_mean_wherever_it_stands(holder):
+def test_eval_params_finds_the_average_inside_containers(holder):
     for tx in (FREE, EMA):
         params, found = descended(HOLDERS[holder](tx), jnp.float32)
-        assert_close((params, found), alone(tx), rtol=1e-5, atol=1e-6)
+        assert_close((params, found), unwrapped(tx), rtol=1e-5, atol=1e-6)
         assert np.abs(found["w"] - params["w"]).max() > 0.05
 
 
-def test_eval_params_finds_a_mean_in_every_part_and_leaves_the_others():
+def test_eval_params_finds_the_average_of_each_group_and_leaves_others():
     parts = {"b": FREE, "w": EMA}
-    expected = {name: alone(tx)[1][name] for name, tx in parts.items()}
+    expected = {name: unwrapped(tx)[1][name] for name, tx in parts.items()}
     for tx in (gd.by_path(parts), optax.partition(parts, {"b": "b", "w": "w"})):
         assert_close(descended(tx, jnp.float32)[1], expected, rtol=1e-5, atol=1e-6)
     params, found = descended(gd.masked(EMA, "w"), jnp.float32)
@@ -230,31 +230,31 @@ def test_eval_params_finds_a_mean_in_every_part_and_leaves_the_others():
 
 
 @pytest.mark.parametrize("factory", [gd.schedule_free_adamw, gd.schedule_free_sgd, optax.contrib.schedule_free_adamw])
-def test_eval_params_finds_the_mean_where_hyperparameters_are_injected(factory):
+def test_eval_params_finds_the_average_under_inject_hyperparams(factory):
     tx = optax.inject_hyperparams(factory)(learning_rate=gd.constant(0.1), b1=B1)
     params, found = descended(tx, jnp.float32)
     assert_close((params, found), descended(factory(learning_rate=0.1, b1=B1), jnp.float32), rtol=1e-5, atol=1e-5)
     assert np.abs(found["w"] - params["w"]).max() > 0.05
 
 
-def test_the_outermost_mean_counts():
+def test_eval_params_uses_the_outermost_average():
     params, found = descended(gd.params_ema(FREE, 0.7), jnp.float32)
     weights = 0.7 ** np.arange(STEPS - 1.0, -1, -1)
     np.testing.assert_allclose(found["w"][-1], np.tensordot(weights / weights.sum(), params["w"], 1), rtol=1e-5)
 
 
 @pytest.mark.parametrize("tx", [gd.adamw(0.1), gd.mars_adamw(0.1), gd.accumulate(gd.sgd(0.1), 2), optax.adam(0.1)])
-def test_eval_params_are_the_parameters_of_every_other_optimizer(tx):
+def test_eval_params_returns_the_parameters_for_other_optimizers(tx):
     params = tree()
     assert gd.eval_params(tx, tx.init(params), params) is params
 
 
-def test_eval_params_keep_their_dtype_and_know_a_foreign_state():
+def test_eval_params_keeps_dtypes_and_refuses_a_foreign_state():
     narrow = tree(jnp.bfloat16)
     assert gd.eval_params(FREE, FREE.init(narrow), narrow)["w"].dtype == jnp.bfloat16
-    whose = "eval_params: the state does not belong to these params: at "
+    message = "eval_params: the state does not belong to these params: at "
     for tx, other, where in ((FREE, gd.adamw(0.1), "'0/count'"), (gd.adamw(0.1), FREE, "'b1'"), (EMA, FREE, "'b1'")):
-        with pytest.raises(ValueError, match=f"{whose}{where}: .* in the state given, nothing in the one that init"):
+        with pytest.raises(ValueError, match=f"{message}{where}: .* in the state given, nothing in the one that init"):
             gd.eval_params(tx, other.init(narrow), narrow)
-    with pytest.raises(ValueError, match=rf"{whose}.*: float32\[2\] in the state given, float32\[4,3\] in the one"):
+    with pytest.raises(ValueError, match=rf"{message}.*: float32\[2\] in the state given, float32\[4,3\] in the one"):
         gd.eval_params(EMA, EMA.init({"b": narrow["b"], "w": jnp.ones(2)}), narrow)

@@ -1,4 +1,4 @@
-"""Climbing is descent on the negative, whatever an optimizer is told of the function."""
+"""Maximizing equals minimizing the negative function, for all extra arguments of optimizers."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ RATE, B1, B2, EPS, DECAY = 0.1, 0.8, 0.95, 1e-3, 0.03
 
 
 def hill(p):
-    """A concave function, its top of height 3 at 0.5."""
+    """A concave function with maximum 3 at 0.5."""
     return 3.0 - sum(jnp.sum((leaf - 0.5) ** 2) for leaf in jax.tree.leaves(p))
 
 
@@ -26,7 +26,7 @@ def adamw_uphill(p, gs):
     return p
 
 
-def test_adamw_climbs_as_in_numpy():
+def test_maximizing_adamw_matches_numpy():
     with jax.enable_x64(True):
         tx = gd.maximize(gd.adamw(RATE, B1, B2, EPS, weight_decay=DECAY))
         start = params = tree(jnp.float64)
@@ -39,7 +39,7 @@ def test_adamw_climbs_as_in_numpy():
             np.testing.assert_allclose(params[leaf], expected, rtol=1e-12)
 
 
-TOLD = [
+USING_THE_FUNCTION = [
     "sgd(0.1, momentum=0.9)",
     "chain(sgd(1.0), scale_by_backtracking_linesearch(4))",
     "sam(sgd(0.1))",
@@ -51,19 +51,19 @@ TOLD = [
     "by_path({'w': adam(0.1), '.*': frozen()})",
     "schedule_free_sgd(0.1)",
 ]
-"""Optimizers that are told of the function, each in its own way."""
+"""Optimizers that use the value of the function, or the function itself, in different ways."""
 
 
-@pytest.mark.parametrize("text", TOLD)
-def test_climbing_a_hill_is_descending_its_negative(text):
+@pytest.mark.parametrize("text", USING_THE_FUNCTION)
+def test_maximizing_equals_minimizing_the_negative(text):
     tx = gd.parse(text)
     up = jax.jit(gd.make_step(lambda p, _: hill(p), gd.maximize(tx)))
     down = jax.jit(gd.make_step(lambda p, _: -hill(p), tx))
     one, other = gd.State.create(tree(), gd.maximize(tx)), gd.State.create(tree(), tx)
     for _ in range(3):
-        (one, climbed), (other, descended) = up(one, None), down(other, None)
+        (one, up_metrics), (other, down_metrics) = up(one, None), down(other, None)
         assert_close((one.params, one.opt_state), (other.params, other.opt_state), rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(climbed["loss"], -descended["loss"], rtol=1e-5)
+        np.testing.assert_allclose(up_metrics["loss"], -down_metrics["loss"], rtol=1e-5)
     assert hill(one.params) > hill(tree())
     assert_close(
         gd.eval_params(gd.maximize(tx), one.opt_state, one.params),
@@ -73,26 +73,26 @@ def test_climbing_a_hill_is_descending_its_negative(text):
     )
 
 
-def test_a_fit_climbs_and_its_history_holds_the_function():
+def test_a_fit_maximizes_and_its_history_holds_the_function():
     fit = gd.fit(lambda p, batch: hill(p), {"w": jnp.zeros(2)}, gd.maximize(gd.sgd(0.25)), steps=20, progress=False)
     np.testing.assert_allclose(fit.params["w"], 0.5, rtol=1e-5)
     np.testing.assert_allclose(fit.history["loss"][0], 2.5, rtol=1e-6)
 
 
-def test_leaves_without_a_sign_pass():
+def test_float0_leaves_are_accepted():
     params = {"n": np.zeros(2, jax.dtypes.float0), "w": jnp.ones(2)}
     tx = gd.maximize(gd.by_path({"n": gd.frozen(), "w": gd.sgd(0.1)}))
     updates, _ = tx.update(params, tx.init({"n": jnp.arange(2), "w": jnp.ones(2)}))
     np.testing.assert_allclose(updates["w"], 0.1, rtol=1e-6)
 
 
-def test_it_is_shown_and_read():
+def test_maximize_is_parsed_and_described():
     tx = gd.maximize(gd.adamw(1e-3))
     assert gd.parse(repr(tx)) == tx
     assert {row.transform for row in gd.describe(tx, tree()).rows} == {"maximize(adamw)"}
 
 
-def test_a_function_whose_largest_value_is_0_climbs_to_it():
+def test_a_maximum_of_zero_is_reached_with_f_min_of_minus_zero():
     step = jax.jit(gd.make_step(lambda p, _: hill(p) - 3.0, gd.maximize(gd.polyak_sgd(f_min=-0.0))))
     state = gd.State.create(tree(), gd.maximize(gd.polyak_sgd(f_min=-0.0)))
     for _ in range(20):

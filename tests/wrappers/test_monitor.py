@@ -1,5 +1,6 @@
-"""Measures on the way, in a state of one type."""
+"""`monitor` measures updates and keeps the type of its state."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,14 +26,13 @@ def test_the_type_of_the_state_is_fixed_and_scan_carries_it():
     np.testing.assert_allclose(scanned.measurements["mean"]["w"], [300.0, 400.0])
 
 
-def test_measures_are_optaxs():
+def test_measurements_match_optax():
     g = jnp.arange(3.0)
     ours, theirs = (monitored(lib).update(g, monitored(lib).init(g))[1] for lib in (gd, optax))
     assert ours.measurements.keys() == theirs.measurements.keys()
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-6)
+    chex.assert_trees_all_close(jax.tree.leaves(ours), jax.tree.leaves(theirs), rtol=1e-6)
 
 
-def test_what_is_no_dict_is_refused():
+def test_measures_must_be_a_dict():
     with pytest.raises(TypeError, match=r"^monitor: measures must be a dict"):
         gd.monitor(optax.tree.norm)

@@ -1,4 +1,4 @@
-"""Values of gdjax inside Optax's own wrappers, each beside the plain Optax optimizer that does the same."""
+"""Optimizers of gdjax inside Optax's wrappers, compared with the equal optimizer of Optax."""
 
 import functools
 
@@ -45,7 +45,7 @@ PAIRS = {
         optax.partition({"matrix": optax.adamw(0.05, b2=B2), "other": optax.set_to_zero()}, kinds),
     ),
 }
-MORE = {  # what Optax has not, or keeps another state for, beside what makes the same steps
+ONLY_IN_GDJAX = {  # not in Optax or with another state, each with an equivalent optimizer of Optax
     "by_path": (gd.by_path({"dense/kernel": gd.adamw(0.05, b2=B2), ".*": gd.frozen()}), PAIRS["partition"][1]),
     "watch": (gd.watch(gd.adamw(0.05, b2=B2, weight_decay=0.1)), PAIRS["adamw"][1]),
     "named_chain": (
@@ -62,12 +62,12 @@ WRAPPERS = {
 }
 
 
-def descend(tx, spoiled=6):
-    """The parameters and the state after six steps down a bowl, the gradient NaN at the spoiled one."""
+def descend(tx, nan_step=6):
+    """Return parameters and state after six steps down a bowl; the gradient is NaN at one step."""
 
     def step(carry, number):
         params, state = carry
-        grads = jax.tree.map(lambda p: jnp.where(number == spoiled, jnp.nan, 0.3 * p + 0.1 * number), params)
+        grads = jax.tree.map(lambda p: jnp.where(number == nan_step, jnp.nan, 0.3 * p + 0.1 * number), params)
         updates, state = tx.update(grads, state, params)
         return (optax.apply_updates(params, updates), state), None
 
@@ -79,31 +79,33 @@ assert_close = functools.partial(chex.assert_trees_all_close, rtol=1e-5, atol=1e
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 @pytest.mark.parametrize("pair", PAIRS)
-def test_a_wrapped_value_descends_as_the_wrapped_optax_optimizer(wrapper, pair):
+def test_a_wrapped_optimizer_matches_the_wrapped_optimizer_of_optax(wrapper, pair):
     ours, theirs = (descend(WRAPPERS[wrapper](tx)) for tx in PAIRS[pair])
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)
     assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
-@pytest.mark.parametrize("name", MORE)
-def test_what_optax_has_not_is_wrapped_too(wrapper, name):
-    (params, _), (expected, _) = (descend(WRAPPERS[wrapper](tx)) for tx in MORE[name])
+@pytest.mark.parametrize("name", ONLY_IN_GDJAX)
+def test_optimizers_that_optax_lacks_can_be_wrapped(wrapper, name):
+    (params, _), (expected, _) = (descend(WRAPPERS[wrapper](tx)) for tx in ONLY_IN_GDJAX[name])
     assert_close(params, expected)
 
 
-@pytest.mark.parametrize("tx", [gd.adamw(0.05), *(tx for tx, _ in MORE.values())], ids=["adamw", *MORE])
-def test_a_step_whose_gradient_is_not_finite_is_not_taken_under_apply_if_finite(tx):
-    params, state = descend(WRAPPERS["apply_if_finite"](tx), spoiled=5)
+@pytest.mark.parametrize(
+    "tx", [gd.adamw(0.05), *(tx for tx, _ in ONLY_IN_GDJAX.values())], ids=["adamw", *ONLY_IN_GDJAX]
+)
+def test_apply_if_finite_skips_a_nonfinite_step(tx):
+    params, state = descend(WRAPPERS["apply_if_finite"](tx), nan_step=5)
     assert state.total_notfinite == 1
     assert not state.last_finite
-    assert np.all([np.isfinite(leaf).all() for leaf in jax.tree.leaves((params, state))])
+    chex.assert_tree_all_finite((params, state))
     assert np.all(optax.tree.get(state.inner_state, "count") == 5)
 
 
 @pytest.mark.parametrize("rate", [0.05, gd.warmup_cosine(0.1, 2, 8), optax.cosine_decay_schedule(0.1, 8)])
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop", "lion"])
-def test_hyperparameters_are_injected_into_a_factory_as_into_that_of_optax(name, rate):
+def test_inject_hyperparams_matches_optax(name, rate):
     ours = optax.inject_hyperparams(getattr(gd, name))(learning_rate=rate)
     theirs = optax.inject_hyperparams(getattr(optax, name))(learning_rate=rate)
     (params, state), (expected, _) = descend(ours), descend(theirs)
@@ -112,7 +114,7 @@ def test_hyperparameters_are_injected_into_a_factory_as_into_that_of_optax(name,
     np.testing.assert_allclose(state.hyperparams["learning_rate"], at_last_step, rtol=1e-6)
 
 
-def test_an_injected_hyperparameter_is_changed_in_the_state():
+def test_an_injected_hyperparameter_can_be_changed_in_the_state():
     tx = optax.inject_hyperparams(gd.adamw)(learning_rate=0.1)
     state = tx.init(PARAMS)
     halved = optax.tree.set(state, learning_rate=jnp.float32(0.05))
@@ -121,7 +123,7 @@ def test_an_injected_hyperparameter_is_changed_in_the_state():
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-def test_map_params_finds_the_leaves_that_it_finds_under_optax(pair):
+def test_map_params_finds_the_same_leaves_as_in_optax(pair):
     def marked(tx):
         def ones(leaf):
             return jnp.full_like(leaf, 1)
@@ -133,8 +135,10 @@ def test_map_params_finds_the_leaves_that_it_finds_under_optax(pair):
     assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize("tx", [gd.adamw(0.05), *(tx for tx, _ in MORE.values())], ids=["adamw", *MORE])
-def test_map_params_gives_every_moment_the_name_of_its_parameter(tx):
+@pytest.mark.parametrize(
+    "tx", [gd.adamw(0.05), *(tx for tx, _ in ONLY_IN_GDJAX.values())], ids=["adamw", *ONLY_IN_GDJAX]
+)
+def test_map_params_matches_moments_with_parameters(tx):
     names = {"dense": {"kernel": "kernel", "bias": "bias"}, "head": "head"}
     named = optax.tree.map_params(
         tx,
@@ -149,7 +153,7 @@ def test_map_params_gives_every_moment_the_name_of_its_parameter(tx):
 
 
 @pytest.mark.parametrize("pair", ["sgd", "adamw", "rmsprop", "lion", "chain", "masked", "partition"])
-def test_get_finds_in_a_state_what_it_finds_under_optax(pair):
+def test_tree_get_finds_the_same_as_in_optax(pair):
     ours, theirs = (descend(tx)[1] for tx in PAIRS[pair])
     for name in ("mu", "nu", "trace", "count"):
         found, expected = optax.tree.get(ours, name), optax.tree.get(theirs, name)

@@ -20,7 +20,7 @@ FLAT = sorted(
 
 
 def model(dtype=jnp.float32, seed=0):
-    """Small leaves and large ones, some without elements, of one dtype."""
+    """Return small, large and empty leaves of one dtype."""
     shapes = {"a": (3,), "b": (), "c": (5, 4), "d": (2, 2, 2), "e": (0, 3), "f": (40, 3)}
     rng = np.random.default_rng(seed)
     return {name: jnp.asarray(rng.normal(size=shape), dtype) for name, shape in shapes.items()}
@@ -39,14 +39,14 @@ def descend(tx, params):
 
 
 @pytest.mark.parametrize("name", FLAT)
-def test_every_flat_transform_takes_the_same_steps_packed(name):
+def test_every_packable_transform_takes_the_same_steps_packed(name):
     with jax.enable_x64(True):
         params = model(jnp.float64)
         assert_close(descend(gd.packed(sample(name), 30), params), descend(sample(name), params), rtol=1e-12)
 
 
 @pytest.mark.parametrize("below", [1, 2, 1000])
-def test_none_or_all_may_be_packed(below):
+def test_steps_are_equal_when_no_or_all_leaves_are_packed(below):
     with jax.enable_x64(True):
         params, tx = model(jnp.float64), gd.chain(gd.clip_by_global_norm(0.1), gd.adamw(0.1))
         assert_close(descend(gd.packed(tx, below), params), descend(tx, params), rtol=1e-12)
@@ -64,7 +64,7 @@ def test_none_or_all_may_be_packed(below):
         ("muon(0.1)", "hidden_matrices"),
     ],
 )
-def test_what_tells_leaves_apart_is_refused_by_name(text, part):
+def test_transforms_that_treat_leaves_differently_are_refused_by_name(text, part):
     with pytest.raises(gd.ParseError, match=f"packed: inner must treat all leaves as one vector, and {part}"):
         gd.parse(f"packed({text})")
 
@@ -76,7 +76,7 @@ def test_plain_transformations_and_empty_bounds_are_refused():
         gd.packed(gd.sgd(0.1), below=0)
 
 
-def test_a_buffer_for_every_dtype_of_accumulation():
+def test_there_is_one_buffer_per_accumulator_dtype():
     params = {"half": jnp.ones(3, jnp.bfloat16), "single": jnp.ones(4), "complex": jnp.ones(2, jnp.complex64)}
     tx = gd.packed(gd.adam(0.1))
     state = tx.init(params)
@@ -87,29 +87,29 @@ def test_a_buffer_for_every_dtype_of_accumulation():
     assert_close(updates, gd.adam(0.1).update(params, gd.adam(0.1).init(params), params)[0], rtol=1e-2)
 
 
-def test_an_update_without_params_finds_the_same_layout():
+def test_an_update_without_params_uses_the_same_layout():
     grads = model()
     tx = gd.packed(gd.adam(0.1))
     assert_close(tx.update(grads, tx.init(grads))[0], tx.update(grads, tx.init(grads), grads)[0])
 
 
-def test_vmap_and_derivatives_see_no_difference():
+def test_vmap_and_derivatives_are_unchanged_by_packing():
     with jax.enable_x64(True):
         compare_vmapped_and_differentiated(model(jnp.float64), model(jnp.float64, 1))
 
 
 def compare_vmapped_and_differentiated(params, grads):
-    several = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), grads)
+    stacked = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), grads)
 
     def first_update(tx):
-        return jax.vmap(lambda grads: tx.update(grads, tx.init(params), params)[0])(several)
+        return jax.vmap(lambda grads: tx.update(grads, tx.init(params), params)[0])(stacked)
 
-    def total(tx):
+    def sum_of_squares(tx):
         return sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(first_update(tx)))
 
     plain, packed = gd.adam(0.1), gd.packed(gd.adam(0.1))
     assert_close(first_update(packed), first_update(plain), rtol=1e-12)
-    assert_close(jax.grad(total)(packed).inner, jax.grad(total)(plain), rtol=1e-9, atol=1e-9)
+    assert_close(jax.grad(sum_of_squares)(packed).inner, jax.grad(sum_of_squares)(plain), rtol=1e-9, atol=1e-9)
 
 
 def test_hundreds_of_small_leaves_take_few_buffers_and_one_loop():
@@ -120,8 +120,8 @@ def test_hundreds_of_small_leaves_take_few_buffers_and_one_loop():
         step = jax.jit(lambda params, state, grads: tx.update(grads, state, params), donate_argnums=1)
         return len(jax.tree.leaves(state)), optimized(step.lower(params, state, params)).as_text()
 
-    (few, text), (many, plain) = compiled(gd.packed(gd.adam(0.1))), compiled(gd.adam(0.1))
-    assert (few, many) == (3, 241)
+    (packed_leaves, text), (plain_leaves, plain) = compiled(gd.packed(gd.adam(0.1))), compiled(gd.adam(0.1))
+    assert (packed_leaves, plain_leaves) == (3, 241)
     assert count_roots(text) < count_roots(plain)
 
 
@@ -129,7 +129,7 @@ def count_roots(text):
     return len(re.findall(r" = f32\[\d+[,\d]*\]\S* sqrt\(", text))
 
 
-def test_what_is_described_is_what_every_leaf_has():
+def test_describe_shows_the_state_of_every_leaf():
     packed, plain = (gd.describe(gd.chain(gd.clip(1.0), tx), model()) for tx in (gd.packed(gd.adam(0.1)), gd.adam(0.1)))
     assert [row.state_bytes for row in packed.rows] == [row.state_bytes for row in plain.rows]
     assert {row.transform for row in packed.rows} == {"clip + packed(adam)"}

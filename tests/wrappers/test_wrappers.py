@@ -1,5 +1,6 @@
 """Transforms around others: when they run, on which gradients, and what they refuse."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +14,7 @@ from tests.samples import assert_close, loss, run, signature_of, tree, update
 
 
 def counted(runs):
-    """Descent that notes every time it is run, on the device and not under the trace."""
+    """Return a descent that records every run on the device, not every trace."""
 
     def update(updates, state, params=None):
         io_callback(lambda: runs.append(1), None)
@@ -23,7 +24,7 @@ def counted(runs):
 
 
 @pytest.mark.parametrize(("wrap", "expected"), [(gd.accumulate, 3), (optax.MultiSteps, 10)])
-def test_accumulate_runs_the_inner_transform_at_every_third_call_alone(wrap, expected):
+def test_accumulate_runs_the_inner_transform_only_at_every_third_call(wrap, expected):
     runs, params = [], tree()
     tx = wrap(counted(runs), 3)
     step, state = jax.jit(tx.update), tx.init(params)
@@ -33,7 +34,7 @@ def test_accumulate_runs_the_inner_transform_at_every_third_call_alone(wrap, exp
     assert (len(runs), int(state.gradient_step), int(state.mini_step)) == (expected, 3, 1)
 
 
-def test_accumulate_waits_with_zeros_and_steps_down_the_mean_with_the_last_extra_arguments():
+def test_accumulate_gives_zeros_and_then_a_step_by_the_mean_with_the_last_extra_arguments():
     inner = gd.chain(gd.reduce_on_plateau(0.5, accumulation_size=9), gd.sgd(1.0))
     tx, params, gs = gd.accumulate(inner, 3), tree(), [tree(seed=seed) for seed in range(1, 7)]
     step, state, values = jax.jit(tx.update), tx.init(params), [5.0, 5.0, 1.0, 5.0, 5.0, 2.0]
@@ -47,15 +48,15 @@ def test_accumulate_waits_with_zeros_and_steps_down_the_mean_with_the_last_extra
     assert optax.tree.get(state, "avg_value") == 1.5
 
 
-def test_accumulating_one_gradient_is_the_inner_transform():
-    inner, params = gd.sgd(0.5, momentum=0.5), tree()  # of powers of 2, so that fused products are what others are
+def test_accumulating_one_gradient_equals_the_inner_transform():
+    inner, params = gd.sgd(0.5, momentum=0.5), tree()  # powers of 2, so that fused products round in the same way
     (ours, state), (theirs, inner_state) = run(gd.accumulate(inner, 1), params), run(inner, params)
     assert_close((ours, state.inner_state), (theirs, inner_state), rtol=0)
 
 
 @pytest.mark.parametrize("kept", [None, jnp.float32, jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
-def test_accumulators_and_updates_have_the_dtypes_that_were_asked_for(dtype, kept):
+def test_accumulators_and_updates_have_the_given_dtypes(dtype, kept):
     params, tx = tree(dtype), gd.accumulate(gd.sgd(1.0), 4, kept)
     step, state, ones = jax.jit(tx.update), tx.init(params), jax.tree.map(jnp.ones_like, params)
     for n in (1, 2, 3, 6):
@@ -66,18 +67,20 @@ def test_accumulators_and_updates_have_the_dtypes_that_were_asked_for(dtype, kep
     assert_close(updates, jax.tree.map(lambda one: -3 * one, ones), rtol=0)
 
 
-def test_an_accumulating_state_is_donated_at_every_step():
+def test_an_accumulating_state_can_be_donated_at_every_step():
     tx, params, grads = gd.accumulate(gd.adam(0.1), 2), tree(), tree(seed=1)
-    kept, given_up = (jax.jit(lambda s: tx.update(grads, s, params), donate_argnums=n) for n in ((), 0))
+    without_donation, with_donation = (
+        jax.jit(lambda s: tx.update(grads, s, params), donate_argnums=n) for n in ((), 0)
+    )
     state, other = tx.init(params), tx.init(params)
     for _ in range(4):
         old = state
-        (updates, state), (expected, other) = given_up(old), kept(other)
+        (updates, state), (expected, other) = with_donation(old), without_donation(other)
         assert all(leaf.is_deleted() for leaf in jax.tree.leaves((old.scaled_grads, old.inner_state)))
         assert_close((updates, state), (expected, other), rtol=0)
 
 
-def test_apply_if_finite_lets_the_third_bad_gradient_in_a_row_through_where_two_are_allowed():
+def test_apply_if_finite_applies_the_third_consecutive_bad_gradient_when_two_are_allowed():
     tx, bad = gd.apply_if_finite(gd.sgd(1.0, momentum=1.0), 2), [0, 1, 1, 0, 1, 1, 1, 1, 0]
     gradients = jnp.where(jnp.asarray(bad), jnp.inf, 1.0)
 
@@ -93,14 +96,14 @@ def test_apply_if_finite_lets_the_third_bad_gradient_in_a_row_through_where_two_
 
 
 DIRECTIONS = [gd.trace(0.9), gd.scale_by_adam(), gd.scale_by_lion(), gd.chain(gd.clip(0.1), gd.ema(0.9))]
-NUMBERS = strategies.floats(-1e3, 1e3, width=32).map(lambda x: x if abs(x) > 1e-25 else 0.0)  # squares may vanish
+NUMBERS = strategies.floats(-1e3, 1e3, width=32).map(lambda x: x if abs(x) > 1e-25 else 0.0)  # squares underflow
 GRADIENTS = strategies.lists(strategies.lists(NUMBERS, min_size=4, max_size=4), min_size=1, max_size=4)
 
 
 @pytest.mark.parametrize("inner", DIRECTIONS, ids=lambda tx: tx.factory.__name__)
 @settings(deadline=None, derandomize=True, max_examples=25)
 @given(gradients=GRADIENTS)
-def test_cautious_steps_never_move_against_the_gradient_and_are_as_long_as_the_share_allows(inner, gradients):
+def test_cautious_zeroes_disagreeing_elements_and_rescales_the_rest(inner, gradients):
     tx, zeros = gd.cautious(inner), jnp.zeros(4)
     state = tx.init(zeros)
     for g in jnp.asarray(gradients, jnp.float32):
@@ -111,7 +114,7 @@ def test_cautious_steps_never_move_against_the_gradient_and_are_as_long_as_the_s
         np.testing.assert_allclose(updates, np.where(agrees, plain, 0) * 4 / max(agrees.sum(), 1), rtol=1e-6)
 
 
-def test_sam_steps_by_the_gradient_at_the_worst_point_nearby():
+def test_sam_uses_the_gradient_at_the_perturbed_point():
     def height(params):
         return sum(jnp.sum(jnp.cos(leaf) + leaf**4) for leaf in jax.tree.leaves(params))
 
@@ -134,13 +137,13 @@ def test_sam_steps_by_the_gradient_at_the_worst_point_nearby():
             np.testing.assert_allclose(found, x, rtol=rtol, atol=rtol / 100)
 
 
-def test_sam_stays_where_the_gradient_is_zero():
+def test_sam_gives_zero_for_a_zero_gradient():
     tx, zeros = gd.sam(gd.sgd(1.0)), jnp.zeros(3)
     updates, _ = tx.update(zeros, tx.init(zeros), zeros, value_fn=lambda x: jnp.sum(x**2))
     np.testing.assert_array_equal(updates, zeros)
 
 
-AROUND = {
+WRAPPERS = {
     "accumulate": lambda tx: gd.accumulate(tx, 1),
     "apply_if_finite": lambda tx: gd.apply_if_finite(tx, 2),
     "cautious": gd.cautious,
@@ -152,20 +155,20 @@ AROUND = {
 }
 
 
-@pytest.mark.parametrize("wrapper", AROUND)
+@pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_every_wrapper_passes_extra_arguments_on(wrapper):
-    tx, params = AROUND[wrapper](gd.reduce_on_plateau(accumulation_size=2)), tree()
+    tx, params = WRAPPERS[wrapper](gd.reduce_on_plateau(accumulation_size=2)), tree()
     _, state = tx.update(params, tx.init(params), params, value=3.0, value_fn=loss)
     assert optax.tree.get(state, "avg_value") == 3.0
     with pytest.raises(ValueError, match=r"reduce_on_plateau needs the loss: call update\(.*, value=loss\)"):
         tx.update(params, tx.init(params), params, value_fn=loss)
 
 
-def test_mars_takes_a_decay_that_bfloat16_rounds_to_one():
+def test_mars_accepts_a_decay_that_bfloat16_rounds_to_one():
     params = tree(jnp.bfloat16)
     _, state = run(optax.inject_hyperparams(gd.mars_adamw)(0.1, b1=0.999), params)
     assert state.hyperparams["b1"] == 1.0
-    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+    chex.assert_tree_all_finite(state)
 
 
 NET = {"bias": jnp.ones(3), "dense": {"bias": jnp.ones(3), "kernel": jnp.ones((4, 3))}}
@@ -181,12 +184,12 @@ KERNELS = {"bias": False, "dense": {"bias": False, "kernel": True}}
         lambda mask: gd.chain(gd.add_cautious_weight_decay(gd.constant(0.5), mask), gd.sgd(0.1)),
     ],
 )
-def test_a_pattern_of_whole_paths_is_the_mask_of_what_it_matches(call):
+def test_a_pattern_equals_the_mask_of_the_paths_it_matches(call):
     ours, theirs = call(".*kernel"), call(KERNELS)
-    (moved, state), (expected, other) = (update(tx, NET, tx.init(NET), NET) for tx in (ours, theirs))
-    assert_close((moved, state), (expected, other), rtol=0)
+    (updates, state), (expected, other) = (update(tx, NET, tx.init(NET), NET) for tx in (ours, theirs))
+    assert_close((updates, state), (expected, other), rtol=0)
     assert gd.parse(repr(ours)) == ours
-    assert np.any(moved["dense"]["kernel"][0] != moved["dense"]["bias"])
+    assert np.any(updates["dense"]["kernel"][0] != updates["dense"]["bias"])
     biases = update(call(".*bias"), NET, call(".*bias").init(NET), NET)[0]
     np.testing.assert_array_equal(biases["bias"], biases["dense"]["bias"])
     with pytest.raises(ValueError, match="match one path at least, got the pattern 'kernel'; the paths are 'bias', 'd"):
@@ -221,29 +224,29 @@ INNER = gd.sgd(0.1)
         (lambda: gd.sam(INNER), r"sam needs the loss: call update\(updates, state, params, value_fn=loss\)"),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(make, message):
-    def tried(tx):
+def test_invalid_arguments_are_refused_by_name(make, message):
+    def update_without_loss(tx):
         return tx.update(tree(), tx.init(tree()), tree())
 
     with pytest.raises(ValueError, match=message):
-        tried(make())
+        update_without_loss(make())
 
 
 @pytest.mark.parametrize("wrapper", ["lookahead", "params_ema", "sam", "schedule_free"])
 def test_wrappers_that_need_the_params_say_so(wrapper):
-    tx = AROUND[wrapper](INNER)
+    tx = WRAPPERS[wrapper](INNER)
     with pytest.raises(ValueError, match=rf"{wrapper} needs the parameters: call update\(updates, state, params\)"):
         tx.update(tree(), tx.init(tree()), value_fn=loss)
 
 
-@pytest.mark.parametrize("wrapper", sorted(AROUND.keys() - {"cautious", "sam"}))
-def test_wrappers_know_a_foreign_state(wrapper):
-    tx, params = AROUND[wrapper](INNER), tree()
+@pytest.mark.parametrize("wrapper", sorted(WRAPPERS.keys() - {"cautious", "sam"}))
+def test_wrappers_refuse_a_foreign_state(wrapper):
+    tx, params = WRAPPERS[wrapper](INNER), tree()
     with pytest.raises(ValueError, match=f"{wrapper}: the state does not belong to these params.*Make it with init"):
         tx.update(params, INNER.init(params), params)
 
 
-def test_lookahead_knows_the_state_of_pairs_from_its_own():
+def test_lookahead_distinguishes_states_of_pairs_and_of_parameters():
     tx, params = gd.lookahead(INNER, 5, 0.5), tree()
     pair = optax.LookaheadParams.init_synced(params)
     with pytest.raises(ValueError, match="lookahead: updates and params differ at 'b'"):
@@ -253,7 +256,7 @@ def test_lookahead_knows_the_state_of_pairs_from_its_own():
 
 
 @pytest.mark.parametrize("weights", [(None,) * 4, (1e4, 2e4, 1e4, 0.0)], ids=["unweighted", "weighted"])
-def test_the_mean_of_large_gradients_is_finite_though_their_sum_is_not(weights):
+def test_the_mean_of_large_gradients_is_finite_when_their_sum_overflows(weights):
     tx, gs = gd.accumulate(gd.sgd(1.0), 4), jnp.float32([3e38, -3e38, 2e38, 1e38])
     step, state = jax.jit(tx.update), tx.init(0.0)
     for g, weight in zip(gs, weights, strict=True):
@@ -262,7 +265,7 @@ def test_the_mean_of_large_gradients_is_finite_though_their_sum_is_not(weights):
     np.testing.assert_allclose(update, -np.average(np.float64(gs), weights=shares), rtol=1e-6)
 
 
-def test_the_mean_over_parts_of_a_batch_is_finite_where_their_sum_is_not():
+def test_the_mean_over_micro_batches_is_finite_when_their_sum_overflows():
     step = gd.make_step(lambda p, batch: p * batch[0], gd.sgd(1.0), accumulate=4)
     state, _ = step(gd.State.create(0.0, gd.sgd(1.0)), jnp.full(8, 2e38))
     np.testing.assert_allclose(state.params, -2e38, rtol=1e-6)
