@@ -24,7 +24,7 @@ def upcast(function: Callable[P, T]) -> Callable[P, T]:
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         numbers = [x for x in jax.tree.leaves((args, kwargs)) if _is_number(x)]
         dtype = jnp.result_type(*numbers) if numbers else jnp.dtype("float32")
-        args, kwargs = tree.upcast((args, kwargs))
+        args, kwargs = jax.tree.map(_upcast_array, (args, kwargs))  # pyright: ignore[reportAssignmentType]
         result = function(*args, **kwargs)
         return jax.tree.map(lambda x: tree.as_dtype(x, dtype), result) if tree.is_narrow(dtype) else result
 
@@ -33,3 +33,7 @@ def upcast(function: Callable[P, T]) -> Callable[P, T]:
 
 def _is_number(x: Any) -> bool:
     return hasattr(x, "dtype") or isinstance(x, (bool, int, float, complex))
+
+
+def _upcast_array(x: Any) -> Any:
+    return tree.as_dtype(x, jnp.float32) if tree.is_narrow(getattr(x, "dtype", None)) else x

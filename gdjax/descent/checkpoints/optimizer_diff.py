@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import optax
 
+from gdjax.names import parse
 from gdjax.value.printing import text
 
 LITERALS = ("array", "key")
@@ -16,7 +17,8 @@ LITERALS = ("array", "key")
 def optimizer_difference(saved: str, tx: optax.GradientTransformation) -> str | None:
     """Describe how an optimizer differs from a saved one, in a sentence; `None` if it does not.
 
-    A `watch` around any part makes no difference, nor does a chain of one part. Functions are compared by name alone.
+    A `watch` around any part makes no difference, nor does a chain of one part, nor an older way to write a value.
+    Functions are compared by name alone.
 
     Args:
       saved: the printed form of the saved optimizer.
@@ -33,6 +35,7 @@ def optimizer_difference(saved: str, tx: optax.GradientTransformation) -> str | 
         return None
     try:
         then_tree, now_tree = (ast.parse(_quote_functions(form), mode="eval").body for form in (saved, now))
+        then_tree = _Rewriter().visit(then_tree)
         differences = list(itertools.islice(_differences(_unwrap(then_tree), _unwrap(now_tree), ()), 4))
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         differences = [f"{saved} then, {now} now"]
@@ -43,6 +46,16 @@ def _quote_functions(form: str) -> str:
     """Turn functions, which print as `<name>`, into strings."""
     pattern = r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|<(?:[^<>]|<[^<>]*>)*>"""
     return re.sub(pattern, lambda match: repr(match[0]) if match[0][0] == "<" else match[0], form)
+
+
+class _Rewriter(ast.NodeTransformer):
+    """Writes each call that `parse` reads as it is printed today."""
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        try:
+            return ast.parse(text(parse(ast.unparse(node))), mode="eval").body
+        except (AttributeError, SyntaxError, TypeError, ValueError):  # a factory that is not known, or a function in it
+            return self.generic_visit(node)  # pyright: ignore[reportReturnType]
 
 
 def _factory(node: ast.expr) -> str | None:
