@@ -178,12 +178,14 @@ NOTES = """\
   two loops of lion, five times in the five of adan.
 - **schedule_free_adamw** (goal 0.5): no temporaries remain. The update of the base optimizer has two readers. It is
   computed twice from the new state (`again`) instead of written to memory.
-- **lamb** (goal 0.6) and **dadapt_adamw**: an expensive update is read by its norm or mean, and by the step, so it is
-  written to memory in between. Computing it again from the moments leaves two temporary trees instead of one: XLA:CPU
-  gives sums to YNNPACK, whose operands are whole arrays, broadcast scalars included. Taking the leaves one after
-  another, forced by data dependencies, has the same temporaries: all leaves are in flight at once.
-- **adafactor** (goal 0.5): the update is now three products, cheap enough for XLA to compute it in both places. What is
-  summed for its root mean square is still written to memory, for the same reason.
+- **lamb** (goal 0.6), **dadapt_adamw** and **prodigy**: no temporaries remain, one tree before. The update is computed
+  twice from the moments, and summed by a variadic sum, which XLA:CPU fuses with it. That loop adds one number after
+  another, with a root and a division for each, so a processor with a slow root gains less. XLA:CPU would give a plain
+  sum to YNNPACK, which is faster. But it fuses no clipped or selected operand, and it writes a scalar that several
+  sums share to memory as a whole array.
+- **adafactor**: no temporaries remain. Sums of plain squares are fused, and checked to be finite.
+- **trace + compile** of norms: a norm of the whole range of float32 has a second branch for each leaf, with sums at
+  other scales. So `clip + adamw`, `novograd`, `lamb`, `lars`, `dog` and `adafactor` compile in 2 to 4 times Optax's.
 - **packed adamw** with the default bound packs the 195 vectors of the small tree, and leaves 97 matrices unpacked: 0.62
   of the buffers. With all leaves below the bound it is 0.43, and trace and compile time halve.
 - Cells of small trees up to 5% above Optax vary between runs: most of their time is the dispatch of buffers.
@@ -210,9 +212,11 @@ def table(shapes, speed, only):
             continue
         steps = {lib.__name__: compile_step(make(lib), shapes) for lib in (optax, gd)}
         theirs = torch_adamw(shapes) if name == "adamw" and jax.default_backend() == "cpu" else {}
-        seconds = medians({lib: runner(step) for lib, step in steps.items()} | theirs, ROUNDS, warmup=2)
-        if theirs:
-            torch_seconds, ours = {peer: seconds[peer] for peer in theirs}, seconds["gdjax"]
+        runners = {lib: runner(step) for lib, step in steps.items()}
+        seconds = medians(runners, ROUNDS, warmup=2)
+        if theirs:  # in turns of their own: threads of torch spin for a while after a step
+            torch_seconds = medians({"gdjax": runners["gdjax"]} | theirs, ROUNDS, warmup=2)
+            ours = torch_seconds.pop("gdjax")
         a, b = steps["optax"], steps["gdjax"]
         cells = [
             name,
