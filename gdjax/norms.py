@@ -158,8 +158,7 @@ def means_along(
 ) -> list[jax.Array]:
     """Return the mean of each array along some of its dimensions. It divides before it sums, so that no sum is inf.
 
-    It divides by one power of two for all: XLA writes the terms of a sum to memory, and two means of one array then
-    share them.
+    One power of two serves all arrays.
     """
     sizes, divisor = mean_sizes(xs, dims, over)
     sums = sums_along([x / divisor for x in xs], dims, over, keepdims=keepdims)

@@ -290,25 +290,14 @@ class _Thresholds(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _local_squares(plan: _Plan, xs: list[jax.Array]) -> list[_Squares]:
-    """Return the sums of squares on this device.
+    """Return the sums of squares on this device."""
+    of_batch = functools.partial(_local_squares, plan.with_batch_dimension())
+    return xla.with_one_branch(_squares_of_platform, of_batch, plan, xs)
 
-    Under `vmap`, one branch serves the whole batch; a plain `cond` would compute both branches.
-    """
 
-    @jax.custom_batching.custom_vmap
-    def local_squares(xs: list[jax.Array]) -> list[_Squares]:
-        on_cpu = functools.partial(_squares_at_needed_scales, plan)
-        elsewhere = functools.partial(_squares_at_all_scales, plan)
-        return lax.platform_dependent(xs, cpu=on_cpu, default=elsewhere)
-
-    @local_squares.def_vmap
-    def batched_squares(axis_size: int, in_batched: Any, xs: list[jax.Array]) -> tuple[list[_Squares], Any]:
-        (batched,) = in_batched
-        xs = [x if has else jnp.broadcast_to(x, (axis_size, *x.shape)) for x, has in zip(xs, batched, strict=True)]
-        squares = _local_squares(plan.with_batch_dimension(), xs)
-        return squares, jax.tree.map(lambda _: True, squares)
-
-    return local_squares(xs)
+def _squares_of_platform(plan: _Plan, xs: list[jax.Array]) -> list[_Squares]:
+    on_cpu, elsewhere = (functools.partial(f, plan) for f in (_squares_at_needed_scales, _squares_at_all_scales))
+    return lax.platform_dependent(xs, cpu=on_cpu, default=elsewhere)
 
 
 def _squares_at_all_scales(plan: _Plan, xs: list[jax.Array]) -> list[_Squares]:

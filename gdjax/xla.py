@@ -1,7 +1,7 @@
 """Code that exists for the sake of JAX's tracer and XLA's compiler. Each function states the measurement behind it."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -127,6 +127,34 @@ def _two_sum(a: tuple[jax.Array, jax.Array], b: tuple[jax.Array, jax.Array]) -> 
     total = a[0] + b[0]
     back = total - a[0]
     return total, a[1] + b[1] + ((a[0] - (total - back)) + (b[0] - back))
+
+
+def with_one_branch(
+    sums: Callable[[Any, list[jax.Array]], T], of_batch: Callable[[list[jax.Array]], T], plan: Any, xs: list[jax.Array]
+) -> T:
+    """Return `sums(plan, xs)`, where a branch of `sums` serves a whole batch.
+
+    Under `vmap` a plain `cond` computes both of its branches.
+
+    Args:
+      sums: a function with a `cond` inside.
+      of_batch: computes the sums of arrays that have one more leading dimension.
+      plan: the static argument of `sums`.
+      xs: arrays.
+    """
+
+    @jax.custom_batching.custom_vmap
+    def of(xs: list[jax.Array]) -> T:
+        return sums(plan, xs)
+
+    @of.def_vmap
+    def of_batched(axis_size: int, in_batched: Any, xs: list[jax.Array]) -> tuple[T, Any]:
+        (batched,) = in_batched
+        xs = [x if has else jnp.broadcast_to(x, (axis_size, *x.shape)) for x, has in zip(xs, batched, strict=True)]
+        result = of_batch(xs)
+        return result, jax.tree.map(lambda _: True, result)
+
+    return of(xs)
 
 
 def hidden_starts(sizes: Sequence[int]) -> tuple[ArrayLike, ...]:

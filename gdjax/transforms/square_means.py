@@ -39,31 +39,21 @@ class _Plan(NamedTuple):
     repeats: tuple[bool, ...]
     """True for an array that has come before."""
 
+    def with_batch_dimension(self) -> "_Plan":
+        """Return the plan for arrays with one more leading dimension."""
+        return self._replace(dims=tuple(tuple(dim + 1 for dim in dims) for dims in self.dims))
+
 
 def _repeats(xs: Sequence[jax.Array]) -> tuple[bool, ...]:
-    return tuple(any(x is other for other in xs[:i]) for i, x in enumerate(xs))
+    first: dict[int, int] = {}
+    return tuple(first.setdefault(id(x), i) != i for i, x in enumerate(xs))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _square_sums(plan: _Plan, xs: list[jax.Array]) -> list[jax.Array]:
-    """Return the sum of squares of each array on this device, divided by the divisor.
-
-    Under `vmap`, one branch serves the whole batch; a plain `cond` would compute both branches.
-    """
-
-    @jax.custom_batching.custom_vmap
-    def square_sums(xs: list[jax.Array]) -> list[jax.Array]:
-        on_cpu, elsewhere = (functools.partial(f, plan) for f in (_sums_where_finite, _clipped_sums))
-        return lax.platform_dependent(xs, cpu=on_cpu, default=elsewhere)
-
-    @square_sums.def_vmap
-    def batched_square_sums(axis_size: int, in_batched: Any, xs: list[jax.Array]) -> tuple[list[jax.Array], Any]:
-        (batched,) = in_batched
-        xs = [x if has else jnp.broadcast_to(x, (axis_size, *x.shape)) for x, has in zip(xs, batched, strict=True)]
-        dims = tuple(tuple(dim + 1 for dim in along) for along in plan.dims)
-        return _square_sums(plan._replace(dims=dims), xs), [True] * len(xs)
-
-    return square_sums(xs)
+    """Return the sum of squares of each array on this device, divided by the divisor."""
+    of_batch = functools.partial(_square_sums, plan.with_batch_dimension())
+    return xla.with_one_branch(_sums_of_platform, of_batch, plan, xs)
 
 
 @_square_sums.defjvp
@@ -71,6 +61,11 @@ def _square_sums_jvp(plan: _Plan, primals: Any, tangents: Any) -> tuple[list[jax
     """Differentiate the clipped sums."""
     (xs,) = primals
     return _square_sums(plan, xs), jax.jvp(functools.partial(_clipped_sums, plan), primals, tangents)[1]
+
+
+def _sums_of_platform(plan: _Plan, xs: list[jax.Array]) -> list[jax.Array]:
+    on_cpu, elsewhere = (functools.partial(f, plan) for f in (_sums_where_finite, _clipped_sums))
+    return lax.platform_dependent(xs, cpu=on_cpu, default=elsewhere)
 
 
 def _sums_where_finite(plan: _Plan, xs: list[jax.Array]) -> list[jax.Array]:

@@ -131,8 +131,10 @@ class GradientTransform(Value, optax.GradientTransformationExtraArgs):
     def again(self, updates: Tree, state: Tree, params: Tree = None) -> Tree:
         """Compute the updates again from the state after them; `None` if this transform cannot."""
         again = self._functions().again
-        if again is None or not self.factory.traits.upcast:
-            return None if again is None else again(updates, state, params)
+        if again is None:
+            return None
+        if not self.factory.traits.upcast:
+            return again(updates, state, params)
         return tree.cast_like(again(*tree.upcast((updates, state)), params), updates)
 
     @functools.cached_property

@@ -18,7 +18,7 @@ def locate(value: Call, where: str, use: Callable[[Call, list[Keys]], str]) -> K
     Args:
       value: where to look.
       where: the name or the path.
-      use: writes how to reach one of several, for the error where several have the name.
+      use: returns the advice in the error for a name that more than one hyperparameter has.
     """
     ways = list(hyperparams(value))
     found = [(where,)] if where in value.arguments else [way for way in ways if "/".join(way) == where]
@@ -36,19 +36,19 @@ def locate(value: Call, where: str, use: Callable[[Call, list[Keys]], str]) -> K
 
 
 def reading(value: Call, ways: list[Keys]) -> str:
-    """Say how to read one of several hyperparameters."""
+    """Return advice on how to read a hyperparameter whose name others have, too."""
     return f"write {' or '.join(_expression(value, way) for way in ways)}"
 
 
 def changing(argument: object) -> Callable[[Call, list[Keys]], str]:
-    """Return a function that says how to set one of several hyperparameters to an argument."""
+    """Return a function that gives advice on how to set a hyperparameter whose name others have, too."""
 
-    def said(value: Any, ways: list[Keys]) -> str:
+    def advice(value: Any, ways: list[Keys]) -> str:
         paths = ["/".join(way) for way in ways]
         call = f"tx.replace({{{paths[0]!r}: {brief(argument)}}})"
         return f"give a path, one of {', '.join(map(repr, paths))}, as in {call}"
 
-    return said
+    return advice
 
 
 def _expression(node: Any, way: Keys) -> str:
